@@ -1,0 +1,147 @@
+//! What names one end of a socket, and how a caller may write it down.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::path::Path;
+
+/// The address of one end of a socket: Python's `(host, port)` tuple, C's `sockaddr`.
+///
+/// ```
+/// use dispatch_loop::{Address, ToAddress};
+///
+/// let address: Address = "[::1]:8080".to_address()?;
+/// assert_eq!(address.to_string(), "[::1]:8080");
+/// assert_eq!(address.port(), Some(8080));
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// An IPv4 or IPv6 address with its port.
+    Ip(SocketAddr),
+    /// A Unix-domain socket bound to a path.
+    Unix(Box<Path>),
+    /// A socket without a name, as `socketpair` makes them.
+    Unnamed,
+}
+
+impl Address {
+    /// The IP address and port; `None` for a Unix-domain socket.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Address::Ip(address) => Some(*address),
+            _ => None,
+        }
+    }
+
+    /// The port; `None` for a Unix-domain socket.
+    pub fn port(&self) -> Option<u16> {
+        self.ip().map(|address| address.port())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Ip(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Unnamed => f.write_str("unix:(unnamed)"),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Address::Ip(address)
+    }
+}
+
+/// What [`listen`](crate::ChannelMap::listen) and [`connect`](crate::ChannelMap::connect) take as
+/// an address: `"127.0.0.1:80"`, `"[::1]:80"`, `("127.0.0.1", 80)`, a [`SocketAddr`], an
+/// [`Address`].
+///
+/// Only literal addresses: nothing here looks a name up, because that may take seconds, and
+/// every other channel would wait.
+///
+/// ```
+/// use dispatch_loop::ToAddress;
+///
+/// assert!(("127.0.0.1", 80).to_address().is_ok());
+/// let error = "localhost:80".to_address().unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+/// ```
+pub trait ToAddress {
+    /// The address, or an error of kind `InvalidInput` that quotes what was given.
+    fn to_address(&self) -> io::Result<Address>;
+}
+
+impl ToAddress for Address {
+    fn to_address(&self) -> io::Result<Address> {
+        Ok(self.clone())
+    }
+}
+
+impl ToAddress for SocketAddr {
+    fn to_address(&self) -> io::Result<Address> {
+        Ok(Address::Ip(*self))
+    }
+}
+
+impl ToAddress for SocketAddrV4 {
+    fn to_address(&self) -> io::Result<Address> {
+        Ok(Address::Ip((*self).into()))
+    }
+}
+
+impl ToAddress for SocketAddrV6 {
+    fn to_address(&self) -> io::Result<Address> {
+        Ok(Address::Ip((*self).into()))
+    }
+}
+
+impl ToAddress for (IpAddr, u16) {
+    fn to_address(&self) -> io::Result<Address> {
+        Ok(Address::Ip((*self).into()))
+    }
+}
+
+impl ToAddress for (&str, u16) {
+    fn to_address(&self) -> io::Result<Address> {
+        match self.0.parse::<IpAddr>() {
+            Ok(ip) => (ip, self.1).to_address(),
+            Err(_) => Err(not_an_address(self.0, "an IPv4 or IPv6 address")),
+        }
+    }
+}
+
+impl ToAddress for str {
+    fn to_address(&self) -> io::Result<Address> {
+        match self.parse::<SocketAddr>() {
+            Ok(address) => Ok(Address::Ip(address)),
+            Err(_) => Err(not_an_address(self, "IPV4:PORT or [IPV6]:PORT")),
+        }
+    }
+}
+
+impl ToAddress for String {
+    fn to_address(&self) -> io::Result<Address> {
+        self.as_str().to_address()
+    }
+}
+
+impl<T: ToAddress + ?Sized> ToAddress for &T {
+    fn to_address(&self) -> io::Result<Address> {
+        (**self).to_address()
+    }
+}
+
+fn not_an_address(given: &str, wanted: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!(
+            "unusable address \"{}\": wanted {wanted}, written as a number (names are not looked up)",
+            given.escape_debug()
+        ),
+    )
+}

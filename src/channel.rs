@@ -1,0 +1,487 @@
+//! What a hook may do: the view of one channel, made of its map and its token.
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::outbox::Producer;
+use crate::source::{Held, Source};
+use crate::state::{Phase, State};
+use crate::timers::Action;
+use crate::traffic::Output;
+use crate::{Address, ChannelError, ChannelMap, Dispatcher, Handle, LookupError, Reason, TimerId, Token};
+
+/// What becomes of a push that would put more in the queue than the hard limit.
+///
+/// ```
+/// use dispatch_loop::{Channel, Dispatcher, OnLimit};
+/// use std::io;
+///
+/// struct Feed;
+///
+/// impl Dispatcher for Feed {
+///     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+///         ch.set_limit(1024 * 1024, OnLimit::End);   // a reader so slow is cut off
+///         Ok(())
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLimit {
+    /// It takes nothing and fails with `QuotaExceeded`.
+    #[default]
+    Refuse,
+    /// The channel ends with [`Reason::Limit`], and the connection is reset.
+    End,
+}
+
+/// The view of one channel that a hook is given: what `self` was to an `asyncore.dispatcher`.
+///
+/// No method runs a hook before it returns; what it causes happens afterwards. Errors of a view
+/// from [`ChannelMap::channel`] carry the token of the channel that they are about.
+///
+/// ```
+/// use dispatch_loop::{Channel, Dispatcher};
+/// use std::io;
+/// use std::time::Duration;
+///
+/// /// Answers one line, within a minute.
+/// struct Hello;
+///
+/// impl Dispatcher for Hello {
+///     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+///         ch.set_timeout(Some(Duration::from_secs(60)));
+///         ch.push(b"your name? ")
+///     }
+///     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+///         ch.read_with(|ch, name| {
+///             ch.push(b"hello, ")?;
+///             ch.push(name)?;
+///             ch.close();                     // after all of it is sent
+///             Ok(())
+///         })
+///     }
+/// }
+/// ```
+pub struct Channel<'a> {
+    map: &'a mut ChannelMap,
+    token: Token,
+    /// Reached through the map, not given to a hook of its own: its errors say whose they are.
+    foreign: bool,
+}
+
+impl<'a> Channel<'a> {
+    pub(crate) fn own(map: &'a mut ChannelMap, token: Token) -> Channel<'a> {
+        Channel { map, token, foreign: false }
+    }
+
+    pub(crate) fn foreign(map: &'a mut ChannelMap, token: Token) -> Channel<'a> {
+        Channel { map, token, foreign: true }
+    }
+
+    /// The name of the channel.
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// The map that the channel is in, and through it every other channel.
+    pub fn map(&mut self) -> &mut ChannelMap {
+        self.map
+    }
+
+    /// The same view with a shorter life, to be given away and had again.
+    pub fn reborrow(&mut self) -> Channel<'_> {
+        Channel { map: &mut *self.map, token: self.token, foreign: self.foreign }
+    }
+
+    // Input.
+
+    /// Read what is there, at most `buffer.len()` bytes: Python's `recv`, with C's answers.
+    ///
+    /// `Ok(0)` is the end of the stream; `handle_eof` follows after the hook. `WouldBlock`:
+    /// nothing is there, or the channel has had its 64 KiB of this turn. Any other error is a
+    /// lost connection; handing it back with `?` is no error of the hook. After `close` there is
+    /// no input any more.
+    pub fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let turn = self.map.turn;
+        let result = self.state_mut().and_then(|state| state.recv(turn, buffer));
+        self.named(result)
+    }
+
+    /// Take the urgent byte, C's `recv` with `MSG_OOB`; `WouldBlock` if there is none.
+    pub fn recv_urgent(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.state_mut().and_then(|state| state.recv_urgent(buffer));
+        self.named(result)
+    }
+
+    /// Read once, up to 64 KiB, into the loop's own buffer, and lend that to `f`.
+    ///
+    /// `f` does not run, and the result is `Ok(())`, when nothing is there or the stream is at
+    /// its end. A lost connection is an `Err`, as with [`recv`](Channel::recv).
+    pub fn read_with<F>(&mut self, f: F) -> io::Result<()>
+    where
+        F: FnOnce(&mut Channel<'_>, &[u8]) -> io::Result<()>,
+    {
+        let mut buffer = self.map.take_buffer();
+        let result = match self.recv(&mut buffer) {
+            Ok(0) => Ok(Ok(())),
+            Ok(read) => catch_unwind(AssertUnwindSafe(|| f(self, &buffer[..read]))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Ok(())),
+            Err(error) => Ok(Err(error)),
+        };
+        self.map.give_buffer_back(buffer);
+        result.unwrap_or_else(|payload| resume_unwind(payload))
+    }
+
+    /// Call `handle_read` no more, until [`resume_reading`](Channel::resume_reading); on a
+    /// listener, `handle_accept`. The peer's end of stream is not noticed meanwhile, a reset is.
+    pub fn pause_reading(&mut self) {
+        self.change(|state| state.paused = true);
+    }
+
+    /// The other way round. What came meanwhile is delivered.
+    pub fn resume_reading(&mut self) {
+        self.change(|state| state.paused = false);
+    }
+
+    /// Pause reading by itself while more is queued than the high watermark, until the low one.
+    /// Off by default. What answers as much as it gets (an echo, a proxy) needs this.
+    pub fn set_auto_pause(&mut self, on: bool) {
+        self.change(|state| state.auto_pause = on);
+    }
+
+    // Output.
+
+    /// Send as much as fits now: Python's `send`. 0 when nothing fits, while output is queued,
+    /// and while connecting. [`push`](Channel::push) takes the care of the rest off you.
+    ///
+    /// # Errors
+    /// `BrokenPipe` after `close`, `abort` or `shutdown_write`; else the connection is lost.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let turn = self.map.turn;
+        let result = self.state_mut().and_then(|state| state.send(turn, bytes));
+        self.named(result)
+    }
+
+    /// Send all of `bytes`, in order: at once what fits, the rest when there is room. asynchat's
+    /// `push`, asyncio's `write`.
+    ///
+    /// The first push of a turn goes out at once; further ones of the same turn leave together at
+    /// its end. `Ok` also when the peer is gone: `handle_close` tells.
+    ///
+    /// # Errors
+    /// `BrokenPipe` after `close`, `abort` or `shutdown_write`; `QuotaExceeded`, with nothing
+    /// taken, over the hard limit (see [`set_limit`](Channel::set_limit)).
+    pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.put(Output::Bytes(bytes))
+    }
+
+    /// As [`push`](Channel::push); what does not fit now is kept without being copied.
+    pub fn push_vec(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        self.put(Output::Vec(bytes))
+    }
+
+    /// As [`push_vec`](Channel::push_vec), for bytes that go to several channels.
+    pub fn push_shared(&mut self, bytes: Arc<[u8]>) -> io::Result<()> {
+        self.put(Output::Shared(bytes))
+    }
+
+    /// Queue something that makes its bytes when there is room for them: asynchat's
+    /// `push_with_producer`. What is pushed after it is sent after it.
+    pub fn push_producer(&mut self, producer: impl Producer) -> io::Result<()> {
+        let result = self.state_mut().and_then(|state| state.push_producer(Box::new(producer)));
+        self.named(result)
+    }
+
+    /// Bytes that wait to be sent. What a producer will still make is not counted.
+    pub fn queued(&self) -> usize {
+        self.state().map_or(0, |state| state.outbox.queued())
+    }
+
+    /// `handle_high` runs when more than `high` bytes (64 KiB) are queued, `handle_low` when it is
+    /// down to `low` (32 KiB). asyncio's `set_write_buffer_limits`. A `low` above `high` is
+    /// lowered to it.
+    pub fn set_watermarks(&mut self, low: usize, high: usize) {
+        self.change(|state| {
+            state.outbox.low = low.min(high);
+            state.outbox.high = high;
+            state.outbox.watch();
+        });
+    }
+
+    /// The hard limit of what may be queued, in bytes (16 MiB), and what becomes of a push over
+    /// it ([`OnLimit::Refuse`]).
+    pub fn set_limit(&mut self, bytes: usize, on_limit: OnLimit) {
+        self.change(|state| {
+            state.outbox.hard = bytes;
+            state.on_limit = on_limit;
+        });
+    }
+
+    // The end.
+
+    /// Stop reading, send what is queued, then close: asynchat's `close_when_done`. On a listener
+    /// and while connecting: end at once.
+    ///
+    /// If no byte goes out for 30 s ([`set_close_timeout`](Channel::set_close_timeout)), the
+    /// connection is reset. If the peer has sent what was never read, it is given FIN and up to
+    /// 2 s to end, because closing at once would reset the connection and could destroy what it
+    /// has not read yet.
+    pub fn close(&mut self) {
+        self.change(|state| state.close(Reason::Closed));
+    }
+
+    /// Drop what is queued and reset the connection.
+    pub fn abort(&mut self) {
+        self.change(|state| {
+            state.reset = true;
+            state.kill(Reason::Aborted);
+        });
+    }
+
+    /// Send what is queued, then FIN, and go on reading: C's `shutdown(SHUT_WR)`, asyncio's
+    /// `write_eof`. The channel ends when the peer's end of stream was read as well.
+    pub fn shutdown_write(&mut self) {
+        self.change(|state| state.shut |= state.phase != Phase::Listening);
+    }
+
+    /// How long a closing channel may go without getting rid of a byte (30 s).
+    pub fn set_close_timeout(&mut self, timeout: Duration) {
+        self.change(|state| state.clock().close_timeout = timeout);
+    }
+
+    /// Whether the end has begun: nothing can be pushed any more.
+    pub fn is_closing(&self) -> bool {
+        self.state().is_none_or(State::is_closing)
+    }
+
+    // Time.
+
+    /// Call `handle_timeout` when no byte came or went for `timeout`; while connecting: when that
+    /// took `timeout` since [`connect`](ChannelMap::connect). `None`, the default: never.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        let token = self.token;
+        self.touch();
+        let Some(state) = self.map.state_mut(token) else { return };
+        let connecting = state.is_connecting();
+        let clock = state.clock();
+        if !connecting {
+            clock.active = std::time::Instant::now();
+        }
+        clock.timeout = timeout;
+        if let Some(timer) = clock.idle_timer.take() {
+            self.map.timers.cancel(timer);
+        }
+        if timeout.is_some() {
+            self.map.start_idle_timer(token);
+        }
+    }
+
+    /// Call `f` after `delay`, unless the channel has ended by then. Any number. An `Err` goes to
+    /// `handle_error`; a panic ends the channel.
+    pub fn call_later<F>(&mut self, delay: Duration, f: F) -> TimerId
+    where
+        F: FnOnce(&mut Channel<'_>) -> io::Result<()> + 'static,
+    {
+        self.set_timer(delay, Action::Channel(self.token, Box::new(f)))
+    }
+
+    /// Call `f` every `interval`, for the first time after one; see [`ChannelMap::call_every`].
+    pub fn call_every<F>(&mut self, interval: Duration, f: F) -> TimerId
+    where
+        F: FnMut(&mut Channel<'_>) -> io::Result<()> + 'static,
+    {
+        self.set_timer(interval, Action::ChannelEvery(self.token, interval, Box::new(f)))
+    }
+
+    fn set_timer(&mut self, delay: Duration, action: Action) -> TimerId {
+        match self.map.state_mut(self.token) {
+            Some(state) if state.phase != Phase::Closed => state.has_timers = true,
+            // The channel is gone, and so is its timer.
+            _ => return self.map.dead_timer(),
+        }
+        self.map.set_timer(delay, action)
+    }
+
+    /// Cancel a timer; `false` if it has run or was cancelled already.
+    pub fn cancel(&mut self, timer: TimerId) -> bool {
+        self.map.cancel(timer)
+    }
+
+    // Who and what it is.
+
+    /// Our end: Python's `getsockname()`. Asked of the system once; `None` if that failed.
+    pub fn local_address(&mut self) -> Option<Address> {
+        let state = self.state_mut().ok()?;
+        if state.local.is_none() {
+            state.local = crate::sys::local_address(state.fd()?).ok();
+        }
+        state.local.clone()
+    }
+
+    /// The other end: Python's `getpeername()`, as `accept` or `connect` had it. `None` on a
+    /// listener.
+    pub fn peer_address(&self) -> Option<Address> {
+        self.state()?.peer.clone()
+    }
+
+    /// Whether this is a listener: Python's `accepting`.
+    pub fn is_listening(&self) -> bool {
+        self.state().is_some_and(|state| state.phase == Phase::Listening)
+    }
+
+    /// Whether a `connect` is under way: Python's `connecting`.
+    pub fn is_connecting(&self) -> bool {
+        self.state().is_some_and(State::is_connecting)
+    }
+
+    /// Whether data can pass: Python's `connected`.
+    pub fn is_connected(&self) -> bool {
+        self.state().is_some_and(|state| matches!(state.phase, Phase::Opening | Phase::Open) && !state.lost)
+    }
+
+    /// Whether reading is paused, by [`pause_reading`](Channel::pause_reading) or by itself.
+    pub fn is_paused(&self) -> bool {
+        self.state().is_some_and(|state| state.paused || (state.auto_pause && state.outbox.is_above()))
+    }
+
+    /// The socket, for options that are not here; `None` in `handle_close`. To read, write or
+    /// close it past the channel is asking for trouble.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.state()?.fd()
+    }
+
+    // Becoming something else.
+
+    /// Let `dispatcher` have the hooks from now on: a protocol upgrade. The old one gets no
+    /// `handle_close`; it is dropped, after its hook if one is running. `handle_open` does not run
+    /// again.
+    ///
+    /// # Errors
+    /// The channel has ended.
+    pub fn replace_dispatcher<D: Dispatcher>(&mut self, dispatcher: D) -> io::Result<Handle<D>> {
+        self.touch();
+        let token = self.token;
+        let result = self.state_mut().map(|state| state.dispatcher.replace(Box::new(dispatcher)));
+        let old = self.named(result)?;
+        crate::hooks::drop_guarded(&mut *self.map, "a replaced dispatcher", old);
+        Ok(token.typed())
+    }
+
+    /// Put another source around the one the channel has, as STARTTLS does; `f` is given that
+    /// one. In `handle_connect` or `handle_open` this is how a connection is encrypted from the
+    /// start. What is queued goes through the new source.
+    ///
+    /// # Errors
+    /// `NotConnected` if there is no stream (any more). An `Err` of `f` is handed back, and as the
+    /// old source is gone by then, the channel ends with it.
+    pub fn wrap_source<F>(&mut self, f: F) -> io::Result<()>
+    where
+        F: FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>>,
+    {
+        self.touch();
+        let result = self.map.wrap_source(self.token, f);
+        self.named(result)
+    }
+
+    // For this crate.
+
+    /// The default of `handle_timeout`.
+    pub(crate) fn time_out(&mut self) {
+        self.change(|state| state.kill(Reason::TimedOut));
+    }
+
+    /// Log, once for this channel, that a hook was left at its default.
+    pub(crate) fn log_default(&mut self, what: &str) {
+        let token = self.token;
+        if let Ok(state) = self.state_mut() {
+            if !std::mem::replace(&mut state.default_logged, true) {
+                log::warn!("channel {token}: the default {what}; implement the hook");
+            }
+        }
+    }
+
+    pub(crate) fn put(&mut self, output: Output<'_>) -> io::Result<()> {
+        let turn = self.map.turn;
+        let result = self.state_mut().and_then(|state| state.push(turn, output));
+        self.named(result)
+    }
+
+    fn state(&self) -> Option<&State> {
+        self.map.state(self.token)
+    }
+
+    fn state_mut(&mut self) -> io::Result<&mut State> {
+        let token = self.token;
+        self.map.state_mut(token).ok_or_else(|| LookupError::Gone(token).into())
+    }
+
+    fn change(&mut self, f: impl FnOnce(&mut State)) {
+        self.touch();
+        if let Some(state) = self.map.state_mut(self.token) {
+            f(state);
+        }
+    }
+
+    fn touch(&mut self) {
+        self.map.touch(self.token);
+    }
+
+    /// Put the token on an error of a channel that is not the hook's own.
+    fn named<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        match result {
+            Err(error) if self.foreign && ChannelError::token_of(&error).is_none() => {
+                Err(ChannelError::wrap(self.token, error))
+            }
+            result => result,
+        }
+    }
+}
+
+impl fmt::Debug for Channel<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut view = f.debug_struct("Channel");
+        view.field("token", &self.token);
+        if let Some(state) = self.state() {
+            view.field("phase", &state.phase)
+                .field("peer", &state.peer)
+                .field("queued", &state.outbox.queued());
+        }
+        view.finish()
+    }
+}
+
+impl ChannelMap {
+    fn wrap_source<F>(&mut self, token: Token, f: F) -> io::Result<()>
+    where
+        F: FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>>,
+    {
+        let state = self.slots.get_mut(token).ok_or(LookupError::Gone(token))?;
+        if !matches!(state.phase, Phase::Connected | Phase::Opening | Phase::Open) {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "the channel has no open stream"));
+        }
+        let Some(old) = state.source.take() else { return Err(LookupError::Gone(token).into()) };
+        // Whoever gets the old source may close its descriptor.
+        if state.armed.take().is_some() {
+            let _ = self.poll.delete(std::os::fd::AsFd::as_fd(&old));
+        }
+        match catch_unwind(AssertUnwindSafe(|| f(old.into_box()))) {
+            Ok(Ok(new)) => {
+                state.source = Some(Held::Boxed(new));
+                state.blocked = false;
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                state.lost_reading(&error);
+                Err(error)
+            }
+            Err(payload) => {
+                state.kill(Reason::Error(io::Error::other("the making of a new source panicked")));
+                resume_unwind(payload)
+            }
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! The loop: asyncore's `loop()`, one turn after the other.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use crate::error::panicked;
+use crate::hooks::{self, Entered};
+use crate::poll::Ready;
+use crate::report::Escaped;
+use crate::settle;
+use crate::source::Interest;
+use crate::state::{Phase, State};
+use crate::timers::{Action, Timer, after, next_beat};
+use crate::{Channel, ChannelMap, Reason, Token, accept, sys};
+
+/// Timers that run in one turn at most.
+const TIMERS: usize = 1024;
+
+/// Turns in a row in which a channel may be ready without anything being done with it; then it is
+/// left alone for a while, longer each time.
+const IDLE_TURNS: u8 = 64;
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How [`run_with`] runs: the arguments of asyncore's `loop(timeout, use_poll, map, count)`.
+///
+/// ```
+/// use dispatch_loop::{ChannelMap, LoopOptions};
+/// use std::time::Duration;
+///
+/// let mut map = ChannelMap::new()?;
+/// map.call_later(Duration::from_secs(3600), |_| ());
+/// let options = LoopOptions {
+///     timeout: Some(Duration::from_millis(10)),
+///     count: Some(3),
+///     ..LoopOptions::default()
+/// };
+/// dispatch_loop::run_with(&mut map, &options)?;       // three waits, not an hour
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct LoopOptions {
+    /// The longest that one wait may take. Default `None`: until there is something to do.
+    /// (Python's default is 30 s.)
+    pub timeout: Option<Duration>,
+    /// Return after this many waits. Default `None`: go on until the map is empty.
+    pub count: Option<u64>,
+    /// Ask `readable` and `writable` of every channel every turn, as Python does, at a cost that
+    /// grows with the number of channels. For ported programs whose answers change behind the
+    /// loop's back. Default `false`.
+    pub rescan: bool,
+}
+
+/// Drive the channels of `map` until none is left and no timer is set, or
+/// [`stop`](ChannelMap::stop) is called: asyncore's `loop()`.
+///
+/// Channels outlive it when it is stopped, and the next call goes on with them.
+///
+/// # Errors
+/// The poller failed, or this is called from inside one of the map's own hooks (`Deadlock`).
+#[doc(alias = "loop")]
+pub fn run(map: &mut ChannelMap) -> io::Result<()> {
+    run_with(map, &LoopOptions::default())
+}
+
+/// As [`run`], with options: `loop(timeout, use_poll, map, count)`.
+///
+/// # Errors
+/// As [`run`].
+#[doc(alias = "loop")]
+pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
+    let mut waits = 0;
+    loop {
+        refuse_nested(map)?;
+        if std::mem::take(&mut map.stopping) {
+            return Ok(());
+        }
+        let idle = map.is_empty() && map.timers.is_empty();
+        if idle || options.count.is_some_and(|count| waits >= count) {
+            return Ok(());
+        }
+        turn(map, options.timeout, options.rescan)?;
+        waits += 1;
+    }
+}
+
+fn refuse_nested(map: &ChannelMap) -> io::Result<()> {
+    if Entered::is(map.id) {
+        return Err(io::Error::new(
+            io::ErrorKind::Deadlock,
+            "the loop of this map is running already; a hook must return to it, not start it anew",
+        ));
+    }
+    Ok(())
+}
+
+/// Settle, wait, serve what is ready, run timers, settle.
+pub(crate) fn turn(map: &mut ChannelMap, timeout: Option<Duration>, rescan: bool) -> io::Result<()> {
+    refuse_nested(map)?;
+    let id = map.id;
+    let _entered = Entered::now(id);
+    map.turn = map.turn.wrapping_add(1);
+    if map.running.is_some() {
+        settle::free_orphans(map);
+    }
+    if rescan {
+        let tokens: Vec<Token> = map.tokens().collect();
+        for token in tokens {
+            map.touch(token);
+        }
+    }
+    settle::settle(map);
+    if map.id != id {
+        return Ok(());
+    }
+    let timeout = wait_time(map, timeout);
+    map.poll.wait(timeout)?;
+    dispatch(map);
+    run_timers(map);
+    settle::settle(map);
+    Ok(())
+}
+
+fn wait_time(map: &ChannelMap, timeout: Option<Duration>) -> Option<Duration> {
+    // Stopped by the settle, or nothing left that could end the wait.
+    if map.stopping || (map.is_empty() && map.timers.is_empty()) {
+        return Some(Duration::ZERO);
+    }
+    match (timeout, map.wait_limit()) {
+        (Some(timeout), Some(limit)) => Some(timeout.min(limit)),
+        (timeout, limit) => timeout.or(limit),
+    }
+}
+
+/// Serve every channel of the batch, and those with input inside their source.
+fn dispatch(map: &mut ChannelMap) {
+    let id = map.id;
+    let pending = map.pending.len();
+    let mut at = 0;
+    while let Some(ready) = map.poll.event(at) {
+        at += 1;
+        if let Some(token) = map.slots.token_at(ready.key) {
+            serve(map, token, ready);
+        }
+        // A hook swapped the maps: this batch is the other one's.
+        if map.id != id {
+            return;
+        }
+    }
+    for at in 0..pending {
+        let token = map.pending[at];
+        let ready = Ready { key: token.slot as usize, ..Ready::default() };
+        // Unless an event has led to it just now.
+        if map.state(token).is_some_and(|state| state.pending) {
+            serve(map, token, ready);
+        }
+        if map.id != id {
+            return;
+        }
+    }
+    map.pending.drain(..pending);
+}
+
+/// One channel is ready.
+fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
+    let Some(state) = map.state_mut(token) else { return };
+    state.busy = false;
+    state.pending = false;
+    if state.is_boxed() && !drive(state, ready) {
+        map.touch(token);
+        return;
+    }
+    match state.phase {
+        Phase::Listening => accept::accept_ready(map, token),
+        Phase::Connecting => connect_outcome(map, token),
+        Phase::Open => serve_stream(map, token, ready),
+        Phase::Closing => {
+            state.blocked = false;
+            settle::output(map, token);
+        }
+        Phase::Lingering => settle::drop_input(map, token),
+        _ => {}
+    }
+    map.touch(token);
+    guard(map, token);
+}
+
+/// Let a source of its own do what it needs the socket for; `false` if it failed.
+fn drive(state: &mut State, ready: Ready) -> bool {
+    let unasked = ready.hup || ready.err;
+    let interest = Interest { read: ready.read || unasked, write: ready.write || unasked };
+    let Some(source) = &mut state.source else { return true };
+    match catch_unwind(AssertUnwindSafe(|| source.as_dyn().drive(interest))) {
+        Ok(Ok(moved)) => {
+            state.busy |= moved;
+            true
+        }
+        Ok(Err(error)) => {
+            state.lost_reading(&error);
+            false
+        }
+        Err(payload) => {
+            state.kill(Reason::Error(panicked(payload)));
+            false
+        }
+    }
+}
+
+fn connect_outcome(map: &mut ChannelMap, token: Token) {
+    let Some(fd) = map.state(token).and_then(State::fd) else { return };
+    match sys::take_error(fd) {
+        Ok(None) => settle::connected(map, token, None),
+        // Connected, and reset since.
+        Ok(Some(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+            settle::connected(map, token, Some(error));
+        }
+        Ok(Some(error)) | Err(error) => settle::connect_failed(map, token, error),
+    }
+}
+
+/// In the order of the contract: exceptional, read, write.
+fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
+    let Some(state) = map.state_mut(token) else { return };
+    if ready.urgent && state.reads() {
+        hooks::run(
+            map,
+            token,
+            "handle_expt",
+            but_not_would_block(|dispatcher, ch| dispatcher.handle_expt(ch)),
+        );
+        // Level-triggered: what the hook left would come again for ever.
+        if let Some(state) = map.state_mut(token) {
+            let _ = state.recv_urgent(&mut [0]);
+        }
+    }
+    let Some(state) = map.state_mut(token) else { return };
+    let inside = state.source.as_ref().is_some_and(|source| source.as_dyn_ref().input_pending());
+    if state.reads() {
+        if ready.read || ready.hup || ready.err || inside {
+            hooks::run(
+                map,
+                token,
+                "handle_read",
+                but_not_would_block(|dispatcher, ch| dispatcher.handle_read(ch)),
+            );
+            settle::tell_eof(map, token);
+        }
+    } else if state.phase == Phase::Open && (ready.err || ready.hup) {
+        unasked(map, token, ready);
+    }
+    let Some(state) = map.state_mut(token) else { return };
+    let room = ready.write && state.armed.is_some_and(|armed| armed.write);
+    if room && state.phase == Phase::Open {
+        let writes = state.writes();
+        state.blocked = false;
+        settle::output(map, token);
+        if writes {
+            hooks::run(
+                map,
+                token,
+                "handle_write",
+                but_not_would_block(|dispatcher, ch| dispatcher.handle_write(ch)),
+            );
+        }
+    }
+}
+
+/// `WouldBlock` is no error of the hooks that are called because something may be possible.
+fn but_not_would_block(
+    hook: impl FnOnce(&mut dyn crate::Dispatcher, &mut Channel<'_>) -> io::Result<()>,
+) -> impl FnOnce(&mut dyn crate::Dispatcher, &mut Channel<'_>) -> io::Result<()> {
+    |dispatcher, ch| match hook(dispatcher, ch) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        result => result,
+    }
+}
+
+/// The peer hung up or reset the connection while nobody reads; level-triggered, and not to be
+/// masked.
+fn unasked(map: &mut ChannelMap, token: Token, ready: Ready) {
+    let Some(state) = map.state_mut(token) else { return };
+    if ready.err {
+        let error = state.fd().and_then(|fd| sys::take_error(fd).ok().flatten());
+        if let Some(error) = error {
+            return state.lost_reading(&error);
+        }
+    }
+    if !state.outbox.is_empty() {
+        // There is nobody to take it: the send will say why.
+        state.blocked = false;
+        settle::output(map, token);
+    }
+    let Some(state) = map.state_mut(token) else { return };
+    if !ready.hup || state.phase != Phase::Open {
+        return;
+    }
+    if state.read_ended {
+        state.kill(Reason::EndOfStream);
+    } else {
+        state.parked = true;
+    }
+}
+
+/// Nothing was done with a channel that was ready: not for ever.
+fn guard(map: &mut ChannelMap, token: Token) {
+    let Some(state) = map.state_mut(token) else { return };
+    if state.busy {
+        state.idle_turns = 0;
+        if state.phase != Phase::Listening {
+            state.pauses = 0;
+        }
+        return;
+    }
+    if matches!(state.phase, Phase::Dead | Phase::Connecting) || state.interest() != state.armed {
+        return;
+    }
+    state.idle_turns += 1;
+    if state.idle_turns < IDLE_TURNS {
+        return;
+    }
+    // After the pause, one more turn without anything being done is enough.
+    state.idle_turns = IDLE_TURNS - 1;
+    let pause = (FIRST_PAUSE * (1 << state.pauses.min(7))).min(LONGEST_PAUSE);
+    if state.pauses == 0 {
+        log::warn!(
+            "channel {token}: ready for {IDLE_TURNS} turns, and its hooks did nothing with it; it is now tried from time to time"
+        );
+    }
+    state.pauses = state.pauses.saturating_add(1);
+    settle::disarm(map, token, pause);
+}
+
+fn run_timers(map: &mut ChannelMap) {
+    if map.timers.is_empty() {
+        return;
+    }
+    let id = map.id;
+    let now = Instant::now();
+    let last_order = map.timers.last_order();
+    for _ in 0..TIMERS {
+        let Some(timer) = map.timers.take_due(now, last_order) else { return };
+        fire(map, timer, now);
+        if map.id != id {
+            return;
+        }
+    }
+}
+
+fn fire(map: &mut ChannelMap, timer: Timer, now: Instant) {
+    let Timer { id, deadline, action } = timer;
+    match action {
+        Action::Call(f) => guarded(map, |map| f(map)),
+        Action::CallEvery(interval, mut f) => repeat(map, id, deadline, interval, now, |map| {
+            guarded(map, |map| f(map));
+            Action::CallEvery(interval, f)
+        }),
+        Action::Channel(token, f) => channel_call(map, token, |ch| f(ch)),
+        Action::ChannelEvery(token, interval, mut f) => repeat(map, id, deadline, interval, now, |map| {
+            channel_call(map, token, |ch| f(ch));
+            Action::ChannelEvery(token, interval, f)
+        }),
+        Action::Idle(token) => idle(map, token, id, now),
+        Action::Flush(token) => flush_overdue(map, token, id, now),
+        Action::Linger(token) => {
+            if let Some(state) = map.state_mut(token) {
+                state.phase = Phase::Dead;
+            }
+            map.touch(token);
+        }
+        Action::Rewatch(token) => settle::rewatch(map, token),
+    }
+}
+
+/// Run a repeated timer and set it anew, unless it was cancelled from inside, or its channel has
+/// ended.
+fn repeat(
+    map: &mut ChannelMap,
+    id: u64,
+    deadline: Instant,
+    interval: Duration,
+    now: Instant,
+    call: impl FnOnce(&mut ChannelMap) -> Action,
+) {
+    let map_id = map.id;
+    map.running_timer = Some((id, false));
+    let action = call(map);
+    if map.id != map_id {
+        return;
+    }
+    let cancelled = map.running_timer.take().is_none_or(|(_, cancelled)| cancelled);
+    if !cancelled {
+        map.timers.put(Timer { id, deadline: next_beat(deadline, interval, now), action });
+    } else {
+        hooks::drop_guarded(map, "a timer", action);
+    }
+}
+
+fn guarded(map: &mut ChannelMap, f: impl FnOnce(&mut ChannelMap)) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(map))) {
+        let error = panicked(payload);
+        if map.throttle_admits() {
+            log::warn!("a timer {}", Escaped(&error));
+        }
+    }
+}
+
+fn channel_call(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut Channel<'_>) -> io::Result<()>) {
+    settle::open_due(map, token);
+    if !map.touch(token) {
+        return;
+    }
+    match catch_unwind(AssertUnwindSafe(|| f(&mut Channel::own(map, token)))) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => hooks::failed(map, token, "a timer", error, false),
+        Err(payload) => hooks::failed(map, token, "a timer", panicked(payload), true),
+    }
+}
+
+/// The time of `set_timeout` may be over; a byte that came or went meanwhile has moved it.
+fn idle(map: &mut ChannelMap, token: Token, id: u64, now: Instant) {
+    settle::open_due(map, token);
+    let Some(state) = map.slots.get_mut(token) else { return };
+    if matches!(state.phase, Phase::Closing | Phase::Lingering | Phase::Dead | Phase::Closed) {
+        return;
+    }
+    let Some(clock) = &mut state.clock else { return };
+    let Some(timeout) = clock.timeout.filter(|_| clock.idle_timer == Some(id)) else { return };
+    let deadline = after(clock.active, timeout);
+    if deadline > now {
+        return map.timers.put(Timer { id, deadline, action: Action::Idle(token) });
+    }
+    clock.idle_timer = None;
+    map.touch(token);
+    hooks::run(map, token, "handle_timeout", |dispatcher, ch| dispatcher.handle_timeout(ch));
+    // It lives on, and the hook has set no other time: the time starts anew.
+    let Some(state) = map.state_mut(token) else { return };
+    let Some(clock) = &mut state.clock else { return };
+    if clock.idle_timer.is_none() && clock.timeout.is_some() {
+        clock.active = Instant::now();
+        map.start_idle_timer(token);
+    }
+}
+
+/// A closing channel's time to get rid of its queue may be over.
+fn flush_overdue(map: &mut ChannelMap, token: Token, id: u64, now: Instant) {
+    let Some(state) = map.slots.get_mut(token) else { return };
+    if state.phase != Phase::Closing {
+        return;
+    }
+    let clock = state.clock();
+    let deadline = after(clock.active, clock.close_timeout);
+    if deadline > now {
+        return map.timers.put(Timer { id, deadline, action: Action::Flush(token) });
+    }
+    state.reset = true;
+    state.kill(Reason::TimedOut);
+    map.touch(token);
+}

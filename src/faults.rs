@@ -1,0 +1,143 @@
+//! The door through which the tests make a system call of `sys` fail, be short, be interrupted or
+//! say would-block, and through which they count the calls. Without the feature `faults` it is
+//! walled up: nothing is counted, nothing can be made to fail.
+
+/// The system calls that the library makes itself, as the tests name them.
+#[cfg_attr(not(feature = "faults"), allow(dead_code, unreachable_pub))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// `socket`
+    Socket,
+    /// `bind`
+    Bind,
+    /// `listen`
+    Listen,
+    /// `connect`
+    Connect,
+    /// `accept4`
+    Accept,
+    /// `recv`
+    Recv,
+    /// `recv` with `MSG_OOB`
+    RecvUrgent,
+    /// `send` or `sendmsg`
+    Send,
+    /// `shutdown`
+    Shutdown,
+    /// `getsockopt` of `SO_ERROR`
+    TakeError,
+    /// `getsockname` or `getpeername`
+    Address,
+    /// `setsockopt` or `fcntl`
+    Option,
+    /// `epoll_ctl` or what stands for it, through `polling`
+    Control,
+    /// `epoll_wait` or what stands for it
+    Wait,
+}
+
+#[cfg(not(feature = "faults"))]
+mod walled {
+    use super::Call;
+    use std::io;
+
+    #[inline(always)]
+    pub(crate) fn pass(_: Call) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub(crate) fn pass_bytes(_: Call, wanted: usize) -> io::Result<usize> {
+        Ok(wanted)
+    }
+}
+
+#[cfg(feature = "faults")]
+mod open {
+    use super::Call;
+    use std::cell::{Cell, RefCell};
+    use std::io;
+
+    const CALLS: usize = Call::Wait as usize + 1;
+
+    thread_local! {
+        static PLANS: RefCell<Vec<Plan>> = const { RefCell::new(Vec::new()) };
+        static COUNTS: [Cell<u64>; CALLS] = const { [const { Cell::new(0) }; CALLS] };
+    }
+
+    struct Plan {
+        call: Call,
+        skip: u64,
+        times: u64,
+        fault: Fault,
+    }
+
+    /// What happens to a call instead of, or beside, its usual work.
+    #[derive(Clone, Copy, Debug)]
+    pub enum Fault {
+        /// It fails with this `errno` and does nothing.
+        Errno(i32),
+        /// It moves at most this many bytes.
+        Short(usize),
+    }
+
+    /// From now on in this thread: after `skip` more calls of `call`, the next `times` have `fault`.
+    pub fn inject(call: Call, skip: u64, times: u64, fault: Fault) {
+        PLANS.with_borrow_mut(|plans| plans.push(Plan { call, skip, times, fault }));
+    }
+
+    /// Forget what was planned in this thread.
+    pub fn clear() {
+        PLANS.with_borrow_mut(Vec::clear);
+    }
+
+    /// How often this thread has made `call` so far, injected failures included.
+    pub fn count(call: Call) -> u64 {
+        COUNTS.with(|counts| counts[call as usize].get())
+    }
+
+    /// Let the next channel of `map` be given a slot whose generation is its last but `left`.
+    pub fn wear_out(map: &mut crate::ChannelMap, left: u32) {
+        map.wear_out(left);
+    }
+
+    fn fault(call: Call) -> Option<Fault> {
+        COUNTS.with(|counts| {
+            let count = &counts[call as usize];
+            count.set(count.get() + 1);
+        });
+        PLANS.with_borrow_mut(|plans| {
+            let at = plans.iter().position(|plan| plan.call == call)?;
+            let plan = &mut plans[at];
+            if plan.skip > 0 {
+                plan.skip -= 1;
+                return None;
+            }
+            let fault = plan.fault;
+            plan.times -= 1;
+            if plan.times == 0 {
+                plans.remove(at);
+            }
+            Some(fault)
+        })
+    }
+
+    pub(crate) fn pass(call: Call) -> io::Result<()> {
+        pass_bytes(call, 0).map(|_| ())
+    }
+
+    pub(crate) fn pass_bytes(call: Call, wanted: usize) -> io::Result<usize> {
+        match fault(call) {
+            None => Ok(wanted),
+            Some(Fault::Errno(code)) => Err(io::Error::from_raw_os_error(code)),
+            Some(Fault::Short(most)) => Ok(wanted.min(most)),
+        }
+    }
+}
+
+#[cfg(feature = "faults")]
+pub use open::{Fault, clear, count, inject, wear_out};
+#[cfg(feature = "faults")]
+pub(crate) use open::{pass, pass_bytes};
+#[cfg(not(feature = "faults"))]
+pub(crate) use walled::{pass, pass_bytes};

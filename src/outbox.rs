@@ -1,0 +1,341 @@
+//! What waits to be sent on one channel: bytes and producers in one order, with the watermarks and
+//! the hard limit. When to send is decided elsewhere.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::error::panicked;
+use crate::source::Source;
+
+/// Pieces that one `sendmsg` takes.
+const PIECES: usize = 16;
+/// Small pushes are gathered in buffers of up to this many bytes.
+const GATHER: usize = 16 * 1024;
+
+/// What makes output when there is room for it: asynchat's `more()`.
+///
+/// A closure will do: it appends to the buffer what comes next, and says whether there is more.
+///
+/// ```
+/// use dispatch_loop::{Channel, Dispatcher, More};
+/// use std::io;
+///
+/// /// Sends the numbers up to a million, never holding more than a few KiB of them.
+/// struct Counting;
+///
+/// impl Dispatcher for Counting {
+///     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+///         let mut next = 0;
+///         ch.push_producer(move |buffer: &mut Vec<u8>| {
+///             next += 1;
+///             buffer.extend_from_slice(format!("{next}\n").as_bytes());
+///             Ok(if next < 1_000_000 { More::Again } else { More::Done })
+///         })
+///     }
+/// }
+/// ```
+pub trait Producer: 'static {
+    /// Append the next piece, at best some KiB, to `buffer`, which is empty. An `Err` goes to the
+    /// dispatcher's `handle_error`, and this producer is dropped.
+    fn more(&mut self, buffer: &mut Vec<u8>) -> io::Result<More>;
+}
+
+/// What a [`Producer`] says with each piece.
+///
+/// ```
+/// use dispatch_loop::{More, Producer};
+///
+/// let mut hello = |buffer: &mut Vec<u8>| {
+///     buffer.extend_from_slice(b"hello");
+///     Ok(More::Done)
+/// };
+/// assert_eq!(hello.more(&mut Vec::new())?, More::Done);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum More {
+    /// Ask again when this has been sent. With an empty buffer that is an error.
+    Again,
+    /// That was all; the buffer may be empty.
+    Done,
+}
+
+impl<F> Producer for F
+where
+    F: FnMut(&mut Vec<u8>) -> io::Result<More> + 'static,
+{
+    fn more(&mut self, buffer: &mut Vec<u8>) -> io::Result<More> {
+        self(buffer)
+    }
+}
+
+enum Piece {
+    Owned(Vec<u8>),
+    Shared(Arc<[u8]>),
+    Producer(Box<dyn Producer>),
+}
+
+impl Piece {
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Piece::Owned(bytes) => Some(bytes),
+            Piece::Shared(bytes) => Some(bytes),
+            Piece::Producer(_) => None,
+        }
+    }
+}
+
+pub(crate) struct Outbox {
+    pieces: VecDeque<Piece>,
+    /// How much of the first piece is sent already.
+    sent: usize,
+    /// Bytes in `pieces` not yet sent; what producers will still give is not known.
+    queued: usize,
+    pub(crate) low: usize,
+    pub(crate) high: usize,
+    pub(crate) hard: usize,
+    /// Over the high watermark, and not yet down to the low one.
+    above: bool,
+    /// It was so since the dispatcher was last told.
+    crossed: bool,
+    told_high: bool,
+}
+
+/// How a flush ended.
+pub(crate) enum Flushed {
+    /// All is sent.
+    Empty,
+    /// The socket takes no more now.
+    Blocked,
+    /// There was no budget left; the socket may well take more.
+    Budget,
+    /// A producer failed; `true` if it panicked.
+    Producer(io::Error, bool),
+    /// The socket failed.
+    Lost(io::Error),
+}
+
+/// A watermark that the dispatcher is to be told of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Watermark {
+    High,
+    Low,
+}
+
+impl Outbox {
+    pub(crate) fn new() -> Outbox {
+        Outbox {
+            pieces: VecDeque::new(),
+            sent: 0,
+            queued: 0,
+            low: 32 * 1024,
+            high: 64 * 1024,
+            hard: 16 * 1024 * 1024,
+            above: false,
+            crossed: false,
+            told_high: false,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    pub(crate) fn is_above(&self) -> bool {
+        self.above
+    }
+
+    pub(crate) fn takes(&self, bytes: usize) -> bool {
+        self.queued.checked_add(bytes).is_some_and(|sum| sum <= self.hard)
+    }
+
+    /// Copy `bytes` to the end.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        match self.pieces.back_mut() {
+            Some(Piece::Owned(last)) if last.len() + bytes.len() <= GATHER => last.extend_from_slice(bytes),
+            _ => self.pieces.push_back(Piece::Owned(bytes.to_vec())),
+        }
+        self.grown(bytes.len());
+    }
+
+    /// Take over `bytes`, of which the first `sent` are gone already (only if the box is empty).
+    pub(crate) fn push_vec(&mut self, bytes: Vec<u8>, sent: usize) {
+        self.push_piece(bytes.len(), sent, Piece::Owned(bytes));
+    }
+
+    /// As [`push_vec`](Outbox::push_vec), for bytes that others hold as well.
+    pub(crate) fn push_shared(&mut self, bytes: Arc<[u8]>, sent: usize) {
+        self.push_piece(bytes.len(), sent, Piece::Shared(bytes));
+    }
+
+    fn push_piece(&mut self, len: usize, sent: usize, piece: Piece) {
+        if sent == len {
+            return;
+        }
+        if sent > 0 {
+            debug_assert!(self.pieces.is_empty());
+            self.sent = sent;
+        }
+        self.pieces.push_back(piece);
+        self.grown(len - sent);
+    }
+
+    pub(crate) fn push_producer(&mut self, producer: Box<dyn Producer>) {
+        self.pieces.push_back(Piece::Producer(producer));
+    }
+
+    /// Drop everything, for good.
+    pub(crate) fn clear(&mut self) {
+        // A producer is the user's own value, and its drop may panic.
+        let pieces = std::mem::take(&mut self.pieces);
+        if pieces.iter().any(|piece| piece.bytes().is_none()) {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(pieces)));
+        }
+        self.sent = 0;
+        self.queued = 0;
+        self.watch();
+    }
+
+    /// Send as much as goes, at most `budget` bytes, and take what went out of `budget`.
+    pub(crate) fn flush(&mut self, source: &mut dyn Source, budget: &mut usize) -> Flushed {
+        loop {
+            match self.produce() {
+                Ok(()) => {}
+                Err((error, panicked)) => return Flushed::Producer(error, panicked),
+            }
+            if self.pieces.is_empty() {
+                self.pieces = VecDeque::new();
+                return Flushed::Empty;
+            }
+            if *budget == 0 {
+                return Flushed::Budget;
+            }
+            let (result, offered) = self.send(source, *budget);
+            match result {
+                Ok(taken) => {
+                    self.advance(taken);
+                    *budget -= taken;
+                    if taken < offered {
+                        return Flushed::Blocked;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Flushed::Blocked,
+                Err(error) => return Flushed::Lost(error),
+            }
+        }
+    }
+
+    /// One call for as many pieces as fit; how much was offered stands beside the result.
+    fn send(&self, source: &mut dyn Source, most: usize) -> (io::Result<usize>, usize) {
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let mut count = 0;
+        let mut offered = 0;
+        let mut skip = self.sent;
+        for bytes in self.pieces.iter().map_while(Piece::bytes).take(PIECES) {
+            let bytes = &bytes[skip..];
+            let bytes = &bytes[..bytes.len().min(most - offered)];
+            if bytes.is_empty() {
+                break;
+            }
+            slices[count] = IoSlice::new(bytes);
+            count += 1;
+            offered += bytes.len();
+            skip = 0;
+        }
+        let result = match &slices[..count] {
+            [one] => source.send(one),
+            several => source.send_vectored(several),
+        };
+        (result.map(|taken| taken.min(offered)), offered)
+    }
+
+    /// If a producer is first in the queue, let it put bytes before itself.
+    fn produce(&mut self) -> Result<(), (io::Error, bool)> {
+        while let Some(Piece::Producer(producer)) = self.pieces.front_mut() {
+            let mut buffer = Vec::new();
+            let answer = match catch_unwind(AssertUnwindSafe(|| producer.more(&mut buffer))) {
+                Ok(Ok(More::Again)) if buffer.is_empty() => Err((
+                    io::Error::new(ErrorKind::InvalidInput, "a producer said More::Again and gave nothing"),
+                    false,
+                )),
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) => Err((error, false)),
+                Err(payload) => Err((panicked(payload), true)),
+            };
+            if !matches!(answer, Ok(More::Again)) {
+                let finished = self.pieces.pop_front();
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));
+            }
+            if !buffer.is_empty() {
+                let len = buffer.len();
+                self.pieces.push_front(Piece::Owned(buffer));
+                self.grown(len);
+            }
+            answer?;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, mut taken: usize) {
+        self.queued -= taken;
+        while let Some(bytes) = self.pieces.front().and_then(Piece::bytes) {
+            let left = bytes.len() - self.sent;
+            if taken < left {
+                self.sent += taken;
+                break;
+            }
+            taken -= left;
+            self.sent = 0;
+            self.pieces.pop_front();
+        }
+        self.watch();
+    }
+
+    fn grown(&mut self, bytes: usize) {
+        self.queued += bytes;
+        self.watch();
+    }
+
+    /// Note whether a watermark was crossed; after every change of the queue or of the marks.
+    pub(crate) fn watch(&mut self) {
+        if !self.above && self.queued > self.high {
+            self.above = true;
+            self.crossed = true;
+        } else if self.above && self.queued <= self.low {
+            self.above = false;
+        }
+    }
+
+    /// What the dispatcher is to be told next. It hears of high and low in turn, whatever
+    /// happened in between.
+    pub(crate) fn news(&mut self) -> Option<Watermark> {
+        if self.told_high {
+            if self.above {
+                self.crossed = false;
+                return None;
+            }
+            self.told_high = false;
+            return Some(Watermark::Low);
+        }
+        if !self.crossed {
+            return None;
+        }
+        self.crossed = false;
+        self.told_high = true;
+        Some(Watermark::High)
+    }
+
+    pub(crate) fn has_news(&self) -> bool {
+        if self.told_high { !self.above } else { self.crossed }
+    }
+}

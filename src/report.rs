@@ -1,0 +1,77 @@
+//! What goes into the log: what a peer may have had a hand in is escaped, and repeated failures do
+//! not flood it.
+
+use std::fmt::{self, Write};
+use std::time::{Duration, Instant};
+
+use crate::{ChannelMap, Token};
+
+/// Lines a second and map; the rest is only counted.
+const LINES: u32 = 10;
+const SECOND: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(crate) struct Throttle {
+    since: Option<Instant>,
+    lines: u32,
+    unsaid: u64,
+}
+
+impl Throttle {
+    /// Whether to write this line; if so, how many were not written before it.
+    fn admit(&mut self) -> Option<u64> {
+        let now = Instant::now();
+        if self.since.is_none_or(|since| now.duration_since(since) >= SECOND) {
+            self.since = Some(now);
+            self.lines = 0;
+        }
+        if self.lines == LINES {
+            self.unsaid += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+impl ChannelMap {
+    /// Whether a line about a failure may be written.
+    pub(crate) fn throttle_admits(&mut self) -> bool {
+        let unsaid = self.throttle.admit();
+        if let Some(unsaid @ 1..) = unsaid {
+            log::warn!("{unsaid} more failures were not logged");
+        }
+        unsaid.is_some()
+    }
+
+    /// Log a failure of `token`: what failed, and why.
+    pub(crate) fn report(&mut self, token: Token, what: &str, why: &dyn fmt::Display) {
+        if !self.throttle_admits() {
+            return;
+        }
+        let state = self.state(token);
+        let address = state.and_then(|state| state.peer.as_ref().or(state.local.as_ref()));
+        match address {
+            Some(address) => log::warn!("channel {token} ({address}): {what}: {}", Escaped(why)),
+            None => log::warn!("channel {token}: {what}: {}", Escaped(why)),
+        }
+    }
+}
+
+/// Without control characters: a line of the log stays a line.
+pub(crate) struct Escaped<T>(pub(crate) T);
+
+impl<T: fmt::Display> fmt::Display for Escaped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Filter<'a, 'b>(&'a mut fmt::Formatter<'b>);
+        impl Write for Filter<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                text.chars().try_for_each(|c| match c.is_control() {
+                    true => write!(self.0, "{}", c.escape_default()),
+                    false => self.0.write_char(c),
+                })
+            }
+        }
+        write!(Filter(f), "{}", self.0)
+    }
+}

@@ -1,0 +1,325 @@
+//! What a slot holds: all that the loop knows of one channel, and the few transitions that need
+//! nothing but this knowledge.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use crate::error::twin;
+use crate::outbox::Outbox;
+use crate::source::{Held, Interest};
+use crate::{Address, Dispatcher, OnLimit, Reason};
+
+/// Bytes that one channel may read, and may write, in one turn.
+const READ_BUDGET: u32 = 64 * 1024;
+const WRITE_BUDGET: u32 = 64 * 1024;
+
+/// How long a closing channel may go without getting rid of a byte.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where a channel is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// A listener, for all of its life.
+    Listening,
+    /// `connect` was begun.
+    Connecting,
+    /// It succeeded; `handle_connect` is due.
+    Connected,
+    /// It failed at once; the error waits in `failure`.
+    ConnectFailed,
+    /// A stream; `handle_open` is due, perhaps after a handshake.
+    Opening,
+    Open,
+    /// What is queued is being sent; then the end.
+    Closing,
+    /// FIN is sent; what still comes is dropped for a while, so that it does not become a reset.
+    Lingering,
+    /// All over but for `handle_close`.
+    Dead,
+    /// `handle_close` is running.
+    Closed,
+}
+
+pub(crate) struct State {
+    pub(crate) source: Option<Held>,
+    /// Not there while one of its hooks runs.
+    pub(crate) dispatcher: Option<Box<dyn Dispatcher>>,
+    pub(crate) outbox: Outbox,
+    /// Why the channel ends or ended; the first cause, but see `end_with`.
+    pub(crate) reason: Option<Reason>,
+    /// What `handle_error` is still to be told.
+    pub(crate) failure: Option<io::Error>,
+    pub(crate) local: Option<Address>,
+    pub(crate) peer: Option<Address>,
+    pub(crate) clock: Option<Box<Clock>>,
+
+    /// The turn that the two budgets are of, and the last one with a send outside the queue.
+    turn: u32,
+    read_left: u32,
+    write_left: u32,
+    pub(crate) direct_turn: u32,
+
+    pub(crate) phase: Phase,
+    /// What the poller was last told; `None` if the descriptor is not in it.
+    pub(crate) armed: Option<Interest>,
+    pub(crate) on_limit: OnLimit,
+    /// The last answers of `readable` and `writable`.
+    pub(crate) wants_read: bool,
+    pub(crate) wants_write: bool,
+    pub(crate) paused: bool,
+    pub(crate) auto_pause: bool,
+    /// In the list of what the next settle looks at.
+    pub(crate) touched: bool,
+    /// The socket took less than it was offered: wait until there is room.
+    pub(crate) blocked: bool,
+    /// The connection failed under a read or a write.
+    pub(crate) lost: bool,
+    /// The end of input was read, and `handle_eof` was told.
+    pub(crate) read_ended: bool,
+    pub(crate) eof_told: bool,
+    /// `shutdown_write` was asked for, and is done.
+    pub(crate) shut: bool,
+    pub(crate) fin_sent: bool,
+    /// Let `close(2)` reset the connection.
+    pub(crate) reset: bool,
+    /// The peer hung up while reading is paused: out of the poller until it is resumed.
+    pub(crate) parked: bool,
+    /// Out of the poller until a timer says otherwise: ready, and nobody does anything about it,
+    /// or a listener without descriptors.
+    pub(crate) disarmed: bool,
+    /// In the list of sources with input inside.
+    pub(crate) pending: bool,
+    /// The event that is being dispatched led to something.
+    pub(crate) busy: bool,
+    /// Turns in a row in which it was ready and nothing was done with it; and how often that has
+    /// led to a pause.
+    pub(crate) idle_turns: u8,
+    pub(crate) pauses: u8,
+    pub(crate) default_logged: bool,
+    pub(crate) has_timers: bool,
+}
+
+/// Times of a channel that has some.
+pub(crate) struct Clock {
+    /// When a byte last came or went; before that, when the channel began.
+    pub(crate) active: Instant,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) idle_timer: Option<u64>,
+    pub(crate) close_timeout: Duration,
+    pub(crate) flush_timer: bool,
+    /// Ends `disarmed`.
+    pub(crate) rewatch: Option<u64>,
+}
+
+impl State {
+    pub(crate) fn new(source: Held, dispatcher: Box<dyn Dispatcher>, phase: Phase) -> State {
+        State {
+            source: Some(source),
+            dispatcher: Some(dispatcher),
+            outbox: Outbox::new(),
+            reason: None,
+            failure: None,
+            local: None,
+            peer: None,
+            clock: None,
+            turn: 0,
+            read_left: READ_BUDGET,
+            write_left: WRITE_BUDGET,
+            direct_turn: 0,
+            phase,
+            armed: None,
+            on_limit: OnLimit::Refuse,
+            wants_read: true,
+            wants_write: false,
+            paused: false,
+            auto_pause: false,
+            touched: false,
+            blocked: false,
+            lost: false,
+            read_ended: false,
+            eof_told: false,
+            shut: false,
+            fin_sent: false,
+            reset: false,
+            parked: false,
+            disarmed: false,
+            pending: false,
+            busy: false,
+            idle_turns: 0,
+            pauses: 0,
+            default_logged: false,
+            has_timers: false,
+        }
+    }
+
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.source.as_ref().map(AsFd::as_fd)
+    }
+
+    pub(crate) fn is_established(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.as_dyn_ref().is_established())
+    }
+
+    pub(crate) fn is_boxed(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| !source.is_plain())
+    }
+
+    pub(crate) fn output_pending(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.as_dyn_ref().output_pending())
+    }
+
+    pub(crate) fn is_connecting(&self) -> bool {
+        matches!(self.phase, Phase::Connecting | Phase::Connected | Phase::ConnectFailed)
+    }
+
+    /// Whether the end has begun, by whatever cause.
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing | Phase::Lingering | Phase::Dead | Phase::Closed) || self.lost
+    }
+
+    /// Whether `handle_read` may be called, apart from what `readable` says.
+    fn may_read(&self) -> bool {
+        self.phase == Phase::Open
+            && !self.read_ended
+            && !self.paused
+            && !(self.auto_pause && self.outbox.is_above())
+    }
+
+    pub(crate) fn reads(&self) -> bool {
+        self.may_read() && self.wants_read
+    }
+
+    pub(crate) fn accepts(&self) -> bool {
+        self.phase == Phase::Listening && self.wants_read && !self.paused
+    }
+
+    /// Whether `handle_write` may be called.
+    pub(crate) fn writes(&self) -> bool {
+        self.phase == Phase::Open && self.wants_write && self.outbox.is_empty() && !self.shut && !self.lost
+    }
+
+    /// What the poller should watch; `None`: nothing, and not even hang-ups.
+    pub(crate) fn interest(&self) -> Option<Interest> {
+        if self.parked || self.disarmed {
+            return None;
+        }
+        let flushing = !self.outbox.is_empty() && self.blocked;
+        let wanted = match self.phase {
+            Phase::Listening => return Some(Interest { read: self.accepts(), write: false }),
+            Phase::Connecting => return Some(Interest { read: false, write: true }),
+            Phase::Connected | Phase::ConnectFailed | Phase::Dead | Phase::Closed => return None,
+            Phase::Opening => Interest::NONE,
+            Phase::Open => Interest { read: self.reads(), write: flushing || self.writes() },
+            Phase::Closing => Interest { read: false, write: flushing },
+            Phase::Lingering => Interest { read: true, write: false },
+        };
+        match &self.source {
+            Some(Held::Boxed(source)) => Some(source.interest(wanted)),
+            _ => Some(wanted),
+        }
+    }
+
+    /// How much may be read in this turn.
+    pub(crate) fn read_budget(&mut self, turn: u32) -> &mut u32 {
+        self.renew_budgets(turn);
+        &mut self.read_left
+    }
+
+    /// How much may be written in this turn.
+    pub(crate) fn write_budget(&mut self, turn: u32) -> &mut u32 {
+        self.renew_budgets(turn);
+        &mut self.write_left
+    }
+
+    fn renew_budgets(&mut self, turn: u32) {
+        if self.turn != turn {
+            self.turn = turn;
+            self.read_left = READ_BUDGET;
+            self.write_left = WRITE_BUDGET;
+        }
+    }
+
+    /// A byte came or went.
+    pub(crate) fn stamp(&mut self) {
+        self.busy = true;
+        if let Some(clock) = &mut self.clock {
+            clock.active = Instant::now();
+        }
+    }
+
+    pub(crate) fn clock(&mut self) -> &mut Clock {
+        self.clock.get_or_insert_with(|| {
+            Box::new(Clock {
+                active: Instant::now(),
+                timeout: None,
+                idle_timer: None,
+                close_timeout: CLOSE_TIMEOUT,
+                flush_timer: false,
+                rewatch: None,
+            })
+        })
+    }
+
+    /// Note why the channel ends. The first cause stays, unless it was a friendly one and this one
+    /// keeps queued bytes from being sent.
+    pub(crate) fn give_reason(&mut self, reason: Reason) {
+        let unfriendly =
+            matches!(reason, Reason::Aborted | Reason::Error(_) | Reason::Limit | Reason::TimedOut);
+        let keeps_bytes = unfriendly && !self.outbox.is_empty();
+        match &self.reason {
+            None => self.reason = Some(reason),
+            Some(Reason::EndOfStream | Reason::Closed) if keeps_bytes => self.reason = Some(reason),
+            Some(_) => {}
+        }
+    }
+
+    /// Begin the friendly end: send what is queued first.
+    pub(crate) fn close(&mut self, reason: Reason) {
+        match self.phase {
+            Phase::Closing | Phase::Lingering | Phase::Dead | Phase::Closed => {}
+            Phase::Opening if !self.is_established() => self.kill(reason),
+            Phase::Opening | Phase::Open => {
+                self.give_reason(reason);
+                self.phase = Phase::Closing;
+                self.parked = false;
+                self.disarmed = false;
+            }
+            Phase::Listening | Phase::Connecting | Phase::Connected | Phase::ConnectFailed => {
+                self.kill(reason)
+            }
+        }
+    }
+
+    /// End it now: drop what is queued. The settle does the rest.
+    pub(crate) fn kill(&mut self, reason: Reason) {
+        if matches!(self.phase, Phase::Dead | Phase::Closed) {
+            return;
+        }
+        self.give_reason(reason);
+        self.outbox.clear();
+        self.phase = Phase::Dead;
+    }
+
+    /// Reading met an error: the connection is gone.
+    pub(crate) fn lost_reading(&mut self, error: &io::Error) {
+        self.kill(Reason::Error(twin(error)));
+        self.lost = true;
+    }
+
+    /// Writing met an error: nothing more can be sent, but what has come may still be read.
+    pub(crate) fn lost_writing(&mut self, error: &io::Error) {
+        self.give_reason(Reason::Error(twin(error)));
+        self.lost = true;
+        self.outbox.clear();
+        self.blocked = false;
+        if self.phase != Phase::Opening && !self.reads() {
+            self.phase = Phase::Dead;
+        }
+    }
+
+    /// The error that the connection was lost with.
+    pub(crate) fn lost_error(&self) -> Option<&io::Error> {
+        self.reason.as_ref().filter(|_| self.lost).and_then(Reason::error)
+    }
+}

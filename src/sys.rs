@@ -1,0 +1,233 @@
+//! Every system call that the library makes itself, each behind the door of `faults`. What the
+//! calls mean to a channel is decided elsewhere; here they are only made.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, SendFlags};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
+
+use crate::Address;
+use crate::faults::{self, Call};
+
+/// Connections that may wait to be accepted; the kernel lowers it to its own limit.
+const BACKLOG: i32 = 1024;
+
+/// A peer that is gone is an error, never a signal.
+#[cfg(not(target_vendor = "apple"))]
+const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const SEND_FLAGS: SendFlags = SendFlags::empty();
+
+/// Make a call again for as long as a signal interrupts it.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    uninterrupted(|| {
+        let most = faults::pass_bytes(Call::Recv, buffer.len())?;
+        let (_, read) = rustix::net::recv(fd, &mut buffer[..most], RecvFlags::empty())?;
+        Ok(read)
+    })
+}
+
+/// The one urgent byte that TCP keeps apart.
+pub(crate) fn recv_urgent(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    uninterrupted(|| {
+        let most = faults::pass_bytes(Call::RecvUrgent, buffer.len())?;
+        let (_, read) = rustix::net::recv(fd, &mut buffer[..most], RecvFlags::OOB)?;
+        Ok(read)
+    })
+}
+
+pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    uninterrupted(|| {
+        let most = faults::pass_bytes(Call::Send, bytes.len())?;
+        Ok(rustix::net::send(fd, &bytes[..most], SEND_FLAGS)?)
+    })
+}
+
+pub(crate) fn send_vectored(fd: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    uninterrupted(|| {
+        let wanted = pieces.iter().map(|piece| piece.len()).sum();
+        let most = faults::pass_bytes(Call::Send, wanted)?;
+        if most < wanted {
+            let first = pieces.first().map_or(&[][..], |piece| piece);
+            return Ok(rustix::net::send(fd, &first[..most.min(first.len())], SEND_FLAGS)?);
+        }
+        let mut control = rustix::net::SendAncillaryBuffer::default();
+        Ok(rustix::net::sendmsg(fd, pieces, &mut control, SEND_FLAGS)?)
+    })
+}
+
+pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
+    faults::pass(Call::Shutdown)?;
+    SockRef::from(&fd).shutdown(Shutdown::Write)
+}
+
+/// One connection out of the backlog, non-blocking and close-on-exec.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
+    uninterrupted(|| {
+        faults::pass(Call::Accept)?;
+        accept_once(listener)
+    })
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn accept_once(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
+    use rustix::net::SocketFlags;
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (fd, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+    let peer = peer.and_then(|peer| std::net::SocketAddr::try_from(peer).ok());
+    Ok((fd, peer.map_or(Address::Unnamed, Address::Ip)))
+}
+
+#[cfg(target_vendor = "apple")]
+fn accept_once(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
+    let (socket, peer) = SockRef::from(&listener).accept()?;
+    socket.set_nonblocking(true)?;
+    Ok((socket.into(), address(&peer)))
+}
+
+/// A bound, listening, non-blocking TCP socket.
+pub(crate) fn listen(on: &Address) -> io::Result<OwnedFd> {
+    let (socket, on) = tcp_socket(on)?;
+    faults::pass(Call::Option)?;
+    socket.set_reuse_address(true)?;
+    if on.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    faults::pass(Call::Bind)?;
+    socket.bind(&on)?;
+    faults::pass(Call::Listen)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// How a connect began.
+pub(crate) enum Connect {
+    InProgress,
+    Done,
+    Refused(io::Error),
+}
+
+/// A TCP socket on its way to `peer`. `Err` only if there can be no such socket.
+pub(crate) fn connect(peer: &Address) -> io::Result<(OwnedFd, Connect)> {
+    let (socket, peer) = tcp_socket(peer)?;
+    let begun = match faults::pass(Call::Connect).and_then(|()| socket.connect(&peer)) {
+        Ok(()) => Connect::Done,
+        // An interrupted non-blocking connect goes on by itself.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+            Connect::InProgress
+        }
+        Err(error) if error.kind() == ErrorKind::Interrupted => Connect::InProgress,
+        Err(error) => Connect::Refused(error),
+    };
+    Ok((socket.into(), begun))
+}
+
+/// What listening and connecting sockets have in common. No delay: the listener hands it on to
+/// the sockets it accepts, at no further call.
+fn tcp_socket(address: &Address) -> io::Result<(socket2::Socket, SockAddr)> {
+    let Address::Ip(ip) = address else {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "not an IP address"));
+    };
+    faults::pass(Call::Socket)?;
+    let socket = socket2::Socket::new(Domain::for_address(*ip), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    Ok((socket, SockAddr::from(*ip)))
+}
+
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    faults::pass(Call::Option)?;
+    #[cfg(target_vendor = "apple")]
+    SockRef::from(&fd).set_nosigpipe(true)?;
+    SockRef::from(&fd).set_nonblocking(true)
+}
+
+/// Let the next `close` reset the connection.
+pub(crate) fn set_reset_on_close(fd: BorrowedFd<'_>) -> io::Result<()> {
+    faults::pass(Call::Option)?;
+    SockRef::from(&fd).set_linger(Some(Duration::ZERO))
+}
+
+/// `SO_ERROR`: the error that waits on the socket; reading it takes it away.
+pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
+    faults::pass(Call::TakeError)?;
+    SockRef::from(&fd).take_error()
+}
+
+pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
+    faults::pass(Call::Address)?;
+    Ok(address(&SockRef::from(&fd).local_addr()?))
+}
+
+pub(crate) fn peer_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
+    faults::pass(Call::Address)?;
+    Ok(address(&SockRef::from(&fd).peer_addr()?))
+}
+
+fn address(address: &SockAddr) -> Address {
+    match (address.as_socket(), address.as_pathname()) {
+        (Some(ip), _) => Address::Ip(ip),
+        (_, Some(path)) => Address::Unix(path.into()),
+        _ => Address::Unnamed,
+    }
+}
+
+/// No descriptor or no memory left for one more socket: it passes, and the listener is not to blame.
+pub(crate) fn out_of_resources(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const SHORTAGES: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    SHORTAGES.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// The listener itself is unusable; any other error of `accept` was one connection's own.
+pub(crate) fn listener_is_broken(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const BROKEN: [Errno; 4] = [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP];
+    BROKEN.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// One `epoll_pwait` on the descriptor of `polling`'s own poller. `events` is cleared first.
+#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+pub(crate) fn epoll_wait(
+    epoll: impl AsFd,
+    events: &mut Vec<rustix::event::epoll::Event>,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    use rustix::event::Timespec;
+    /// Whole milliseconds within an `i32` need the one call that every kernel has.
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    faults::pass(Call::Wait)?;
+    // Rounded up: no timer may be early.
+    let timeout = timeout.map(|timeout| {
+        let millis = timeout.min(LONGEST).as_nanos().div_ceil(1_000_000);
+        Timespec { tv_sec: (millis / 1000) as _, tv_nsec: (millis % 1000 * 1_000_000) as _ }
+    });
+    events.clear();
+    rustix::event::epoll::wait(epoll, rustix::buffer::spare_capacity(events), timeout.as_ref())?;
+    Ok(())
+}
+
+/// Only for the portable wait: `polling` makes the call.
+#[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+pub(crate) fn polling_wait(
+    poller: &polling::Poller,
+    events: &mut polling::Events,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    faults::pass(Call::Wait)?;
+    events.clear();
+    poller.wait(events, timeout)?;
+    Ok(())
+}

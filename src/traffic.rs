@@ -1,0 +1,251 @@
+//! Bytes in and out of one channel: `recv`, `send`, `push`, `flush`, each within its budget of the
+//! turn. They change what is known of the channel and call no hook; the settle draws the
+//! conclusions.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+
+use crate::error::twin;
+use crate::outbox::{Flushed, Producer};
+use crate::state::{Phase, State};
+use crate::{OnLimit, Reason, sys};
+
+/// What is pushed.
+pub(crate) enum Output<'a> {
+    Bytes(&'a [u8]),
+    Vec(Vec<u8>),
+    Shared(Arc<[u8]>),
+    /// For several channels; those that cannot take it at once share one copy, made when needed.
+    Broadcast(&'a [u8], &'a mut Option<Arc<[u8]>>),
+}
+
+/// Below this a copy for each is cheaper than a share.
+const SHARE: usize = 512;
+
+impl Output<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Output::Bytes(bytes) | Output::Broadcast(bytes, _) => bytes,
+            Output::Vec(bytes) => bytes,
+            Output::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn recv(&mut self, turn: u32, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.phase {
+            Phase::Listening => return Err(no_stream()),
+            Phase::Opening if self.is_established() => {}
+            Phase::Open => {}
+            Phase::Dead => return Err(self.lost_error().map_or_else(would_block, twin)),
+            _ => return Err(would_block()),
+        }
+        let most = buffer.len().min(*self.read_budget(turn) as usize);
+        if buffer.is_empty() || self.read_ended {
+            return Ok(0);
+        }
+        if most == 0 {
+            return Err(would_block());
+        }
+        let Some(source) = &mut self.source else { return Err(would_block()) };
+        let plain = source.is_plain();
+        match source.as_dyn().recv(&mut buffer[..most]) {
+            Ok(0) => {
+                self.read_ended = true;
+                self.busy = true;
+                Ok(0)
+            }
+            Ok(read) => {
+                self.stamp();
+                let left = self.read_budget(turn);
+                // A plain socket that gives less than was asked for has no more. This saves a
+                // hook that reads until there is nothing its last call.
+                *left = if plain && read < most { 0 } else { *left - read.min(most) as u32 };
+                Ok(read)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                // A source of records may well have taken in a part of one.
+                self.busy |= !plain;
+                Err(would_block())
+            }
+            Err(error) => {
+                self.busy = true;
+                self.lost_reading(&error);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn recv_urgent(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.phase {
+            Phase::Listening => return Err(no_stream()),
+            Phase::Opening | Phase::Open => {}
+            _ => return Err(would_block()),
+        }
+        let Some(fd) = self.fd() else { return Err(would_block()) };
+        match sys::recv_urgent(fd, buffer) {
+            Ok(read) => {
+                self.stamp();
+                Ok(read)
+            }
+            // EINVAL: there is no urgent byte, or it was taken.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput) => {
+                Err(would_block())
+            }
+            Err(error) => {
+                self.lost_reading(&error);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn send(&mut self, turn: u32, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(error) = self.lost_error() {
+            return Err(twin(error));
+        }
+        self.check_open_for_output()?;
+        if bytes.is_empty() || !self.outbox.is_empty() || !self.takes_output() {
+            return Ok(0);
+        }
+        match self.send_now(turn, bytes) {
+            Ok(sent) => Ok(sent),
+            Err(error) => {
+                self.lost_writing(&error);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn push(&mut self, turn: u32, output: Output<'_>) -> io::Result<()> {
+        if self.lost || self.phase == Phase::ConnectFailed {
+            return Ok(());
+        }
+        self.check_open_for_output()?;
+        let len = output.bytes().len();
+        if len == 0 {
+            return Ok(());
+        }
+        if !self.outbox.takes(len) {
+            return self.over_limit(len);
+        }
+        // The first push of a turn goes out at once; what follows it in the same turn is gathered,
+        // and leaves in one call at the settle.
+        let mut sent = 0;
+        if self.direct_turn != turn && self.outbox.is_empty() && self.takes_output() {
+            self.direct_turn = turn;
+            match self.send_now(turn, output.bytes()) {
+                Ok(taken) => sent = taken,
+                Err(error) => {
+                    // The bytes stood in line: their loss counts.
+                    self.outbox.push(output.bytes());
+                    self.lost_writing(&error);
+                    return Ok(());
+                }
+            }
+            self.blocked = sent < len && *self.write_budget(turn) > 0;
+        }
+        match output {
+            Output::Bytes(bytes) => self.outbox.push(&bytes[sent..]),
+            Output::Vec(bytes) => self.outbox.push_vec(bytes, sent),
+            Output::Shared(bytes) => self.outbox.push_shared(bytes, sent),
+            Output::Broadcast(bytes, shared) => match len - sent {
+                0 => {}
+                left if left < SHARE => self.outbox.push(&bytes[sent..]),
+                _ => self.outbox.push_shared(shared.get_or_insert_with(|| bytes.into()).clone(), sent),
+            },
+        }
+        Ok(())
+    }
+
+    pub(crate) fn push_producer(&mut self, producer: Box<dyn Producer>) -> io::Result<()> {
+        if self.lost || self.phase == Phase::ConnectFailed {
+            return Ok(());
+        }
+        self.check_open_for_output()?;
+        self.outbox.push_producer(producer);
+        Ok(())
+    }
+
+    /// Send what is queued, as far as the socket and the budget of the turn allow.
+    pub(crate) fn flush(&mut self, turn: u32) -> Flushed {
+        let mut budget = *self.write_budget(turn) as usize;
+        let before = budget;
+        let Some(source) = &mut self.source else { return Flushed::Empty };
+        let flushed = self.outbox.flush(source.as_dyn(), &mut budget);
+        *self.write_budget(turn) = budget as u32;
+        if budget < before {
+            self.stamp();
+        }
+        self.blocked = matches!(flushed, Flushed::Blocked);
+        flushed
+    }
+
+    /// Offer bytes to the socket past the empty queue; how many it took.
+    fn send_now(&mut self, turn: u32, bytes: &[u8]) -> io::Result<usize> {
+        let most = bytes.len().min(*self.write_budget(turn) as usize);
+        if most == 0 {
+            return Ok(0);
+        }
+        let Some(source) = &mut self.source else { return Ok(0) };
+        match source.as_dyn().send(&bytes[..most]) {
+            Ok(0) => Ok(0),
+            Ok(sent) => {
+                let sent = sent.min(most);
+                *self.write_budget(turn) -= sent as u32;
+                self.stamp();
+                Ok(sent)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the source can be offered bytes: connected, and any handshake done.
+    fn takes_output(&self) -> bool {
+        matches!(self.phase, Phase::Opening | Phase::Open) && self.is_established()
+    }
+
+    fn check_open_for_output(&self) -> io::Result<()> {
+        if self.phase == Phase::Listening {
+            return Err(no_stream());
+        }
+        if self.shut || self.is_closing() {
+            return Err(io::Error::new(
+                ErrorKind::BrokenPipe,
+                "the channel is closing: nothing can be sent after close, abort or shutdown_write",
+            ));
+        }
+        Ok(())
+    }
+
+    fn over_limit(&mut self, len: usize) -> io::Result<()> {
+        match self.on_limit {
+            OnLimit::Refuse => Err(io::Error::new(
+                ErrorKind::QuotaExceeded,
+                format!(
+                    "{len} bytes more than the {} queued would be over the limit of {}; the peer does not take them",
+                    self.outbox.queued(),
+                    self.outbox.hard
+                ),
+            )),
+            OnLimit::End => {
+                self.kill_over_limit();
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn kill_over_limit(&mut self) {
+        self.reset = true;
+        self.kill(Reason::Limit);
+    }
+}
+
+fn would_block() -> io::Error {
+    ErrorKind::WouldBlock.into()
+}
+
+fn no_stream() -> io::Error {
+    io::Error::new(ErrorKind::NotConnected, "a listener carries no data")
+}
