@@ -345,7 +345,7 @@ impl<'a> Channel<'a> {
 
     /// Whether reading is paused, by [`pause_reading`](Channel::pause_reading) or by itself.
     pub fn is_paused(&self) -> bool {
-        self.state().is_some_and(|state| state.paused || (state.auto_pause && state.outbox.is_above()))
+        self.state().is_some_and(State::is_paused)
     }
 
     /// The socket, for options that are not here; `None` in `handle_close`. To read, write or

@@ -180,10 +180,12 @@ impl State {
 
     /// Whether `handle_read` may be called, apart from what `readable` says.
     fn may_read(&self) -> bool {
-        self.phase == Phase::Open
-            && !self.read_ended
-            && !self.paused
-            && !(self.auto_pause && self.outbox.is_above())
+        self.phase == Phase::Open && !self.read_ended && !self.is_paused()
+    }
+
+    /// By a call, or by itself because the peer does not take what it is owed.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused || (self.auto_pause && self.outbox.is_above())
     }
 
     pub(crate) fn reads(&self) -> bool {
