@@ -473,6 +473,8 @@ impl fmt::Debug for ChannelMap {
 
 impl Drop for ChannelMap {
     fn drop(&mut self) {
+        // A `handle_close` that tries to run the loop is refused here as well.
+        let _entered = Entered::now(self.id);
         let mut index = 0;
         let mut id = self.id;
         self.ended = true;

@@ -268,7 +268,7 @@ impl State {
     pub(crate) fn give_reason(&mut self, reason: Reason) {
         let unfriendly =
             matches!(reason, Reason::Aborted | Reason::Error(_) | Reason::Limit | Reason::TimedOut);
-        let keeps_bytes = unfriendly && !self.outbox.is_empty();
+        let keeps_bytes = unfriendly && (!self.outbox.is_empty() || self.output_pending());
         match &self.reason {
             None => self.reason = Some(reason),
             Some(Reason::EndOfStream | Reason::Closed) if keeps_bytes => self.reason = Some(reason),
