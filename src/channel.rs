@@ -265,7 +265,7 @@ impl<'a> Channel<'a> {
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         let token = self.token;
         self.touch();
-        let Some(state) = self.map.state_mut(token) else { return };
+        let Some(state) = self.map.state_mut(token).filter(|state| state.phase != Phase::Closed) else { return };
         let connecting = state.is_connecting();
         let clock = state.clock();
         if !connecting {
@@ -470,7 +470,7 @@ impl ChannelMap {
         }
         match catch_unwind(AssertUnwindSafe(|| f(old.into_box()))) {
             Ok(Ok(new)) => {
-                state.source = Some(Held::Boxed(new));
+                state.source = Some(Held::own(new));
                 state.blocked = false;
                 Ok(())
             }

@@ -191,17 +191,13 @@ fn drive(state: &mut State, ready: Ready) -> bool {
     let unasked = ready.hup || ready.err;
     let interest = Interest { read: ready.read || unasked, write: ready.write || unasked };
     let Some(source) = &mut state.source else { return true };
-    match catch_unwind(AssertUnwindSafe(|| source.as_dyn().drive(interest))) {
-        Ok(Ok(moved)) => {
+    match source.as_dyn().drive(interest) {
+        Ok(moved) => {
             state.busy |= moved;
             true
         }
-        Ok(Err(error)) => {
+        Err(error) => {
             state.lost_reading(&error);
-            false
-        }
-        Err(payload) => {
-            state.kill(Reason::Error(panicked(payload)));
             false
         }
     }
@@ -211,8 +207,8 @@ fn connect_outcome(map: &mut ChannelMap, token: Token) {
     let Some(fd) = map.state(token).and_then(State::fd) else { return };
     match sys::take_error(fd) {
         Ok(None) => settle::connected(map, token, None),
-        // Connected, and reset since.
-        Ok(Some(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+        // Connected, and reset since; after a FIN of the peer that is a broken pipe.
+        Ok(Some(error)) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
             settle::connected(map, token, Some(error));
         }
         Ok(Some(error)) | Err(error) => settle::connect_failed(map, token, error),
@@ -407,7 +403,8 @@ fn guarded(map: &mut ChannelMap, f: impl FnOnce(&mut ChannelMap)) {
 
 fn channel_call(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut Channel<'_>) -> io::Result<()>) {
     settle::open_due(map, token);
-    if !map.touch(token) {
+    // One that is closing still has its timers: they may be what ends it sooner.
+    if !map.touch(token) || map.state(token).is_some_and(|state| state.phase == Phase::Dead) {
         return;
     }
     match catch_unwind(AssertUnwindSafe(|| f(&mut Channel::own(map, token)))) {

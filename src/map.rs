@@ -135,7 +135,7 @@ impl ChannelMap {
     /// The map is being dropped.
     pub fn add_source<D: Dispatcher>(&mut self, source: impl Source, dispatcher: D) -> io::Result<Handle<D>> {
         let peer = sys::peer_address(source.as_fd()).ok();
-        let mut state = State::new(Held::Boxed(Box::new(source)), Box::new(dispatcher), Phase::Opening);
+        let mut state = State::new(Held::own(Box::new(source)), Box::new(dispatcher), Phase::Opening);
         state.peer = peer;
         self.insert(state)
     }
@@ -152,7 +152,7 @@ impl ChannelMap {
     pub fn listen<D: Dispatcher>(&mut self, address: impl ToAddress, dispatcher: D) -> io::Result<Handle<D>> {
         let address = address.to_address()?;
         let fd = sys::listen(&address).map_err(|error| about("listen on", &address, &error))?;
-        let local = sys::local_address(fd.as_fd())?;
+        let local = sys::local_address(fd.as_fd()).map_err(|error| about("listen on", &address, &error))?;
         let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Listening);
         state.local = Some(local);
         self.insert(state)

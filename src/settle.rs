@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::hooks::{self, Ran, drop_guarded};
 use crate::outbox::{Flushed, Watermark};
+use crate::source::Held;
 use crate::state::Phase;
 use crate::timers::Action;
 use crate::{ChannelMap, Eof, Reason, Token, sys};
@@ -36,9 +37,13 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     tell_eof(map, token);
     tell_watermarks(map, token);
     output(map, token);
-    tell_watermarks(map, token);
+    let told = tell_watermarks(map, token);
     ask(map, token);
+    arm(map, token);
     let Some(state) = map.state_mut(token) else { return };
+    if let Some(error) = state.source.as_ref().and_then(Held::panic) {
+        state.kill(Reason::Error(error));
+    }
     // Nobody will read what a lost connection may still hold.
     if state.lost && state.phase == Phase::Open && !state.reads() {
         state.phase = Phase::Dead;
@@ -46,13 +51,17 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     if state.phase == Phase::Dead {
         return finish(map, token);
     }
-    arm(map, token);
+    // Left alone because nobody did anything with it, and now somebody has.
+    if state.disarmed && state.busy && state.phase != Phase::Listening {
+        rewatch(map, token);
+        arm(map, token);
+    }
     let Some(state) = map.state_mut(token) else { return };
     state.touched = false;
     let unsent =
         !state.outbox.is_empty() && !state.blocked && !state.is_connecting() && state.is_established();
     let changed = state.phase == Phase::Dead || state.outbox.has_news() || state.failure.is_some();
-    if unsent || changed {
+    if unsent || changed || told {
         map.touch(token);
     }
 }
@@ -141,10 +150,12 @@ pub(crate) fn tell_eof(map: &mut ChannelMap, token: Token) {
     }
 }
 
-fn tell_watermarks(map: &mut ChannelMap, token: Token) {
+/// Whether there was something to tell.
+fn tell_watermarks(map: &mut ChannelMap, token: Token) -> bool {
+    let mut told = false;
     while let Some(state) = map.state_mut(token) {
-        if state.is_closing() || state.phase != Phase::Open {
-            return;
+        if state.phase != Phase::Open || state.lost {
+            break;
         }
         match state.outbox.news() {
             Some(Watermark::High) => {
@@ -152,19 +163,25 @@ fn tell_watermarks(map: &mut ChannelMap, token: Token) {
             }
             // One round: what `handle_low` queues is the next settle's.
             Some(Watermark::Low) => {
-                return hooks::run(map, token, "handle_low", |dispatcher, ch| dispatcher.handle_low(ch));
+                hooks::run(map, token, "handle_low", |dispatcher, ch| dispatcher.handle_low(ch));
+                return true;
             }
-            None => return,
+            None => break,
         }
+        told = true;
     }
+    told
 }
 
 /// Flush what is queued, and when that is done, what was to come after it: FIN, the end.
 pub(crate) fn output(map: &mut ChannelMap, token: Token) {
     let turn = map.turn;
     let Some(state) = map.state_mut(token) else { return };
-    if !matches!(state.phase, Phase::Opening | Phase::Open | Phase::Closing) || !state.is_established() {
-        return;
+    match state.phase {
+        Phase::Opening | Phase::Open | Phase::Closing if state.is_established() => {}
+        // A handshake in mid-stream, which may never end.
+        Phase::Closing => return start_flush_timer(map, token),
+        _ => return,
     }
     if !state.outbox.is_empty() && !state.blocked {
         match state.flush(turn) {

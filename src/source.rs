@@ -1,9 +1,12 @@
 //! What a channel reads and writes: a plain socket, or something that speaks through one, as a TLS
 //! session does. The core asks a source; it assumes nothing of it.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::error::{panicked, twin};
 use crate::sys;
 
 /// What to wait for: C's `POLLIN` and `POLLOUT`.
@@ -146,13 +149,107 @@ impl Source for Plain {
     }
 }
 
+/// A source of the user's own, whose panics become errors. After one it is not called again.
+pub(crate) struct Guarded {
+    source: Box<dyn Source>,
+    panic: RefCell<Option<io::Error>>,
+}
+
+impl Guarded {
+    pub(crate) fn new(source: Box<dyn Source>) -> Guarded {
+        Guarded { source, panic: RefCell::new(None) }
+    }
+
+    /// What its panic said, if there was one.
+    pub(crate) fn panic(&self) -> Option<io::Error> {
+        self.panic.borrow().as_ref().map(twin)
+    }
+
+    fn ask<R>(&self, otherwise: R, question: impl FnOnce(&dyn Source) -> R) -> R {
+        if self.panic.borrow().is_some() {
+            return otherwise;
+        }
+        catch_unwind(AssertUnwindSafe(|| question(&*self.source))).unwrap_or_else(|payload| {
+            *self.panic.borrow_mut() = Some(panicked(payload));
+            otherwise
+        })
+    }
+
+    fn tell<R>(&mut self, call: impl FnOnce(&mut dyn Source) -> io::Result<R>) -> io::Result<R> {
+        if let Some(error) = self.panic() {
+            return Err(error);
+        }
+        catch_unwind(AssertUnwindSafe(|| call(&mut *self.source))).unwrap_or_else(|payload| {
+            let error = panicked(payload);
+            *self.panic.borrow_mut() = Some(twin(&error));
+            Err(error)
+        })
+    }
+}
+
+impl AsFd for Guarded {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
+
+impl Source for Guarded {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tell(|source| source.recv(buffer))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.tell(|source| source.send(bytes))
+    }
+
+    fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.tell(|source| source.send_vectored(pieces))
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.tell(|source| source.shutdown_write())
+    }
+
+    fn is_established(&self) -> bool {
+        self.ask(false, |source| source.is_established())
+    }
+
+    fn interest(&self, wanted: Interest) -> Interest {
+        self.ask(wanted, |source| source.interest(wanted))
+    }
+
+    fn drive(&mut self, ready: Interest) -> io::Result<bool> {
+        self.tell(|source| source.drive(ready))
+    }
+
+    fn input_pending(&self) -> bool {
+        self.ask(false, |source| source.input_pending())
+    }
+
+    fn output_pending(&self) -> bool {
+        self.ask(false, |source| source.output_pending())
+    }
+}
+
 /// What a slot holds: the plain socket in place, everything else in a box.
 pub(crate) enum Held {
     Plain(Plain),
-    Boxed(Box<dyn Source>),
+    Boxed(Box<Guarded>),
 }
 
 impl Held {
+    pub(crate) fn own(source: Box<dyn Source>) -> Held {
+        Held::Boxed(Box::new(Guarded::new(source)))
+    }
+
+    /// What the source's panic said, if there was one.
+    pub(crate) fn panic(&self) -> Option<io::Error> {
+        match self {
+            Held::Plain(_) => None,
+            Held::Boxed(source) => source.panic(),
+        }
+    }
+
     pub(crate) fn as_dyn(&mut self) -> &mut dyn Source {
         match self {
             Held::Plain(plain) => plain,
@@ -174,7 +271,7 @@ impl Held {
     pub(crate) fn into_box(self) -> Box<dyn Source> {
         match self {
             Held::Plain(plain) => Box::new(plain),
-            Held::Boxed(source) => source,
+            Held::Boxed(guarded) => guarded.source,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::twin;
 use crate::outbox::Outbox;
-use crate::source::{Held, Interest};
+use crate::source::{Held, Interest, Source};
 use crate::{Address, Dispatcher, OnLimit, Reason};
 
 /// Bytes that one channel may read, and may write, in one turn.
@@ -198,15 +198,20 @@ impl State {
 
     /// Whether `handle_write` may be called.
     pub(crate) fn writes(&self) -> bool {
-        self.phase == Phase::Open && self.wants_write && self.outbox.is_empty() && !self.shut && !self.lost
+        self.phase == Phase::Open
+            && self.wants_write
+            && self.outbox.is_empty()
+            && !self.shut
+            && !self.lost
+            && self.is_established()
     }
 
     /// What the poller should watch; `None`: nothing, and not even hang-ups.
     pub(crate) fn interest(&self) -> Option<Interest> {
-        if self.parked || self.disarmed {
-            return None;
-        }
         let flushing = !self.outbox.is_empty() && self.blocked;
+        if self.parked || self.disarmed {
+            return flushing.then_some(Interest { read: false, write: true });
+        }
         let wanted = match self.phase {
             Phase::Listening => return Some(Interest { read: self.accepts(), write: false }),
             Phase::Connecting => return Some(Interest { read: false, write: true }),
