@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::outbox::Producer;
+use crate::outbox::{Limits, Producer};
 use crate::source::{Held, Source};
 use crate::state::{Phase, State};
 use crate::timers::Action;
@@ -206,9 +206,8 @@ impl<'a> Channel<'a> {
     /// lowered to it.
     pub fn set_watermarks(&mut self, low: usize, high: usize) {
         self.change(|state| {
-            state.outbox.low = low.min(high);
-            state.outbox.high = high;
-            state.outbox.watch();
+            let limits = Limits { low: low.min(high), high, ..state.outbox.limits() };
+            state.outbox.set_limits(limits);
         });
     }
 
@@ -216,7 +215,7 @@ impl<'a> Channel<'a> {
     /// it ([`OnLimit::Refuse`]).
     pub fn set_limit(&mut self, bytes: usize, on_limit: OnLimit) {
         self.change(|state| {
-            state.outbox.hard = bytes;
+            state.outbox.set_limits(Limits { hard: bytes, ..state.outbox.limits() });
             state.on_limit = on_limit;
         });
     }
@@ -317,9 +316,9 @@ impl<'a> Channel<'a> {
     pub fn local_address(&mut self) -> Option<Address> {
         let state = self.state_mut().ok()?;
         if state.local.is_none() {
-            state.local = crate::sys::local_address(state.fd()?).ok();
+            state.local = crate::sys::local_address(state.fd()?).ok().map(Arc::new);
         }
-        state.local.clone()
+        state.local.as_deref().cloned()
     }
 
     /// The other end: Python's `getpeername()`, as `accept` or `connect` had it. `None` on a

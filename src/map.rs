@@ -154,7 +154,7 @@ impl ChannelMap {
         let fd = sys::listen(&address).map_err(|error| about("listen on", &address, &error))?;
         let local = sys::local_address(fd.as_fd()).map_err(|error| about("listen on", &address, &error))?;
         let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Listening);
-        state.local = Some(local);
+        state.local = Some(Arc::new(local));
         self.insert(state)
     }
 

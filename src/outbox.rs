@@ -94,15 +94,24 @@ pub(crate) struct Outbox {
     sent: usize,
     /// Bytes in `pieces` not yet sent; what producers will still give is not known.
     queued: usize,
-    pub(crate) low: usize,
-    pub(crate) high: usize,
-    pub(crate) hard: usize,
+    /// Where they differ from the defaults, which most channels keep.
+    limits: Option<Box<Limits>>,
     /// Over the high watermark, and not yet down to the low one.
     above: bool,
     /// It was so since the dispatcher was last told.
     crossed: bool,
     told_high: bool,
 }
+
+/// In bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) low: usize,
+    pub(crate) high: usize,
+    pub(crate) hard: usize,
+}
+
+const LIMITS: Limits = Limits { low: 32 * 1024, high: 64 * 1024, hard: 16 * 1024 * 1024 };
 
 /// How a flush ended.
 pub(crate) enum Flushed {
@@ -131,9 +140,7 @@ impl Outbox {
             pieces: VecDeque::new(),
             sent: 0,
             queued: 0,
-            low: 32 * 1024,
-            high: 64 * 1024,
-            hard: 16 * 1024 * 1024,
+            limits: None,
             above: false,
             crossed: false,
             told_high: false,
@@ -152,8 +159,17 @@ impl Outbox {
         self.above
     }
 
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits.as_deref().copied().unwrap_or(LIMITS)
+    }
+
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.limits = Some(Box::new(limits));
+        self.watch();
+    }
+
     pub(crate) fn takes(&self, bytes: usize) -> bool {
-        self.queued.checked_add(bytes).is_some_and(|sum| sum <= self.hard)
+        self.queued.checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
     }
 
     /// Copy `bytes` to the end.
@@ -307,11 +323,12 @@ impl Outbox {
     }
 
     /// Note whether a watermark was crossed; after every change of the queue or of the marks.
-    pub(crate) fn watch(&mut self) {
-        if !self.above && self.queued > self.high {
+    fn watch(&mut self) {
+        let Limits { low, high, .. } = self.limits();
+        if !self.above && self.queued > high {
             self.above = true;
             self.crossed = true;
-        } else if self.above && self.queued <= self.low {
+        } else if self.above && self.queued <= low {
             self.above = false;
         }
     }

@@ -50,7 +50,7 @@ impl ChannelMap {
             return;
         }
         let state = self.state(token);
-        let address = state.and_then(|state| state.peer.as_ref().or(state.local.as_ref()));
+        let address = state.and_then(|state| state.peer.as_ref().or(state.local.as_deref()));
         match address {
             Some(address) => log::warn!("channel {token} ({address}): {what}: {}", Escaped(why)),
             None => log::warn!("channel {token}: {what}: {}", Escaped(why)),

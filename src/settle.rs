@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::hooks::{self, Ran, drop_guarded};
@@ -16,6 +17,9 @@ use crate::{ChannelMap, Eof, Reason, Token, sys};
 
 /// How long a peer that was given FIN may take to end, while what it sends is dropped.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Channels that the list of touched ones has room for at rest.
+const KEPT: usize = 2048;
 
 /// Settle what was touched up to now; what this touches waits for the next settle.
 pub(crate) fn settle(map: &mut ChannelMap) {
@@ -29,6 +33,10 @@ pub(crate) fn settle(map: &mut ChannelMap) {
         }
     }
     map.touched.drain(..generation);
+    // After an onslaught of channels, do not keep the room that it took.
+    if map.touched.is_empty() && map.touched.capacity() > KEPT {
+        map.touched = Vec::new();
+    }
 }
 
 fn settle_channel(map: &mut ChannelMap, token: Token) {
@@ -357,7 +365,7 @@ fn finish(map: &mut ChannelMap, token: Token) {
     let source = state.source.take();
     if let Some(source) = &source {
         if state.local.is_none() {
-            state.local = sys::local_address(source.as_fd()).ok();
+            state.local = sys::local_address(source.as_fd()).ok().map(Arc::new);
         }
         if state.armed.take().is_some() {
             // What fails here is that the descriptor is in no poller, which is what we want.

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use crate::{Address, sys};
 
@@ -31,7 +32,8 @@ pub struct Socket {
     pub(crate) fd: OwnedFd,
     pub(crate) listening: bool,
     pub(crate) nonblocking: bool,
-    pub(crate) local: Option<Address>,
+    /// Shared by all connections of a listener that is bound to one address.
+    pub(crate) local: Option<Arc<Address>>,
     pub(crate) peer: Option<Address>,
 }
 
@@ -43,7 +45,7 @@ impl Socket {
     /// Our end: Python's `getsockname()`.
     pub fn local_address(&self) -> io::Result<Address> {
         match &self.local {
-            Some(address) => Ok(address.clone()),
+            Some(address) => Ok(Address::clone(address)),
             None => sys::local_address(self.as_fd()),
         }
     }

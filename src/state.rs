@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::twin;
@@ -50,7 +51,7 @@ pub(crate) struct State {
     pub(crate) reason: Option<Reason>,
     /// What `handle_error` is still to be told.
     pub(crate) failure: Option<io::Error>,
-    pub(crate) local: Option<Address>,
+    pub(crate) local: Option<Arc<Address>>,
     pub(crate) peer: Option<Address>,
     pub(crate) clock: Option<Box<Clock>>,
 

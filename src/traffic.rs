@@ -226,7 +226,7 @@ impl State {
                 format!(
                     "{len} bytes more than the {} queued would be over the limit of {}; the peer does not take them",
                     self.outbox.queued(),
-                    self.outbox.hard
+                    self.outbox.limits().hard
                 ),
             )),
             OnLimit::End => {
