@@ -264,7 +264,9 @@ impl<'a> Channel<'a> {
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         let token = self.token;
         self.touch();
-        let Some(state) = self.map.state_mut(token).filter(|state| state.phase != Phase::Closed) else { return };
+        let Some(state) = self.map.state_mut(token).filter(|state| state.phase != Phase::Closed) else {
+            return;
+        };
         let connecting = state.is_connecting();
         let clock = state.clock();
         if !connecting {

@@ -80,7 +80,7 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
         if idle || options.count.is_some_and(|count| waits >= count) {
             return Ok(());
         }
-        turn(map, options.timeout, options.rescan)?;
+        turn(map, options.timeout, options.rescan, Alone::Return)?;
         waits += 1;
     }
 }
@@ -95,8 +95,22 @@ fn refuse_nested(map: &ChannelMap) -> io::Result<()> {
     Ok(())
 }
 
+/// What a turn does when nothing is left that could end its wait.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Alone {
+    /// Not wait at all: `run` is about to return.
+    Return,
+    /// Wait for as long as it was told to, so that a loop around it does not spin.
+    Wait,
+}
+
 /// Settle, wait, serve what is ready, run timers, settle.
-pub(crate) fn turn(map: &mut ChannelMap, timeout: Option<Duration>, rescan: bool) -> io::Result<()> {
+pub(crate) fn turn(
+    map: &mut ChannelMap,
+    timeout: Option<Duration>,
+    rescan: bool,
+    alone: Alone,
+) -> io::Result<()> {
     refuse_nested(map)?;
     let id = map.id;
     let _entered = Entered::now(id);
@@ -114,7 +128,7 @@ pub(crate) fn turn(map: &mut ChannelMap, timeout: Option<Duration>, rescan: bool
     if map.id != id {
         return Ok(());
     }
-    let timeout = wait_time(map, timeout);
+    let timeout = wait_time(map, timeout, alone);
     map.poll.wait(timeout)?;
     dispatch(map);
     run_timers(map);
@@ -122,9 +136,10 @@ pub(crate) fn turn(map: &mut ChannelMap, timeout: Option<Duration>, rescan: bool
     Ok(())
 }
 
-fn wait_time(map: &ChannelMap, timeout: Option<Duration>) -> Option<Duration> {
-    // Stopped by the settle, or nothing left that could end the wait.
-    if map.stopping || (map.is_empty() && map.timers.is_empty()) {
+fn wait_time(map: &ChannelMap, timeout: Option<Duration>, alone: Alone) -> Option<Duration> {
+    let idle = map.is_empty() && map.timers.is_empty();
+    // Stopped by the settle; or nobody is left, and it would be a wait for ever.
+    if map.stopping || (idle && (alone == Alone::Return || timeout.is_none())) {
         return Some(Duration::ZERO);
     }
     match (timeout, map.wait_limit()) {
@@ -208,7 +223,9 @@ fn connect_outcome(map: &mut ChannelMap, token: Token) {
     match sys::take_error(fd) {
         Ok(None) => settle::connected(map, token, None),
         // Connected, and reset since; after a FIN of the peer that is a broken pipe.
-        Ok(Some(error)) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+        Ok(Some(error))
+            if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
+        {
             settle::connected(map, token, Some(error));
         }
         Ok(Some(error)) | Err(error) => settle::connect_failed(map, token, error),

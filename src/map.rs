@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{panicked, twin};
+use crate::event_loop::Alone;
 use crate::hooks::{self, Entered, Ran};
 use crate::poll::Poll;
 use crate::report::Throttle;
@@ -394,12 +395,13 @@ impl ChannelMap {
     }
 
     /// One turn of the loop: settle, wait for at most `timeout` (`None`: for as long as it takes),
-    /// serve what is ready, run due timers, settle. Python's `poll()`.
+    /// serve what is ready, run due timers, settle. Python's `poll()`. With `None` and nothing left
+    /// to wait for it does not wait.
     ///
     /// # Errors
     /// The poller failed, or this is called from inside one of the map's own hooks (`Deadlock`).
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        event_loop::turn(self, timeout, false)
+        event_loop::turn(self, timeout, false, Alone::Wait)
     }
 
     /// For how long a [`turn`](ChannelMap::turn) may wait at most: zero when there is something to
