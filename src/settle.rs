@@ -68,7 +68,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     state.touched = false;
     let unsent =
         !state.outbox.is_empty() && !state.blocked && !state.is_connecting() && state.is_established();
-    let changed = state.phase == Phase::Dead || state.outbox.has_news() || state.failure.is_some();
+    let changed = state.phase == Phase::Dead || state.has_news() || state.failure.is_some();
     if unsent || changed || told {
         map.touch(token);
     }
@@ -162,7 +162,7 @@ pub(crate) fn tell_eof(map: &mut ChannelMap, token: Token) {
 fn tell_watermarks(map: &mut ChannelMap, token: Token) -> bool {
     let mut told = false;
     while let Some(state) = map.state_mut(token) {
-        if state.phase != Phase::Open || state.lost {
+        if !state.has_news() {
             break;
         }
         match state.outbox.news() {

@@ -228,6 +228,11 @@ impl State {
         }
     }
 
+    /// Whether a watermark was crossed that the dispatcher is to be told of.
+    pub(crate) fn has_news(&self) -> bool {
+        self.phase == Phase::Open && !self.lost && self.outbox.has_news()
+    }
+
     /// How much may be read in this turn.
     pub(crate) fn read_budget(&mut self, turn: u32) -> &mut u32 {
         self.renew_budgets(turn);
