@@ -1,1 +1,117 @@
-fn main() {}
+//! A server that sends back what it is sent: the smallest whole program.
+//!
+//! It shows a listener whose `handle_accept` adds each connection to the map, a `handle_read` that
+//! pushes what it reads, and the one line that keeps a client that sends but never reads from
+//! filling the memory: `set_auto_pause`. Any number of addresses and clients share one loop and
+//! one thread.
+//!
+//! ```sh
+//! cargo run --release --example echo_server -- 127.0.0.1:8080 '[::1]:8080'
+//! cargo run --release --example echo_server -- --prefix 'you said: ' --log info
+//! ```
+//!
+//! Talk to it with `nc 127.0.0.1 8080`, or with the example `echo_client`.
+
+mod common;
+
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use common::Exit;
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Reason, Socket};
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+usage: echo_server [--prefix TEXT] [--suffix TEXT] [--log LEVEL] [ADDR...]
+
+Sends back what each client sends, until Ctrl-C.
+
+  ADDR               HOST:PORT or [IPV6]:PORT, as many as you like (127.0.0.1:8080);
+                     port 0 asks for a free one
+  --prefix TEXT      goes before each chunk that is sent back
+  --suffix TEXT      goes after it";
+
+fn main() -> ExitCode {
+    common::main(HELP, run)
+}
+
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut addresses = Vec::new();
+    let mut around = Around::default();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("prefix") => around.prefix = args.value()?.into_vec(),
+            Long("suffix") => around.suffix = args.value()?.into_vec(),
+            Long("log") => common::set_log_level(args.value()?)?,
+            Long("help") | Short('h') => return Err(Exit::Help),
+            Value(address) => addresses.push(common::resolve(address)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if addresses.is_empty() {
+        addresses.push(([127, 0, 0, 1], 8080).into());
+    }
+
+    let around = Rc::new(around);
+    let mut map = ChannelMap::new()?;
+    common::stop_on_signal(&mut map)?;
+    for address in addresses {
+        let listener = map.listen(address, EchoServer { around: around.clone() })?;
+        common::announce(&mut map, listener);
+    }
+    dispatch_loop::run(&mut map)?; // until a signal
+    common::drain(map)?;
+    Ok(())
+}
+
+/// What goes around each chunk.
+#[derive(Default)]
+struct Around {
+    prefix: Vec<u8>,
+    suffix: Vec<u8>,
+}
+
+/// A listener.
+struct EchoServer {
+    around: Rc<Around>,
+}
+
+impl Dispatcher for EchoServer {
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
+        log::info!("{peer} connected");
+        ch.map().add(socket, Echo { around: self.around.clone() })?;
+        Ok(())
+    }
+}
+
+/// One client.
+struct Echo {
+    around: Rc<Around>,
+}
+
+impl Dispatcher for Echo {
+    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        // While more than 64 KiB wait for the client to take them, read no more from it.
+        ch.set_auto_pause(true);
+        Ok(())
+    }
+
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        let Around { prefix, suffix } = &*self.around;
+        ch.read_with(|ch, data| match prefix.is_empty() && suffix.is_empty() {
+            true => ch.push(data),
+            // In one piece, so that it also arrives in one, if it is short.
+            false => ch.push_vec([prefix, data, suffix].concat()),
+        })
+    }
+
+    // There is no `handle_eof`: by default what is queued is sent, then the connection is closed.
+
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        if let Some(peer) = ch.peer_address() {
+            log::info!("{peer} disconnected: {reason}");
+        }
+    }
+}

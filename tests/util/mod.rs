@@ -2,6 +2,10 @@
 //! waiting for a condition with a deadline, peers.
 #![allow(dead_code)]
 
+pub mod calm;
+pub mod flow;
+pub mod provoke;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;

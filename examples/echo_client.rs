@@ -1,0 +1,145 @@
+//! A client that opens many connections at once, sends messages on each, and wants them back.
+//!
+//! It shows `connect`, whose outcome comes by hooks; pushing before anything is known of the
+//! connection's speed, because the loop sends the rest when there is room; where the end of a
+//! connection is judged, in `handle_close` with its reason; and how a program whose work is done
+//! stops the loop.
+//!
+//! ```sh
+//! cargo run --release --example echo_client -- 127.0.0.1:8080
+//! cargo run --release --example echo_client -- --connections 300 --message hello localhost:8080
+//! ```
+//!
+//! It exits with 0 if every connection got back exactly what it had sent.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::num::NonZero;
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use common::Exit;
+use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason};
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+usage: echo_client [--connections N] [--message TEXT]... [--log LEVEL] ADDR
+
+Sends messages to an echo server, on N connections at once, and checks that they come back.
+
+  ADDR               HOST:PORT or [IPV6]:PORT of the server
+  --connections N    how many connections (1)
+  --message TEXT     what to send on each, one or more times
+                     (\"Message 1 from client.\" and \"Message 2 from client.\")";
+
+fn main() -> ExitCode {
+    common::main(HELP, run)
+}
+
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut address = None;
+    let mut connections = NonZero::<usize>::MIN;
+    let mut messages = Vec::new();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("connections") => connections = common::parse("--connections", args.value()?, "1 or more")?,
+            Long("message") => messages.push(args.value()?.into_vec()),
+            Long("log") => common::set_log_level(args.value()?)?,
+            Long("help") | Short('h') => return Err(Exit::Help),
+            Value(text) if address.is_none() => address = Some(common::resolve(text)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let Some(address) = address else { return Err(Exit::Usage("no ADDR is given".into())) };
+    let connections = connections.get();
+    if messages.is_empty() {
+        messages = [b"Message 1 from client.", b"Message 2 from client."].map(Vec::from).into();
+    }
+
+    let sent = messages.concat();
+    let work = Rc::new(Work { messages, sent, running: connections.into(), failures: RefCell::default() });
+    let mut map = ChannelMap::new()?;
+    common::stop_on_signal(&mut map)?;
+    for number in 1..=connections {
+        map.connect(address, Connection { number, work: work.clone(), returned: 0, done: false })?;
+    }
+    dispatch_loop::run(&mut map)?; // until the last connection has ended, or a signal
+    common::drain(map)?;
+
+    let failures = work.failures.take();
+    let Some(first) = failures.first() else { return Ok(()) };
+    let failed = failures.len();
+    Err(Exit::Failure(format!("{failed} of {connections} connections to {address} failed; {first}")))
+}
+
+/// What the connections have in common.
+struct Work {
+    messages: Vec<Vec<u8>>,
+    /// All of them, as they must come back: in what pieces is up to the network.
+    sent: Vec<u8>,
+    running: Cell<usize>,
+    failures: RefCell<Vec<String>>,
+}
+
+struct Connection {
+    number: usize,
+    work: Rc<Work>,
+    /// How many bytes have come back as they were sent.
+    returned: usize,
+    done: bool,
+}
+
+impl Dispatcher for Connection {
+    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        for message in &self.work.messages {
+            ch.push(message)?;
+        }
+        self.close_if_done(ch); // with nothing to send
+        Ok(())
+    }
+
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.read_with(|ch, data| {
+            common::say(format_args!("received \"{}\" from connection {}", data.escape_ascii(), self.number));
+            if !self.work.sent[self.returned..].starts_with(data) {
+                ch.abort();
+                return Ok(());
+            }
+            self.returned += data.len();
+            self.close_if_done(ch);
+            Ok(())
+        })
+    }
+
+    /// Every connection ends here, also one that never came about.
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        if !self.done {
+            let why = match reason {
+                Reason::EndOfStream => "the server ended it".to_owned(),
+                Reason::Aborted => "something else came back than was sent".to_owned(),
+                Reason::Closed | Reason::MapEnded => "interrupted".to_owned(),
+                other => other.to_string(),
+            };
+            let (number, returned, all) = (self.number, self.returned, self.work.sent.len());
+            let failure = format!("connection {number}, with {returned} of {all} bytes back: {why}");
+            self.work.failures.borrow_mut().push(failure);
+        }
+        let running = &self.work.running;
+        running.set(running.get() - 1);
+        if running.get() == 0 {
+            ch.map().stop();
+        }
+    }
+}
+
+impl Connection {
+    fn close_if_done(&mut self, ch: &mut Channel<'_>) {
+        if self.returned == self.work.sent.len() {
+            self.done = true;
+            ch.close();
+        }
+    }
+}
