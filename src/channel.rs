@@ -12,7 +12,9 @@ use crate::source::{Held, Source};
 use crate::state::{Phase, State};
 use crate::timers::Action;
 use crate::traffic::Output;
-use crate::{Address, ChannelError, ChannelMap, Dispatcher, Handle, LookupError, Reason, TimerId, Token};
+use crate::{
+    Address, ChannelError, ChannelMap, Dispatcher, Handle, LookupError, Outlet, Reason, TimerId, Token,
+};
 
 /// What becomes of a push that would put more in the queue than the hard limit.
 ///
@@ -193,6 +195,16 @@ impl<'a> Channel<'a> {
     /// `push_with_producer`. What is pushed after it is sent after it.
     pub fn push_producer(&mut self, producer: impl Producer) -> io::Result<()> {
         let result = self.state_mut().and_then(|state| state.push_producer(Box::new(producer)));
+        self.named(result)
+    }
+
+    /// A way for another thread to feed this channel, with backpressure.
+    ///
+    /// # Errors
+    /// It is a listener, or it has ended.
+    pub fn outlet(&mut self) -> io::Result<Outlet> {
+        self.touch();
+        let result = self.map.outlet(self.token);
         self.named(result)
     }
 

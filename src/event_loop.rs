@@ -7,15 +7,20 @@ use std::time::{Duration, Instant};
 use crate::error::panicked;
 use crate::hooks::{self, Entered};
 use crate::poll::Ready;
+use crate::remote::{Credit, Mailbox, Message};
 use crate::report::Escaped;
 use crate::settle;
 use crate::source::Interest;
 use crate::state::{Phase, State};
 use crate::timers::{Action, Timer, after, next_beat};
+use crate::traffic::Output;
 use crate::{Channel, ChannelMap, Reason, Token, accept, sys};
 
 /// Timers that run in one turn at most.
 const TIMERS: usize = 1024;
+
+/// Messages of other threads in one turn at most.
+const MESSAGES: usize = 256;
 
 /// Turns in a row in which a channel may be ready without anything being done with it; then it is
 /// left alone for a while, longer each time.
@@ -71,17 +76,41 @@ pub fn run(map: &mut ChannelMap) -> io::Result<()> {
 #[doc(alias = "loop")]
 pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
     let mut waits = 0;
+    refuse_nested(map)?;
+    map.set_stopped(false);
     loop {
-        refuse_nested(map)?;
-        if std::mem::take(&mut map.stopping) {
+        if map.take_stop() {
+            map.set_stopped(true);
             return Ok(());
         }
-        let idle = map.is_empty() && map.timers.is_empty();
-        if idle || options.count.is_some_and(|count| waits >= count) {
+        if map.is_idle() || options.count.is_some_and(|count| waits >= count) {
             return Ok(());
         }
         turn(map, options.timeout, options.rescan, Alone::Return)?;
         waits += 1;
+    }
+}
+
+impl ChannelMap {
+    /// Whether nothing is left to do, and nothing that could bring work.
+    fn is_idle(&self) -> bool {
+        let mail = self.mailbox.as_ref().is_some_and(|mailbox| !mailbox.is_empty());
+        self.is_empty() && self.timers.is_empty() && !mail
+    }
+
+    fn is_stop_asked(&self) -> bool {
+        self.stopping || self.mailbox.as_ref().is_some_and(Mailbox::is_stop_asked)
+    }
+
+    fn take_stop(&mut self) -> bool {
+        let by_remote = self.mailbox.as_ref().is_some_and(Mailbox::take_stop);
+        std::mem::take(&mut self.stopping) || by_remote
+    }
+
+    fn set_stopped(&self, stopped: bool) {
+        if let Some(mailbox) = &self.mailbox {
+            mailbox.set_stopped(stopped);
+        }
     }
 }
 
@@ -130,16 +159,22 @@ pub(crate) fn turn(
     }
     let timeout = wait_time(map, timeout, alone);
     map.poll.wait(timeout)?;
+    let _busy = map.mailbox.as_ref().map(Mailbox::busy);
     dispatch(map);
     run_timers(map);
+    run_messages(map);
     settle::settle(map);
     Ok(())
 }
 
 fn wait_time(map: &ChannelMap, timeout: Option<Duration>, alone: Alone) -> Option<Duration> {
-    let idle = map.is_empty() && map.timers.is_empty();
-    // Stopped by the settle; or nobody is left, and it would be a wait for ever.
-    if map.stopping || (idle && (alone == Alone::Return || timeout.is_none())) {
+    let ends = match alone {
+        // Stopped by the settle, or nothing is left.
+        Alone::Return => map.is_stop_asked() || map.is_idle(),
+        // It would be a wait for ever.
+        Alone::Wait => timeout.is_none() && map.is_idle(),
+    };
+    if ends {
         return Some(Duration::ZERO);
     }
     match (timeout, map.wait_limit()) {
@@ -363,9 +398,9 @@ fn run_timers(map: &mut ChannelMap) {
 fn fire(map: &mut ChannelMap, timer: Timer, now: Instant) {
     let Timer { id, deadline, action } = timer;
     match action {
-        Action::Call(f) => guarded(map, |map| f(map)),
+        Action::Call(f) => guarded(map, "a timer", |map| f(map)),
         Action::CallEvery(interval, mut f) => repeat(map, id, deadline, interval, now, |map| {
-            guarded(map, |map| f(map));
+            guarded(map, "a timer", |map| f(map));
             Action::CallEvery(interval, f)
         }),
         Action::Channel(token, f) => channel_call(map, token, |ch| f(ch)),
@@ -409,11 +444,47 @@ fn repeat(
     }
 }
 
-fn guarded(map: &mut ChannelMap, f: impl FnOnce(&mut ChannelMap)) {
+/// What other threads sent.
+fn run_messages(map: &mut ChannelMap) {
+    let id = map.id;
+    for _ in 0..MESSAGES {
+        let Some(message) = map.mailbox.as_ref().and_then(Mailbox::take) else { break };
+        match message {
+            Message::Call(call) => guarded(map, "a remote call", call),
+            Message::Bytes(token, bytes, credit) => push_remote(map, token, bytes, credit.as_deref()),
+        }
+        if map.id != id {
+            return;
+        }
+    }
+    if let Some(mailbox) = &map.mailbox {
+        mailbox.tell_waiters();
+    }
+}
+
+fn push_remote(map: &mut ChannelMap, token: Token, bytes: Vec<u8>, credit: Option<&Credit>) {
+    let (turn, len) = (map.turn, bytes.len());
+    map.touch(token);
+    let Some(state) = map.state_mut(token) else {
+        return log::debug!("{len} bytes for channel {token}, which is gone, were dropped");
+    };
+    let result = match credit {
+        Some(_) => state.push_unlimited(turn, Output::Vec(bytes)),
+        None => state.push(turn, Output::Vec(bytes)),
+    };
+    if let Some(credit) = credit {
+        Mailbox::arrived(credit, len, state.outbox.queued());
+    }
+    if let Err(error) = result {
+        map.report(token, "a remote push", &error);
+    }
+}
+
+fn guarded(map: &mut ChannelMap, what: &str, f: impl FnOnce(&mut ChannelMap)) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(map))) {
         let error = panicked(payload);
         if map.throttle_admits() {
-            log::warn!("a timer {}", Escaped(&error));
+            log::warn!("{what} {}", Escaped(&error));
         }
     }
 }

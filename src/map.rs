@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::error::{panicked, twin};
+use crate::error::twin;
 use crate::event_loop::Alone;
 use crate::hooks::{self, Entered, Ran};
 use crate::poll::Poll;
+use crate::remote::{Mailbox, Owner};
 use crate::report::Throttle;
 use crate::source::{Held, Plain, Source};
 use crate::state::{Phase, State};
@@ -19,13 +20,16 @@ use crate::timers::{Action, Timers};
 use crate::token::Slots;
 use crate::traffic::Output;
 use crate::{
-    Address, Channel, ChannelError, Dispatcher, Handle, LookupError, Reason, Socket, TimerId, ToAddress,
-    Token, event_loop, settle, sys,
+    Address, Channel, ChannelError, Dispatcher, Handle, LookupError, Outlet, Reason, Remote, Socket, TimerId,
+    ToAddress, Token, event_loop, settle, sys,
 };
 
 /// What one read takes at most, and how many such buffers are kept.
 const BUFFER: usize = 64 * 1024;
 const BUFFERS: usize = 2;
+
+/// Messages that other threads may have under way.
+const REMOTE_CAPACITY: usize = 1024;
 
 /// The table of living channels, with all that they share: the poller, the timers, the buffer.
 ///
@@ -78,6 +82,10 @@ pub struct ChannelMap {
     /// Whose dispatcher is taken out at this moment.
     pub(crate) running: Option<Token>,
     pub(crate) throttle: Throttle,
+    /// Where other threads put what is to be done here, once somebody has asked for a way.
+    pub(crate) mailbox: Option<Mailbox>,
+    remote_capacity: usize,
+    _owner: Owner,
 }
 
 impl ChannelMap {
@@ -103,6 +111,9 @@ impl ChannelMap {
             ended: false,
             running: None,
             throttle: Throttle::default(),
+            mailbox: None,
+            remote_capacity: REMOTE_CAPACITY,
+            _owner: Owner::new(),
         })
     }
 
@@ -386,6 +397,37 @@ impl ChannelMap {
         clock.idle_timer = Some(self.timers.set(left, Action::Idle(token)));
     }
 
+    // Other threads.
+
+    /// A way for other threads to have things done on this one.
+    pub fn remote(&mut self) -> Remote {
+        self.open_mailbox().remote()
+    }
+
+    /// How many messages of other threads may wait (1,024) before they must. At least one; of no
+    /// effect after the first [`remote`](ChannelMap::remote) or [`outlet`](Channel::outlet).
+    pub fn set_remote_capacity(&mut self, messages: usize) {
+        self.remote_capacity = messages.max(1);
+    }
+
+    pub(crate) fn outlet(&mut self, token: Token) -> io::Result<Outlet> {
+        let state = self.slots.get_mut(token).ok_or(LookupError::Gone(token))?;
+        if state.phase == Phase::Listening || state.phase == Phase::Closed {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "this channel carries no data"));
+        }
+        let credit = state.credit.get_or_insert_with(Mailbox::credit).clone();
+        let (queued, high, ended) =
+            (state.outbox.queued(), state.outbox.limits().high, state.is_closing() || state.shut);
+        let mailbox = self.open_mailbox();
+        mailbox.publish(&credit, queued, high, ended);
+        Ok(mailbox.outlet(token, credit))
+    }
+
+    fn open_mailbox(&mut self) -> &Mailbox {
+        let (waker, capacity) = (self.poll.waker(), self.remote_capacity);
+        self.mailbox.get_or_insert_with(|| Mailbox::new(waker, capacity))
+    }
+
     // The loop.
 
     /// Let [`run`](crate::run) return after the current turn; if it is not running, its next call
@@ -408,7 +450,8 @@ impl ChannelMap {
     /// do at once, until the next timer, `None` when only a descriptor can bring work. With the
     /// descriptor of the poller ([`AsFd`]) this is what another loop needs to drive this one.
     pub fn wait_limit(&self) -> Option<Duration> {
-        if !self.touched.is_empty() || !self.pending.is_empty() {
+        let mail = self.mailbox.as_ref().is_some_and(|mailbox| !mailbox.is_empty());
+        if mail || !self.touched.is_empty() || !self.pending.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadline = self.timers.first_deadline()?;
@@ -492,10 +535,7 @@ impl Drop for ChannelMap {
                 index = 0;
             }
         }
-        let timers = std::mem::take(&mut self.timers);
-        let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(timers)));
-        if let Err(payload) = dropped {
-            log::warn!("the drop of a timer {}", crate::report::Escaped(panicked(payload)));
-        }
+        let left = (std::mem::take(&mut self.timers), self.mailbox.take());
+        hooks::drop_guarded(self, "a timer or a message", left);
     }
 }

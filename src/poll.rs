@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use polling::{Event, PollMode, Poller};
@@ -21,7 +22,7 @@ type Batch = Vec<rustix::event::epoll::Event>;
 type Batch = Vec<Event>;
 
 pub(crate) struct Poll {
-    poller: Poller,
+    poller: Arc<Poller>,
     batch: Batch,
     /// What `polling` itself reports: the batch on the portable path, else only thrown away.
     events: polling::Events,
@@ -40,7 +41,7 @@ pub(crate) struct Ready {
 
 impl Poll {
     pub(crate) fn new() -> io::Result<Poll> {
-        let poller = Poller::new()?;
+        let poller = Arc::new(Poller::new()?);
         if !poller.supports_level() {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -50,6 +51,11 @@ impl Poll {
         let capacity = const { std::num::NonZeroUsize::new(BATCH).unwrap() };
         let events = polling::Events::with_capacity(capacity);
         Ok(Poll { poller, batch: Batch::with_capacity(BATCH), events })
+    }
+
+    /// What ends a wait from another thread.
+    pub(crate) fn waker(&self) -> Waker {
+        Waker(self.poller.clone())
     }
 
     /// Watch a descriptor. Hang-ups and errors are reported even if `interest` is in nothing.
@@ -94,7 +100,7 @@ impl Poll {
 
     #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
     fn wait_once(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        sys::epoll_wait(&self.poller, &mut self.batch, timeout)?;
+        sys::epoll_wait(&*self.poller, &mut self.batch, timeout)?;
         // `polling`'s own key: somebody called `notify`. Its own wait, with no time to spend,
         // takes that back; what else it reports is level-triggered and in our batch already.
         if let Some(at) = self.batch.iter().position(|event| event.data.u64() == NOTIFY_KEY) {
@@ -141,6 +147,17 @@ impl Poll {
             hup: event.is_interrupt(),
             err: event.is_err().unwrap_or(false),
         })
+    }
+}
+
+/// Ends the wait that goes on, or the next one. Calls between two waits cost one system call
+/// together.
+pub(crate) struct Waker(Arc<Poller>);
+
+impl Waker {
+    pub(crate) fn wake(&self) {
+        // It can only fail when the poller is beyond use, which its own wait will tell.
+        let _ = self.0.notify();
     }
 }
 

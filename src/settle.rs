@@ -64,6 +64,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
         rewatch(map, token);
         arm(map, token);
     }
+    publish(map, token);
     let Some(state) = map.state_mut(token) else { return };
     state.touched = false;
     let unsent =
@@ -346,6 +347,15 @@ fn arm(map: &mut ChannelMap, token: Token) {
     }
 }
 
+/// Let the outlets of a channel know how it stands.
+fn publish(map: &ChannelMap, token: Token) {
+    let Some(state) = map.state(token) else { return };
+    if let (Some(credit), Some(mailbox)) = (&state.credit, &map.mailbox) {
+        let ended = state.is_closing() || state.shut;
+        mailbox.publish(credit, state.outbox.queued(), state.outbox.limits().high, ended);
+    }
+}
+
 /// End a channel without any further ado: its map is being dropped.
 pub(crate) fn end_for_good(map: &mut ChannelMap, token: Token, reason: Reason) {
     let Some(state) = map.state_mut(token) else { return };
@@ -361,6 +371,8 @@ pub(crate) fn end_for_good(map: &mut ChannelMap, token: Token, reason: Reason) {
 fn finish(map: &mut ChannelMap, token: Token) {
     let Some(state) = map.slots.get_mut(token) else { return };
     state.phase = Phase::Closed;
+    publish(map, token);
+    let Some(state) = map.slots.get_mut(token) else { return };
     let reason = state.reason.take().unwrap_or(Reason::Closed);
     let source = state.source.take();
     if let Some(source) = &source {

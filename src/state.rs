@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::twin;
 use crate::outbox::Outbox;
+use crate::remote::Credit;
 use crate::source::{Held, Interest, Source};
 use crate::{Address, Dispatcher, OnLimit, Reason};
 
@@ -54,6 +55,8 @@ pub(crate) struct State {
     pub(crate) local: Option<Arc<Address>>,
     pub(crate) peer: Option<Address>,
     pub(crate) clock: Option<Box<Clock>>,
+    /// The account with its outlets.
+    pub(crate) credit: Option<Arc<Credit>>,
 
     /// The turn that the two budgets are of, and the last one with a send outside the queue.
     turn: u32,
@@ -124,6 +127,7 @@ impl State {
             local: None,
             peer: None,
             clock: None,
+            credit: None,
             turn: 0,
             read_left: READ_BUDGET,
             write_left: WRITE_BUDGET,

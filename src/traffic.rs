@@ -118,6 +118,15 @@ impl State {
     }
 
     pub(crate) fn push(&mut self, turn: u32, output: Output<'_>) -> io::Result<()> {
+        let len = output.bytes().len();
+        if len > 0 && !self.outbox.takes(len) && self.check_open_for_output().is_ok() {
+            return self.over_limit(len);
+        }
+        self.push_unlimited(turn, output)
+    }
+
+    /// As `push`, for bytes that were promised to be taken.
+    pub(crate) fn push_unlimited(&mut self, turn: u32, output: Output<'_>) -> io::Result<()> {
         if self.lost || self.phase == Phase::ConnectFailed {
             return Ok(());
         }
@@ -125,9 +134,6 @@ impl State {
         let len = output.bytes().len();
         if len == 0 {
             return Ok(());
-        }
-        if !self.outbox.takes(len) {
-            return self.over_limit(len);
         }
         // The first push of a turn goes out at once; what follows it in the same turn is gathered,
         // and leaves in one call at the settle.
