@@ -367,6 +367,12 @@ impl<'a> Channel<'a> {
         self.state()?.fd()
     }
 
+    /// In the background, a channel does not keep [`run`](crate::run) going: that returns when only
+    /// such channels are left. Off by default. What a daemon thread is among threads.
+    pub fn set_background(&mut self, on: bool) {
+        self.map.set_background(self.token, on);
+    }
+
     // Becoming something else.
 
     /// Let `dispatcher` have the hooks from now on: a protocol upgrade. The old one gets no

@@ -95,7 +95,7 @@ impl ChannelMap {
     /// Whether nothing is left to do, and nothing that could bring work.
     fn is_idle(&self) -> bool {
         let mail = self.mailbox.as_ref().is_some_and(|mailbox| !mailbox.is_empty());
-        self.is_empty() && self.timers.is_empty() && !mail
+        self.len() == self.background && self.timers.is_empty() && !mail
     }
 
     fn is_stop_asked(&self) -> bool {

@@ -172,12 +172,15 @@ pub mod faults;
 #[cfg(not(feature = "faults"))]
 mod faults;
 mod hooks;
+mod lines;
 mod map;
 mod outbox;
 mod poll;
 mod remote;
 mod report;
 mod settle;
+#[cfg(feature = "signals")]
+mod signals;
 mod socket;
 mod source;
 mod state;
@@ -191,6 +194,7 @@ pub use channel::{Channel, OnLimit};
 pub use dispatcher::{Dispatcher, Eof, OnError};
 pub use error::{ChannelError, LookupError, Reason};
 pub use event_loop::{LoopOptions, run, run_with};
+pub use lines::{Line, read_lines};
 pub use map::ChannelMap;
 pub use outbox::{More, Producer};
 pub use remote::{Call, Outlet, Remote, SendError};

@@ -85,6 +85,8 @@ pub struct ChannelMap {
     /// Where other threads put what is to be done here, once somebody has asked for a way.
     pub(crate) mailbox: Option<Mailbox>,
     remote_capacity: usize,
+    /// Channels that do not keep the loop going.
+    pub(crate) background: usize,
     _owner: Owner,
 }
 
@@ -113,6 +115,7 @@ impl ChannelMap {
             throttle: Throttle::default(),
             mailbox: None,
             remote_capacity: REMOTE_CAPACITY,
+            background: 0,
             _owner: Owner::new(),
         })
     }
@@ -408,6 +411,15 @@ impl ChannelMap {
     /// effect after the first [`remote`](ChannelMap::remote) or [`outlet`](Channel::outlet).
     pub fn set_remote_capacity(&mut self, messages: usize) {
         self.remote_capacity = messages.max(1);
+    }
+
+    pub(crate) fn set_background(&mut self, token: Token, on: bool) {
+        let Some(state) = self.slots.get_mut(token) else { return };
+        match (std::mem::replace(&mut state.background, on), on) {
+            (false, true) => self.background += 1,
+            (true, false) => self.background -= 1,
+            _ => {}
+        }
     }
 
     pub(crate) fn outlet(&mut self, token: Token) -> io::Result<Outlet> {

@@ -394,6 +394,7 @@ fn finish(map: &mut ChannelMap, token: Token) {
     drop_guarded(map, "a source or a timer", (source, timers));
     wake_starved(map);
     hooks::run_close(map, token, &reason);
+    map.set_background(token, false);
     if let Some(state) = map.slots.remove(token) {
         drop_guarded(map, "a dispatcher", state);
     }
@@ -433,6 +434,7 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
     let tokens: Vec<Token> = map.tokens().collect();
     for token in tokens {
         if map.state(token).is_some_and(|state| state.dispatcher.is_none()) {
+            map.set_background(token, false);
             if let Some(mut state) = map.slots.remove(token) {
                 if let (Some(source), Some(_)) = (&state.source, state.armed.take()) {
                     let _ = map.poll.delete(source.as_fd());

@@ -101,6 +101,8 @@ pub(crate) struct State {
     pub(crate) idle_turns: u8,
     pub(crate) pauses: u8,
     pub(crate) default_logged: bool,
+    /// Does not keep the loop going.
+    pub(crate) background: bool,
     pub(crate) has_timers: bool,
 }
 
@@ -154,6 +156,7 @@ impl State {
             idle_turns: 0,
             pauses: 0,
             default_logged: false,
+            background: false,
             has_timers: false,
         }
     }
