@@ -162,6 +162,7 @@ compile_error!("dispatch-loop is for Unix systems: Linux, macOS and the BSDs");
 
 mod accept;
 mod address;
+mod bell;
 mod channel;
 mod dispatcher;
 mod error;

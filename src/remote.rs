@@ -5,11 +5,12 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use crate::bell::Bell;
 use crate::poll::Waker;
 use crate::{Channel, ChannelMap, Dispatcher, Handle, Token};
 
@@ -363,12 +364,10 @@ const GONE: u8 = 2;
 struct Shared {
     queue: Sender<Message>,
     waker: Waker,
-    /// The loop is in the midst of a turn, and will look at the queue before it waits.
-    busy: AtomicBool,
+    bell: Bell,
     stop: AtomicBool,
     state: AtomicU8,
-    /// Threads that wait for room or credit, for `changed` under `lock`.
-    waiters: AtomicUsize,
+    /// What threads that need room or credit wait with.
     lock: Mutex<()>,
     changed: Condvar,
 }
@@ -376,8 +375,7 @@ struct Shared {
 impl Shared {
     /// Call the loop out of its wait, unless it comes by anyway. After the message is in the queue.
     fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if !self.busy.load(Ordering::SeqCst) {
+        if self.bell.must_ring() {
             self.waker.wake();
         }
     }
@@ -433,8 +431,7 @@ impl Shared {
         mut attempt: impl FnMut() -> Option<Result<(), SendError<()>>>,
     ) -> Result<(), SendError<()>> {
         let mut guard = self.lock();
-        self.waiters.fetch_add(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        self.bell.begin_waiting();
         let result = loop {
             if let Err(error) = self.check() {
                 break Err(error);
@@ -447,7 +444,7 @@ impl Shared {
             }
             guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
         };
-        self.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.bell.end_waiting();
         result
     }
 
@@ -457,8 +454,7 @@ impl Shared {
 
     /// Something that threads may wait for has changed.
     fn tell_waiters(&self) {
-        fence(Ordering::SeqCst);
-        if self.waiters.load(Ordering::SeqCst) > 0 {
+        if self.bell.has_waiters() {
             // A thread between its attempt and its wait holds the lock.
             drop(self.lock());
             self.changed.notify_all();
@@ -478,10 +474,9 @@ impl Mailbox {
         let shared = Shared {
             queue: sender,
             waker,
-            busy: AtomicBool::new(false),
+            bell: Bell::new(),
             stop: AtomicBool::new(false),
             state: AtomicU8::new(OPEN),
-            waiters: AtomicUsize::new(0),
             lock: Mutex::new(()),
             changed: Condvar::new(),
         };
@@ -511,7 +506,7 @@ impl Mailbox {
     /// The loop has waited and is at work, for as long as the guard lives: it will look at the
     /// queue again before it waits, and need not be woken.
     pub(crate) fn busy(&self) -> Busy {
-        self.shared.busy.store(true, Ordering::SeqCst);
+        self.shared.bell.go_to_work();
         Busy(self.shared.clone())
     }
 
@@ -559,8 +554,7 @@ pub(crate) struct Busy(Arc<Shared>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.busy.store(false, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        self.0.bell.leave_work();
     }
 }
 
