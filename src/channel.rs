@@ -386,6 +386,9 @@ impl<'a> Channel<'a> {
         let token = self.token;
         let result = self.state_mut().map(|state| state.dispatcher.replace(Box::new(dispatcher)));
         let old = self.named(result)?;
+        if old.is_none() {
+            crate::hooks::note_replaced(token);
+        }
         crate::hooks::drop_guarded(&mut *self.map, "a replaced dispatcher", old);
         Ok(token.typed())
     }

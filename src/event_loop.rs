@@ -160,10 +160,13 @@ pub(crate) fn turn(
     let timeout = wait_time(map, timeout, alone);
     map.poll.wait(timeout)?;
     let _busy = map.mailbox.as_ref().map(Mailbox::busy);
-    dispatch(map);
-    run_timers(map);
-    run_messages(map);
-    settle::settle(map);
+    for step in [dispatch, run_timers, run_messages, settle::settle] {
+        step(map);
+        // A hook swapped the maps: this turn is not the other one's.
+        if map.id != id {
+            break;
+        }
+    }
     Ok(())
 }
 
@@ -433,10 +436,8 @@ fn repeat(
     let map_id = map.id;
     map.running_timer = Some((id, false));
     let action = call(map);
-    if map.id != map_id {
-        return;
-    }
-    let cancelled = map.running_timer.take().is_none_or(|(_, cancelled)| cancelled);
+    let same_map = map.id == map_id;
+    let cancelled = !same_map || map.running_timer.take().is_none_or(|(_, cancelled)| cancelled);
     if !cancelled {
         map.timers.put(Timer { id, deadline: next_beat(deadline, interval, now), action });
     } else {

@@ -56,10 +56,14 @@ fn lend<R>(
     match map.state_mut(token) {
         Some(state) if state.dispatcher.is_none() => state.dispatcher = Some(dispatcher),
         // It was replaced while it ran.
-        Some(_) => drop_guarded(map, "a replaced dispatcher", dispatcher),
+        Some(_) => {
+            take_replaced(token);
+            drop_guarded(map, "a replaced dispatcher", dispatcher);
+        }
         // Its map is no longer where it was: swapped, or dropped, inside the hook.
         None => {
-            if !last {
+            // The last hook is that of the one who has the channel now.
+            if !take_replaced(token) && !last {
                 let mut channel = Channel::foreign(map, token);
                 let end = || dispatcher.handle_close(&mut channel, &Reason::MapEnded);
                 let ended = catch_unwind(AssertUnwindSafe(end));
@@ -151,6 +155,21 @@ thread_local! {
     /// The maps whose loop, or a `with`, is running on this thread. It is here and not in the map
     /// because a hook may swap the map away from under the loop.
     static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static REPLACED: RefCell<Vec<Token>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Note that the dispatcher of a channel was replaced while it ran. Its map may be elsewhere when
+/// it comes back.
+pub(crate) fn note_replaced(token: Token) {
+    REPLACED.with_borrow_mut(|replaced| replaced.push(token));
+}
+
+fn take_replaced(token: Token) -> bool {
+    REPLACED.with_borrow_mut(|replaced| {
+        let before = replaced.len();
+        replaced.retain(|other| *other != token);
+        replaced.len() < before
+    })
 }
 
 /// Somebody's hooks may be running: no turn of that map can begin.

@@ -377,7 +377,13 @@ impl ChannelMap {
         }
         match &mut self.running_timer {
             Some((id, cancelled)) if *id == timer.id => !std::mem::replace(cancelled, true),
-            _ => self.timers.cancel(timer.id).is_some(),
+            _ => match self.timers.cancel(timer.id) {
+                Some(timer) => {
+                    hooks::drop_guarded(self, "a timer", timer);
+                    true
+                }
+                None => false,
+            },
         }
     }
 
