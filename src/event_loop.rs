@@ -107,7 +107,8 @@ impl ChannelMap {
         std::mem::take(&mut self.stopping) || by_remote
     }
 
-    fn set_stopped(&self, stopped: bool) {
+    fn set_stopped(&mut self, stopped: bool) {
+        self.stopped = stopped;
         if let Some(mailbox) = &self.mailbox {
             mailbox.set_stopped(stopped);
         }
@@ -249,6 +250,7 @@ fn drive(state: &mut State, ready: Ready) -> bool {
             state.busy |= moved;
             true
         }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
         Err(error) => {
             state.lost_reading(&error);
             false
@@ -457,9 +459,6 @@ fn run_messages(map: &mut ChannelMap) {
         if map.id != id {
             return;
         }
-    }
-    if let Some(mailbox) = &map.mailbox {
-        mailbox.tell_waiters();
     }
 }
 

@@ -77,6 +77,8 @@ pub struct ChannelMap {
     /// Counts the turns, for the budgets.
     pub(crate) turn: u32,
     pub(crate) stopping: bool,
+    /// `run` was stopped, and not called again.
+    pub(crate) stopped: bool,
     /// Being dropped: nothing can be added.
     pub(crate) ended: bool,
     /// Whose dispatcher is taken out at this moment.
@@ -110,6 +112,7 @@ impl ChannelMap {
             buffers: Vec::new(),
             turn: 1,
             stopping: false,
+            stopped: false,
             ended: false,
             running: None,
             throttle: Throttle::default(),
@@ -442,8 +445,8 @@ impl ChannelMap {
     }
 
     fn open_mailbox(&mut self) -> &Mailbox {
-        let (waker, capacity) = (self.poll.waker(), self.remote_capacity);
-        self.mailbox.get_or_insert_with(|| Mailbox::new(waker, capacity))
+        let (waker, capacity, stopped) = (self.poll.waker(), self.remote_capacity, self.stopped);
+        self.mailbox.get_or_insert_with(|| Mailbox::new(waker, capacity, stopped))
     }
 
     // The loop.
@@ -538,6 +541,9 @@ impl Drop for ChannelMap {
     fn drop(&mut self) {
         // A `handle_close` that tries to run the loop is refused here as well.
         let _entered = Entered::now(self.id);
+        if let Some(mailbox) = &self.mailbox {
+            mailbox.end();
+        }
         let mut index = 0;
         let mut id = self.id;
         self.ended = true;

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::error::panicked;
-use crate::source::Source;
+use crate::source::{Held, Source};
 
 /// Pieces that one `sendmsg` takes.
 const PIECES: usize = 16;
@@ -223,7 +223,8 @@ impl Outbox {
     }
 
     /// Send as much as goes, at most `budget` bytes, and take what went out of `budget`.
-    pub(crate) fn flush(&mut self, source: &mut dyn Source, budget: &mut usize) -> Flushed {
+    pub(crate) fn flush(&mut self, source: &mut Held, budget: &mut usize) -> Flushed {
+        let plain = source.is_plain();
         loop {
             match self.produce() {
                 Ok(()) => {}
@@ -236,12 +237,13 @@ impl Outbox {
             if *budget == 0 {
                 return Flushed::Budget;
             }
-            let (result, offered) = self.send(source, *budget);
+            let (result, offered) = self.send(source.as_dyn(), *budget);
             match result {
                 Ok(taken) => {
                     self.advance(taken);
                     *budget -= taken;
-                    if taken < offered {
+                    // A source of records may take one at a time, and still have room.
+                    if taken == 0 || (plain && taken < offered) {
                         return Flushed::Blocked;
                     }
                 }

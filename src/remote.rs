@@ -5,13 +5,16 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::bell::Bell;
+use crate::error::panicked;
 use crate::poll::Waker;
+use crate::report::Escaped;
 use crate::{Channel, ChannelMap, Dispatcher, Handle, Token};
 
 /// What [`Remote::call`] sends, and gives back when it cannot.
@@ -225,7 +228,7 @@ impl fmt::Debug for Remote {
 ///     for n in 0..100_000 {
 ///         writeln!(outlet, "{n}")?;
 ///     }
-///     outlet.close();
+///     outlet.close()?;
 ///     Ok(())
 /// });
 /// # let reader = std::thread::spawn(move || { let mut s = String::new(); peer.read_to_string(&mut s).map(|_| s) });
@@ -261,13 +264,19 @@ impl Outlet {
     }
 
     /// [`shutdown_write`](Channel::shutdown_write) the channel, after all that was sent before.
-    pub fn shutdown_write(&self) {
-        self.end(|ch| ch.shutdown_write());
+    ///
+    /// # Errors
+    /// As [`send`](Outlet::send).
+    pub fn shutdown_write(&self) -> Result<(), SendError<()>> {
+        self.end(|ch| ch.shutdown_write())
     }
 
     /// [`close`](Channel::close) the channel, after all that was sent before.
-    pub fn close(&self) {
-        self.end(|ch| ch.close());
+    ///
+    /// # Errors
+    /// As [`send`](Outlet::send).
+    pub fn close(&self) -> Result<(), SendError<()>> {
+        self.end(|ch| ch.close())
     }
 
     /// The channel it feeds.
@@ -275,15 +284,14 @@ impl Outlet {
         self.token
     }
 
-    fn end(&self, end: fn(&mut Channel<'_>)) {
+    fn end(&self, end: fn(&mut Channel<'_>)) -> Result<(), SendError<()>> {
         let token = self.token;
         let call: Call = Box::new(move |map| {
             if let Ok(mut channel) = map.channel(token) {
                 end(&mut channel);
             }
         });
-        // Refused, the channel or the loop is at its end already.
-        let _ = self.shared.post(Message::Call(call), true);
+        self.shared.post(Message::Call(call), true).map_err(|error| error.map(drop))
     }
 
     fn give(&self, bytes: Vec<u8>, wait: bool) -> Result<(), SendError<Vec<u8>>> {
@@ -363,6 +371,8 @@ const GONE: u8 = 2;
 
 struct Shared {
     queue: Sender<Message>,
+    /// The loop's end of it; here, so that what comes too late can still be dropped.
+    taken: Receiver<Message>,
     waker: Waker,
     bell: Bell,
     stop: AtomicBool,
@@ -387,6 +397,7 @@ impl Shared {
         match self.queue.try_send(message) {
             Ok(()) => {
                 self.wake();
+                self.drop_if_gone();
                 Ok(())
             }
             Err(TrySendError::Disconnected(message)) => Err(SendError::Ended(message)),
@@ -411,7 +422,25 @@ impl Shared {
             (Err(error), Some(message)) => Err(error.map(|()| message)),
             _ => {
                 self.wake();
+                self.drop_if_gone();
                 Ok(())
+            }
+        }
+    }
+
+    /// A message that was accepted while the map went is dropped with it. After a full fence, which
+    /// `wake` has; `end` has another: so one of the two sees the message.
+    fn drop_if_gone(&self) {
+        if self.state.load(Ordering::SeqCst) == GONE {
+            self.drop_all();
+        }
+    }
+
+    fn drop_all(&self) {
+        while let Ok(message) = self.taken.try_recv() {
+            // The closure is the user's, and its drop may panic.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(message))) {
+                log::warn!("the drop of a message {}", Escaped(panicked(payload)));
             }
         }
     }
@@ -465,22 +494,22 @@ impl Shared {
 /// The loop's end of the queue; there is one when somebody has asked for a remote.
 pub(crate) struct Mailbox {
     shared: Arc<Shared>,
-    queue: Receiver<Message>,
 }
 
 impl Mailbox {
-    pub(crate) fn new(waker: Waker, capacity: usize) -> Mailbox {
+    pub(crate) fn new(waker: Waker, capacity: usize, stopped: bool) -> Mailbox {
         let (sender, receiver) = bounded(capacity);
         let shared = Shared {
             queue: sender,
+            taken: receiver,
             waker,
             bell: Bell::new(),
             stop: AtomicBool::new(false),
-            state: AtomicU8::new(OPEN),
+            state: AtomicU8::new(if stopped { STOPPED } else { OPEN }),
             lock: Mutex::new(()),
             changed: Condvar::new(),
         };
-        Mailbox { shared: Arc::new(shared), queue: receiver }
+        Mailbox { shared: Arc::new(shared) }
     }
 
     pub(crate) fn remote(&self) -> Remote {
@@ -492,15 +521,11 @@ impl Mailbox {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.shared.taken.is_empty()
     }
 
     pub(crate) fn take(&self) -> Option<Message> {
-        self.queue.try_recv().ok()
-    }
-
-    pub(crate) fn tell_waiters(&self) {
-        self.shared.tell_waiters();
+        self.shared.taken.try_recv().ok()
     }
 
     /// The loop has waited and is at work, for as long as the guard lives: it will look at the
@@ -521,7 +546,13 @@ impl Mailbox {
     /// Refuse what comes from now on, and wake who waits; or take it again.
     pub(crate) fn set_stopped(&self, stopped: bool) {
         self.shared.state.store(if stopped { STOPPED } else { OPEN }, Ordering::SeqCst);
-        self.tell_waiters();
+        self.shared.tell_waiters();
+    }
+
+    /// The map goes: refuse everything for good, and wake who waits.
+    pub(crate) fn end(&self) {
+        self.shared.state.store(GONE, Ordering::SeqCst);
+        self.shared.tell_waiters();
     }
 
     /// A new account between a channel and its outlets.
@@ -546,7 +577,7 @@ impl Mailbox {
         credit.queued.store(queued, Ordering::SeqCst);
         credit.high.store(high, Ordering::SeqCst);
         credit.ended.store(ended, Ordering::SeqCst);
-        self.tell_waiters();
+        self.shared.tell_waiters();
     }
 }
 
@@ -555,13 +586,15 @@ pub(crate) struct Busy(Arc<Shared>);
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.bell.leave_work();
+        // There is room again for what was taken.
+        self.0.tell_waiters();
     }
 }
 
 impl Drop for Mailbox {
     fn drop(&mut self) {
-        self.shared.state.store(GONE, Ordering::SeqCst);
-        self.tell_waiters();
+        self.end();
+        self.shared.drop_all();
     }
 }
 

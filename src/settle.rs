@@ -435,6 +435,10 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
     for token in tokens {
         if map.state(token).is_some_and(|state| state.dispatcher.is_none()) {
             map.set_background(token, false);
+            if let Some(state) = map.state_mut(token) {
+                state.phase = Phase::Closed;
+            }
+            publish(map, token);
             if let Some(mut state) = map.slots.remove(token) {
                 if let (Some(source), Some(_)) = (&state.source, state.armed.take()) {
                     let _ = map.poll.delete(source.as_fd());

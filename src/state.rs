@@ -299,6 +299,8 @@ impl State {
         match self.phase {
             Phase::Closing | Phase::Lingering | Phase::Dead | Phase::Closed => {}
             Phase::Opening if !self.is_established() => self.kill(reason),
+            // There is nobody to send anything to.
+            Phase::Opening | Phase::Open if self.lost => self.kill(reason),
             Phase::Opening | Phase::Open => {
                 self.give_reason(reason);
                 self.phase = Phase::Closing;

@@ -149,7 +149,7 @@ impl State {
                     return Ok(());
                 }
             }
-            self.blocked = sent < len && *self.write_budget(turn) > 0;
+            self.blocked = sent < len && *self.write_budget(turn) > 0 && (sent == 0 || !self.is_boxed());
         }
         match output {
             Output::Bytes(bytes) => self.outbox.push(&bytes[sent..]),
@@ -178,7 +178,7 @@ impl State {
         let mut budget = *self.write_budget(turn) as usize;
         let before = budget;
         let Some(source) = &mut self.source else { return Flushed::Empty };
-        let flushed = self.outbox.flush(source.as_dyn(), &mut budget);
+        let flushed = self.outbox.flush(source, &mut budget);
         *self.write_budget(turn) = budget as u32;
         if budget < before {
             self.stamp();
