@@ -237,7 +237,7 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
         _ => {}
     }
     map.touch(token);
-    guard(map, token);
+    guard(map, token, ready);
 }
 
 /// Let a source of its own do what it needs the socket for; `false` if it failed.
@@ -356,7 +356,7 @@ fn unasked(map: &mut ChannelMap, token: Token, ready: Ready) {
 }
 
 /// Nothing was done with a channel that was ready: not for ever.
-fn guard(map: &mut ChannelMap, token: Token) {
+fn guard(map: &mut ChannelMap, token: Token, ready: Ready) {
     let Some(state) = map.state_mut(token) else { return };
     if state.busy {
         state.idle_turns = 0;
@@ -381,7 +381,12 @@ fn guard(map: &mut ChannelMap, token: Token) {
         );
     }
     state.pauses = state.pauses.saturating_add(1);
-    settle::disarm(map, token, pause);
+    // A `writable` that is always true, as Python's is, must not keep input from its channel.
+    let only_room = state.writes() && !(ready.read || ready.urgent || ready.hup || ready.err);
+    match only_room {
+        true => settle::mute_write(map, token, pause),
+        false => settle::disarm(map, token, pause),
+    }
 }
 
 fn run_timers(map: &mut ChannelMap) {

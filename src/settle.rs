@@ -411,6 +411,7 @@ fn wake_starved(map: &mut ChannelMap) {
 pub(crate) fn rewatch(map: &mut ChannelMap, token: Token) {
     let Some(state) = map.slots.get_mut(token) else { return };
     state.disarmed = false;
+    state.write_muted = false;
     if let Some(timer) = state.clock.as_mut().and_then(|clock| clock.rewatch.take()) {
         map.timers.cancel(timer);
     }
@@ -419,9 +420,23 @@ pub(crate) fn rewatch(map: &mut ChannelMap, token: Token) {
 
 /// Take a channel out of the poller for `delay`.
 pub(crate) fn disarm(map: &mut ChannelMap, token: Token, delay: Duration) {
-    let timer = map.set_channel_timer(token, delay, Action::Rewatch(token));
+    rewatch_later(map, token, delay);
     if let Some(state) = map.state_mut(token) {
         state.disarmed = true;
+    }
+}
+
+/// Do not call its `handle_write` for `delay`.
+pub(crate) fn mute_write(map: &mut ChannelMap, token: Token, delay: Duration) {
+    rewatch_later(map, token, delay);
+    if let Some(state) = map.state_mut(token) {
+        state.write_muted = true;
+    }
+}
+
+fn rewatch_later(map: &mut ChannelMap, token: Token, delay: Duration) {
+    let timer = map.set_channel_timer(token, delay, Action::Rewatch(token));
+    if let Some(state) = map.state_mut(token) {
         state.clock().rewatch = Some(timer);
     }
     map.touch(token);

@@ -92,6 +92,8 @@ pub(crate) struct State {
     /// Out of the poller until a timer says otherwise: ready, and nobody does anything about it,
     /// or a listener without descriptors.
     pub(crate) disarmed: bool,
+    /// The same for `handle_write` alone, which had nothing to send though `writable` said so.
+    pub(crate) write_muted: bool,
     /// In the list of sources with input inside.
     pub(crate) pending: bool,
     /// The event that is being dispatched led to something.
@@ -151,6 +153,7 @@ impl State {
             reset: false,
             parked: false,
             disarmed: false,
+            write_muted: false,
             pending: false,
             busy: false,
             idle_turns: 0,
@@ -208,6 +211,7 @@ impl State {
     pub(crate) fn writes(&self) -> bool {
         self.phase == Phase::Open
             && self.wants_write
+            && !self.write_muted
             && self.outbox.is_empty()
             && !self.shut
             && !self.lost
