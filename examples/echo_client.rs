@@ -1,20 +1,21 @@
 //! A client that opens many connections at once, sends messages on each, and wants them back.
 //!
 //! It shows `connect`, whose outcome comes by hooks; pushing before anything is known of the
-//! connection's speed, because the loop sends the rest when there is room; where the end of a
-//! connection is judged, in `handle_close` with its reason; and how a program whose work is done
-//! stops the loop.
+//! connection's speed, because the loop sends the rest when there is room; and where the end of a
+//! connection is judged, in `handle_close` with its reason. When the last one has ended, the loop
+//! returns. With `--interactive`, a thread feeds one connection with what is typed.
 //!
 //! ```sh
 //! cargo run --release --example echo_client -- 127.0.0.1:8080
 //! cargo run --release --example echo_client -- --connections 300 --message hello localhost:8080
+//! cargo run --release --example echo_client -- --interactive localhost:8080
 //! ```
 //!
 //! It exits with 0 if every connection got back exactly what it had sent.
 
 mod common;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::num::NonZero;
 use std::os::unix::ffi::OsStringExt;
@@ -26,14 +27,15 @@ use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-usage: echo_client [--connections N] [--message TEXT]... [--log LEVEL] ADDR
+usage: echo_client [--interactive | [--connections N] [--message TEXT]...] [--log LEVEL] ADDR
 
 Sends messages to an echo server, on N connections at once, and checks that they come back.
 
   ADDR               HOST:PORT or [IPV6]:PORT of the server
   --connections N    how many connections (1)
   --message TEXT     what to send on each, one or more times
-                     (\"Message 1 from client.\" and \"Message 2 from client.\")";
+                     (\"Message 1 from client.\" and \"Message 2 from client.\")
+  --interactive      send stdin instead, and write what comes back to stdout";
 
 fn main() -> ExitCode {
     common::main(HELP, run)
@@ -43,10 +45,12 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut address = None;
     let mut connections = NonZero::<usize>::MIN;
     let mut messages = Vec::new();
+    let mut interactive = false;
     while let Some(arg) = args.next()? {
         match arg {
             Long("connections") => connections = common::parse("--connections", args.value()?, "1 or more")?,
             Long("message") => messages.push(args.value()?.into_vec()),
+            Long("interactive") => interactive = true,
             Long("log") => common::set_log_level(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if address.is_none() => address = Some(common::resolve(text)?),
@@ -55,16 +59,24 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     }
     let Some(address) = address else { return Err(Exit::Usage("no ADDR is given".into())) };
     let connections = connections.get();
+    if interactive && (connections > 1 || !messages.is_empty()) {
+        return Err(Exit::Usage("--interactive has one connection, and sends stdin".into()));
+    }
     if messages.is_empty() {
         messages = [b"Message 1 from client.", b"Message 2 from client."].map(Vec::from).into();
     }
 
     let sent = messages.concat();
-    let work = Rc::new(Work { messages, sent, running: connections.into(), failures: RefCell::default() });
+    let work = Rc::new(Work { messages, sent, failures: RefCell::default() });
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
-    for number in 1..=connections {
-        map.connect(address, Connection { number, work: work.clone(), returned: 0, done: false })?;
+    if interactive {
+        let handle = map.connect(address, Interactive { work: work.clone(), all_sent: false })?;
+        common::send_stdin(&mut map, handle, Interactive::end_of_stdin)?;
+    } else {
+        for number in 1..=connections {
+            map.connect(address, Connection { number, work: work.clone(), returned: 0, done: false })?;
+        }
     }
     dispatch_loop::run(&mut map)?; // until the last connection has ended, or a signal
     common::drain(map)?;
@@ -80,7 +92,6 @@ struct Work {
     messages: Vec<Vec<u8>>,
     /// All of them, as they must come back: in what pieces is up to the network.
     sent: Vec<u8>,
-    running: Cell<usize>,
     failures: RefCell<Vec<String>>,
 }
 
@@ -97,7 +108,7 @@ impl Dispatcher for Connection {
         for message in &self.work.messages {
             ch.push(message)?;
         }
-        self.close_if_done(ch); // with nothing to send
+        self.close_if_done(ch); // if there is nothing to send
         Ok(())
     }
 
@@ -115,22 +126,12 @@ impl Dispatcher for Connection {
     }
 
     /// Every connection ends here, also one that never came about.
-    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+    fn handle_close(&mut self, _: &mut Channel<'_>, reason: &Reason) {
         if !self.done {
-            let why = match reason {
-                Reason::EndOfStream => "the server ended it".to_owned(),
-                Reason::Aborted => "something else came back than was sent".to_owned(),
-                Reason::Closed | Reason::MapEnded => "interrupted".to_owned(),
-                other => other.to_string(),
-            };
             let (number, returned, all) = (self.number, self.returned, self.work.sent.len());
-            let failure = format!("connection {number}, with {returned} of {all} bytes back: {why}");
+            let failure =
+                format!("connection {number}, with {returned} of {all} bytes back: {}", why(reason));
             self.work.failures.borrow_mut().push(failure);
-        }
-        let running = &self.work.running;
-        running.set(running.get() - 1);
-        if running.get() == 0 {
-            ch.map().stop();
         }
     }
 }
@@ -141,5 +142,44 @@ impl Connection {
             self.done = true;
             ch.close();
         }
+    }
+}
+
+/// The connection of `--interactive`.
+struct Interactive {
+    work: Rc<Work>,
+    all_sent: bool,
+}
+
+impl Dispatcher for Interactive {
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.read_with(|_, data| {
+            common::print(data);
+            Ok(())
+        })
+    }
+
+    fn handle_close(&mut self, _: &mut Channel<'_>, reason: &Reason) {
+        if !(self.all_sent && matches!(reason, Reason::EndOfStream)) {
+            self.work.failures.borrow_mut().push(why(reason));
+        }
+    }
+}
+
+impl Interactive {
+    fn end_of_stdin(&mut self, result: io::Result<()>) {
+        self.all_sent = true;
+        if let Err(error) = result {
+            self.work.failures.borrow_mut().push(format!("cannot read stdin: {error}"));
+        }
+    }
+}
+
+fn why(reason: &Reason) -> String {
+    match reason {
+        Reason::EndOfStream => "the server ended it".to_owned(),
+        Reason::Aborted => "something else came back than was sent".to_owned(),
+        Reason::Closed | Reason::MapEnded => "interrupted".to_owned(),
+        other => other.to_string(),
     }
 }

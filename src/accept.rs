@@ -62,9 +62,11 @@ fn starve(map: &mut ChannelMap, token: Token, error: &io::Error) {
     let pause = (FIRST_PAUSE * (1 << state.pauses.min(4))).min(LONGEST_PAUSE);
     state.pauses = state.pauses.saturating_add(1);
     state.busy = true;
-    log::warn!(
-        "channel {token}: cannot accept: {error}; clients wait until a channel closes, or for {pause:?} (raise `ulimit -n`, or serve fewer)"
-    );
+    if map.throttle_admits() {
+        log::warn!(
+            "channel {token}: cannot accept: {error}; clients wait until a channel closes, or for {pause:?} (raise `ulimit -n`, or serve fewer)"
+        );
+    }
     map.starved.push(token);
     settle::disarm(map, token, pause);
 }

@@ -86,14 +86,15 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
         if map.is_idle() || options.count.is_some_and(|count| waits >= count) {
             return Ok(());
         }
-        turn(map, options.timeout, options.rescan, Alone::Return)?;
+        turn(map, options.timeout, options.rescan, true)?;
         waits += 1;
     }
 }
 
 impl ChannelMap {
-    /// Whether nothing is left to do, and nothing that could bring work.
-    fn is_idle(&self) -> bool {
+    /// Whether [`run`] would return: no channel is left but those in the background
+    /// ([`set_background`](Channel::set_background)), no timer, and no message of another thread.
+    pub fn is_idle(&self) -> bool {
         let mail = self.mailbox.as_ref().is_some_and(|mailbox| !mailbox.is_empty());
         self.len() == self.background && self.timers.is_empty() && !mail
     }
@@ -125,21 +126,12 @@ fn refuse_nested(map: &ChannelMap) -> io::Result<()> {
     Ok(())
 }
 
-/// What a turn does when nothing is left that could end its wait.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Alone {
-    /// Not wait at all: `run` is about to return.
-    Return,
-    /// Wait for as long as it was told to, so that a loop around it does not spin.
-    Wait,
-}
-
 /// Settle, wait, serve what is ready, run timers, settle.
 pub(crate) fn turn(
     map: &mut ChannelMap,
     timeout: Option<Duration>,
     rescan: bool,
-    alone: Alone,
+    in_run: bool,
 ) -> io::Result<()> {
     refuse_nested(map)?;
     let id = map.id;
@@ -154,11 +146,16 @@ pub(crate) fn turn(
             map.touch(token);
         }
     }
+    let was_idle = map.is_idle();
     settle::settle(map);
     if map.id != id {
         return Ok(());
     }
-    let timeout = wait_time(map, timeout, alone);
+    // Stopped by a hook of the settle; or the settle has ended the last channel, which whoever
+    // turns until then waits for; or it would be a wait for ever.
+    let stopped = in_run && map.is_stop_asked();
+    let over = map.is_idle() && (!was_idle || timeout.is_none());
+    let timeout = if stopped || over { Some(Duration::ZERO) } else { wait_time(map, timeout) };
     map.poll.wait(timeout)?;
     let _busy = map.mailbox.as_ref().map(Mailbox::busy);
     for step in [dispatch, run_timers, run_messages, settle::settle] {
@@ -171,16 +168,7 @@ pub(crate) fn turn(
     Ok(())
 }
 
-fn wait_time(map: &ChannelMap, timeout: Option<Duration>, alone: Alone) -> Option<Duration> {
-    let ends = match alone {
-        // Stopped by the settle, or nothing is left.
-        Alone::Return => map.is_stop_asked() || map.is_idle(),
-        // It would be a wait for ever.
-        Alone::Wait => timeout.is_none() && map.is_idle(),
-    };
-    if ends {
-        return Some(Duration::ZERO);
-    }
+fn wait_time(map: &ChannelMap, timeout: Option<Duration>) -> Option<Duration> {
     match (timeout, map.wait_limit()) {
         (Some(timeout), Some(limit)) => Some(timeout.min(limit)),
         (timeout, limit) => timeout.or(limit),

@@ -124,7 +124,8 @@
 //!
 //! # What holds
 //!
-//! - **One thread.** A map and all in it stay on the thread that made it.
+//! - **One thread.** A map and all in it stay on the thread that made it; other threads hold a
+//!   [`Remote`] or an [`Outlet`].
 //! - **Hooks never nest.** No call on a channel or a map runs a hook before it returns; what it
 //!   causes comes afterwards. (But dropping a map runs each `handle_close` there and then.)
 //! - **The order of hooks** is `handle_connect` (only after [`connect`](ChannelMap::connect)),
@@ -208,3 +209,8 @@ pub use token::{Handle, Token};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// And those of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/threads.md")]
+struct Threads;

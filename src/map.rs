@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::twin;
-use crate::event_loop::Alone;
 use crate::hooks::{self, Entered, Ran};
 use crate::poll::Poll;
 use crate::remote::{Mailbox, Owner};
@@ -458,13 +457,13 @@ impl ChannelMap {
     }
 
     /// One turn of the loop: settle, wait for at most `timeout` (`None`: for as long as it takes),
-    /// serve what is ready, run due timers, settle. Python's `poll()`. With `None` and nothing left
-    /// to wait for it does not wait.
+    /// serve what is ready, run due timers, settle. Python's `poll()`. It does not wait if its
+    /// settle ends the last channel; nor with `None` when there is nothing to wait for.
     ///
     /// # Errors
     /// The poller failed, or this is called from inside one of the map's own hooks (`Deadlock`).
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        event_loop::turn(self, timeout, false, Alone::Wait)
+        event_loop::turn(self, timeout, false, false)
     }
 
     /// For how long a [`turn`](ChannelMap::turn) may wait at most: zero when there is something to

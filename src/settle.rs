@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::hooks::{self, Ran, drop_guarded};
 use crate::outbox::{Flushed, Watermark};
+use crate::report::Escaped;
 use crate::source::Held;
 use crate::state::Phase;
 use crate::timers::Action;
@@ -116,7 +117,8 @@ pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Erro
     if let Ran::Panicked(second) = told {
         map.report(token, "handle_error", &second);
     }
-    map.report(token, "connect", &error);
+    // The dispatcher is told twice: this is for those who look on.
+    log::info!("channel {token}: connect: {}", Escaped(&error));
     if let Some(state) = map.state_mut(token) {
         state.kill(Reason::Error(error));
     }

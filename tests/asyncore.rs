@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, LoopOptions, Reason, Token, run, run_with};
+use rustix::event::{PollFd, PollFlags};
 use util::calm::*;
 use util::provoke::*;
 use util::*;
@@ -59,7 +60,6 @@ fn readiness_calls_its_hook() {
         (fin, false, false, &[]),
     ];
     if cfg!(target_os = "linux") {
-        // The mark of the urgent byte is something to be read as well.
         cases.extend([(urgent as Peer, true, false, &["expt", "read"][..])]);
         cases.extend([(urgent as Peer, true, true, &["expt", "read", "write"][..])]);
     }
@@ -69,11 +69,14 @@ fn readiness_calls_its_hook() {
             let before = log.of("a").len();
             peer(&mut far);
             if wanted.iter().any(|hook| ["read", "expt"].contains(hook)) {
-                wait_for_input(map.channel(token).unwrap().socket().unwrap());
+                let channel = map.channel(token).unwrap();
+                let socket = channel.socket().unwrap();
+                let mut fds = [PollFd::new(&socket, PollFlags::IN | PollFlags::PRI)];
+                assert_eq!(rustix::event::poll(&mut fds, None).unwrap(), 1);
             }
             poll_once(&mut map);
             let mut hooks = log.of("a").split_off(before);
-            // Whether there is a read beside the urgent byte is the system's own affair.
+            // Whether there is a read beside the urgent byte is the system's affair.
             if wanted.contains(&"expt") && !hooks.contains(&"read".into()) {
                 hooks.insert(1, "read".into());
             }
@@ -232,9 +235,9 @@ fn talk(
 fn connect_and_accept() {
     let done = ["client connect", "client open", "server accept", "handler open"];
     for log in talk(|handler| handler, |client| client, &done) {
-        assert_eq!(log.of("client"), ["connect", "open"]);
-        assert_eq!(log.of("server"), ["accept"]);
-        assert_eq!(log.of("handler"), ["open"], "no handle_connect on the side that accepts");
+        assert_eq!(log.of("client")[..2], ["connect", "open"]);
+        assert_eq!(log.count("server accept"), 1);
+        assert_eq!(log.of("handler")[0], "open", "no handle_connect on the side that accepts");
     }
 }
 
@@ -244,7 +247,7 @@ fn read_what_the_server_sends_at_once() {
     let greets = |handler: Recorder| handler.on("open", |ch| ch.push(&[b'x'; 1024]));
     for log in talk(greets, |client| client, &["client read"]) {
         assert_eq!(log.input("client"), [b'x'; 1024]);
-        assert_eq!(log.of("client"), ["connect", "open", "read"]);
+        assert_eq!(log.of("client")[..3], ["connect", "open", "read"]);
     }
 }
 
@@ -291,11 +294,9 @@ fn close_after_the_connection_broke() {
             let client = Recorder::new("client", &log).writable(|_| true).quiet();
             let client = client.on("write", |ch| ch.push(&[0; 1024]));
             map.connect(listener.local_addr().unwrap(), client).unwrap();
-            let (mut far, _) = listener.accept().unwrap();
+            let (far, _) = listener.accept().unwrap();
             turn_until(&mut map, &log, |_| log.has("client open"));
-            far.read_exact(&mut [0; 512]).unwrap_or_else(|_| {
-                map.turn(None).unwrap();
-            });
+            turn_idle(&mut map);
             if abort {
                 reset(far);
             } else {

@@ -56,7 +56,7 @@ fn close_and_abort_twice_from_every_hook() {
                 });
                 let (handle, mut far) = provoke(&mut map, on, hook, recorder);
                 turn_until(&mut map, &log, |_| log.closed("a"));
-                turn_idle(&mut map);
+                turns_at_once(&mut map, 3, |_| false);
                 let what = format!("{acts:?} in {hook}: {:?}", log.of("a"));
                 // What was queued is lost: that is the reason then.
                 let aborted = acts[0] != Close || (hook == "high" && acts[1] == Abort);

@@ -1,4 +1,4 @@
-//! Connecting: EDGE_CASES 1 to 4 and 6, and rule 8 of the contract. (5 is also in `time.rs`.)
+//! Connecting: EDGE_CASES 1 to 6, and rule 8 of the contract.
 
 mod util;
 

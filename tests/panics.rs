@@ -161,7 +161,10 @@ fn a_panic_in_handle_close_or_in_a_drop_is_logged() {
                 let of_timer = Fragile { log: Log::new(), in_close, in_drop };
                 let mut ch = map.channel(fragile).unwrap();
                 // The timer is dropped unfired, and what it holds with it.
-                ch.call_later(HOUR, move |_| Ok(drop(of_timer)));
+                ch.call_later(HOUR, move |_| {
+                    drop(of_timer);
+                    Ok(())
+                });
                 fars.push(far);
             }
             if drop_map {

@@ -6,20 +6,26 @@ mod util;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread::{self, JoinHandle};
+use std::process::Stdio;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use util::{DEADLINE, loopbacks, reset, wait_until};
+use util::program::{
+    Ended, Program, accept, command, connect, listener, read_exactly, read_piece, read_to_end,
+};
+use util::{loopbacks, reset, wait_until};
 
-const PROGRAMS: [&str; 2] = ["echo_server", "echo_client"];
+const PROGRAMS: [&str; 6] =
+    ["echo_server", "echo_client", "poetry_server", "poetry_client", "agent_server", "agent_client"];
+
+/// Those that are given addresses, of which the clients need one.
+const WITH_ADDRESS: [&str; 4] = ["echo_server", "echo_client", "agent_server", "agent_client"];
+const CLIENTS: [&str; 3] = ["echo_client", "poetry_client", "agent_client"];
 
 /// The most that a test sends without reading: more than the buffers of a kernel take, and the 16 MiB
 /// that a channel queues by default.
@@ -42,25 +48,30 @@ fn help() {
 #[test]
 fn wrong_usage() {
     for name in PROGRAMS {
-        let wrong: [&[&str]; 8] = [
-            &["--bogus"],
-            &["--log"],
-            &["--log", "loud", "127.0.0.1:1"],
-            &["127.0.0.1"],
-            &["127.0.0.1:65536"],
-            &["127.0.0.1:"],
-            &[":80"],
-            &["::1:80"],
-        ];
+        let wrong: [&[&str]; 4] = [&["--bogus"], &["-x"], &["--log"], &["--log", "loud", "127.0.0.1:1"]];
+        for args in wrong {
+            Program::start(name, args).end().assert_wrong_usage(name);
+        }
+    }
+    for name in CLIENTS {
+        Program::start(name, [] as [&str; 0]).end().assert_wrong_usage(name);
+    }
+    for name in WITH_ADDRESS.into_iter().chain(["poetry_client"]) {
+        let wrong: [&[&str]; 5] =
+            [&["127.0.0.1"], &["127.0.0.1:65536"], &["127.0.0.1:"], &[":80"], &["::1:80"]];
         for args in wrong {
             Program::start(name, args).end().assert_wrong_usage(name);
         }
         let not_utf8 = OsString::from_vec(b"\xff:80".into());
         Program::start(name, [not_utf8]).end().assert_wrong_usage(name);
     }
+    for name in ["echo_client", "agent_server", "agent_client"] {
+        let ended = Program::start(name, ["127.0.0.1:1", "127.0.0.1:2"]).end();
+        ended.assert_wrong_usage(name);
+    }
     let wrong: [&[&str]; 5] = [
-        &[],
-        &["127.0.0.1:1", "127.0.0.1:2"],
+        &["--interactive", "--connections", "2", "127.0.0.1:1"],
+        &["--interactive", "--message", "x", "127.0.0.1:1"],
         &["--connections", "0", "127.0.0.1:1"],
         &["--connections", "many", "127.0.0.1:1"],
         &["127.0.0.1:1", "--message"],
@@ -74,7 +85,7 @@ fn wrong_usage() {
 #[test]
 fn unknown_name() {
     let address = format!("{}\n:80", "x".repeat(300));
-    for name in PROGRAMS {
+    for name in WITH_ADDRESS {
         let ended = Program::start(name, [&address]).end();
         ended.assert_failure(&address.replace('\n', "\\n"));
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
@@ -96,6 +107,9 @@ fn closed_stdout() {
         ("echo_server", "--help"),
         ("echo_client", address.to_string().as_str()),
         ("echo_client", "--help"),
+        ("agent_server", "127.0.0.1:0"),
+        ("poetry_server", "--port=0"),
+        ("poetry_client", "--help"),
     ] {
         let mut command = command(name);
         command.arg(argument).stdout(unread());
@@ -142,7 +156,9 @@ fn echo_server_puts_prefix_and_suffix_around_each_chunk() {
     let args = ["--prefix".as_ref(), prefix, "--suffix=>\n".as_ref(), "127.0.0.1:0".as_ref()];
     let server = Program::start("echo_server", args);
     let mut peer = connect(&server.listening());
-    for chunk in ["one", "two"] {
+    // Often: that the parts of an answer come apart would not show every time.
+    for round in 0..100 {
+        let chunk = round.to_string();
         peer.write_all(chunk.as_bytes()).unwrap();
         assert_eq!(read_piece(&mut peer), [b"\xff<", chunk.as_bytes(), b">\n"].concat());
     }
@@ -228,6 +244,19 @@ fn echo_server_sends_what_is_queued_when_it_is_ended() {
         drop(peer);
         server.end().assert_quiet_success();
     }
+}
+
+#[test]
+fn echo_server_does_not_wait_for_a_client_that_is_owed_nothing() {
+    let server = Program::start("echo_server", ["127.0.0.1:0"]);
+    let mut peer = connect(&server.listening());
+    peer.write_all(b"here").unwrap();
+    assert_eq!(read_piece(&mut peer), b"here");
+    let begin = Instant::now();
+    server.signal("TERM");
+    server.end().assert_quiet_success();
+    assert!(begin.elapsed() < Duration::from_secs(2), "took {:?}", begin.elapsed());
+    assert_eq!(read_to_end(&mut peer), b"");
 }
 
 #[test]
@@ -348,129 +377,61 @@ fn echo_client_interrupted() {
     }
 }
 
-// What the tests are made of.
-
-/// A running program; killed if a test ends before it does.
-struct Program {
-    child: Child,
-    stdout: Receiver<String>,
-    stderr: Option<JoinHandle<String>>,
-}
-
-/// What is left of a program.
-#[derive(Debug)]
-struct Ended {
-    /// `None` if a signal ended it.
-    code: Option<i32>,
-    /// What no test has taken with `line` before.
-    stdout: String,
-    stderr: String,
-}
-
-/// Where cargo puts examples, seen from the test: `target/debug/deps/programs-…`.
-fn command(name: &str) -> Command {
-    let mut path: PathBuf = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    path.push("examples");
-    path.push(name);
-    assert!(path.is_file(), "{} is missing: run `cargo build --examples`", path.display());
-    Command::new(path)
-}
-
-impl Program {
-    fn start(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Program {
-        let mut command = command(name);
-        command.args(args).stdout(Stdio::piped());
-        Program::spawn(command)
+#[test]
+fn echo_client_interactive() {
+    let (listener, address) = listener();
+    let mut client = Program::start_typed("echo_client", ["--interactive", &address]);
+    let mut peer = accept(&listener);
+    for line in ["one\n", "two\r\n"] {
+        client.type_in(line.as_bytes());
+        assert_eq!(read_exactly(&mut peer, line.len()), line.as_bytes());
     }
+    peer.write_all(b"and back\n").unwrap();
+    assert_eq!(client.line(), "and back");
+    client.type_in(b"no newline");
+    drop(client.take_input());
+    assert_eq!(read_to_end(&mut peer), b"no newline", "FIN follows the end of stdin");
+    peer.write_all(b"still here\n").unwrap();
+    assert_eq!(client.line(), "still here");
+    drop(peer);
+    client.end().assert_quiet_success();
+}
 
-    /// With descriptors for some hundred connections, also where 256 are the default.
-    fn start_with_descriptors(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Program {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", r#"ulimit -n 1024; exec "$0" "$@""#]);
-        shell.arg(command(name).get_program()).args(args).stdout(Stdio::piped());
-        Program::spawn(shell)
-    }
+#[test]
+fn echo_client_interactive_with_a_large_pipe() {
+    const LEN: usize = 16 * 1024 * 1024;
+    let server = Program::start("echo_server", ["127.0.0.1:0"]);
+    let mut command = command("echo_client");
+    command.args(["--interactive", &server.listening().to_string()]);
+    command.stdin(Stdio::piped());
+    let (mut client, mut output) = Program::spawn_raw(command);
+    let sent: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8).collect();
+    let (mut input, typed) = (client.take_input(), sent.clone());
+    let writer = thread::spawn(move || input.write_all(&typed).unwrap());
+    let back = read_to_end(&mut output);
+    assert!(back == sent, "{} bytes", back.len());
+    writer.join().unwrap();
+    client.end().assert_quiet_success();
+}
 
-    fn spawn(mut command: Command) -> Program {
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let (lines, stdout) = channel();
-        if let Some(stdout) = child.stdout.take() {
-            thread::spawn(move || {
-                BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| drop(lines.send(line)));
-            });
+#[test]
+fn echo_client_interactive_fails_when_the_peer_ends_early() {
+    for how in ["FIN", "reset", "INT"] {
+        let (listener, address) = listener();
+        let mut client = Program::start_typed("echo_client", ["--interactive", &address]);
+        let mut peer = accept(&listener);
+        client.type_in(b"one\n");
+        read_exactly(&mut peer, 4);
+        match how {
+            "FIN" => drop(peer),
+            "reset" => reset(peer),
+            _ => client.signal(how),
         }
-        let mut stderr = child.stderr.take().unwrap();
-        let stderr = thread::spawn(move || {
-            let mut text = String::new();
-            stderr.read_to_string(&mut text).unwrap();
-            text
-        });
-        Program { child, stdout, stderr: Some(stderr) }
-    }
-
-    /// The next line of its output.
-    #[track_caller]
-    fn line(&self) -> String {
-        self.stdout.recv_timeout(DEADLINE).expect("a line of output")
-    }
-
-    /// Wait until it listens, and where.
-    #[track_caller]
-    fn listening(&self) -> SocketAddr {
-        let line = self.line();
-        line.strip_prefix("listening on ").and_then(|address| address.parse().ok()).expect(&line)
-    }
-
-    /// `signal` without `SIG`.
-    #[track_caller]
-    fn signal(&self, signal: &str) {
-        let kill = format!("kill -{signal} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    }
-
-    #[track_caller]
-    fn end(mut self) -> Ended {
-        let mut status = None;
-        wait_until("the program ends", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        let stdout = self.stdout.iter().map(|line| line + "\n").collect();
-        let stderr = self.stderr.take().unwrap().join().unwrap();
-        Ended { code: status.unwrap().code(), stdout, stderr }
+        client.end().assert_failure(&address);
     }
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Both fail only if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Ended {
-    #[track_caller]
-    fn assert_quiet_success(&self) {
-        assert!(self.code == Some(0) && self.stderr.is_empty(), "{self:?}");
-    }
-
-    #[track_caller]
-    fn assert_wrong_usage(&self, name: &str) {
-        let says_how = self.stderr.lines().any(|line| line.starts_with(&format!("usage: {name} ")));
-        assert!(self.code == Some(2) && says_how && self.stdout.is_empty(), "{self:?}");
-    }
-
-    /// One line of the program's own says what failed, and names what it was about.
-    #[track_caller]
-    fn assert_failure(&self, about: &str) {
-        let errors: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
-        let said = matches!(errors[..], [line] if line.contains(about));
-        assert!(self.code == Some(1) && said && !self.stderr.contains("panicked"), "{self:?}");
-    }
-}
+// What the tests are made of.
 
 /// What echo_client printed, put together for each connection.
 fn received(ended: &Ended) -> BTreeMap<u32, String> {
@@ -486,31 +447,9 @@ fn received(ended: &Ended) -> BTreeMap<u32, String> {
 /// An echo_client, and the server's end of its one connection.
 #[track_caller]
 fn client_of(options: &[&OsStr]) -> (Program, TcpStream, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let (listener, address) = listener();
     let client = Program::start("echo_client", options.iter().chain([&OsStr::new(&address)]));
-    listener.set_nonblocking(true).unwrap();
-    let mut accepted = None;
-    wait_until("the client connects", || {
-        accepted = listener.accept().ok();
-        accepted.is_some()
-    });
-    let peer = accepted.unwrap().0;
-    peer.set_nonblocking(false).unwrap();
-    limit_time(&peer);
-    (client, peer, address)
-}
-
-fn limit_time(stream: &TcpStream) {
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
-}
-
-#[track_caller]
-fn connect(to: &SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(to).unwrap();
-    limit_time(&stream);
-    stream
+    (client, accept(&listener), address)
 }
 
 /// Send without reading until the server has taken nothing for half a second; how many bytes that
@@ -529,33 +468,4 @@ fn fill(peer: &mut TcpStream, byte: impl Fn(usize) -> u8) -> usize {
         }
     }
     sent
-}
-
-/// What one read gives.
-#[track_caller]
-fn read_piece(peer: &mut TcpStream) -> Vec<u8> {
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match peer.read(&mut buffer) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            read => {
-                buffer.truncate(read.unwrap());
-                return buffer;
-            }
-        }
-    }
-}
-
-#[track_caller]
-fn read_exactly(peer: &mut TcpStream, len: usize) -> Vec<u8> {
-    let mut buffer = vec![0; len];
-    peer.read_exact(&mut buffer).unwrap();
-    buffer
-}
-
-#[track_caller]
-fn read_to_end(peer: &mut TcpStream) -> Vec<u8> {
-    let mut buffer = Vec::new();
-    peer.read_to_end(&mut buffer).unwrap();
-    buffer
 }

@@ -1,5 +1,5 @@
-//! What only a source of its own can bring about: handshakes that last, fail or never end, sources
-//! put around a living channel, panics inside one, bytes that it keeps.
+//! What only a source of its own can bring about: handshakes that last, fail or never end, panics
+//! inside one, bytes that it keeps. Sources put around a living channel are in `wrap_source.rs`.
 
 #[path = "util/ends.rs"]
 mod ends;
@@ -8,14 +8,15 @@ mod records;
 mod util;
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use dispatch_loop::{Channel, ChannelMap, OnError};
+use dispatch_loop::faults;
+use dispatch_loop::{Channel, ChannelMap, Interest, Source};
 use ends::*;
 use records::*;
 use util::*;
@@ -85,8 +86,9 @@ fn close_during_the_handshake() {
         let mut map = ChannelMap::new().unwrap();
         let (near, _silent) = kind.sockets();
         let handle = kind.add(&mut map, near, kind.client, Recorder::new("a", &log));
-        map.channel(handle).unwrap().push(b"never sent").unwrap();
-        turn_idle(&mut map);
+        // More than the high watermark: that is told when there is somebody to tell.
+        map.channel(handle).unwrap().push(&[7; 100_000]).unwrap();
+        assert!(waits(&mut map), "{kind:?}: it spins");
         assert_eq!(log.events(), [""; 0]);
         map.channel(handle).unwrap().close();
         run(&mut map, &log);
@@ -114,131 +116,6 @@ fn the_peer_ends_during_the_handshake() {
     }
 }
 
-/// Both ends become records after the connection is there: `handle_open` waits for the handshake.
-#[test]
-fn wrapped_in_handle_connect() {
-    for on in loopbacks() {
-        let log = Log::new();
-        let mut map = ChannelMap::new().unwrap();
-        let accepted = log.clone();
-        let listener = Recorder::new("l", &log).on_accept(move |ch, socket, _| {
-            let server = Recorder::new("b", &accepted).on("open", |ch| ch.push(b"who is there?"));
-            let handle = ch.map().add(socket, server)?;
-            wrap(&mut ch.map().channel(handle)?, false)?;
-            ch.close();
-            Ok(())
-        });
-        let listener = map.listen(on, listener).unwrap();
-        let address = address_of(&mut map, listener);
-        let client = Recorder::new("a", &log)
-            .on("connect", |ch| {
-                assert!(wrap(ch, true).is_ok());
-                ch.push(b"second;")
-            })
-            .on("open", |ch| {
-                ch.push(b"third")?;
-                ch.shutdown_write();
-                Ok(())
-            });
-        let handle = map.connect(address, client).unwrap();
-        map.channel(handle).unwrap().push(b"first;").unwrap();
-        run(&mut map, &log);
-        assert_eq!(log.input("b"), b"first;second;third");
-        assert_eq!(log.input("a"), b"who is there?");
-        assert_eq!(log.of("a")[..2], ["connect", "open"]);
-        assert_eq!(log.count("a open"), 1);
-    }
-}
-
-/// STARTTLS: plain lines first, then records on the same channel; no second `handle_open`.
-#[test]
-fn wrapped_midway() {
-    for on in [Some("127.0.0.1:0"), None] {
-        let kind = Kind { on, layers: 0, ..UNIX };
-        let log = Log::new();
-        let mut map = ChannelMap::new().unwrap();
-        let (near, far) = kind.sockets();
-        let seen = log.clone();
-        let server = Recorder::new("a", &log).quiet().on("read", move |ch| {
-            ch.read_with(|ch, data| {
-                seen.add(format!("a got {}", String::from_utf8_lossy(data)));
-                match data {
-                    b"STARTTLS" => {
-                        ch.push(b"go ahead")?;
-                        wrap(ch, false)
-                    }
-                    _ => ch.push(data),
-                }
-            })
-        });
-        kind.add(&mut map, near, false, server);
-        let far = thread::spawn(move || {
-            (&far).write_all(b"STARTTLS").unwrap();
-            let mut answer = [0; 8];
-            (&far).read_exact(&mut answer).unwrap();
-            assert_eq!(&answer, b"go ahead");
-            let records = Kind { layers: 1, client: false, ..kind };
-            let secret = records.far(far, |far| {
-                far.write(b"secret").unwrap();
-                let got = far.read_some(6).unwrap();
-                far.finish().unwrap();
-                got
-            });
-            secret.join().unwrap()
-        });
-        run(&mut map, &log);
-        assert_eq!(far.join().unwrap(), b"secret");
-        assert_eq!(log.of("a"), ["open", "got STARTTLS", "got secret", "eof", "close: end of stream"]);
-    }
-}
-
-/// EDGE_CASES 30 for a channel whose second handshake never ends: what is queued cannot be sent.
-#[test]
-fn close_during_a_handshake_midway() {
-    let log = Log::new();
-    let mut map = ChannelMap::new().unwrap();
-    let (near, _silent) = UnixStream::pair().unwrap();
-    let handle = map.add(near, Recorder::new("a", &log)).unwrap();
-    turn_until(&mut map, &log, |_| log.has("a open"));
-    let mut ch = map.channel(handle).unwrap();
-    wrap(&mut ch, true).unwrap();
-    ch.push(b"never sent").unwrap();
-    ch.set_close_timeout(Duration::from_millis(20));
-    ch.close();
-    run(&mut map, &log);
-    assert_eq!(log.of("a"), ["open", "close: timed out"]);
-}
-
-/// While a second handshake waits for the peer, `writable` finds no room, and nothing spins.
-#[test]
-fn writable_during_a_handshake_midway() {
-    let log = Log::new();
-    let mut map = ChannelMap::new().unwrap();
-    let (near, _silent) = UnixStream::pair().unwrap();
-    let writes = Rc::new(Cell::new(false));
-    let wants = writes.clone();
-    let handle = map.add(near, Recorder::new("a", &log).writable(move |_| wants.get())).unwrap();
-    turn_until(&mut map, &log, |_| log.has("a open"));
-    writes.set(true);
-    wrap(&mut map.channel(handle).unwrap(), true).unwrap();
-    turn_idle(&mut map);
-    assert_eq!(log.of("a"), ["open"]);
-}
-
-#[test]
-fn the_making_of_a_source_fails() {
-    let log = Log::new();
-    let mut map = ChannelMap::new().unwrap();
-    let (near, mut far) = UnixStream::pair().unwrap();
-    let recorder = Recorder::new("a", &log)
-        .on_error(OnError::Keep)
-        .on("open", |ch| ch.wrap_source(|_| Err(io::Error::new(ErrorKind::InvalidInput, "no certificate"))));
-    map.add(near, recorder).unwrap();
-    run(&mut map, &log);
-    assert_eq!(log.of("a"), ["open", "close: no certificate"]);
-    assert_eq!(far.read(&mut [0]).unwrap(), 0, "the socket is not closed");
-}
-
 /// EDGE_CASES 44, for what is not the dispatcher's own: the channel ends, nobody else does.
 #[test]
 fn a_panic_inside_a_source() {
@@ -260,10 +137,11 @@ fn a_panic_inside_a_source() {
             ch.read_with(|ch, _| {
                 let mut a = ch.map().channel(token)?;
                 match place {
-                    "send" => a.push(b"to a"),
-                    "shutdown_write" => Ok(a.shutdown_write()),
-                    _ => Ok(()),
+                    "send" => a.push(b"to a")?,
+                    "shutdown_write" => a.shutdown_write(),
+                    _ => {}
                 }
+                Ok(())
             })
         });
         let neighbour = map.add(near, neighbour).unwrap();
@@ -323,7 +201,7 @@ fn bytes_inside_that_cannot_be_sent() {
     let mut map = ChannelMap::new().unwrap();
     let (probe, far) = probed(&mut map, Recorder::new("a", &log));
     let (done, wait) = mpsc::channel::<()>();
-    let far = UNIX.far(far, move |_| drop(wait.recv()));
+    let far = UNIX.far(far, move |_| wait.recv().is_ok());
     turn_until(&mut map, &log, |_| log.has("a open"));
     let token = map.tokens().next().unwrap();
     while probe.unsent.get() == 0 {
@@ -356,10 +234,7 @@ fn no_spinning() {
         turn_until(&mut map, &log, |_| log.has("a open"));
         for bytes in [0, 5000] {
             map.channel(handle).unwrap().push(&vec![7; bytes]).unwrap();
-            turn_idle(&mut map);
-            let begun = Instant::now();
-            map.turn(Some(Duration::from_millis(30))).unwrap();
-            assert!(begun.elapsed() >= Duration::from_millis(29), "{kind:?}: woken with {bytes} queued");
+            assert!(waits(&mut map), "{kind:?}: it spins with {bytes} queued");
         }
         assert!(kind.layers == 0 || map.channel(handle).unwrap().queued() > 0);
         go.send(()).unwrap();
@@ -395,4 +270,89 @@ fn a_paused_channel_still_reads_what_its_writes_need() {
         run(&mut map, &log);
         assert_eq!(far.join().unwrap(), [7; 5000]);
     }
+}
+
+/// `WouldBlock` says that there is nothing to be done now, in `drive` as elsewhere.
+#[test]
+fn would_block_from_drive() {
+    struct Idle(Wire);
+    impl AsFd for Idle {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+    impl Source for Idle {
+        fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.recv(buffer)
+        }
+        fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes)
+        }
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            self.0.shutdown_write()
+        }
+        fn drive(&mut self, _: Interest) -> io::Result<bool> {
+            Err(ErrorKind::WouldBlock.into())
+        }
+    }
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let (near, far) = UNIX.sockets();
+    near.set_nonblocking(true).unwrap();
+    map.add_source(Idle(Wire(near)), Recorder::new("a", &log)).unwrap();
+    (&far).write_all(b"input").unwrap();
+    drop(far);
+    run(&mut map, &log);
+    assert_eq!(log.input("a"), b"input");
+    assert_eq!(log.of("a").last().unwrap(), "close: end of stream");
+}
+
+/// A source takes a record at a time: as long as it takes any, there is no need to wait for room.
+#[test]
+fn a_source_that_takes_little_at_a_time() {
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let (near, far) = UnixStream::pair().unwrap();
+    let handle = map.add(near, Recorder::new("a", &log)).unwrap();
+    wrap(&mut map.channel(handle).unwrap(), true).unwrap();
+    let (done, wait) = mpsc::channel::<()>();
+    let far = UNIX.far(far.into(), move |far| {
+        let got = far.read_some(60_000).unwrap().len();
+        let _ = wait.recv();
+        got
+    });
+    turn_until(&mut map, &log, |_| log.has("a open"));
+    turn_idle(&mut map);
+    let before = faults::count(faults::Call::Control);
+    map.channel(handle).unwrap().push(&[7; 60_000]).unwrap();
+    map.turn(Some(Duration::ZERO)).unwrap();
+    assert_eq!(map.channel(handle).unwrap().queued(), 0);
+    assert_eq!(faults::count(faults::Call::Control), before, "armed for nothing");
+    drop(done);
+    assert_eq!(far.join().unwrap(), 60_000);
+}
+
+/// A read of a source that is short says nothing of what is behind it: not as with a plain socket.
+#[test]
+fn short_records_are_read_in_one_turn() {
+    let kind = Kind { options: Options { record: 100, ..OPTIONS }, ..UNIX };
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let near = Recorder::new("a", &log).on("open", |ch| {
+        ch.pause_reading();
+        Ok(())
+    });
+    let near = near.on("read", |ch| {
+        let mut buffer = [0; 1000];
+        while ch.recv(&mut buffer)? > 0 {}
+        Ok(())
+    });
+    let (handle, far) = kind.open(&mut map, near, |far| {
+        far.write(&[7; 5000]).unwrap();
+        far.finish().unwrap();
+    });
+    turn_until(&mut map, &log, |_| log.has("a open") && far.is_finished());
+    map.channel(handle).unwrap().resume_reading();
+    run(&mut map, &log);
+    assert_eq!(log.of("a"), ["open", "read", "eof", "close: end of stream"]);
 }

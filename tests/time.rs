@@ -207,23 +207,31 @@ fn the_timers_of_a_channel_die_with_it() {
                     for delay in [Duration::ZERO, MILLISECOND, HOUR] {
                         let (once, every) = (log.clone(), log.clone());
                         let (one, other) = (held.clone(), held.clone());
-                        ch.call_later(delay, move |_| Ok((once.add("a timer"), drop(one)).0));
-                        ch.call_every(delay, move |_| Ok((every.add("a timer"), drop(other.clone())).0));
+                        ch.call_later(delay, move |_| {
+                            once.add("a timer");
+                            drop(one);
+                            Ok(())
+                        });
+                        ch.call_every(delay, move |_| {
+                            every.add("a timer");
+                            drop(other.clone());
+                            Ok(())
+                        });
                     }
                     ch.set_timeout(Some(HOUR));
+                    Ok(())
                 }
             };
             let set_last = set.clone();
-            let recorder = Recorder::new("a", &log).on("close", move |ch| Ok(set_last(ch)));
+            let recorder = Recorder::new("a", &log).on("close", set_last);
             let recorder = recorder.on("open", move |ch| {
-                set(ch);
+                set(ch)?;
                 if abort {
                     ch.abort()
                 } else {
                     ch.close()
                 }
-                set(ch);
-                Ok(())
+                set(ch)
             });
             let (_, mut far) = provoke(&mut map, on, "open", recorder);
             turn_until(&mut map, &log, |_| log.closed("a"));
@@ -287,7 +295,10 @@ fn timers_leave_no_memory_behind() {
             let timer = map.call_later(HOUR, move |_| assert_eq!(bytes, [1; 512]));
             assert!(map.cancel(timer));
             let mut channel = map.channel(token).unwrap();
-            let timer = channel.call_every(HOUR, move |_| Ok(assert_eq!(bytes, [1; 512])));
+            let timer = channel.call_every(HOUR, move |_| {
+                assert_eq!(bytes, [1; 512]);
+                Ok(())
+            });
             channel.set_timeout(Some(HOUR));
             assert!(channel.cancel(timer));
             map.call_soon(move |_| assert_eq!(bytes, [1; 512]));

@@ -2,22 +2,26 @@
 //! names in them, signals. What a program shows stands in its own file.
 
 // No program needs all of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
+
+mod lines;
 
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
 use std::process::{ExitCode, exit};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use dispatch_loop::{Channel, ChannelMap, Dispatcher, Handle};
+use dispatch_loop::{ChannelMap, Dispatcher, Handle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
+
+pub use lines::Lines;
 
 /// How long a program that is told to end goes on sending what is queued.
 const GRACE: Duration = Duration::from_secs(3);
@@ -30,6 +34,8 @@ pub enum Exit {
     Usage(String),
     /// Anything else: status 1, and one line that says what, where and why.
     Failure(String),
+    /// A failure that was printed when it happened.
+    Reported,
 }
 
 impl From<lexopt::Error> for Exit {
@@ -67,13 +73,24 @@ pub fn main(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>
             complain(format_args!("error: {why}"));
             ExitCode::FAILURE
         }
+        Err(Exit::Reported) => ExitCode::FAILURE,
     }
 }
 
-/// Print a line to stdout, at once. If nobody reads it (`| head`), the program has done its work.
+/// Print a line to stdout, at once.
 pub fn say(line: impl Display) {
+    print(format!("{line}\n").as_bytes());
+}
+
+/// Print a line that a peer has sent; what is no UTF-8 in it is replaced.
+pub fn say_received(line: &[u8]) {
+    say(format_args!("recv: {}", String::from_utf8_lossy(line)));
+}
+
+/// Print to stdout, at once. If nobody reads it (`| head`), the program has done its work.
+pub fn print(bytes: &[u8]) {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::BrokenPipe => exit(0),
         Err(error) => {
@@ -130,31 +147,16 @@ pub fn announce<T>(map: &mut ChannelMap, listener: Handle<T>) {
 }
 
 /// Let Ctrl-C and SIGTERM stop the loop; [`drain`] does the rest. A second one ends the program at
-/// once. A signal handler may do next to nothing, so ours writes a byte into a socket pair; the
-/// other end is a channel like any other. It keeps the loop running: a program that ends by itself
-/// calls [`ChannelMap::stop`].
+/// once.
 pub fn stop_on_signal(map: &mut ChannelMap) -> io::Result<()> {
-    let (reader, writer) = UnixStream::pair()?;
     let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        map.on_signal(signal, ChannelMap::stop)?;
         // In this order: the first signal finds the flag unset, and sets it.
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, again.clone())?;
         signal_hook::flag::register(signal, again.clone())?;
     }
-    map.add(reader, Signals)?;
     Ok(())
-}
-
-struct Signals;
-
-impl Dispatcher for Signals {
-    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.read_with(|ch, _| {
-            ch.map().stop();
-            Ok(())
-        })
-    }
 }
 
 /// The orderly end: accept no more, send what is queued. What takes longer than three seconds is cut
@@ -168,7 +170,37 @@ pub fn drain(mut map: ChannelMap) -> io::Result<()> {
             log::warn!("{} connections were cut off: they took too long", map.len());
             break;
         }
-        map.turn(Some(left))?;
+        // Where there is something to do at once, it may be the end of the last channel, and a turn
+        // without channels waits for as long as it is told to.
+        let wait = map.wait_limit().map_or(left, |limit| limit.min(left));
+        map.turn(Some(wait))?;
     }
+    Ok(())
+}
+
+/// Send all of stdin to a channel; then call `at_end` with its dispatcher and, after all that was
+/// sent, half-close it. A thread of its own does the reading, because terminals and files cannot be
+/// polled everywhere, and its outlet makes it wait while the peer is slow. If the channel ends
+/// first, so does the thread.
+pub fn send_stdin<T: Dispatcher>(
+    map: &mut ChannelMap,
+    handle: Handle<T>,
+    at_end: fn(&mut T, io::Result<()>),
+) -> io::Result<()> {
+    let remote = map.remote();
+    let mut outlet = map.channel(handle)?.outlet()?;
+    thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        let result = match io::copy(&mut io::stdin(), &mut outlet) {
+            // Reading has no such error, only an outlet whose channel has ended.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return,
+            result => result.map(drop),
+        };
+        // It comes after what the outlet was given: both use one queue.
+        let _ = remote.with(handle, move |dispatcher, ch| {
+            at_end(dispatcher, result);
+            ch.shutdown_write();
+            Ok(())
+        });
+    })?;
     Ok(())
 }

@@ -35,6 +35,16 @@ impl Source for Wire {
     }
 }
 
+/// Rule 6: whether the loop comes to a turn that takes all the time it was given. One that spins
+/// never does.
+pub fn waits(map: &mut ChannelMap) -> bool {
+    (0..300).any(|_| {
+        let begun = Instant::now();
+        map.turn(Some(Duration::from_millis(20))).unwrap();
+        begun.elapsed() >= Duration::from_millis(19)
+    })
+}
+
 /// How the two ends of a connection are made.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {

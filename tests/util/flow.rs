@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dispatch_loop::{Channel, ChannelMap, Token};
+use dispatch_loop::{Channel, ChannelMap, LoopOptions, Token, run_with};
 
 use super::{DEADLINE, Log, Recorder, pair, turn_until};
 
@@ -30,7 +30,8 @@ pub fn run_out(map: &mut ChannelMap, log: &Log) {
     while !map.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         assert!(!left.is_zero(), "it does not end; so far: {:#?}", log.events());
-        map.turn(Some(left)).unwrap();
+        let options = LoopOptions { timeout: Some(left), count: Some(1), rescan: false };
+        run_with(map, &options).unwrap();
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod calm;
 pub mod flow;
+pub mod program;
 pub mod provoke;
 
 use std::cell::RefCell;

@@ -1,0 +1,109 @@
+//! A server whose user types lines for all clients, and sees what they send: the keyboard and the network
+//! in one loop.
+//!
+//! It shows `read_lines`, which reads what cannot be polled in a thread of its own and hands it to
+//! the loop; `broadcast`, which waits for nobody and cuts off who does not read; and a set of
+//! clients that the listener and its connections share.
+//!
+//! ```sh
+//! cargo run --release --example agent_server
+//! ```
+//!
+//! The other side is the example `agent_client`, or `nc 127.0.0.1 8111`.
+
+mod common;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use common::{Exit, Lines};
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Line, Reason, Socket, Token};
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+usage: agent_server [--log LEVEL] [ADDR]
+
+Sends each line of stdin to all clients, and prints the lines that they send, until Ctrl-C.
+
+  ADDR               HOST:PORT or [IPV6]:PORT (127.0.0.1:8111); port 0 asks for a free one";
+
+fn main() -> ExitCode {
+    common::main(HELP, run)
+}
+
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut address = None;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("log") => common::set_log_level(args.value()?)?,
+            Long("help") | Short('h') => return Err(Exit::Help),
+            Value(text) if address.is_none() => address = Some(common::resolve(text)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let address = address.unwrap_or(([127, 0, 0, 1], 8111).into());
+
+    let mut map = ChannelMap::new()?;
+    common::stop_on_signal(&mut map)?;
+    let server = map.listen(address, AgentServer { clients: Rc::default() })?;
+    common::announce(&mut map, server);
+    dispatch_loop::read_lines(&map.remote(), io::stdin(), move |map, line| match line {
+        Line::Text(text) => {
+            // An error: the server was told to end, and its listener is closed.
+            let Ok(clients) = map.get(server).map(|server| server.clients.clone()) else { return };
+            map.broadcast(clients.borrow().iter().copied(), text);
+        }
+        Line::End => log::info!("that was all of stdin"),
+        Line::Failed(error) => common::complain(format_args!("error: cannot read stdin: {error}")),
+    })?;
+    dispatch_loop::run(&mut map)?; // until a signal
+    common::drain(map)?;
+    Ok(())
+}
+
+type Clients = Rc<RefCell<BTreeSet<Token>>>;
+
+/// The listener.
+struct AgentServer {
+    clients: Clients,
+}
+
+impl Dispatcher for AgentServer {
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
+        let client = Client { clients: self.clients.clone(), lines: Lines::default() };
+        let client = ch.map().add(socket, client)?;
+        self.clients.borrow_mut().insert(client.token());
+        common::say(format_args!("connected: {peer}"));
+        Ok(())
+    }
+}
+
+struct Client {
+    clients: Clients,
+    lines: Lines,
+}
+
+impl Dispatcher for Client {
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.read_with(|_, data| {
+            self.lines.add(data, common::say_received);
+            Ok(())
+        })
+    }
+
+    fn handle_eof(&mut self, _: &mut Channel<'_>) -> io::Result<Eof> {
+        self.lines.end(common::say_received);
+        Ok(Eof::Close)
+    }
+
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        self.clients.borrow_mut().remove(&ch.token());
+        if let Some(peer) = ch.peer_address() {
+            common::say(format_args!("disconnected: {peer}"));
+            log::info!("{peer} disconnected: {reason}");
+        }
+    }
+}

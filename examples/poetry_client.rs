@@ -1,0 +1,137 @@
+//! A client that fetches poems from many servers at once, in about the time of the slowest.
+//!
+//! It shows many connections that go on side by side without any thread; how the end of a stream is told
+//! from a lost connection, in `handle_close` with its reason; and that bytes are kept as bytes: a
+//! character may come in two reads. When the last connection has ended, the loop returns.
+//!
+//! ```sh
+//! cargo run --release --example poetry_client -- 10000 10001 10002
+//! cargo run --release --example poetry_client -- localhost:10000 '[::1]:10000'
+//! ```
+//!
+//! The other side is the example `poetry_server`. It exits with 0 if every poem came whole.
+
+mod common;
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use common::Exit;
+use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason};
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+usage: poetry_client [--log LEVEL] [HOST:]PORT...
+
+Fetches a poem from each server, from all at once, and prints them when they are all there.
+
+  [HOST:]PORT        a server, [IPV6]:PORT as well (without HOST: on 127.0.0.1)";
+
+fn main() -> ExitCode {
+    common::main(HELP, run)
+}
+
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut servers = Vec::new();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("log") => common::set_log_level(args.value()?)?,
+            Long("help") | Short('h') => return Err(Exit::Help),
+            Value(server) => servers.push(address(server)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if servers.is_empty() {
+        return Err(Exit::Usage("no PORT is given".into()));
+    }
+
+    let begin = Instant::now();
+    let poems: Rc<Poems> = Rc::new(RefCell::new(vec![None; servers.len()]));
+    let mut map = ChannelMap::new()?;
+    common::stop_on_signal(&mut map)?;
+    for (task, server) in (1..).zip(servers) {
+        let begun = server.and_then(|from| {
+            let fetch = Fetch { task, from, poem: Vec::new(), poems: poems.clone() };
+            map.connect(from, fetch).map_err(|error| error.to_string())
+        });
+        if let Err(why) = begun {
+            common::complain(format_args!("Task {task}: error: {why}"));
+        }
+    }
+    dispatch_loop::run(&mut map)?; // until the last connection has ended, or a signal
+    common::drain(map)?;
+
+    let poems = poems.take();
+    for (task, poem) in (1..).zip(&poems) {
+        let Some(poem) = poem else { continue };
+        common::print(poem);
+        if poem.last().is_some_and(|&byte| byte != b'\n') {
+            common::print(b"\n");
+        }
+        common::say(format_args!("Task {task}: {} bytes of poetry", poem.len()));
+    }
+    let whole = poems.iter().flatten().count();
+    common::say(format_args!("Got {whole} poems in {}", clock(begin.elapsed())));
+    if whole == poems.len() { Ok(()) } else { Err(Exit::Reported) }
+}
+
+/// A server's address, or why it is not known: that is no reason not to ask the others.
+fn address(server: OsString) -> Result<Result<SocketAddr, String>, Exit> {
+    if let Some(port) = server.to_str().and_then(|server| server.parse::<u16>().ok()) {
+        return Ok(Ok((Ipv4Addr::LOCALHOST, port).into()));
+    }
+    match common::resolve(server) {
+        Err(Exit::Failure(why)) => Ok(Err(why)),
+        resolved => resolved.map(Ok),
+    }
+}
+
+/// As `0:00:02.0`.
+fn clock(time: Duration) -> String {
+    let tenths = (time.as_millis() + 50) / 100;
+    let (hours, minutes, seconds) = (tenths / 36_000, tenths / 600 % 60, tenths / 10 % 60);
+    format!("{hours}:{minutes:02}:{seconds:02}.{}", tenths % 10)
+}
+
+/// Those that came whole, each in the place of its task.
+type Poems = RefCell<Vec<Option<Vec<u8>>>>;
+
+struct Fetch {
+    /// From 1.
+    task: usize,
+    from: SocketAddr,
+    poem: Vec<u8>,
+    poems: Rc<Poems>,
+}
+
+impl Dispatcher for Fetch {
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.read_with(|_, data| {
+            let (task, len, from) = (self.task, data.len(), self.from);
+            common::say(format_args!("Task {task}: got {len} bytes of poetry from {from}"));
+            self.poem.extend_from_slice(data);
+            Ok(())
+        })
+    }
+
+    /// Every connection ends here, also one that never came about.
+    fn handle_close(&mut self, _: &mut Channel<'_>, reason: &Reason) {
+        let (task, from) = (self.task, self.from);
+        let why = match reason {
+            Reason::EndOfStream => {
+                common::say(format_args!("Task {task} finished"));
+                self.poems.borrow_mut()[task - 1] = Some(std::mem::take(&mut self.poem));
+                return;
+            }
+            Reason::Closed | Reason::MapEnded => "interrupted".to_owned(),
+            other => other.to_string(),
+        };
+        let len = self.poem.len();
+        common::complain(format_args!("Task {task}: error: no poem from {from} ({len} bytes came): {why}"));
+    }
+}

@@ -1,0 +1,184 @@
+//! A server that recites poems, a few bytes at a time: one loop, many ports, any number of listeners
+//! at once, and no thread that sleeps.
+//!
+//! It shows timers that belong to a channel and end with it; `map.with`, by which a timer reaches the
+//! dispatcher; and output by asyncore's own means, `writable` and `handle_write`: nothing is ever
+//! queued, so a client that reads slowly costs no memory, however long the poem is.
+//!
+//! ```sh
+//! cargo run --release --example poetry_server
+//! cargo run --release --example poetry_server -- --port 10000 --delay 0.1 --num-bytes 30 README.md
+//! ```
+//!
+//! Listen to it with `nc 127.0.0.1 10000`, or with the example `poetry_client`.
+
+mod common;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use common::Exit;
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Reason, Socket};
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+usage: poetry_server [--iface HOST] [--port P]... [--delay SECS] [--num-bytes N] [--log LEVEL] [POEM...]
+
+Sends a poem, slowly, to whoever connects, until Ctrl-C.
+
+  POEM               a file. One is for all ports, as many as ports are for one port each;
+                     without any, three classics are served in turn
+  --iface HOST       where to listen (127.0.0.1)
+  --port P           a port, as many as you like (10000, 10001, 10002); 0 asks for a free one
+  --delay SECS       the time from one piece to the next, fractions allowed, 0 for none (0.5)
+  --num-bytes N      how many bytes a piece has (10)";
+
+const CLASSICS: [&[u8]; 3] = [
+    include_bytes!("poems/tyger.txt"),
+    include_bytes!("poems/ozymandias.txt"),
+    include_bytes!("poems/hope.txt"),
+];
+
+fn main() -> ExitCode {
+    common::main(HELP, run)
+}
+
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut host = "127.0.0.1".to_owned();
+    let mut ports: Vec<u16> = Vec::new();
+    let mut delay = Duration::from_millis(500);
+    let mut num_bytes = 10;
+    let mut files = Vec::new();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("iface") => host = common::parse("--iface", args.value()?, "a host")?,
+            Long("port") => ports.push(common::parse("--port", args.value()?, "0 to 65535")?),
+            Long("delay") => delay = seconds(common::parse("--delay", args.value()?, "seconds")?)?,
+            Long("num-bytes") => {
+                num_bytes = common::parse::<NonZero<_>>("--num-bytes", args.value()?, "1 or more")?.get();
+            }
+            Long("log") => common::set_log_level(args.value()?)?,
+            Long("help") | Short('h') => return Err(Exit::Help),
+            Value(file) => files.push(file),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if ports.is_empty() {
+        ports = vec![10000, 10001, 10002];
+    }
+    if files.len() > 1 && files.len() != ports.len() {
+        let why = format!("{} POEMs for {} ports: wanted one, or one for each", files.len(), ports.len());
+        return Err(Exit::Usage(why));
+    }
+    let mut poems: Vec<Rc<[u8]>> = Vec::new();
+    for file in &files {
+        let cannot = |error| Exit::Failure(format!("cannot read {file:?}: {error}"));
+        poems.push(std::fs::read(file).map_err(cannot)?.into());
+    }
+    if poems.is_empty() {
+        poems = CLASSICS.map(Rc::from).into();
+    }
+
+    let pace = Pace { delay, num_bytes };
+    let mut map = ChannelMap::new()?;
+    common::stop_on_signal(&mut map)?;
+    for (&port, poem) in ports.iter().zip(poems.iter().cycle()) {
+        let listener = map.listen(on(&host, port)?, Poet { poem: poem.clone(), pace })?;
+        common::announce(&mut map, listener);
+    }
+    dispatch_loop::run(&mut map)?; // until a signal
+    common::drain(map)?;
+    Ok(())
+}
+
+fn seconds(number: f64) -> Result<Duration, Exit> {
+    let wrong = |_| Exit::Usage(format!("--delay {number}: wanted seconds, 0 or more"));
+    Duration::try_from_secs_f64(number).map_err(wrong)
+}
+
+fn on(host: &str, port: u16) -> Result<SocketAddr, Exit> {
+    match host.parse::<IpAddr>() {
+        Ok(ip) => Ok((ip, port).into()),
+        Err(_) => common::resolve(format!("{host}:{port}").into()),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Pace {
+    delay: Duration,
+    num_bytes: usize,
+}
+
+/// A listener.
+struct Poet {
+    poem: Rc<[u8]>,
+    pace: Pace,
+}
+
+impl Dispatcher for Poet {
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
+        log::info!("{peer} connected");
+        let Pace { delay, num_bytes } = self.pace;
+        let mut recital = Recital { poem: self.poem.clone(), due: 0, sent: 0 };
+        recital.go_on(if delay.is_zero() { usize::MAX } else { num_bytes });
+        let recital = ch.map().add(socket, recital)?;
+        if !delay.is_zero() {
+            ch.map().channel(recital)?.call_every(delay, move |ch| {
+                ch.map().with(recital, |recital, _| {
+                    recital.go_on(num_bytes);
+                    Ok(())
+                })
+            });
+        }
+        Ok(())
+    }
+}
+
+/// One client.
+struct Recital {
+    poem: Rc<[u8]>,
+    /// How much of it may have been sent by now, and how much has been.
+    due: usize,
+    sent: usize,
+}
+
+impl Recital {
+    fn go_on(&mut self, num_bytes: usize) {
+        self.due = self.due.saturating_add(num_bytes).min(self.poem.len());
+    }
+}
+
+impl Dispatcher for Recital {
+    fn writable(&self, _: &Channel<'_>) -> bool {
+        // At its end there is one thing left to do: to close.
+        self.sent < self.due || self.sent == self.poem.len()
+    }
+
+    fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.sent += ch.send(&self.poem[self.sent..self.due])?;
+        if self.sent == self.poem.len() {
+            ch.close();
+        }
+        Ok(())
+    }
+
+    /// Whatever the client says: poets do not listen.
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.read_with(|_, _| Ok(()))
+    }
+
+    /// It says no more, but may well listen on.
+    fn handle_eof(&mut self, _: &mut Channel<'_>) -> io::Result<Eof> {
+        Ok(Eof::KeepWriting)
+    }
+
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        if let Some(peer) = ch.peer_address() {
+            log::info!("{peer} disconnected after {} bytes: {reason}", self.sent);
+        }
+    }
+}
