@@ -1,4 +1,4 @@
-//! A server that recites poems, a few bytes at a time: one loop, many ports, any number of listeners
+//! A server that recites poems, a few bytes at a time: one loop, many ports, any number of clients
 //! at once, and no thread that sleeps.
 //!
 //! It shows timers that belong to a channel and end with it; `map.with`, by which a timer reaches the

@@ -40,7 +40,7 @@ pub enum Line<'a> {
 ///
 /// It reads ahead of the loop by at most 64 KiB: `f` is called for what was read, and only then
 /// the thread reads on. The thread ends with the input, or with the map; it does not keep the loop
-/// running, nor the program. A panic of `f` is caught and logged, and ends the reading.
+/// running, nor the program; while the loop is stopped it waits. A panic of `f` is caught and logged, and ends the reading.
 ///
 /// # Errors
 /// The thread could not be started.
@@ -106,7 +106,7 @@ where
 {
     let f = f.clone();
     let (done, is_done) = crossbeam_channel::bounded(1);
-    let sent = remote.call(move |map| {
+    let sent = remote.call_across_stops(move |map| {
         let mut f = f.lock().unwrap_or_else(PoisonError::into_inner);
         for line in lines.split_inclusive(|&byte| byte == b'\n') {
             f(map, Line::Text(line));
@@ -118,5 +118,5 @@ where
         }
         let _ = done.send(());
     });
-    sent.is_ok() && is_done.recv().is_ok()
+    sent && is_done.recv().is_ok()
 }

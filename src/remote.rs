@@ -161,6 +161,20 @@ impl Remote {
         self.shared.post(message, true).map_err(|error| error.map(Message::into_call))
     }
 
+    /// As [`call`](Remote::call), but a stop is only waited for to be over; `false` if `f` will
+    /// never run.
+    pub(crate) fn call_across_stops(&self, f: impl FnOnce(&mut ChannelMap) + Send + 'static) -> bool {
+        let mut message = Message::Call(Box::new(f));
+        loop {
+            match self.shared.post(message, true) {
+                Ok(()) => return true,
+                Err(SendError::Stopped(kept)) => message = kept,
+                Err(_) => return false,
+            }
+            self.shared.wait_while_stopped();
+        }
+    }
+
     /// Run `f` with a dispatcher and its channel, as [`ChannelMap::with`] does: an `Err` goes to
     /// its `handle_error`, a panic ends that channel. If the channel is gone, `f` is dropped.
     ///
@@ -475,6 +489,15 @@ impl Shared {
         };
         self.bell.end_waiting();
         result
+    }
+
+    fn wait_while_stopped(&self) {
+        let mut guard = self.lock();
+        self.bell.begin_waiting();
+        while self.state.load(Ordering::SeqCst) == STOPPED {
+            guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.bell.end_waiting();
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {

@@ -12,7 +12,7 @@ use crate::hooks::{self, Ran, drop_guarded};
 use crate::outbox::{Flushed, Watermark};
 use crate::report::Escaped;
 use crate::source::Held;
-use crate::state::Phase;
+use crate::state::{Phase, State};
 use crate::timers::Action;
 use crate::{ChannelMap, Eof, Reason, Token, sys};
 
@@ -41,12 +41,8 @@ pub(crate) fn settle(map: &mut ChannelMap) {
 }
 
 fn settle_channel(map: &mut ChannelMap, token: Token) {
-    open_due(map, token);
-    tell_failure(map, token);
-    tell_eof(map, token);
-    tell_watermarks(map, token);
-    output(map, token);
-    let told = tell_watermarks(map, token);
+    let quiet = map.state(token).is_some_and(State::is_quiet);
+    let told = !quiet && carry_out(map, token);
     ask(map, token);
     arm(map, token);
     let Some(state) = map.state_mut(token) else { return };
@@ -74,6 +70,17 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     if unsent || changed || told {
         map.touch(token);
     }
+}
+
+/// Tell the dispatcher what it is to be told, and send what is to be sent. Whether the last of it was
+/// a hook, which may have asked for more.
+fn carry_out(map: &mut ChannelMap, token: Token) -> bool {
+    open_due(map, token);
+    tell_failure(map, token);
+    tell_eof(map, token);
+    tell_watermarks(map, token);
+    output(map, token);
+    tell_watermarks(map, token)
 }
 
 /// Run `handle_connect` and `handle_open`, if it is time for them.

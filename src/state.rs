@@ -244,6 +244,14 @@ impl State {
         self.phase == Phase::Open && !self.lost && self.outbox.has_news()
     }
 
+    /// Nothing is due but to ask `readable` and `writable`: the common case after a `handle_read`
+    /// whose answers went out at once.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let plain = matches!(self.source, Some(Held::Plain(_)));
+        let eventful = self.lost || self.read_ended || self.shut || self.disarmed || self.failure.is_some();
+        plain && self.phase == Phase::Open && self.outbox.is_empty() && !self.outbox.has_news() && !eventful
+    }
+
     /// How much may be read in this turn.
     pub(crate) fn read_budget(&mut self, turn: u32) -> &mut u32 {
         self.renew_budgets(turn);

@@ -189,7 +189,7 @@ fn all_are_fetched_at_once() {
     let servers: Vec<TcpStream> = listeners.iter().map(accept).collect();
     for (index, mut server) in servers.into_iter().enumerate().rev() {
         let (task, address) = (index + 1, &addresses[index]);
-        writeln!(server, "poem {task}").unwrap();
+        server.write_all(format!("poem {task}\n").as_bytes()).unwrap();
         assert_eq!(client.line(), format!("Task {task}: got 7 bytes of poetry from {address}"));
         drop(server);
         assert_eq!(client.line(), format!("Task {task} finished"));

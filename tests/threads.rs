@@ -406,7 +406,7 @@ fn end_in_its_way(
         0 => reset(far),
         1 => remote.call(move |map| map.channel(token).unwrap().abort()).unwrap(),
         2 => {
-            outlet.close();
+            outlet.close().unwrap();
             while let Ok(read @ 1..) = far.read(&mut some) {
                 got += read;
             }
