@@ -1,7 +1,7 @@
 //! Deadlines: what is to happen when, in the order of the deadlines, and for equal ones in the
 //! order in which they were set. Setting and cancelling cost O(log n); a cancelled timer is gone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ type Place = (Instant, u64);
 #[derive(Default)]
 pub(crate) struct Timers {
     queue: BTreeMap<Place, Timer>,
-    places: HashMap<u64, Place>,
+    places: BTreeMap<u64, Place>,
     /// The timers of each channel, by slot.
     owned: BTreeSet<(u32, u64)>,
     last_id: u64,

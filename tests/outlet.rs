@@ -152,7 +152,7 @@ fn the_hard_limit_does_not_refuse_what_an_outlet_gives() {
             scene.map.channel(scene.handle).unwrap().set_limit(1000, on_limit);
             let fed = scene.fill();
             assert!(scene.queued() > 1000);
-            scene.outlet.close();
+            let _ = scene.outlet.close();
             let reader = reader(scene.far.try_clone().unwrap());
             scene.turn_until(|map| map.is_empty());
             let (got, end) = reader.join().unwrap();
@@ -176,10 +176,10 @@ fn an_outlet_tells_that_its_channel_has_ended() {
                 "peer" => scene.far.shutdown(std::net::Shutdown::Write).unwrap(),
                 "reset" => reset(mem::replace(&mut scene.far, pair(on).1)),
                 "outlet closes" => {
-                    scene.outlet.close();
+                    let _ = scene.outlet.close();
                 }
                 _ => {
-                    scene.outlet.shutdown_write();
+                    let _ = scene.outlet.shutdown_write();
                 }
             }
             let mut outlet = scene.outlet.clone();
@@ -268,7 +268,7 @@ fn as_a_writer_it_takes_64_kib_and_never_waits_where_a_map_lives() {
     assert!(matches!(refused, SendError::Full(bytes) if bytes == b"too much"));
     // An empty write is none, whatever the state.
     assert_eq!(outlet.write(b"").unwrap(), 0);
-    scene.outlet.close();
+    let _ = scene.outlet.close();
     let reader = reader(scene.far.try_clone().unwrap());
     scene.turn_until(|map| map.is_empty());
     let (got, _) = reader.join().unwrap();
@@ -283,7 +283,7 @@ fn a_megabyte_is_copied_into_it() {
         let mut outlet = scene.outlet.clone();
         let producer = thread::spawn(move || {
             let copied = io::copy(&mut &pattern(1 << 20)[..], &mut outlet);
-            outlet.close();
+            let _ = outlet.close();
             copied
         });
         let reader = reader(scene.far.try_clone().unwrap());
@@ -315,7 +315,7 @@ fn outlet_and_remote_of_one_thread_keep_their_order() {
                     }
                 }
             }
-            outlet.close();
+            let _ = outlet.close();
             remote.call(move |map| assert!(map.channel(handle).is_ok_and(|ch| ch.is_closing()))).unwrap();
         });
         let reader = reader(scene.far.try_clone().unwrap());
@@ -343,7 +343,7 @@ fn a_connecting_channel_may_be_fed_and_half_closed() {
         let producer = thread::spawn(move || {
             outlet.send("all of ").unwrap();
             outlet.send("it").unwrap();
-            outlet.shutdown_write();
+            let _ = outlet.shutdown_write();
         });
         let far = thread::spawn(move || {
             let (mut far, _) = listener.accept().unwrap();

@@ -281,6 +281,25 @@ fn a_thread_waits_for_room_and_is_served_when_the_loop_turns() {
     joined(thread).unwrap();
 }
 
+/// So does one that waits since the very hook in which the first remote was made.
+#[test]
+fn a_thread_that_waits_before_the_loop_knows_of_remotes_is_served() {
+    let mut map = held();
+    map.set_remote_capacity(1);
+    let sum = Arc::new(AtomicUsize::new(0));
+    let (one, ten) = (adding(&sum, 1), adding(&sum, 10));
+    map.call_soon(move |map| {
+        let remote = map.remote();
+        remote.call(one).unwrap();
+        drop(waiting(move || remote.call(ten).unwrap()));
+    });
+    let begun = Instant::now();
+    while sum.load(SeqCst) < 11 {
+        map.turn(None).unwrap();
+    }
+    assert!(begun.elapsed() < DEADLINE / 2, "nobody told the thread that there was room");
+}
+
 /// Rule 15: two loops that wait for each other would never end.
 #[test]
 fn a_thread_that_owns_a_map_gets_its_message_back() {
