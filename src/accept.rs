@@ -67,6 +67,8 @@ fn starve(map: &mut ChannelMap, token: Token, error: &io::Error) {
             "channel {token}: cannot accept: {error}; clients wait until a channel closes, or for {pause:?} (raise `ulimit -n`, or serve fewer)"
         );
     }
-    map.starved.push(token);
+    if !map.starved.contains(&token) {
+        map.starved.push(token);
+    }
     settle::disarm(map, token, pause);
 }

@@ -192,7 +192,8 @@ impl<'a> Channel<'a> {
     }
 
     /// Queue something that makes its bytes when there is room for them: asynchat's
-    /// `push_with_producer`. What is pushed after it is sent after it.
+    /// `push_with_producer`. What is pushed after it is sent after it. Until it has made its last
+    /// bytes it counts for 4 KiB among the watermarks and the hard limit.
     pub fn push_producer(&mut self, producer: impl Producer) -> io::Result<()> {
         let result = self.state_mut().and_then(|state| state.push_producer(Box::new(producer)));
         self.named(result)
@@ -419,10 +420,9 @@ impl<'a> Channel<'a> {
     /// Log, once for this channel, that a hook was left at its default.
     pub(crate) fn log_default(&mut self, what: &str) {
         let token = self.token;
-        if let Ok(state) = self.state_mut() {
-            if !std::mem::replace(&mut state.default_logged, true) {
-                log::warn!("channel {token}: the default {what}; implement the hook");
-            }
+        let Ok(state) = self.state_mut() else { return };
+        if !std::mem::replace(&mut state.default_logged, true) && self.map.throttle_admits() {
+            log::warn!("channel {token}: the default {what}; implement the hook");
         }
     }
 

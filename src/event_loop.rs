@@ -137,7 +137,7 @@ pub(crate) fn turn(
     let id = map.id;
     let _entered = Entered::now(id);
     map.turn = map.turn.wrapping_add(1);
-    if map.running.is_some() {
+    if map.out > 0 {
         settle::free_orphans(map);
     }
     if rescan {
@@ -235,7 +235,9 @@ fn drive(state: &mut State, ready: Ready) -> bool {
     let Some(source) = &mut state.source else { return true };
     match source.as_dyn().drive(interest) {
         Ok(moved) => {
-            state.busy |= moved;
+            if moved {
+                state.stamp();
+            }
             true
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
@@ -363,12 +365,14 @@ fn guard(map: &mut ChannelMap, token: Token, ready: Ready) {
     // After the pause, one more turn without anything being done is enough.
     state.idle_turns = IDLE_TURNS - 1;
     let pause = (FIRST_PAUSE * (1 << state.pauses.min(7))).min(LONGEST_PAUSE);
-    if state.pauses == 0 {
+    let first = state.pauses == 0;
+    state.pauses = state.pauses.saturating_add(1);
+    if first && map.throttle_admits() {
         log::warn!(
             "channel {token}: ready for {IDLE_TURNS} turns, and its hooks did nothing with it; it is now tried from time to time"
         );
     }
-    state.pauses = state.pauses.saturating_add(1);
+    let Some(state) = map.state_mut(token) else { return };
     // A `writable` that is always true, as Python's is, must not keep input from its channel.
     let only_room = state.writes() && !(ready.read || ready.urgent || ready.hup || ready.err);
     match only_room {

@@ -45,13 +45,13 @@ fn lend<R>(
     let Some(mut dispatcher) = map.state_mut(token).and_then(|state| state.dispatcher.take()) else {
         return Ran::Absent;
     };
-    let outer = map.running.replace(token);
+    map.out += 1;
     let result = {
         let mut channel = if foreign { Channel::foreign(map, token) } else { Channel::own(map, token) };
         catch_unwind(AssertUnwindSafe(|| f(&mut *dispatcher, &mut channel)))
     };
-    if map.id == token.map {
-        map.running = outer;
+    if map.state(token).is_some() {
+        map.out -= 1;
     }
     match map.state_mut(token) {
         Some(state) if state.dispatcher.is_none() => state.dispatcher = Some(dispatcher),

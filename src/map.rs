@@ -80,8 +80,8 @@ pub struct ChannelMap {
     pub(crate) stopped: bool,
     /// Being dropped: nothing can be added.
     pub(crate) ended: bool,
-    /// Whose dispatcher is taken out at this moment.
-    pub(crate) running: Option<Token>,
+    /// Dispatchers that are taken out at this moment, for a hook or a `with`.
+    pub(crate) out: u32,
     pub(crate) throttle: Throttle,
     /// Where other threads put what is to be done here, once somebody has asked for a way.
     pub(crate) mailbox: Option<Mailbox>,
@@ -113,7 +113,7 @@ impl ChannelMap {
             stopping: false,
             stopped: false,
             ended: false,
-            running: None,
+            out: 0,
             throttle: Throttle::default(),
             mailbox: None,
             remote_capacity: REMOTE_CAPACITY,

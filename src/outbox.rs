@@ -11,6 +11,8 @@ use crate::source::{Held, Source};
 
 /// Pieces that one `sendmsg` takes.
 const PIECES: usize = 16;
+/// What a producer counts for among the limits, in bytes.
+const PRODUCER: usize = 4 * 1024;
 /// Small pushes are gathered in buffers of up to this many bytes.
 const GATHER: usize = 16 * 1024;
 
@@ -94,6 +96,7 @@ pub(crate) struct Outbox {
     sent: usize,
     /// Bytes in `pieces` not yet sent; what producers will still give is not known.
     queued: usize,
+    producers: usize,
     /// Where they differ from the defaults, which most channels keep.
     limits: Option<Box<Limits>>,
     /// Over the high watermark, and not yet down to the low one.
@@ -140,6 +143,7 @@ impl Outbox {
             pieces: VecDeque::new(),
             sent: 0,
             queued: 0,
+            producers: 0,
             limits: None,
             above: false,
             crossed: false,
@@ -169,7 +173,13 @@ impl Outbox {
     }
 
     pub(crate) fn takes(&self, bytes: usize) -> bool {
-        self.queued.checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
+        self.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
+    }
+
+    /// What the limits look at: the bytes, and something for each producer, of which a peer that
+    /// asks much and reads nothing could have any number made.
+    fn weight(&self) -> usize {
+        self.queued + self.producers * PRODUCER
     }
 
     /// Copy `bytes` to the end.
@@ -208,6 +218,8 @@ impl Outbox {
 
     pub(crate) fn push_producer(&mut self, producer: Box<dyn Producer>) {
         self.pieces.push_back(Piece::Producer(producer));
+        self.producers += 1;
+        self.watch();
     }
 
     /// Drop everything, for good.
@@ -219,6 +231,7 @@ impl Outbox {
         }
         self.sent = 0;
         self.queued = 0;
+        self.producers = 0;
         self.watch();
     }
 
@@ -292,6 +305,8 @@ impl Outbox {
             };
             if !matches!(answer, Ok(More::Again)) {
                 let finished = self.pieces.pop_front();
+                self.producers -= 1;
+                self.watch();
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));
             }
             if !buffer.is_empty() {
@@ -327,10 +342,11 @@ impl Outbox {
     /// Note whether a watermark was crossed; after every change of the queue or of the marks.
     fn watch(&mut self) {
         let Limits { low, high, .. } = self.limits();
-        if !self.above && self.queued > high {
+        let weight = self.weight();
+        if !self.above && weight > high {
             self.above = true;
             self.crossed = true;
-        } else if self.above && self.queued <= low {
+        } else if self.above && weight <= low {
             self.above = false;
         }
     }

@@ -52,7 +52,7 @@ impl ChannelMap {
         let state = self.state(token);
         let address = state.and_then(|state| state.peer.as_ref().or(state.local.as_deref()));
         match address {
-            Some(address) => log::warn!("channel {token} ({address}): {what}: {}", Escaped(why)),
+            Some(address) => log::warn!("channel {token} ({}): {what}: {}", Escaped(address), Escaped(why)),
             None => log::warn!("channel {token}: {what}: {}", Escaped(why)),
         }
     }

@@ -12,7 +12,7 @@ use crate::hooks::{self, Ran, drop_guarded};
 use crate::outbox::{Flushed, Watermark};
 use crate::report::Escaped;
 use crate::source::Held;
-use crate::state::{Phase, State};
+use crate::state::{Disarmed, Phase, State};
 use crate::timers::Action;
 use crate::{ChannelMap, Eof, Reason, Token, sys};
 
@@ -57,7 +57,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
         return finish(map, token);
     }
     // Left alone because nobody did anything with it, and now somebody has.
-    if state.disarmed && state.busy && state.phase != Phase::Listening {
+    if state.disarmed != Disarmed::No && state.busy && state.phase != Phase::Listening {
         rewatch(map, token);
         arm(map, token);
     }
@@ -67,7 +67,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     let unsent =
         !state.outbox.is_empty() && !state.blocked && !state.is_connecting() && state.is_established();
     let changed = state.phase == Phase::Dead || state.has_news() || state.failure.is_some();
-    if unsent || changed || told {
+    if unsent || changed || told || std::mem::take(&mut state.again) {
         map.touch(token);
     }
 }
@@ -109,13 +109,13 @@ pub(crate) fn connected(map: &mut ChannelMap, token: Token, lost: Option<io::Err
     let Some(state) = map.state_mut(token) else { return };
     state.phase = Phase::Opening;
     state.stamp();
+    if let Some(error) = lost {
+        state.lost_writing(&error);
+    }
     hooks::run(map, token, "handle_connect", |dispatcher, ch| dispatcher.handle_connect(ch));
     let Some(state) = map.state_mut(token) else { return };
     if state.phase == Phase::Opening && state.is_established() {
         open(map, token);
-    }
-    if let (Some(error), Some(state)) = (lost, map.state_mut(token)) {
-        state.lost_writing(&error);
     }
 }
 
@@ -219,10 +219,17 @@ pub(crate) fn output(map: &mut ChannelMap, token: Token) {
 fn producer_failed(map: &mut ChannelMap, token: Token, error: io::Error, panic: bool) {
     // While closing, the dispatcher is not asked, and what the producer owed will never come.
     if let Some(state) = map.state_mut(token).filter(|state| state.is_closing()) {
-        state.give_reason(Reason::Error(crate::error::twin(&error)));
+        if matches!(state.reason, Some(Reason::Closed | Reason::EndOfStream)) {
+            state.reason = Some(Reason::Error(crate::error::twin(&error)));
+        }
         state.kill(Reason::Closed);
     }
     hooks::failed(map, token, "a producer", error, panic);
+    // It lives on: what was to come after the producer is the next settle's.
+    if let Some(state) = map.state_mut(token) {
+        state.again = true;
+    }
+    map.touch(token);
 }
 
 fn after_output(map: &mut ChannelMap, token: Token) {
@@ -234,7 +241,8 @@ fn after_output(map: &mut ChannelMap, token: Token) {
         if let Err(error) = send_fin(map, token) {
             // The peer is gone; what it sent before that may still be read.
             if let Some(state) = map.state_mut(token) {
-                state.lost_writing(&error);
+                let cause = state.fd().and_then(|fd| sys::take_error(fd).ok().flatten());
+                state.lost_writing(&cause.unwrap_or(error));
             }
             return;
         }
@@ -285,10 +293,9 @@ fn drain_and_end(map: &mut ChannelMap, token: Token) {
 pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
     let mut buffer = map.take_buffer();
     if let Some(state) = map.state_mut(token) {
-        state.busy = true;
         let result = state.source.as_mut().map_or(Ok(0), |source| source.as_dyn().recv(&mut buffer));
         match result {
-            Ok(1..) => {}
+            Ok(1..) => state.busy = true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(_) | Err(_) => state.phase = Phase::Dead,
         }
@@ -348,7 +355,7 @@ fn arm(map: &mut ChannelMap, token: Token) {
             }
         }
         let inside = !source.is_plain() && source.as_dyn_ref().input_pending();
-        let takes = state.reads() || state.phase == Phase::Lingering;
+        let takes = state.disarmed == Disarmed::No && (state.reads() || state.phase == Phase::Lingering);
         if inside && takes && !state.pending {
             state.pending = true;
             map.pending.push(token);
@@ -419,7 +426,7 @@ fn wake_starved(map: &mut ChannelMap) {
 /// Watch a channel again that was taken out of the poller for a while.
 pub(crate) fn rewatch(map: &mut ChannelMap, token: Token) {
     let Some(state) = map.slots.get_mut(token) else { return };
-    state.disarmed = false;
+    state.disarmed = Disarmed::No;
     state.write_muted = false;
     if let Some(timer) = state.clock.as_mut().and_then(|clock| clock.rewatch.take()) {
         map.timers.cancel(timer);
@@ -431,7 +438,10 @@ pub(crate) fn rewatch(map: &mut ChannelMap, token: Token) {
 pub(crate) fn disarm(map: &mut ChannelMap, token: Token, delay: Duration) {
     rewatch_later(map, token, delay);
     if let Some(state) = map.state_mut(token) {
-        state.disarmed = true;
+        state.disarmed = match state.disarmed {
+            Disarmed::No if state.phase != Phase::Listening => Disarmed::Input,
+            _ => Disarmed::All,
+        };
     }
 }
 
@@ -446,7 +456,9 @@ pub(crate) fn mute_write(map: &mut ChannelMap, token: Token, delay: Duration) {
 fn rewatch_later(map: &mut ChannelMap, token: Token, delay: Duration) {
     let timer = map.set_channel_timer(token, delay, Action::Rewatch(token));
     if let Some(state) = map.state_mut(token) {
-        state.clock().rewatch = Some(timer);
+        if let Some(earlier) = state.clock().rewatch.replace(timer) {
+            map.timers.cancel(earlier);
+        }
     }
     map.touch(token);
 }
@@ -454,7 +466,7 @@ fn rewatch_later(map: &mut ChannelMap, token: Token, delay: Duration) {
 /// A slot whose dispatcher never came back, because its hook swapped this map away: it had its
 /// `handle_close` then. Free it.
 pub(crate) fn free_orphans(map: &mut ChannelMap) {
-    map.running = None;
+    map.out = 0;
     let tokens: Vec<Token> = map.tokens().collect();
     for token in tokens {
         if map.state(token).is_some_and(|state| state.dispatcher.is_none()) {

@@ -37,7 +37,7 @@ impl Interest {
 /// [`add_source`](crate::ChannelMap::add_source), or put it around a living channel's socket with
 /// [`wrap_source`](crate::Channel::wrap_source).
 ///
-/// No method may wait: `WouldBlock` says that there is nothing to be done now.
+/// It owns its descriptor and keeps it, the same one, for as long as it lives. No method may wait: `WouldBlock` says that there is nothing to be done now.
 ///
 /// ```
 /// use dispatch_loop::Source;

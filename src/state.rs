@@ -43,6 +43,16 @@ pub(crate) enum Phase {
     Closed,
 }
 
+/// How far a channel is out of the poller because nobody did anything with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disarmed {
+    No,
+    /// Its input is not watched.
+    Input,
+    /// And it was ready for output, to no avail, too.
+    All,
+}
+
 pub(crate) struct State {
     pub(crate) source: Option<Held>,
     /// Not there while one of its hooks runs.
@@ -91,7 +101,7 @@ pub(crate) struct State {
     pub(crate) parked: bool,
     /// Out of the poller until a timer says otherwise: ready, and nobody does anything about it,
     /// or a listener without descriptors.
-    pub(crate) disarmed: bool,
+    pub(crate) disarmed: Disarmed,
     /// The same for `handle_write` alone, which had nothing to send though `writable` said so.
     pub(crate) write_muted: bool,
     /// In the list of sources with input inside.
@@ -106,6 +116,8 @@ pub(crate) struct State {
     /// Does not keep the loop going.
     pub(crate) background: bool,
     pub(crate) has_timers: bool,
+    /// The next settle is to look at it once more.
+    pub(crate) again: bool,
 }
 
 /// Times of a channel that has some.
@@ -152,7 +164,7 @@ impl State {
             fin_sent: false,
             reset: false,
             parked: false,
-            disarmed: false,
+            disarmed: Disarmed::No,
             write_muted: false,
             pending: false,
             busy: false,
@@ -161,6 +173,7 @@ impl State {
             default_logged: false,
             background: false,
             has_timers: false,
+            again: false,
         }
     }
 
@@ -221,7 +234,10 @@ impl State {
     /// What the poller should watch; `None`: nothing, and not even hang-ups.
     pub(crate) fn interest(&self) -> Option<Interest> {
         let flushing = !self.outbox.is_empty() && self.blocked;
-        if self.parked || self.disarmed {
+        if self.disarmed == Disarmed::All {
+            return None;
+        }
+        if self.parked || self.disarmed == Disarmed::Input {
             return flushing.then_some(Interest { read: false, write: true });
         }
         let wanted = match self.phase {
@@ -247,8 +263,8 @@ impl State {
     /// Nothing is due but to ask `readable` and `writable`: the common case after a `handle_read`
     /// whose answers went out at once.
     pub(crate) fn is_quiet(&self) -> bool {
-        let plain = matches!(self.source, Some(Held::Plain(_)));
-        let eventful = self.lost || self.read_ended || self.shut || self.disarmed || self.failure.is_some();
+        let plain = matches!(self.source, Some(Held::Plain(_))) && self.disarmed == Disarmed::No;
+        let eventful = self.lost || self.read_ended || self.shut || self.again || self.failure.is_some();
         plain && self.phase == Phase::Open && self.outbox.is_empty() && !self.outbox.has_news() && !eventful
     }
 
@@ -317,7 +333,7 @@ impl State {
                 self.give_reason(reason);
                 self.phase = Phase::Closing;
                 self.parked = false;
-                self.disarmed = false;
+                self.disarmed = Disarmed::No;
             }
             Phase::Listening | Phase::Connecting | Phase::Connected | Phase::ConnectFailed => {
                 self.kill(reason)

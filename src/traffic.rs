@@ -57,11 +57,12 @@ impl State {
                 Ok(0)
             }
             Ok(read) => {
+                let read = read.min(most);
                 self.stamp();
                 let left = self.read_budget(turn);
                 // A plain socket that gives less than was asked for has no more. This saves a
                 // hook that reads until there is nothing its last call.
-                *left = if plain && read < most { 0 } else { *left - read.min(most) as u32 };
+                *left = if plain && read < most { 0 } else { *left - read as u32 };
                 Ok(read)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -169,6 +170,9 @@ impl State {
             return Ok(());
         }
         self.check_open_for_output()?;
+        if !self.outbox.takes(0) {
+            return self.over_limit(0);
+        }
         self.outbox.push_producer(producer);
         Ok(())
     }
