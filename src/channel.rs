@@ -396,7 +396,8 @@ impl<'a> Channel<'a> {
 
     /// Put another source around the one the channel has, as STARTTLS does; `f` is given that
     /// one. In `handle_connect` or `handle_open` this is how a connection is encrypted from the
-    /// start. What is queued goes through the new source.
+    /// start. What is queued goes through the new source, so an answer that is still to go out in
+    /// the clear must have been sent ([`queued`](Channel::queued) is 0).
     ///
     /// # Errors
     /// `NotConnected` if there is no stream (any more). An `Err` of `f` is handed back, and as the

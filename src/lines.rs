@@ -79,14 +79,18 @@ where
     let mut kept = Vec::new();
     let _all_delivered = loop {
         let room = LONGEST - kept.len();
-        match input.read(&mut buffer[..room]) {
+        let read = match input.read(&mut buffer[..room]) {
             Ok(0) => break deliver(remote, f, kept, Some(Ok(()))),
-            Ok(read) => kept.extend_from_slice(&buffer[..read]),
+            Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => break deliver(remote, f, kept, Some(Err(error))),
-        }
-        let whole = match kept.iter().rposition(|&byte| byte == b'\n') {
-            Some(newline) => newline + 1,
+        };
+        // Only what is new can have a newline.
+        let newline = buffer[..read].iter().rposition(|&byte| byte == b'\n');
+        let before = kept.len();
+        kept.extend_from_slice(&buffer[..read]);
+        let whole = match newline {
+            Some(newline) => before + newline + 1,
             None if kept.len() == LONGEST => LONGEST,
             None => continue,
         };

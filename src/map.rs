@@ -30,6 +30,8 @@ const BUFFERS: usize = 2;
 /// Messages that other threads may have under way.
 const REMOTE_CAPACITY: usize = 1024;
 
+const MOST_REMOTE_CAPACITY: usize = 1 << 20;
+
 /// The table of living channels, with all that they share: the poller, the timers, the buffer.
 ///
 /// It belongs to the thread that made it. [`run`](crate::run) drives it. Dropping it ends every
@@ -415,10 +417,10 @@ impl ChannelMap {
         self.open_mailbox().remote()
     }
 
-    /// How many messages of other threads may wait (1,024) before they must. At least one; of no
-    /// effect after the first [`remote`](ChannelMap::remote) or [`outlet`](Channel::outlet).
+    /// How many messages of other threads may wait (1,024) before they must. At least one, at most
+    /// 2^20; of no effect after the first [`remote`](ChannelMap::remote) or [`outlet`](Channel::outlet).
     pub fn set_remote_capacity(&mut self, messages: usize) {
-        self.remote_capacity = messages.max(1);
+        self.remote_capacity = messages.clamp(1, MOST_REMOTE_CAPACITY);
     }
 
     pub(crate) fn set_background(&mut self, token: Token, on: bool) {
@@ -556,6 +558,9 @@ impl Drop for ChannelMap {
                 id = self.id;
                 self.ended = true;
                 index = 0;
+                if let Some(mailbox) = &self.mailbox {
+                    mailbox.end();
+                }
             }
         }
         let left = (std::mem::take(&mut self.timers), self.mailbox.take());

@@ -326,6 +326,8 @@ impl Outlet {
         let message = Message::Bytes(self.token, bytes, Some(self.credit.clone()));
         self.shared.post(message, wait).map_err(|error| {
             self.credit.in_flight.fetch_sub(len, Ordering::SeqCst);
+            // Somebody may have found the account overdrawn meanwhile.
+            self.shared.tell_waiters();
             error.map(Message::into_bytes)
         })
     }

@@ -263,7 +263,11 @@ fn after_output(map: &mut ChannelMap, token: Token) {
 
 fn send_fin(map: &mut ChannelMap, token: Token) -> io::Result<()> {
     match map.state_mut(token).and_then(|state| state.source.as_mut()) {
-        Some(source) => source.as_dyn().shutdown_write(),
+        Some(source) => match source.as_dyn().shutdown_write() {
+            // It goes on when there is room: `output_pending` says so.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            result => result,
+        },
         None => Ok(()),
     }
 }

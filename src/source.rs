@@ -70,8 +70,10 @@ impl Interest {
 /// }
 /// ```
 pub trait Source: AsFd + 'static {
-    /// Input: as `recv(2)`. `Ok(0)` is the end of the stream; `WouldBlock`, also in the midst of a
-    /// record, that more must come first.
+    /// Input: as `recv(2)`. `Ok(0)` is the end of the stream, after which the socket may be closed:
+    /// a source whose peer may still send something after its farewell gives it when the socket
+    /// itself has ended. `WouldBlock`, also in the midst of a record, says that more must come
+    /// first.
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Output: as `send(2)`, how much of `bytes` was taken. A source that keeps some inside until
@@ -103,8 +105,10 @@ pub trait Source: AsFd + 'static {
         wanted
     }
 
-    /// The socket is ready: go on with a handshake, flush what is inside. `Ok(true)` if that
-    /// moved anything. Comes before the channel reads and writes.
+    /// The socket is ready: go on with a handshake, flush what is inside, until the socket would
+    /// block. `Ok(true)` if that moved anything. Comes before the channel reads and writes. An `Err`
+    /// ends the channel at once; an error that leaves input to be read is better kept for the next
+    /// [`send`](Source::send).
     fn drive(&mut self, ready: Interest) -> io::Result<bool> {
         let _ = ready;
         Ok(false)
@@ -175,15 +179,22 @@ impl Guarded {
         })
     }
 
-    fn tell<R>(&mut self, call: impl FnOnce(&mut dyn Source) -> io::Result<R>) -> io::Result<R> {
+    /// Again, if a signal interrupts it.
+    fn tell<R>(&mut self, mut call: impl FnMut(&mut dyn Source) -> io::Result<R>) -> io::Result<R> {
         if let Some(error) = self.panic() {
             return Err(error);
         }
-        catch_unwind(AssertUnwindSafe(|| call(&mut *self.source))).unwrap_or_else(|payload| {
-            let error = panicked(payload);
-            *self.panic.borrow_mut() = Some(twin(&error));
-            Err(error)
-        })
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| call(&mut *self.source))) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return result,
+                Err(payload) => {
+                    let error = panicked(payload);
+                    *self.panic.borrow_mut() = Some(twin(&error));
+                    return Err(error);
+                }
+            }
+        }
     }
 }
 

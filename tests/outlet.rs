@@ -50,7 +50,10 @@ impl Scene {
         let (mut fed, mut refused) = (0, 0);
         while refused < 20 {
             match self.outlet.try_send(vec![b'f'; 8192]) {
-                Ok(()) => (fed, refused) = (fed + 8192, 0),
+                Ok(()) => {
+                    (fed, refused) = (fed + 8192, 0);
+                    assert!(fed < 64 << 20, "it takes all there is");
+                }
                 Err(error) => {
                     assert!(matches!(error, SendError::Full(bytes) if bytes.len() == 8192));
                     refused += 1;
