@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::panicked;
 use crate::hooks::{self, Entered};
+use crate::mailbox::{Mailbox, Message};
+use crate::outlet::Credit;
 use crate::poll::Ready;
-use crate::remote::{Credit, Mailbox, Message};
 use crate::report::Escaped;
 use crate::settle;
 use crate::source::Interest;
@@ -470,7 +471,7 @@ fn push_remote(map: &mut ChannelMap, token: Token, bytes: Vec<u8>, credit: Optio
         None => state.push(turn, Output::Vec(bytes)),
     };
     if let Some(credit) = credit {
-        Mailbox::arrived(credit, len, state.outbox.queued());
+        credit.arrived(len, state.outbox.queued());
     }
     if let Err(error) = result {
         map.report(token, "a remote push", &error);

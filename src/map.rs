@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::twin;
 use crate::hooks::{self, Entered, Ran};
+use crate::mailbox::{Mailbox, Owner};
+use crate::outlet::Credit;
 use crate::poll::Poll;
-use crate::remote::{Mailbox, Owner};
 use crate::report::Throttle;
 use crate::source::{Held, Plain, Source};
 use crate::state::{Phase, State};
@@ -437,7 +438,7 @@ impl ChannelMap {
         if state.phase == Phase::Listening || state.phase == Phase::Closed {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "this channel carries no data"));
         }
-        let credit = state.credit.get_or_insert_with(Mailbox::credit).clone();
+        let credit = state.credit.get_or_insert_with(Credit::new).clone();
         let (queued, high, ended) =
             (state.outbox.queued(), state.outbox.limits().high, state.is_closing() || state.shut);
         let mailbox = self.open_mailbox();

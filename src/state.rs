@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::twin;
 use crate::outbox::Outbox;
-use crate::remote::Credit;
+use crate::outlet::Credit;
 use crate::source::{Held, Interest, Source};
 use crate::{Address, Dispatcher, OnLimit, Reason};
 
