@@ -80,7 +80,9 @@ impl Server {
         self.serve(thread::spawn(move || ping(&mut connect(address), b"still there?")));
         self.turn_until(|map| map.len() == 1);
         drop(self.map);
-        assert_eq!(open_descriptors(), self.descriptors, "descriptors");
+        // Fewer, if the test before this one was still closing its own when we counted.
+        let left = open_descriptors();
+        assert!(left <= self.descriptors, "{left} descriptors after {}", self.descriptors);
     }
 
     /// Nothing is going on: how often does the loop wait in this time?
