@@ -1,7 +1,7 @@
 //! What a hook may do: the view of one channel, made of its map and its token.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -138,6 +138,20 @@ impl<'a> Channel<'a> {
         result.unwrap_or_else(|payload| resume_unwind(payload))
     }
 
+    /// Put back input that this hook has no use for: it is read again, before anything else, by the
+    /// next `handle_read`, which comes without waiting (unless reading is paused). C's `ungetc` for
+    /// any number of bytes; put back in pieces, the last piece comes first.
+    ///
+    /// For what belongs to somebody else: the dispatcher that takes over
+    /// ([`replace_dispatcher`](Channel::replace_dispatcher)), or oneself after
+    /// [`resume_reading`](Channel::resume_reading). A message of which more must come is better kept:
+    /// put back, it would come again at once, the same. Of no effect on a channel that has ended.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.change(|state| state.unread(bytes));
+        }
+    }
+
     /// Call `handle_read` no more, until [`resume_reading`](Channel::resume_reading); on a
     /// listener, `handle_accept`. The peer's end of stream is not noticed meanwhile, a reset is.
     pub fn pause_reading(&mut self) {
@@ -191,12 +205,30 @@ impl<'a> Channel<'a> {
         self.put(Output::Shared(bytes))
     }
 
+    /// As [`push`](Channel::push), for bytes that lie in several places, all or none: asyncio's
+    /// `writelines`, C's `writev`.
+    pub fn push_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        self.put(Output::Slices(slices))
+    }
+
     /// Queue something that makes its bytes when there is room for them: asynchat's
     /// `push_with_producer`. What is pushed after it is sent after it. Until it has made its last
     /// bytes it counts for 4 KiB among the watermarks and the hard limit.
     pub fn push_producer(&mut self, producer: impl Producer) -> io::Result<()> {
         let result = self.state_mut().and_then(|state| state.push_producer(Box::new(producer)));
         self.named(result)
+    }
+
+    /// Ask the producer again that said [`More::Later`](crate::More::Later). From another thread:
+    /// through a [`Remote`](crate::Remote).
+    pub fn wake_producer(&mut self) {
+        self.change(|state| state.outbox.wake_producer());
+    }
+
+    /// Drop what is queued, also a piece of which a part is sent already, and every producer. What
+    /// the system has taken is on its way.
+    pub fn discard_queued(&mut self) {
+        self.change(|state| state.outbox.clear());
     }
 
     /// A way for another thread to feed this channel, with backpressure.

@@ -210,6 +210,7 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     let Some(state) = map.state_mut(token) else { return };
     state.busy = false;
     state.pending = false;
+    let unread = state.unread_len();
     if state.is_boxed() && !drive(state, ready) {
         map.touch(token);
         return;
@@ -226,6 +227,9 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
         _ => {}
     }
     map.touch(token);
+    if let Some(state) = map.state_mut(token) {
+        state.busy |= state.unread_len() < unread;
+    }
     guard(map, token, ready);
 }
 
@@ -279,9 +283,8 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
         }
     }
     let Some(state) = map.state_mut(token) else { return };
-    let inside = state.source.as_ref().is_some_and(|source| source.as_dyn_ref().input_pending());
     if state.reads() {
-        if ready.read || ready.hup || ready.err || inside {
+        if ready.read || ready.hup || ready.err || state.has_input_inside() {
             hooks::run(
                 map,
                 token,
@@ -339,7 +342,7 @@ fn unasked(map: &mut ChannelMap, token: Token, ready: Ready) {
     if !ready.hup || state.phase != Phase::Open {
         return;
     }
-    if state.read_ended {
+    if state.is_at_end() {
         state.kill(Reason::EndOfStream);
     } else {
         state.parked = true;

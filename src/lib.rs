@@ -192,6 +192,7 @@ mod sys;
 mod timers;
 mod token;
 mod traffic;
+mod unread;
 
 pub use address::{Address, ToAddress};
 pub use channel::{Channel, OnLimit};
@@ -202,7 +203,7 @@ pub use lines::{Line, read_lines};
 pub use map::ChannelMap;
 pub use outbox::{More, Producer};
 pub use outlet::Outlet;
-pub use remote::{Call, Remote, SendError};
+pub use remote::{Call, OnStop, Remote, SendError};
 pub use socket::Socket;
 pub use source::{Interest, Source};
 pub use timers::TimerId;

@@ -3,8 +3,9 @@
 //! room, who is woken, and what becomes of messages when the loop stops or the map goes.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -54,7 +55,12 @@ pub(crate) struct Shared {
     /// What threads that need room or credit wait with.
     lock: Mutex<()>,
     changed: Condvar,
+    /// Whom to tell of a stop and of the end, by number.
+    watches: Mutex<BTreeMap<u64, Watch>>,
+    last_watch: AtomicU64,
 }
+
+type Watch = Arc<dyn Fn() + Send + Sync>;
 
 impl Shared {
     /// Call the loop out of its wait, unless it comes by anyway. After the message is in the queue.
@@ -122,6 +128,37 @@ impl Shared {
     pub(crate) fn ask_stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         self.wake();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state.load(Ordering::SeqCst) != OPEN
+    }
+
+    pub(crate) fn watch(&self, watch: Watch) -> u64 {
+        let number = self.last_watch.fetch_add(1, Ordering::Relaxed) + 1;
+        self.watches().insert(number, watch);
+        number
+    }
+
+    pub(crate) fn unwatch(&self, number: u64) {
+        // Its drop is the user's, and may come back here.
+        let watch = self.watches().remove(&number);
+        drop(watch);
+    }
+
+    fn watches(&self) -> MutexGuard<'_, BTreeMap<u64, Watch>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing is taken any more: wake who waits for room, and tell who watches.
+    fn tell_of_the_stop(&self) {
+        self.tell_waiters();
+        let watches: Vec<Watch> = self.watches().values().cloned().collect();
+        for watch in watches {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| watch())) {
+                log::warn!("an `on_stop` {}", Escaped(panicked(payload)));
+            }
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -200,6 +237,8 @@ impl Mailbox {
             state: AtomicU8::new(if stopped { STOPPED } else { OPEN }),
             lock: Mutex::new(()),
             changed: Condvar::new(),
+            watches: Mutex::default(),
+            last_watch: AtomicU64::new(0),
         };
         Mailbox { shared: Arc::new(shared) }
     }
@@ -238,13 +277,19 @@ impl Mailbox {
     /// Refuse what comes from now on, and wake who waits; or take it again.
     pub(crate) fn set_stopped(&self, stopped: bool) {
         self.shared.state.store(if stopped { STOPPED } else { OPEN }, Ordering::SeqCst);
-        self.shared.tell_waiters();
+        if stopped {
+            self.shared.tell_of_the_stop();
+        } else {
+            self.shared.tell_waiters();
+        }
     }
 
     /// The map goes: refuse everything for good, and wake who waits.
     pub(crate) fn end(&self) {
-        self.shared.state.store(GONE, Ordering::SeqCst);
-        self.shared.tell_waiters();
+        // Said once: a map's drop, and that of its mailbox, both come here.
+        if self.shared.state.swap(GONE, Ordering::SeqCst) != GONE {
+            self.shared.tell_of_the_stop();
+        }
     }
 
     /// Tell the outlets of a channel how it stands.

@@ -61,8 +61,31 @@ pub trait Producer: 'static {
 pub enum More {
     /// Ask again when this has been sent. With an empty buffer that is an error.
     Again,
+    /// There is nothing (more) now: ask again after
+    /// [`wake_producer`](crate::Channel::wake_producer). What is queued behind it waits.
+    Later,
     /// That was all; the buffer may be empty.
     Done,
+}
+
+/// As many of `bytes` as one call takes, and of them at most `most` bytes; how many slices are
+/// filled stands beside them.
+pub(crate) fn gathered<'a>(
+    bytes: impl Iterator<Item = &'a [u8]>,
+    most: usize,
+) -> ([IoSlice<'a>; PIECES], usize) {
+    let mut slices = [IoSlice::new(&[]); PIECES];
+    let (mut count, mut left) = (0, most);
+    for bytes in bytes.filter(|bytes| !bytes.is_empty()) {
+        if left == 0 || count == PIECES {
+            break;
+        }
+        let bytes = &bytes[..bytes.len().min(left)];
+        slices[count] = IoSlice::new(bytes);
+        count += 1;
+        left -= bytes.len();
+    }
+    (slices, count)
 }
 
 impl<F> Producer for F
@@ -104,6 +127,8 @@ pub(crate) struct Outbox {
     /// It was so since the dispatcher was last told.
     crossed: bool,
     told_high: bool,
+    /// The first producer had nothing, and waits to be woken.
+    stalled: bool,
 }
 
 /// In bytes.
@@ -124,6 +149,8 @@ pub(crate) enum Flushed {
     Blocked,
     /// There was no budget left; the socket may well take more.
     Budget,
+    /// The producer whose turn it is has nothing now.
+    Stalled,
     /// A producer failed; `true` if it panicked.
     Producer(io::Error, bool),
     /// The socket failed.
@@ -148,6 +175,7 @@ impl Outbox {
             above: false,
             crossed: false,
             told_high: false,
+            stalled: false,
         }
     }
 
@@ -222,7 +250,7 @@ impl Outbox {
         self.watch();
     }
 
-    /// Drop everything, for good.
+    /// Drop everything.
     pub(crate) fn clear(&mut self) {
         // A producer is the user's own value, and its drop may panic.
         let pieces = std::mem::take(&mut self.pieces);
@@ -232,7 +260,21 @@ impl Outbox {
         self.sent = 0;
         self.queued = 0;
         self.producers = 0;
+        self.stalled = false;
         self.watch();
+    }
+
+    /// The producer that had nothing may have something now.
+    pub(crate) fn wake_producer(&mut self) {
+        self.stalled = false;
+    }
+
+    /// Whether there is something to be sent, as far as the queue goes.
+    pub(crate) fn is_due(&self) -> bool {
+        match self.pieces.front() {
+            Some(Piece::Producer(_)) => !self.stalled,
+            first => first.is_some(),
+        }
     }
 
     /// Send as much as goes, at most `budget` bytes, and take what went out of `budget`.
@@ -246,6 +288,9 @@ impl Outbox {
             if self.pieces.is_empty() {
                 self.pieces = VecDeque::new();
                 return Flushed::Empty;
+            }
+            if !self.is_due() {
+                return Flushed::Stalled;
             }
             if *budget == 0 {
                 return Flushed::Budget;
@@ -268,21 +313,13 @@ impl Outbox {
 
     /// One call for as many pieces as fit; how much was offered stands beside the result.
     fn send(&self, source: &mut dyn Source, most: usize) -> (io::Result<usize>, usize) {
-        let mut slices = [IoSlice::new(&[]); PIECES];
-        let mut count = 0;
-        let mut offered = 0;
         let mut skip = self.sent;
-        for bytes in self.pieces.iter().map_while(Piece::bytes).take(PIECES) {
-            let bytes = &bytes[skip..];
-            let bytes = &bytes[..bytes.len().min(most - offered)];
-            if bytes.is_empty() {
-                break;
-            }
-            slices[count] = IoSlice::new(bytes);
-            count += 1;
-            offered += bytes.len();
-            skip = 0;
-        }
+        let unsent = self.pieces.iter().map_while(Piece::bytes).map(|bytes| {
+            let skipped = std::mem::take(&mut skip);
+            &bytes[skipped..]
+        });
+        let (slices, count) = gathered(unsent, most);
+        let offered = slices.iter().map(|slice| slice.len()).sum();
         let result = match &slices[..count] {
             [one] => source.send(one),
             several => source.send_vectored(several),
@@ -292,7 +329,7 @@ impl Outbox {
 
     /// If a producer is first in the queue, let it put bytes before itself.
     fn produce(&mut self) -> Result<(), (io::Error, bool)> {
-        while let Some(Piece::Producer(producer)) = self.pieces.front_mut() {
+        while let Some(Piece::Producer(producer)) = self.pieces.front_mut().filter(|_| !self.stalled) {
             let mut buffer = Vec::new();
             let answer = match catch_unwind(AssertUnwindSafe(|| producer.more(&mut buffer))) {
                 Ok(Ok(More::Again)) if buffer.is_empty() => Err((
@@ -303,7 +340,8 @@ impl Outbox {
                 Ok(Err(error)) => Err((error, false)),
                 Err(payload) => Err((panicked(payload), true)),
             };
-            if !matches!(answer, Ok(More::Again)) {
+            self.stalled = matches!(answer, Ok(More::Later));
+            if !matches!(answer, Ok(More::Again | More::Later)) {
                 let finished = self.pieces.pop_front();
                 self.producers -= 1;
                 self.watch();

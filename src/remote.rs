@@ -171,6 +171,39 @@ impl Remote {
         self.shared.post(message, false).map_err(|error| error.map(Message::into_bytes))
     }
 
+    /// Whether nothing is taken: the loop was stopped and [`run`](crate::run) not called again, or
+    /// the map is gone.
+    pub fn is_stopped(&self) -> bool {
+        self.shared.is_stopped()
+    }
+
+    /// Call `f` each time that the loop stops, and when the map goes, for as long as the guard
+    /// lives: so that a thread that waits for something of the loop's need not wait for ever.
+    ///
+    /// `f` runs on the loop's thread and should only wake somebody; who then asks
+    /// [`is_stopped`](Remote::is_stopped), which is `true` already. A panic of `f` is caught and
+    /// logged. A stop that has been is not told.
+    ///
+    /// ```
+    /// use dispatch_loop::ChannelMap;
+    /// use std::sync::mpsc;
+    ///
+    /// let mut map = ChannelMap::new()?;
+    /// let remote = map.remote();
+    /// let (answer, answers) = mpsc::channel::<Option<u32>>();
+    /// let hang_up = answer.clone();
+    /// let guard = remote.on_stop(move || drop(hang_up.send(None)));
+    /// let thread = std::thread::spawn(move || answers.recv());   // would wait for an answer
+    /// map.stop();
+    /// dispatch_loop::run(&mut map)?;
+    /// assert_eq!(thread.join().unwrap(), Ok(None));
+    /// # drop(guard);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn on_stop(&self, f: impl Fn() + Send + Sync + 'static) -> OnStop {
+        OnStop { shared: self.shared.clone(), number: self.shared.watch(Arc::new(f)) }
+    }
+
     /// Let [`run`](crate::run) return, as [`ChannelMap::stop`] does. Needs no room in the queue.
     pub fn stop(&self) {
         self.shared.ask_stop();
@@ -180,5 +213,31 @@ impl Remote {
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote").field("queued", &self.shared.len()).finish_non_exhaustive()
+    }
+}
+
+/// What [`Remote::on_stop`] returns: dropping it ends the watch.
+///
+/// ```
+/// let mut map = dispatch_loop::ChannelMap::new()?;
+/// let guard = map.remote().on_stop(|| println!("stopped"));
+/// drop(guard);                       // no longer
+/// # std::io::Result::Ok(())
+/// ```
+#[must_use = "dropping it ends the watch"]
+pub struct OnStop {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for OnStop {
+    fn drop(&mut self) {
+        self.shared.unwatch(self.number);
+    }
+}
+
+impl fmt::Debug for OnStop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnStop").finish_non_exhaustive()
     }
 }

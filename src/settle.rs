@@ -64,8 +64,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     publish(map, token);
     let Some(state) = map.state_mut(token) else { return };
     state.touched = false;
-    let unsent =
-        !state.outbox.is_empty() && !state.blocked && !state.is_connecting() && state.is_established();
+    let unsent = state.outbox.is_due() && !state.blocked && !state.is_connecting() && state.is_established();
     let changed = state.phase == Phase::Dead || state.has_news() || state.failure.is_some();
     if unsent || changed || told || std::mem::take(&mut state.again) {
         map.touch(token);
@@ -142,7 +141,7 @@ fn tell_failure(map: &mut ChannelMap, token: Token) {
 /// If the end of input was read, tell it, once, and do as the dispatcher answers.
 pub(crate) fn tell_eof(map: &mut ChannelMap, token: Token) {
     let Some(state) = map.state_mut(token) else { return };
-    if !state.read_ended || state.eof_told || state.phase != Phase::Open {
+    if !state.is_at_end() || state.eof_told || state.phase != Phase::Open {
         return;
     }
     state.eof_told = true;
@@ -203,7 +202,7 @@ pub(crate) fn output(map: &mut ChannelMap, token: Token) {
     }
     if !state.outbox.is_empty() && !state.blocked {
         match state.flush(turn) {
-            Flushed::Empty | Flushed::Blocked | Flushed::Budget => {}
+            Flushed::Empty | Flushed::Blocked | Flushed::Budget | Flushed::Stalled => {}
             Flushed::Producer(error, panic) => return producer_failed(map, token, error, panic),
             Flushed::Lost(error) => return state.lost_writing(&error),
         }
@@ -358,9 +357,8 @@ fn arm(map: &mut ChannelMap, token: Token) {
                 }
             }
         }
-        let inside = !source.is_plain() && source.as_dyn_ref().input_pending();
         let takes = state.disarmed == Disarmed::No && (state.reads() || state.phase == Phase::Lingering);
-        if inside && takes && !state.pending {
+        if takes && !state.pending && state.has_input_inside() {
             state.pending = true;
             map.pending.push(token);
         }

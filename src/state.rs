@@ -10,6 +10,7 @@ use crate::error::twin;
 use crate::outbox::Outbox;
 use crate::outlet::Credit;
 use crate::source::{Held, Interest, Source};
+use crate::unread::Unread;
 use crate::{Address, Dispatcher, OnLimit, Reason};
 
 /// Bytes that one channel may read, and may write, in one turn.
@@ -67,6 +68,8 @@ pub(crate) struct State {
     pub(crate) clock: Option<Box<Clock>>,
     /// The account with its outlets.
     pub(crate) credit: Option<Arc<Credit>>,
+    /// Input that was put back.
+    pub(crate) unread: Option<Box<Unread>>,
 
     /// The turn that the two budgets are of, and the last one with a send outside the queue.
     turn: u32,
@@ -144,6 +147,7 @@ impl State {
             peer: None,
             clock: None,
             credit: None,
+            unread: None,
             turn: 0,
             read_left: READ_BUDGET,
             write_left: WRITE_BUDGET,
@@ -204,7 +208,22 @@ impl State {
 
     /// Whether `handle_read` may be called, apart from what `readable` says.
     fn may_read(&self) -> bool {
-        self.phase == Phase::Open && !self.read_ended && !self.is_paused()
+        self.phase == Phase::Open && !self.is_at_end() && !self.is_paused()
+    }
+
+    /// The end of input was read, and nothing was put back.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.read_ended && self.unread.is_none()
+    }
+
+    /// Input that is here already: the socket need not be ready for it.
+    pub(crate) fn has_input_inside(&self) -> bool {
+        let in_source = |source: &Held| !source.is_plain() && source.as_dyn_ref().input_pending();
+        self.unread.is_some() || self.source.as_ref().is_some_and(in_source)
+    }
+
+    pub(crate) fn unread_len(&self) -> usize {
+        self.unread.as_ref().map_or(0, |unread| unread.len())
     }
 
     /// By a call, or by itself because the peer does not take what it is owed.

@@ -2,17 +2,18 @@
 //! turn. They change what is known of the channel and call no hook; the settle draws the
 //! conclusions.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
 
 use crate::error::twin;
-use crate::outbox::{Flushed, Producer};
+use crate::outbox::{Flushed, Producer, gathered};
 use crate::state::{Phase, State};
-use crate::{OnLimit, Reason, sys};
+use crate::{OnLimit, Reason, Source, sys};
 
 /// What is pushed.
 pub(crate) enum Output<'a> {
     Bytes(&'a [u8]),
+    Slices(&'a [IoSlice<'a>]),
     Vec(Vec<u8>),
     Shared(Arc<[u8]>),
     /// For several channels; those that cannot take it at once share one copy, made when needed.
@@ -26,8 +27,16 @@ impl Output<'_> {
     fn bytes(&self) -> &[u8] {
         match self {
             Output::Bytes(bytes) | Output::Broadcast(bytes, _) => bytes,
+            Output::Slices(_) => &[],
             Output::Vec(bytes) => bytes,
             Output::Shared(bytes) => bytes,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Output::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
+            other => other.bytes().len(),
         }
     }
 }
@@ -42,11 +51,15 @@ impl State {
             _ => return Err(would_block()),
         }
         let most = buffer.len().min(*self.read_budget(turn) as usize);
-        if buffer.is_empty() || self.read_ended {
+        if buffer.is_empty() || self.is_at_end() {
             return Ok(0);
         }
         if most == 0 {
             return Err(would_block());
+        }
+        if let Some(read) = self.read_again(&mut buffer[..most]) {
+            *self.read_budget(turn) -= read as u32;
+            return Ok(read);
         }
         let Some(source) = &mut self.source else { return Err(would_block()) };
         let plain = source.is_plain();
@@ -75,6 +88,22 @@ impl State {
                 self.lost_reading(&error);
                 Err(error)
             }
+        }
+    }
+
+    /// What was put back comes first. It is no sign of life of the peer.
+    fn read_again(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        let unread = self.unread.as_mut()?;
+        let read = unread.take(buffer);
+        if unread.len() == 0 {
+            self.unread = None;
+        }
+        Some(read)
+    }
+
+    pub(crate) fn unread(&mut self, bytes: &[u8]) {
+        if !self.is_closing() {
+            self.unread.get_or_insert_default().put_back(bytes);
         }
     }
 
@@ -119,7 +148,7 @@ impl State {
     }
 
     pub(crate) fn push(&mut self, turn: u32, output: Output<'_>) -> io::Result<()> {
-        let len = output.bytes().len();
+        let len = output.len();
         if len > 0 && !self.outbox.takes(len) && self.check_open_for_output().is_ok() {
             return self.over_limit(len);
         }
@@ -132,7 +161,7 @@ impl State {
             return Ok(());
         }
         self.check_open_for_output()?;
-        let len = output.bytes().len();
+        let len = output.len();
         if len == 0 {
             return Ok(());
         }
@@ -141,11 +170,13 @@ impl State {
         let mut sent = 0;
         if self.direct_turn != turn && self.outbox.is_empty() && self.takes_output() {
             self.direct_turn = turn;
-            match self.send_now(turn, output.bytes()) {
+            let result = match &output {
+                Output::Slices(slices) => self.send_slices_now(turn, slices),
+                other => self.send_now(turn, other.bytes()),
+            };
+            match result {
                 Ok(taken) => sent = taken,
                 Err(error) => {
-                    // The bytes stood in line: their loss counts.
-                    self.outbox.push(output.bytes());
                     self.lost_writing(&error);
                     return Ok(());
                 }
@@ -154,6 +185,14 @@ impl State {
         }
         match output {
             Output::Bytes(bytes) => self.outbox.push(&bytes[sent..]),
+            Output::Slices(slices) => {
+                let mut skip = sent;
+                for slice in slices {
+                    let skipped = skip.min(slice.len());
+                    skip -= skipped;
+                    self.outbox.push(&slice[skipped..]);
+                }
+            }
             Output::Vec(bytes) => self.outbox.push_vec(bytes, sent),
             Output::Shared(bytes) => self.outbox.push_shared(bytes, sent),
             Output::Broadcast(bytes, shared) => match len - sent {
@@ -193,12 +232,29 @@ impl State {
 
     /// Offer bytes to the socket past the empty queue; how many it took.
     fn send_now(&mut self, turn: u32, bytes: &[u8]) -> io::Result<usize> {
-        let most = bytes.len().min(*self.write_budget(turn) as usize);
+        self.offer(turn, bytes.len(), |source, most| source.send(&bytes[..most]))
+    }
+
+    fn send_slices_now(&mut self, turn: u32, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        self.offer(turn, len, |source, most| {
+            let (pieces, count) = gathered(slices.iter().map(|slice| &**slice), most);
+            source.send_vectored(&pieces[..count])
+        })
+    }
+
+    fn offer(
+        &mut self,
+        turn: u32,
+        len: usize,
+        send: impl FnOnce(&mut dyn Source, usize) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let most = len.min(*self.write_budget(turn) as usize);
         if most == 0 {
             return Ok(0);
         }
         let Some(source) = &mut self.source else { return Ok(0) };
-        match source.as_dyn().send(&bytes[..most]) {
+        match send(source.as_dyn(), most) {
             Ok(0) => Ok(0),
             Ok(sent) => {
                 let sent = sent.min(most);
