@@ -612,3 +612,66 @@ fn an_error_says_what_happened_and_has_the_message() {
         assert_eq!(error.into_inner(), n as i32 + 1);
     }
 }
+
+/// `on_stop`: each stop and the end of the map, once each, when `is_stopped` says so already.
+#[test]
+fn who_watches_is_told_of_each_stop() {
+    let mut map = held();
+    let remote = map.remote();
+    let told = Arc::new(AtomicUsize::new(0));
+    let (count, of) = (told.clone(), remote.clone());
+    let guard = remote.on_stop(move || {
+        assert!(of.is_stopped());
+        count.fetch_add(1, SeqCst);
+    });
+    assert!(!remote.is_stopped());
+    for stops in 1..=2 {
+        map.stop();
+        run(&mut map).unwrap();
+        assert_eq!(told.load(SeqCst), stops);
+        assert!(remote.is_stopped());
+    }
+    let stop = remote.clone();
+    drop(remote.on_stop(|| panic!("a guard that is dropped at once watches nothing")));
+    assert!(remote.call(|_| ()).is_err());
+    map.call_soon(move |_| {
+        assert!(!stop.is_stopped(), "while it runs");
+        stop.stop();
+    });
+    run(&mut map).unwrap();
+    assert_eq!(told.load(SeqCst), 3);
+    drop(map);
+    assert_eq!(told.load(SeqCst), 4);
+    drop(guard);
+}
+
+/// EDGE_CASES 44, for `on_stop`: a panic of one, a guard dropped inside its own call, a new watch
+/// set inside one: all the others are told all the same.
+#[test]
+fn a_watch_that_misbehaves_harms_no_other() {
+    let mut map = held();
+    let remote = map.remote();
+    let told = Arc::new(AtomicUsize::new(0));
+    let counting = |told: &Arc<AtomicUsize>| {
+        let told = told.clone();
+        move || _ = told.fetch_add(1, SeqCst)
+    };
+    let own_guard = Arc::new(std::sync::Mutex::new(None));
+    let (slot, again, count) = (own_guard.clone(), remote.clone(), counting(&told));
+    let guards = [remote.on_stop(counting(&told)), remote.on_stop(|| panic!("as the test wants it"))];
+    let leaving = remote.on_stop(move || {
+        count();
+        let guard = slot.lock().unwrap().take();
+        drop(guard);
+        std::mem::forget(again.on_stop(|| ()));
+    });
+    *own_guard.lock().unwrap() = Some(leaving);
+    let last = remote.on_stop(counting(&told));
+    map.stop();
+    run(&mut map).unwrap();
+    assert_eq!(told.load(SeqCst), 3);
+    map.stop();
+    run(&mut map).unwrap();
+    assert_eq!(told.load(SeqCst), 5, "all but the one that left");
+    drop((guards, last));
+}
