@@ -174,6 +174,8 @@ pub mod faults;
 #[cfg(not(feature = "faults"))]
 mod faults;
 mod hooks;
+#[cfg(feature = "layers")]
+mod layers;
 mod lines;
 mod mailbox;
 mod map;
@@ -199,6 +201,8 @@ pub use channel::{Channel, OnLimit};
 pub use dispatcher::{Dispatcher, Eof, OnError};
 pub use error::{ChannelError, LookupError, Reason};
 pub use event_loop::{LoopOptions, run, run_with};
+#[cfg(feature = "layers")]
+pub use layers::{chat, producers, protocol};
 pub use lines::{Line, read_lines};
 pub use map::ChannelMap;
 pub use outbox::{More, Producer};
@@ -218,3 +222,9 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/threads.md")]
 struct Threads;
+
+#[cfg(all(doctest, feature = "layers"))]
+#[doc = include_str!("../docs/layers.md")]
+#[doc = include_str!("../docs/chat.md")]
+#[doc = include_str!("../docs/protocols.md")]
+struct Layers;

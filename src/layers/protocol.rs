@@ -1,0 +1,299 @@
+//! Protocol and Transport, asyncio's pair without asyncio: the protocol is told what happened, the
+//! transport is what it acts on.
+//!
+//! Implement [`Protocol`], and give it to the map in a [`ProtocolDispatcher`].
+//!
+//! ```
+//! use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
+//! use dispatch_loop::{ChannelMap, Reason};
+//! use std::io::{self, Read, Write};
+//! use std::os::unix::net::UnixStream;
+//!
+//! struct Echo;
+//!
+//! impl Protocol for Echo {
+//!     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> io::Result<()> {
+//!         transport.write(data)
+//!     }
+//!     fn connection_lost(&mut self, _: &mut Transport<'_>, reason: &Reason) {
+//!         println!("over: {reason}");
+//!     }
+//! }
+//!
+//! let (near, mut far) = UnixStream::pair()?;
+//! let mut map = ChannelMap::new()?;
+//! map.add(near, ProtocolDispatcher::new(Echo))?;
+//! far.write_all(b"hello")?;
+//! far.shutdown(std::net::Shutdown::Write)?;
+//! dispatch_loop::run(&mut map)?;
+//! let mut echo = String::new();
+//! far.read_to_string(&mut echo)?;
+//! assert_eq!(echo, "hello");
+//! # io::Result::Ok(())
+//! ```
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::ops::{Deref, DerefMut};
+
+use crate::{Channel, Dispatcher, Eof, Handle, Reason};
+
+/// The callbacks of a connection: `asyncio.Protocol`.
+///
+/// An `Err` or a panic of any ends the connection, and is the reason that `connection_lost` is given.
+///
+/// ```
+/// use dispatch_loop::protocol::{Protocol, Transport};
+/// use std::io;
+///
+/// /// Sends numbers for ever, no faster than the peer takes them.
+/// #[derive(Default)]
+/// struct Numbers {
+///     next: u64,
+///     paused: bool,
+/// }
+///
+/// impl Numbers {
+///     fn go_on(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
+///         while !self.paused && transport.write_buffer_size() <= 64 * 1024 {
+///             transport.write(format!("{}\n", self.next).as_bytes())?;
+///             self.next += 1;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// impl Protocol for Numbers {
+///     fn connection_made(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
+///         self.go_on(transport)
+///     }
+///     fn data_received(&mut self, _: &mut Transport<'_>, _: &[u8]) -> io::Result<()> {
+///         Ok(())
+///     }
+///     fn pause_writing(&mut self, _: &mut Transport<'_>) -> io::Result<()> {
+///         self.paused = true;
+///         Ok(())
+///     }
+///     fn resume_writing(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
+///         self.paused = false;
+///         self.go_on(transport)
+///     }
+/// }
+/// ```
+#[allow(unused_variables)]
+pub trait Protocol: 'static {
+    /// The connection is ready for use. Once, unless it never is.
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Bytes came; at most 64 KiB at once, lent from the loop's own buffer.
+    fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> io::Result<()>;
+
+    /// The peer will send no more. [`Eof::Close`], the default (asyncio's `None`), sends what is
+    /// queued and closes; [`Eof::KeepWriting`] (`True`) leaves that to us.
+    fn eof_received(&mut self, transport: &mut Transport<'_>) -> io::Result<Eof> {
+        Ok(Eof::Close)
+    }
+
+    /// More is queued than the high watermark: write no more for now. Once per crossing.
+    fn pause_writing(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The queue is down to the low watermark again.
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// It is over: exactly once, whatever ended it, and the last of the hooks; also when the
+    /// connect failed (asyncio's `create_connection` raises then), without `connection_made` before
+    /// it. asyncio's `exc` is [`reason.error()`](Reason::error).
+    fn connection_lost(&mut self, transport: &mut Transport<'_>, reason: &Reason) {}
+}
+
+/// The connection of a [`Protocol`]: asyncio's `Transport`, by its names where they differ from
+/// those of the [`Channel`], whose methods it has as well.
+///
+/// ```
+/// use dispatch_loop::protocol::{Protocol, Transport};
+/// use std::io::{self, IoSlice};
+/// use std::time::Duration;
+///
+/// struct Answer;
+///
+/// impl Protocol for Answer {
+///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> io::Result<()> {
+///         transport.set_timeout(Some(Duration::from_secs(30)));        // the channel's own
+///         transport.write_vectored(&[IoSlice::new(b"you said: "), IoSlice::new(data)])?;
+///         transport.write_eof();
+///         Ok(())
+///     }
+/// }
+/// ```
+pub struct Transport<'a> {
+    channel: Channel<'a>,
+}
+
+impl Transport<'_> {
+    /// Send all of `bytes`: at once what fits, the rest when there is room. [`Channel::push`].
+    ///
+    /// # Errors
+    /// `BrokenPipe` after `close`, `abort` or `write_eof` (where asyncio drops the bytes in
+    /// silence); `QuotaExceeded` over the hard limit ([`Channel::set_limit`]).
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.channel.push(bytes)
+    }
+
+    /// As [`write`](Transport::write), for bytes that lie in several places: `writelines`.
+    #[doc(alias = "writelines")]
+    pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        self.channel.push_vectored(slices)
+    }
+
+    /// Send what is queued, then FIN, and go on reading. [`Channel::shutdown_write`].
+    pub fn write_eof(&mut self) {
+        self.channel.shutdown_write();
+    }
+
+    /// Bytes that wait to be sent: `get_write_buffer_size`.
+    #[doc(alias = "get_write_buffer_size")]
+    pub fn write_buffer_size(&self) -> usize {
+        self.channel.queued()
+    }
+
+    /// `pause_writing` runs above `high` bytes (64 KiB) queued, `resume_writing` when it is down to
+    /// `low` (32 KiB). [`Channel::set_watermarks`].
+    pub fn set_write_buffer_limits(&mut self, low: usize, high: usize) {
+        self.channel.set_watermarks(low, high);
+    }
+
+    /// Whether data is received: neither paused nor closing.
+    pub fn is_reading(&self) -> bool {
+        !self.channel.is_paused() && !self.channel.is_closing()
+    }
+
+    /// Let `protocol` have the hooks from now on, and `rest`, the bytes that the old one has no use
+    /// for, before all that comes: an upgrade in mid-stream. Its `connection_made` does not run,
+    /// and neither does `connection_lost` of the old one, which is dropped after its hook.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub fn set_protocol<P: Protocol>(
+        &mut self,
+        protocol: P,
+        rest: &[u8],
+    ) -> io::Result<Handle<ProtocolDispatcher<P>>> {
+        self.channel.unread(rest);
+        self.channel.replace_dispatcher(ProtocolDispatcher::new(protocol))
+    }
+}
+
+impl<'a> Deref for Transport<'a> {
+    type Target = Channel<'a>;
+
+    fn deref(&self) -> &Channel<'a> {
+        &self.channel
+    }
+}
+
+impl<'a> DerefMut for Transport<'a> {
+    fn deref_mut(&mut self) -> &mut Channel<'a> {
+        &mut self.channel
+    }
+}
+
+impl fmt::Debug for Transport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Transport").field(&self.channel).finish()
+    }
+}
+
+/// The dispatcher that calls a [`Protocol`].
+///
+/// It derefs to the protocol, so [`map.get_mut(handle)`](crate::ChannelMap::get_mut) leads to it; with its
+/// transport as well, [`with`](ProtocolDispatcher::with) does.
+///
+/// ```
+/// use dispatch_loop::ChannelMap;
+/// use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
+/// use std::io;
+/// use std::os::unix::net::UnixStream;
+///
+/// struct Counter(usize);
+///
+/// impl Protocol for Counter {
+///     fn data_received(&mut self, _: &mut Transport<'_>, data: &[u8]) -> io::Result<()> {
+///         self.0 += data.len();
+///         Ok(())
+///     }
+/// }
+///
+/// let (near, _far) = UnixStream::pair()?;
+/// let mut map = ChannelMap::new()?;
+/// let counter = map.add(near, ProtocolDispatcher::new(Counter(0)))?;
+/// assert_eq!(map.get(counter)?.0, 0);
+/// map.with(counter, |counter, ch| counter.with(ch, |_, transport| transport.write(b"begin\n")))?;
+/// # io::Result::Ok(())
+/// ```
+pub struct ProtocolDispatcher<P> {
+    protocol: P,
+}
+
+impl<P: Protocol> ProtocolDispatcher<P> {
+    /// A dispatcher for `protocol`.
+    pub fn new(protocol: P) -> ProtocolDispatcher<P> {
+        ProtocolDispatcher { protocol }
+    }
+
+    /// Call `f` with the protocol and its transport, from outside of its hooks.
+    pub fn with<R>(&mut self, ch: &mut Channel<'_>, f: impl FnOnce(&mut P, &mut Transport<'_>) -> R) -> R {
+        f(&mut self.protocol, &mut Transport { channel: ch.reborrow() })
+    }
+}
+
+impl<P: Protocol> Dispatcher for ProtocolDispatcher<P> {
+    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.with(ch, |protocol, transport| protocol.connection_made(transport))
+    }
+
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.read_with(|ch, data| self.with(ch, |protocol, transport| protocol.data_received(transport, data)))
+    }
+
+    fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
+        self.with(ch, |protocol, transport| protocol.eof_received(transport))
+    }
+
+    fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.with(ch, |protocol, transport| protocol.pause_writing(transport))
+    }
+
+    fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.with(ch, |protocol, transport| protocol.resume_writing(transport))
+    }
+
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        self.with(ch, |protocol, transport| protocol.connection_lost(transport, reason));
+    }
+}
+
+impl<P> Deref for ProtocolDispatcher<P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        &self.protocol
+    }
+}
+
+impl<P> DerefMut for ProtocolDispatcher<P> {
+    fn deref_mut(&mut self) -> &mut P {
+        &mut self.protocol
+    }
+}
+
+impl<P: fmt::Debug> fmt::Debug for ProtocolDispatcher<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ProtocolDispatcher").field(&self.protocol).finish()
+    }
+}
