@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The address of one end of a socket: Python's `(host, port)` tuple, C's `sockaddr`.
 ///
@@ -22,6 +22,8 @@ pub enum Address {
     Ip(SocketAddr),
     /// A Unix-domain socket bound to a path.
     Unix(Box<Path>),
+    /// A Unix-domain socket bound to a name that is in no file system. Linux only.
+    Abstract(Box<[u8]>),
     /// A socket without a name, as `socketpair` makes them.
     Unnamed,
 }
@@ -46,6 +48,7 @@ impl fmt::Display for Address {
         match self {
             Address::Ip(address) => address.fmt(f),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Abstract(name) => write!(f, "unix:@{}", name.escape_ascii()),
             Address::Unnamed => f.write_str("unix:(unnamed)"),
         }
     }
@@ -59,7 +62,8 @@ impl From<SocketAddr> for Address {
 
 /// What [`listen`](crate::ChannelMap::listen) and [`connect`](crate::ChannelMap::connect) take as
 /// an address: `"127.0.0.1:80"`, `"[::1]:80"`, `("127.0.0.1", 80)`, a [`SocketAddr`], an
-/// [`Address`].
+/// [`Address`]; for Unix-domain sockets `"unix:/run/server.sock"`, a [`Path`], and on Linux
+/// `"unix:@name"` for one without a file.
 ///
 /// Only literal addresses: nothing here looks a name up, because that may take seconds, and
 /// every other channel would wait.
@@ -117,6 +121,9 @@ impl ToAddress for (&str, u16) {
 
 impl ToAddress for str {
     fn to_address(&self) -> io::Result<Address> {
+        if let Some(path) = self.strip_prefix("unix:") {
+            return unix(path);
+        }
         match self.parse::<SocketAddr>() {
             Ok(address) => Ok(Address::Ip(address)),
             Err(_) => Err(not_an_address(self, "IPV4:PORT or [IPV6]:PORT")),
@@ -130,18 +137,41 @@ impl ToAddress for String {
     }
 }
 
+impl ToAddress for Path {
+    fn to_address(&self) -> io::Result<Address> {
+        if self.as_os_str().is_empty() {
+            return Err(not_an_address("", "the path of a socket"));
+        }
+        Ok(Address::Unix(self.into()))
+    }
+}
+
+impl ToAddress for PathBuf {
+    fn to_address(&self) -> io::Result<Address> {
+        self.as_path().to_address()
+    }
+}
+
 impl<T: ToAddress + ?Sized> ToAddress for &T {
     fn to_address(&self) -> io::Result<Address> {
         (**self).to_address()
     }
 }
 
+fn unix(path: &str) -> io::Result<Address> {
+    match path.strip_prefix('@') {
+        None => Path::new(path).to_address(),
+        Some("") => Err(not_an_address("unix:@", "unix:@NAME")),
+        Some(name) if cfg!(target_os = "linux") => Ok(Address::Abstract(name.as_bytes().into())),
+        Some(_) => {
+            Err(not_an_address(&format!("unix:{path}"), "unix:PATH (names without a file are Linux's)"))
+        }
+    }
+}
+
 fn not_an_address(given: &str, wanted: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
-        format!(
-            "unusable address \"{}\": wanted {wanted}, written as a number (names are not looked up)",
-            given.escape_debug()
-        ),
+        format!("unusable address \"{}\": wanted {wanted} (names are not looked up)", given.escape_debug()),
     )
 }

@@ -13,7 +13,8 @@ use crate::state::{Phase, State};
 use crate::timers::Action;
 use crate::traffic::Output;
 use crate::{
-    Address, ChannelError, ChannelMap, Dispatcher, Handle, LookupError, Outlet, Reason, TimerId, Token,
+    Address, ChannelError, ChannelMap, Credentials, Dispatcher, Handle, LookupError, Outlet, Reason, TimerId,
+    Token,
 };
 
 /// What becomes of a push that would put more in the queue than the hard limit.
@@ -372,6 +373,35 @@ impl<'a> Channel<'a> {
     /// listener.
     pub fn peer_address(&self) -> Option<Address> {
         self.state()?.peer.clone()
+    }
+
+    /// Who is at the other end of a Unix-domain socket: `SO_PEERCRED`. Linux only.
+    ///
+    /// # Errors
+    /// There is no such thing on this socket or system.
+    pub fn peer_credentials(&self) -> io::Result<Credentials> {
+        let fd = self.state().and_then(State::fd).ok_or(io::ErrorKind::NotConnected)?;
+        self.named(crate::unix::credentials(fd))
+    }
+
+    /// `TCP_NODELAY`: send at once what is pushed (on), or gather small pieces while some are under
+    /// way.
+    ///
+    /// # Errors
+    /// This is no TCP socket (any more).
+    pub fn set_no_delay(&mut self, on: bool) -> io::Result<()> {
+        let fd = self.state().and_then(State::fd).ok_or(io::ErrorKind::NotConnected)?;
+        self.named(crate::sys::set_no_delay(fd, on))
+    }
+
+    /// `SO_KEEPALIVE`: probe the peer when it was silent for so long; `None`, the default: never.
+    /// What a program's own messages can find out, they find out sooner.
+    ///
+    /// # Errors
+    /// This is no TCP socket (any more), or the system does not take the time.
+    pub fn set_keep_alive(&mut self, silence: Option<Duration>) -> io::Result<()> {
+        let fd = self.state().and_then(State::fd).ok_or(io::ErrorKind::NotConnected)?;
+        self.named(crate::sys::set_keep_alive(fd, silence))
     }
 
     /// Whether this is a listener: Python's `accepting`.

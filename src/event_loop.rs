@@ -422,6 +422,7 @@ fn fire(map: &mut ChannelMap, timer: Timer, now: Instant) {
             }
             map.touch(token);
         }
+        Action::Connect(token, tries) => settle::connect_again(map, token, tries),
         Action::Rewatch(token) => settle::rewatch(map, token),
     }
 }

@@ -179,6 +179,7 @@ mod layers;
 mod lines;
 mod mailbox;
 mod map;
+mod options;
 mod outbox;
 mod outlet;
 mod poll;
@@ -194,6 +195,7 @@ mod sys;
 mod timers;
 mod token;
 mod traffic;
+mod unix;
 mod unread;
 
 pub use address::{Address, ToAddress};
@@ -205,6 +207,7 @@ pub use event_loop::{LoopOptions, run, run_with};
 pub use layers::{chat, producers, protocol};
 pub use lines::{Line, read_lines};
 pub use map::ChannelMap;
+pub use options::{ConnectOptions, ListenOptions};
 pub use outbox::{More, Producer};
 pub use outlet::Outlet;
 pub use remote::{Call, OnStop, Remote, SendError};
@@ -212,6 +215,7 @@ pub use socket::Socket;
 pub use source::{Interest, Source};
 pub use timers::TimerId;
 pub use token::{Handle, Token};
+pub use unix::Credentials;
 
 /// The README's programs compile, too.
 #[cfg(doctest)]

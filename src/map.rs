@@ -20,8 +20,8 @@ use crate::timers::{Action, Timers};
 use crate::token::Slots;
 use crate::traffic::Output;
 use crate::{
-    Address, Channel, ChannelError, Dispatcher, Handle, LookupError, Outlet, Reason, Remote, Socket, TimerId,
-    ToAddress, Token, event_loop, settle, sys,
+    Address, Channel, ChannelError, ConnectOptions, Dispatcher, Handle, ListenOptions, LookupError, Outlet,
+    Reason, Remote, Socket, TimerId, ToAddress, Token, event_loop, settle, sys,
 };
 
 /// What one read takes at most, and how many such buffers are kept.
@@ -166,19 +166,37 @@ impl ChannelMap {
     /// The address may be used again at once after the program ends (`SO_REUSEADDR`); an IPv6
     /// address takes IPv6 only; accepted sockets send without delay (`TCP_NODELAY`).
     ///
+    /// Or on a Unix-domain one. A file that a server has left behind, and nobody listens on, is
+    /// removed first; ours is removed when the channel ends.
+    ///
     /// # Errors
     /// Each names the address: not an address (`InvalidInput`), in use (`AddrInUse`), not ours
     /// (`AddrNotAvailable`), not allowed (`PermissionDenied`).
     pub fn listen<D: Dispatcher>(&mut self, address: impl ToAddress, dispatcher: D) -> io::Result<Handle<D>> {
+        self.listen_with(address, &ListenOptions::default(), dispatcher)
+    }
+
+    /// As [`listen`](ChannelMap::listen), with options.
+    ///
+    /// # Errors
+    /// As [`listen`](ChannelMap::listen); and an option that the system does not take.
+    pub fn listen_with<D: Dispatcher>(
+        &mut self,
+        address: impl ToAddress,
+        options: &ListenOptions,
+        dispatcher: D,
+    ) -> io::Result<Handle<D>> {
         let address = address.to_address()?;
-        let fd = sys::listen(&address).map_err(|error| about("listen on", &address, &error))?;
-        let local = sys::local_address(fd.as_fd()).map_err(|error| about("listen on", &address, &error))?;
+        let about = |error| about("listen on", &address, &error);
+        let (fd, file) = sys::listen(&address, options).map_err(about)?;
+        let local = sys::local_address(fd.as_fd()).map_err(about)?;
         let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Listening);
         state.local = Some(Arc::new(local));
+        state.file = file.map(Box::new);
         self.insert(state)
     }
 
-    /// Connect to a TCP address. The outcome comes by hooks, never before this returns:
+    /// Connect to a TCP or a Unix-domain address. The outcome comes by hooks, never before this returns:
     /// `handle_connect` and `handle_open`, or `handle_error` with the cause and `handle_close`.
     /// What is pushed meanwhile is sent first.
     ///
@@ -189,20 +207,32 @@ impl ChannelMap {
         address: impl ToAddress,
         dispatcher: D,
     ) -> io::Result<Handle<D>> {
+        self.connect_with(address, &ConnectOptions::default(), dispatcher)
+    }
+
+    /// As [`connect`](ChannelMap::connect), with options.
+    ///
+    /// # Errors
+    /// As [`connect`](ChannelMap::connect); and an option that the system does not take, or a local
+    /// address that cannot be had.
+    pub fn connect_with<D: Dispatcher>(
+        &mut self,
+        address: impl ToAddress,
+        options: &ConnectOptions,
+        dispatcher: D,
+    ) -> io::Result<Handle<D>> {
         let address = address.to_address()?;
-        let (fd, begun) = sys::connect(&address).map_err(|error| about("connect to", &address, &error))?;
+        let (fd, begun) =
+            sys::connect(&address, options).map_err(|error| about("connect to", &address, &error))?;
         let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Connecting);
         state.clock();
         state.peer = Some(address);
-        match begun {
-            sys::Connect::InProgress => {}
-            sys::Connect::Done => state.phase = Phase::Connected,
-            sys::Connect::Refused(error) => {
-                state.phase = Phase::ConnectFailed;
-                state.failure = Some(error);
-            }
+        let later = state.connect_began(begun);
+        let handle = self.insert(state)?;
+        if later {
+            settle::connect_later(self, handle.token(), 0);
         }
-        self.insert(state)
+        Ok(handle)
     }
 
     fn insert<D: Dispatcher>(&mut self, state: State) -> io::Result<Handle<D>> {

@@ -19,6 +19,10 @@ use crate::{ChannelMap, Eof, Reason, Token, sys};
 /// How long a peer that was given FIN may take to end, while what it sends is dropped.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How soon a connect that could not be begun is tried again.
+const FIRST_RETRY: Duration = Duration::from_millis(1);
+const LONGEST_RETRY: Duration = Duration::from_millis(100);
+
 /// Channels that the list of touched ones has room for at rest.
 const KEPT: usize = 2048;
 
@@ -116,6 +120,23 @@ pub(crate) fn connected(map: &mut ChannelMap, token: Token, lost: Option<io::Err
     if state.phase == Phase::Opening && state.is_established() {
         open(map, token);
     }
+}
+
+/// Nobody tells when there is room in a backlog again, so try from time to time: first after 1 ms, then
+/// less often, up to every 100 ms.
+pub(crate) fn connect_later(map: &mut ChannelMap, token: Token, tries: u32) {
+    let delay = FIRST_RETRY.saturating_mul(1 << tries.min(7)).min(LONGEST_RETRY);
+    map.set_channel_timer(token, delay, Action::Connect(token, tries + 1));
+}
+
+pub(crate) fn connect_again(map: &mut ChannelMap, token: Token, tries: u32) {
+    let Some(state) = map.state_mut(token).filter(|state| state.phase == Phase::ConnectLater) else { return };
+    let (Some(fd), Some(peer)) = (state.fd(), &state.peer) else { return };
+    let begun = sys::connect_again(fd, peer);
+    if state.connect_began(begun) {
+        connect_later(map, token, tries);
+    }
+    map.touch(token);
 }
 
 pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Error) {
@@ -392,6 +413,8 @@ fn finish(map: &mut ChannelMap, token: Token) {
     publish(map, token);
     let Some(state) = map.slots.get_mut(token) else { return };
     let reason = state.reason.take().unwrap_or(Reason::Closed);
+    // Before its socket: as long as that is open, no other file can have the same inode.
+    state.file = None;
     let source = state.source.take();
     if let Some(source) = &source {
         if state.local.is_none() {

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 
 use crate::{Address, sys};
@@ -79,6 +79,12 @@ impl From<UnixStream> for Socket {
 
 impl From<TcpListener> for Socket {
     fn from(listener: TcpListener) -> Self {
+        Socket { listening: true, ..Socket::stream(listener.into()) }
+    }
+}
+
+impl From<UnixListener> for Socket {
+    fn from(listener: UnixListener) -> Self {
         Socket { listening: true, ..Socket::stream(listener.into()) }
     }
 }

@@ -10,6 +10,8 @@ use crate::error::twin;
 use crate::outbox::Outbox;
 use crate::outlet::Credit;
 use crate::source::{Held, Interest, Source};
+use crate::sys::Connect;
+use crate::unix::SocketFile;
 use crate::unread::Unread;
 use crate::{Address, Dispatcher, OnLimit, Reason};
 
@@ -27,6 +29,8 @@ pub(crate) enum Phase {
     Listening,
     /// `connect` was begun.
     Connecting,
+    /// It could not yet be begun; a timer tries again.
+    ConnectLater,
     /// It succeeded; `handle_connect` is due.
     Connected,
     /// It failed at once; the error waits in `failure`.
@@ -70,6 +74,8 @@ pub(crate) struct State {
     pub(crate) credit: Option<Arc<Credit>>,
     /// Input that was put back.
     pub(crate) unread: Option<Box<Unread>>,
+    /// Of a listener on a Unix-domain address.
+    pub(crate) file: Option<Box<SocketFile>>,
 
     /// The turn that the two budgets are of, and the last one with a send outside the queue.
     turn: u32,
@@ -148,6 +154,7 @@ impl State {
             clock: None,
             credit: None,
             unread: None,
+            file: None,
             turn: 0,
             read_left: READ_BUDGET,
             write_left: WRITE_BUDGET,
@@ -198,7 +205,24 @@ impl State {
     }
 
     pub(crate) fn is_connecting(&self) -> bool {
-        matches!(self.phase, Phase::Connecting | Phase::Connected | Phase::ConnectFailed)
+        matches!(
+            self.phase,
+            Phase::Connecting | Phase::ConnectLater | Phase::Connected | Phase::ConnectFailed
+        )
+    }
+
+    /// What to do next about a connect; `true`: to try again later.
+    pub(crate) fn connect_began(&mut self, begun: Connect) -> bool {
+        self.phase = match begun {
+            Connect::InProgress => Phase::Connecting,
+            Connect::Done => Phase::Connected,
+            Connect::Later => Phase::ConnectLater,
+            Connect::Refused(error) => {
+                self.failure = Some(error);
+                Phase::ConnectFailed
+            }
+        };
+        self.phase == Phase::ConnectLater
     }
 
     /// Whether the end has begun, by whatever cause.
@@ -262,7 +286,9 @@ impl State {
         let wanted = match self.phase {
             Phase::Listening => return Some(Interest { read: self.accepts(), write: false }),
             Phase::Connecting => return Some(Interest { read: false, write: true }),
-            Phase::Connected | Phase::ConnectFailed | Phase::Dead | Phase::Closed => return None,
+            Phase::ConnectLater | Phase::Connected | Phase::ConnectFailed | Phase::Dead | Phase::Closed => {
+                return None;
+            }
             Phase::Opening => Interest::NONE,
             Phase::Open => Interest { read: self.reads(), write: flushing || self.writes() },
             Phase::Closing => Interest { read: false, write: flushing },
@@ -354,9 +380,11 @@ impl State {
                 self.parked = false;
                 self.disarmed = Disarmed::No;
             }
-            Phase::Listening | Phase::Connecting | Phase::Connected | Phase::ConnectFailed => {
-                self.kill(reason)
-            }
+            Phase::Listening
+            | Phase::Connecting
+            | Phase::ConnectLater
+            | Phase::Connected
+            | Phase::ConnectFailed => self.kill(reason),
         }
     }
 

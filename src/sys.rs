@@ -7,13 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
+use socket2::{Protocol, SockAddr, SockRef, TcpKeepalive, Type};
 
-use crate::Address;
 use crate::faults::{self, Call};
-
-/// Connections that may wait to be accepted; the kernel lowers it to its own limit.
-const BACKLOG: i32 = 1024;
+use crate::unix::{self, SocketFile};
+use crate::{Address, ConnectOptions, ListenOptions};
 
 /// A peer that is gone is an error, never a signal.
 #[cfg(not(target_vendor = "apple"))]
@@ -86,8 +84,11 @@ fn accept_once(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
     use rustix::net::SocketFlags;
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (fd, peer) = rustix::net::acceptfrom_with(listener, flags)?;
-    let peer = peer.and_then(|peer| std::net::SocketAddr::try_from(peer).ok());
-    Ok((fd, peer.map_or(Address::Unnamed, Address::Ip)))
+    let ip = peer.and_then(|peer| std::net::SocketAddr::try_from(peer).ok());
+    // A client of a Unix-domain socket seldom has a name, but may.
+    let address = || peer_address(fd.as_fd()).unwrap_or(Address::Unnamed);
+    let peer = ip.map_or_else(address, Address::Ip);
+    Ok((fd, peer))
 }
 
 #[cfg(target_vendor = "apple")]
@@ -97,54 +98,146 @@ fn accept_once(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
     Ok((socket.into(), address(&peer)))
 }
 
-/// A bound, listening, non-blocking TCP socket.
-pub(crate) fn listen(on: &Address) -> io::Result<OwnedFd> {
-    let (socket, on) = tcp_socket(on)?;
-    faults::pass(Call::Option)?;
-    socket.set_reuse_address(true)?;
-    if on.is_ipv6() {
-        socket.set_only_v6(true)?;
+/// A bound, listening, non-blocking socket, and its file if it has one.
+pub(crate) fn listen(on: &Address, options: &ListenOptions) -> io::Result<(OwnedFd, Option<SocketFile>)> {
+    let (socket, sock_addr) = stream_socket(on)?;
+    let mut file = None;
+    set_common(&socket, options.keep_alive, options.recv_buffer, options.send_buffer, &options.interface)?;
+    match on {
+        Address::Ip(ip) => {
+            socket.set_reuse_address(true)?;
+            socket.set_reuse_port(options.reuse_port)?;
+            // The listener hands it on to the sockets it accepts, at no further call.
+            socket.set_tcp_nodelay(options.no_delay)?;
+            if ip.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            faults::pass(Call::Bind)?;
+            socket.bind(&sock_addr)?;
+        }
+        Address::Unix(path) => {
+            faults::pass(Call::Bind)?;
+            file = Some(SocketFile::bind(&socket, &sock_addr, path, options.mode)?);
+        }
+        _ => {
+            faults::pass(Call::Bind)?;
+            socket.bind(&sock_addr)?;
+        }
     }
-    faults::pass(Call::Bind)?;
-    socket.bind(&on)?;
     faults::pass(Call::Listen)?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok((socket.into(), file))
 }
 
 /// How a connect began.
 pub(crate) enum Connect {
     InProgress,
     Done,
+    /// The backlog of a Unix-domain listener is full: to be tried again.
+    Later,
     Refused(io::Error),
 }
 
-/// A TCP socket on its way to `peer`. `Err` only if there can be no such socket.
-pub(crate) fn connect(peer: &Address) -> io::Result<(OwnedFd, Connect)> {
-    let (socket, peer) = tcp_socket(peer)?;
-    let begun = match faults::pass(Call::Connect).and_then(|()| socket.connect(&peer)) {
+/// A socket on its way to `peer`. `Err` only if there can be no such socket.
+pub(crate) fn connect(peer: &Address, options: &ConnectOptions) -> io::Result<(OwnedFd, Connect)> {
+    let (socket, sock_addr) = stream_socket(peer)?;
+    set_common(&socket, options.keep_alive, options.recv_buffer, options.send_buffer, &options.interface)?;
+    if peer.ip().is_some() {
+        socket.set_tcp_nodelay(options.no_delay)?;
+    }
+    if let Some(local) = &options.local {
+        faults::pass(Call::Bind)?;
+        socket.bind(&sock_addr_of(local)?)?;
+    }
+    let begun = begin_connect(&socket, &sock_addr);
+    Ok((socket.into(), begun))
+}
+
+/// What said [`Connect::Later`], once more.
+pub(crate) fn connect_again(fd: BorrowedFd<'_>, peer: &Address) -> Connect {
+    match sock_addr_of(peer) {
+        Ok(sock_addr) => begin_connect(&SockRef::from(&fd), &sock_addr),
+        Err(error) => Connect::Refused(error),
+    }
+}
+
+fn begin_connect(socket: &socket2::Socket, peer: &SockAddr) -> Connect {
+    match faults::pass(Call::Connect).and_then(|()| socket.connect(peer)) {
         Ok(()) => Connect::Done,
         // An interrupted non-blocking connect goes on by itself.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
             Connect::InProgress
         }
         Err(error) if error.kind() == ErrorKind::Interrupted => Connect::InProgress,
+        Err(error) if error.kind() == ErrorKind::WouldBlock && peer.is_unix() => Connect::Later,
         Err(error) => Connect::Refused(error),
-    };
-    Ok((socket.into(), begun))
+    }
 }
 
-/// What listening and connecting sockets have in common. No delay: the listener hands it on to
-/// the sockets it accepts, at no further call.
-fn tcp_socket(address: &Address) -> io::Result<(socket2::Socket, SockAddr)> {
-    let Address::Ip(ip) = address else {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "not an IP address"));
-    };
+fn stream_socket(address: &Address) -> io::Result<(socket2::Socket, SockAddr)> {
+    let sock_addr = sock_addr_of(address)?;
     faults::pass(Call::Socket)?;
-    let socket = socket2::Socket::new(Domain::for_address(*ip), Type::STREAM, Some(Protocol::TCP))?;
+    let protocol = address.ip().map(|_| Protocol::TCP);
+    let socket = socket2::Socket::new(sock_addr.domain(), Type::STREAM, protocol)?;
     socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    Ok((socket, SockAddr::from(*ip)))
+    Ok((socket, sock_addr))
+}
+
+fn sock_addr_of(address: &Address) -> io::Result<SockAddr> {
+    match address {
+        Address::Ip(ip) => Ok(SockAddr::from(*ip)),
+        other => unix::sock_addr(other),
+    }
+}
+
+fn set_common(
+    socket: &socket2::Socket,
+    keep_alive: Option<Duration>,
+    recv_buffer: Option<usize>,
+    send_buffer: Option<usize>,
+    interface: &Option<String>,
+) -> io::Result<()> {
+    faults::pass(Call::Option)?;
+    if let Some(silence) = keep_alive {
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence))?;
+    }
+    if let Some(bytes) = recv_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    match interface {
+        Some(name) => bind_to(socket, name),
+        None => Ok(()),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn bind_to(socket: &socket2::Socket, interface: &str) -> io::Result<()> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("interface {interface:?}: {error}"));
+    socket.bind_device(Some(interface.as_bytes())).map_err(named)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind_to(_: &socket2::Socket, _: &str) -> io::Result<()> {
+    Err(io::Error::new(ErrorKind::Unsupported, "a socket can be bound to an interface on Linux only"))
+}
+
+/// `TCP_NODELAY`.
+pub(crate) fn set_no_delay(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    faults::pass(Call::Option)?;
+    SockRef::from(&fd).set_tcp_nodelay(on)
+}
+
+/// `SO_KEEPALIVE`, and after how long a silence.
+pub(crate) fn set_keep_alive(fd: BorrowedFd<'_>, silence: Option<Duration>) -> io::Result<()> {
+    faults::pass(Call::Option)?;
+    let socket = SockRef::from(&fd);
+    match silence {
+        Some(silence) => socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence)),
+        None => socket.set_keepalive(false),
+    }
 }
 
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -177,10 +270,14 @@ pub(crate) fn peer_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
 }
 
 fn address(address: &SockAddr) -> Address {
-    match (address.as_socket(), address.as_pathname()) {
-        (Some(ip), _) => Address::Ip(ip),
-        (_, Some(path)) => Address::Unix(path.into()),
-        _ => Address::Unnamed,
+    if let Some(ip) = address.as_socket() {
+        Address::Ip(ip)
+    } else if let Some(path) = address.as_pathname() {
+        Address::Unix(path.into())
+    } else if let Some(name) = address.as_abstract_namespace() {
+        Address::Abstract(name.into())
+    } else {
+        Address::Unnamed
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) enum Action {
     Linger(Token),
     /// Watch a channel again that was taken out of the poller for a while.
     Rewatch(Token),
+    /// Begin a connect once more; so many times it was not possible.
+    Connect(Token, u32),
 }
 
 impl Action {
@@ -56,6 +58,7 @@ impl Action {
             | Action::Idle(token)
             | Action::Flush(token)
             | Action::Linger(token)
+            | Action::Connect(token, _)
             | Action::Rewatch(token) => Some(token),
         }
     }
