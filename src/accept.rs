@@ -28,8 +28,8 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
                 state.pauses = 0;
                 // Bound to one address, all its connections have that as their own.
                 let local = state.local.clone().filter(|local| !is_wildcard(local));
-                let socket =
-                    Socket { fd, listening: false, nonblocking: true, local, peer: Some(peer.clone()) };
+                let peer_of = Some(peer.clone());
+                let socket = Socket { nonblocking: true, local, peer: peer_of, ..Socket::stream(fd) };
                 hand_over(map, token, socket, peer);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,

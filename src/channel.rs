@@ -13,8 +13,8 @@ use crate::state::{Phase, State};
 use crate::timers::Action;
 use crate::traffic::Output;
 use crate::{
-    Address, ChannelError, ChannelMap, Credentials, Dispatcher, Handle, LookupError, Outlet, Reason, TimerId,
-    Token,
+    Address, ChannelError, ChannelMap, Credentials, Detached, Dispatcher, Handle, LookupError, Outlet,
+    Reason, Socket, TimerId, Token,
 };
 
 /// What becomes of a push that would put more in the queue than the hard limit.
@@ -473,6 +473,45 @@ impl<'a> Channel<'a> {
         self.named(result)
     }
 
+    /// Take the socket out of the map, with what was put back ([`unread`](Channel::unread)) and not
+    /// read again, and what is queued. The channel ends with [`Reason::Detached`]; the peer notices
+    /// nothing. The socket is left non-blocking.
+    ///
+    /// To go on elsewhere: in another map ([`add`](ChannelMap::add), then `unread` and `push` there),
+    /// in a thread of its own, in another process.
+    ///
+    /// ```
+    /// use dispatch_loop::{ChannelMap, Dispatcher};
+    /// use std::io::{Read, Write};
+    /// use std::os::fd::OwnedFd;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// struct Quiet;
+    /// impl Dispatcher for Quiet {}
+    ///
+    /// let (near, mut far) = UnixStream::pair()?;
+    /// let mut map = ChannelMap::new()?;
+    /// let quiet = map.add(near, Quiet)?;
+    /// let detached = map.channel(quiet)?.detach()?;
+    /// let mut stream = UnixStream::from(OwnedFd::from(detached.socket));
+    /// stream.set_nonblocking(false)?;
+    /// stream.write_all(b"by hand")?;
+    /// # drop(stream);
+    /// # let mut got = String::new();
+    /// # far.read_to_string(&mut got)?;
+    /// # assert_eq!(got, "by hand");
+    /// # std::io::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// `NotConnected` while connecting and when it has ended; `Unsupported`, with the channel as it
+    /// was, if the socket has a source around it or a producer is queued, which cannot go along.
+    pub fn detach(&mut self) -> io::Result<Detached> {
+        self.touch();
+        let result = self.map.detach(self.token);
+        self.named(result)
+    }
+
     // For this crate.
 
     /// The default of `handle_timeout`.
@@ -540,6 +579,38 @@ impl fmt::Debug for Channel<'_> {
 }
 
 impl ChannelMap {
+    fn detach(&mut self, token: Token) -> io::Result<Detached> {
+        let state = self.slots.get_mut(token).ok_or(LookupError::Gone(token))?;
+        if !matches!(state.phase, Phase::Listening | Phase::Opening | Phase::Open) || state.lost {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "the channel has no open socket"));
+        }
+        let unsupported = |what| Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        if state.is_boxed() {
+            return unsupported("a socket with a source around it cannot be detached");
+        }
+        let Some(unsent) = state.outbox.take_bytes() else {
+            return unsupported("a producer is queued, which cannot be detached");
+        };
+        let Some(Held::Plain(plain)) = state.source.take() else {
+            return Err(LookupError::Gone(token).into());
+        };
+        // Whoever has the socket now may close it.
+        if state.armed.take().is_some() {
+            let _ = self.poll.delete(std::os::fd::AsFd::as_fd(&plain));
+        }
+        let socket = Socket {
+            listening: state.phase == Phase::Listening,
+            nonblocking: true,
+            local: state.local.clone(),
+            peer: state.peer.clone(),
+            file: state.file.take(),
+            ..Socket::stream(plain.0)
+        };
+        let unread = state.unread.take().map_or(Vec::new(), |unread| unread.into_bytes());
+        state.kill(Reason::Detached);
+        Ok(Detached { socket, unread, unsent })
+    }
+
     fn wrap_source<F>(&mut self, token: Token, f: F) -> io::Result<()>
     where
         F: FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>>,

@@ -211,7 +211,7 @@ pub use options::{ConnectOptions, ListenOptions};
 pub use outbox::{More, Producer};
 pub use outlet::Outlet;
 pub use remote::{Call, OnStop, Remote, SendError};
-pub use socket::Socket;
+pub use socket::{Detached, Socket};
 pub use source::{Interest, Source};
 pub use timers::TimerId;
 pub use token::{Handle, Token};

@@ -128,7 +128,8 @@ impl ChannelMap {
     // Channels come.
 
     /// Make a channel of a socket that exists: what `handle_accept` was given, a stream or a
-    /// listener of `std::net`, a `UnixStream`. It is made non-blocking.
+    /// listener of `std::net` or `std::os::unix::net`, [any descriptor](Socket::from_fd). It is made
+    /// non-blocking.
     ///
     /// # Errors
     /// The socket cannot be made non-blocking, or the map is being dropped. The socket is closed
@@ -146,6 +147,7 @@ impl ChannelMap {
         let mut state = State::new(Held::Plain(Plain(socket.fd)), Box::new(dispatcher), phase);
         state.local = socket.local;
         state.peer = peer;
+        state.file = socket.file;
         self.insert(state)
     }
 

@@ -250,6 +250,20 @@ impl Outbox {
         self.watch();
     }
 
+    /// Take everything out, as bytes; `None`, with nothing changed, if a producer is among it.
+    pub(crate) fn take_bytes(&mut self) -> Option<Vec<u8>> {
+        if self.producers > 0 {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(self.queued);
+        let mut skip = self.sent;
+        for piece in self.pieces.iter().filter_map(Piece::bytes) {
+            bytes.extend_from_slice(&piece[std::mem::take(&mut skip)..]);
+        }
+        self.clear();
+        Some(bytes)
+    }
+
     /// Drop everything.
     pub(crate) fn clear(&mut self) {
         // A producer is the user's own value, and its drop may panic.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 
+use crate::unix::SocketFile;
 use crate::{Address, sys};
 
 /// A socket that is in no map: what [`handle_accept`](crate::Dispatcher::handle_accept) is given
@@ -35,11 +36,31 @@ pub struct Socket {
     /// Shared by all connections of a listener that is bound to one address.
     pub(crate) local: Option<Arc<Address>>,
     pub(crate) peer: Option<Address>,
+    /// Of a listener on a Unix-domain address.
+    pub(crate) file: Option<Box<SocketFile>>,
 }
 
 impl Socket {
-    fn stream(fd: OwnedFd) -> Socket {
-        Socket { fd, listening: false, nonblocking: false, local: None, peer: None }
+    pub(crate) fn stream(fd: OwnedFd) -> Socket {
+        Socket { fd, listening: false, nonblocking: false, local: None, peer: None, file: None }
+    }
+
+    /// Adopt a descriptor of which only the system knows what it is: one that was inherited, or
+    /// sent by another process. asyncore's `dispatcher(sock)`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no stream socket, connected or listening.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Socket> {
+        let refused = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        match sys::kind(fd.as_fd()) {
+            Ok(sys::Kind::Listener) => Ok(Socket { listening: true, ..Socket::stream(fd) }),
+            Ok(sys::Kind::Stream) => Ok(Socket::stream(fd)),
+            Ok(sys::Kind::Datagram) => refused("this descriptor is a datagram socket, not a stream"),
+            Err(error) if sys::is_no_socket(&error) => {
+                refused("this descriptor is no socket; a pipe or a terminal is added with `add_file`")
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Our end: Python's `getsockname()`.
@@ -57,6 +78,36 @@ impl Socket {
             None => sys::peer_address(self.as_fd()),
         }
     }
+}
+
+/// What [`Channel::detach`](crate::Channel::detach) takes out of a map.
+///
+/// ```
+/// use dispatch_loop::{ChannelMap, Dispatcher};
+///
+/// struct Quiet;
+/// impl Dispatcher for Quiet {}
+///
+/// // A connection moves to another map, and nobody notices.
+/// let (near, _far) = std::os::unix::net::UnixStream::pair()?;
+/// let (mut one, mut other) = (ChannelMap::new()?, ChannelMap::new()?);
+/// let quiet = one.add(near, Quiet)?;
+/// let detached = one.channel(quiet)?.detach()?;
+/// let quiet = other.add(detached.socket, Quiet)?;
+/// let mut ch = other.channel(quiet)?;
+/// ch.unread(&detached.unread);
+/// ch.push_vec(detached.unsent)?;
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Detached {
+    /// The socket, non-blocking.
+    pub socket: Socket,
+    /// Input that was read and put back, before what the socket still has.
+    pub unread: Vec<u8>,
+    /// Output that was pushed and not sent.
+    pub unsent: Vec<u8>,
 }
 
 impl AsFd for Socket {
@@ -89,8 +140,12 @@ impl From<UnixListener> for Socket {
     }
 }
 
+/// The file of a listener on a Unix-domain address stays, and is whoever's it is now.
 impl From<Socket> for OwnedFd {
     fn from(socket: Socket) -> Self {
+        if let Some(file) = socket.file {
+            file.keep();
+        }
         socket.fd
     }
 }

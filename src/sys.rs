@@ -240,6 +240,39 @@ pub(crate) fn set_keep_alive(fd: BorrowedFd<'_>, silence: Option<Duration>) -> i
     }
 }
 
+/// What a socket is for.
+pub(crate) enum Kind {
+    Listener,
+    Stream,
+    Datagram,
+}
+
+/// `SO_TYPE` and `SO_ACCEPTCONN`.
+pub(crate) fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
+    faults::pass(Call::Option)?;
+    let socket = SockRef::from(&fd);
+    Ok(match socket.r#type()? {
+        Type::STREAM if listens(fd)? => Kind::Listener,
+        Type::STREAM => Kind::Stream,
+        _ => Kind::Datagram,
+    })
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn listens(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(rustix::net::sockopt::socket_acceptconn(fd)?)
+}
+
+/// There is no way to ask here, but a stream has a peer.
+#[cfg(target_vendor = "apple")]
+fn listens(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(SockRef::from(&fd).peer_addr().is_err())
+}
+
+pub(crate) fn is_no_socket(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NOTSOCK.raw_os_error())
+}
+
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     faults::pass(Call::Option)?;
     #[cfg(target_vendor = "apple")]

@@ -107,6 +107,13 @@ impl SocketFile {
     }
 }
 
+impl SocketFile {
+    /// Do not remove it.
+    pub(crate) fn keep(mut self) {
+        self.path = PathBuf::new();
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.inode);

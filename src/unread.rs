@@ -24,6 +24,11 @@ impl Unread {
         }
     }
 
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+        self.bytes.drain(..self.taken);
+        self.bytes
+    }
+
     pub(crate) fn take(&mut self, buffer: &mut [u8]) -> usize {
         let taken = self.len().min(buffer.len());
         buffer[..taken].copy_from_slice(&self.bytes[self.taken..][..taken]);
