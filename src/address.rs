@@ -65,19 +65,26 @@ impl From<SocketAddr> for Address {
 /// [`Address`]; for Unix-domain sockets `"unix:/run/server.sock"`, a [`Path`], and on Linux
 /// `"unix:@name"` for one without a file.
 ///
-/// Only literal addresses: nothing here looks a name up, because that may take seconds, and
-/// every other channel would wait.
+/// To connect, a name will do as well: `"example.org:80"`, `("example.org", 80)`. It is looked up
+/// beside the loop. Not for `listen`, which is done when it returns: there is
+/// [`listen_all`](crate::ChannelMap::listen_all).
 ///
 /// ```
 /// use dispatch_loop::ToAddress;
 ///
 /// assert!(("127.0.0.1", 80).to_address().is_ok());
+/// assert_eq!("localhost:80".to_name(), Some(("localhost".to_owned(), 80)));
 /// let error = "localhost:80".to_address().unwrap_err();
 /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 /// ```
 pub trait ToAddress {
     /// The address, or an error of kind `InvalidInput` that quotes what was given.
     fn to_address(&self) -> io::Result<Address>;
+
+    /// If it is a name instead, that and the port.
+    fn to_name(&self) -> Option<(String, u16)> {
+        None
+    }
 }
 
 impl ToAddress for Address {
@@ -114,8 +121,12 @@ impl ToAddress for (&str, u16) {
     fn to_address(&self) -> io::Result<Address> {
         match self.0.parse::<IpAddr>() {
             Ok(ip) => (ip, self.1).to_address(),
-            Err(_) => Err(not_an_address(self.0, "an IPv4 or IPv6 address")),
+            Err(_) => Err(not_an_address(self.0, "an IPv4 or IPv6 address, or a name")),
         }
+    }
+
+    fn to_name(&self) -> Option<(String, u16)> {
+        is_name(self.0).then(|| (self.0.to_owned(), self.1))
     }
 }
 
@@ -126,14 +137,23 @@ impl ToAddress for str {
         }
         match self.parse::<SocketAddr>() {
             Ok(address) => Ok(Address::Ip(address)),
-            Err(_) => Err(not_an_address(self, "IPV4:PORT or [IPV6]:PORT")),
+            Err(_) => Err(not_an_address(self, "IPV4:PORT, [IPV6]:PORT, NAME:PORT or unix:PATH")),
         }
+    }
+
+    fn to_name(&self) -> Option<(String, u16)> {
+        let (host, port) = self.rsplit_once(':')?;
+        Some((host.to_owned(), port.parse().ok()?)).filter(|_| is_name(host))
     }
 }
 
 impl ToAddress for String {
     fn to_address(&self) -> io::Result<Address> {
         self.as_str().to_address()
+    }
+
+    fn to_name(&self) -> Option<(String, u16)> {
+        self.as_str().to_name()
     }
 }
 
@@ -156,6 +176,18 @@ impl<T: ToAddress + ?Sized> ToAddress for &T {
     fn to_address(&self) -> io::Result<Address> {
         (**self).to_address()
     }
+
+    fn to_name(&self) -> Option<(String, u16)> {
+        (**self).to_name()
+    }
+}
+
+/// Whether this can be asked a name server about.
+fn is_name(host: &str) -> bool {
+    let fits = |label: &str| (1..=63).contains(&label.len());
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let plain = |c: char| !(c.is_control() || c.is_whitespace() || ":/[]@*".contains(c));
+    host.len() <= 253 && host.split('.').all(fits) && host.chars().all(plain)
 }
 
 fn unix(path: &str) -> io::Result<Address> {
@@ -172,6 +204,11 @@ fn unix(path: &str) -> io::Result<Address> {
 fn not_an_address(given: &str, wanted: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
-        format!("unusable address \"{}\": wanted {wanted} (names are not looked up)", given.escape_debug()),
+        format!("unusable address \"{}\": wanted {wanted}", given.escape_debug()),
     )
+}
+
+/// The error of a system call, and what it was about.
+pub(crate) fn about(what: &str, address: &Address, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot {what} {address}: {error}"))
 }

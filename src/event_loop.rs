@@ -15,7 +15,7 @@ use crate::source::Interest;
 use crate::state::{Phase, State};
 use crate::timers::{Action, Timer, after, next_beat};
 use crate::traffic::Output;
-use crate::{Channel, ChannelMap, Reason, Token, accept, sys};
+use crate::{Channel, ChannelMap, Reason, Token, accept, connect, sys};
 
 /// Timers that run in one turn at most.
 const TIMERS: usize = 1024;
@@ -422,7 +422,9 @@ fn fire(map: &mut ChannelMap, timer: Timer, now: Instant) {
             }
             map.touch(token);
         }
-        Action::Connect(token, tries) => settle::connect_again(map, token, tries),
+        Action::Connect(token, tries) => connect::connect_again(map, token, tries),
+        Action::DialNext(token) => connect::stagger_over(map, token),
+        Action::DialTimeout(token) => connect::time_over(map, token),
         Action::Rewatch(token) => settle::rewatch(map, token),
     }
 }

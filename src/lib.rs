@@ -165,6 +165,7 @@ mod accept;
 mod address;
 mod bell;
 mod channel;
+mod connect;
 mod dispatcher;
 mod error;
 mod event_loop;
@@ -177,6 +178,7 @@ mod hooks;
 #[cfg(feature = "layers")]
 mod layers;
 mod lines;
+mod listen;
 mod mailbox;
 mod map;
 mod options;
@@ -185,6 +187,7 @@ mod outlet;
 mod poll;
 mod remote;
 mod report;
+mod resolve;
 mod settle;
 #[cfg(feature = "signals")]
 mod signals;

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 
 use crate::bell::Bell;
 use crate::error::panicked;
@@ -48,6 +48,9 @@ pub(crate) struct Shared {
     queue: Sender<Message>,
     /// The loop's end of it; here, so that what comes too late can still be dropped.
     taken: Receiver<Message>,
+    /// What threads of our own have found out: as much as there are channels that wait for it, and
+    /// never refused.
+    answers: (Sender<Call>, Receiver<Call>),
     waker: Waker,
     bell: Bell,
     stop: AtomicBool,
@@ -116,8 +119,13 @@ impl Shared {
         }
     }
 
+    fn take(&self) -> Option<Message> {
+        let answer = self.answers.1.try_recv().map(Message::Call);
+        answer.or_else(|_| self.taken.try_recv()).ok()
+    }
+
     fn drop_all(&self) {
-        while let Ok(message) = self.taken.try_recv() {
+        while let Some(message) = self.take() {
             // The closure is the user's, and its drop may panic.
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(message))) {
                 log::warn!("the drop of a message {}", Escaped(panicked(payload)));
@@ -231,6 +239,7 @@ impl Mailbox {
         let shared = Shared {
             queue: sender,
             taken: receiver,
+            answers: unbounded(),
             waker,
             bell: Bell::new(),
             stop: AtomicBool::new(false),
@@ -251,12 +260,16 @@ impl Mailbox {
         Outlet { shared: self.shared.clone(), token, credit }
     }
 
+    pub(crate) fn answers(&self) -> Answers {
+        Answers(self.shared.clone())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.shared.taken.is_empty()
+        self.shared.taken.is_empty() && self.shared.answers.1.is_empty()
     }
 
     pub(crate) fn take(&self) -> Option<Message> {
-        self.shared.taken.try_recv().ok()
+        self.shared.take()
     }
 
     /// The loop has waited and is at work, for as long as the guard lives: it will look at the
@@ -296,6 +309,19 @@ impl Mailbox {
     pub(crate) fn publish(&self, credit: &Credit, queued: usize, high: usize, ended: bool) {
         credit.set(queued, high, ended);
         self.shared.tell_waiters();
+    }
+}
+
+/// The way back of a thread that finds something out for a channel.
+pub(crate) struct Answers(Arc<Shared>);
+
+impl Answers {
+    /// Run `answer` on the loop's thread, also after a stop, when it runs again.
+    pub(crate) fn give(&self, answer: Call) {
+        // It fails when nobody will ever take it.
+        let _ = self.0.answers.0.send(answer);
+        self.0.wake();
+        self.0.drop_if_gone();
     }
 }
 

@@ -10,18 +10,19 @@ use std::time::{Duration, Instant};
 
 use crate::error::twin;
 use crate::hooks::{self, Entered, Ran};
-use crate::mailbox::{Mailbox, Owner};
+use crate::mailbox::{Answers, Mailbox, Owner};
 use crate::outlet::Credit;
 use crate::poll::Poll;
 use crate::report::Throttle;
+use crate::resolve::{self, Resolver};
 use crate::source::{Held, Plain, Source};
 use crate::state::{Phase, State};
 use crate::timers::{Action, Timers};
 use crate::token::Slots;
 use crate::traffic::Output;
 use crate::{
-    Address, Channel, ChannelError, ConnectOptions, Dispatcher, Handle, ListenOptions, LookupError, Outlet,
-    Reason, Remote, Socket, TimerId, ToAddress, Token, event_loop, settle, sys,
+    Channel, ChannelError, Dispatcher, Handle, LookupError, Outlet, Reason, Remote, Socket, TimerId, Token,
+    event_loop, settle, sys,
 };
 
 /// What one read takes at most, and how many such buffers are kept.
@@ -91,6 +92,9 @@ pub struct ChannelMap {
     remote_capacity: usize,
     /// Channels that do not keep the loop going.
     pub(crate) background: usize,
+    /// Channels that are nobody's but our own.
+    pub(crate) hidden: usize,
+    pub(crate) resolver: Resolver,
     _owner: Owner,
 }
 
@@ -121,6 +125,8 @@ impl ChannelMap {
             mailbox: None,
             remote_capacity: REMOTE_CAPACITY,
             background: 0,
+            hidden: 0,
+            resolver: resolve::system(),
             _owner: Owner::new(),
         })
     }
@@ -162,82 +168,14 @@ impl ChannelMap {
         self.insert(state)
     }
 
-    /// Listen on a TCP address: Python's `create_socket`, `set_reuse_addr`, `bind` and `listen` in
-    /// one. Port 0 asks for a free one; [`local_address`](Channel::local_address) tells which.
-    ///
-    /// The address may be used again at once after the program ends (`SO_REUSEADDR`); an IPv6
-    /// address takes IPv6 only; accepted sockets send without delay (`TCP_NODELAY`).
-    ///
-    /// Or on a Unix-domain one. A file that a server has left behind, and nobody listens on, is
-    /// removed first; ours is removed when the channel ends.
-    ///
-    /// # Errors
-    /// Each names the address: not an address (`InvalidInput`), in use (`AddrInUse`), not ours
-    /// (`AddrNotAvailable`), not allowed (`PermissionDenied`).
-    pub fn listen<D: Dispatcher>(&mut self, address: impl ToAddress, dispatcher: D) -> io::Result<Handle<D>> {
-        self.listen_with(address, &ListenOptions::default(), dispatcher)
+    pub(crate) fn insert_hidden(&mut self, mut state: State) -> io::Result<Token> {
+        state.hidden = true;
+        let handle = self.insert::<crate::connect::Attempt>(state)?;
+        self.hidden += 1;
+        Ok(handle.token())
     }
 
-    /// As [`listen`](ChannelMap::listen), with options.
-    ///
-    /// # Errors
-    /// As [`listen`](ChannelMap::listen); and an option that the system does not take.
-    pub fn listen_with<D: Dispatcher>(
-        &mut self,
-        address: impl ToAddress,
-        options: &ListenOptions,
-        dispatcher: D,
-    ) -> io::Result<Handle<D>> {
-        let address = address.to_address()?;
-        let about = |error| about("listen on", &address, &error);
-        let (fd, file) = sys::listen(&address, options).map_err(about)?;
-        let local = sys::local_address(fd.as_fd()).map_err(about)?;
-        let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Listening);
-        state.local = Some(Arc::new(local));
-        state.file = file.map(Box::new);
-        self.insert(state)
-    }
-
-    /// Connect to a TCP or a Unix-domain address. The outcome comes by hooks, never before this returns:
-    /// `handle_connect` and `handle_open`, or `handle_error` with the cause and `handle_close`.
-    /// What is pushed meanwhile is sent first.
-    ///
-    /// # Errors
-    /// Only if the address is unusable or there is no socket to be had.
-    pub fn connect<D: Dispatcher>(
-        &mut self,
-        address: impl ToAddress,
-        dispatcher: D,
-    ) -> io::Result<Handle<D>> {
-        self.connect_with(address, &ConnectOptions::default(), dispatcher)
-    }
-
-    /// As [`connect`](ChannelMap::connect), with options.
-    ///
-    /// # Errors
-    /// As [`connect`](ChannelMap::connect); and an option that the system does not take, or a local
-    /// address that cannot be had.
-    pub fn connect_with<D: Dispatcher>(
-        &mut self,
-        address: impl ToAddress,
-        options: &ConnectOptions,
-        dispatcher: D,
-    ) -> io::Result<Handle<D>> {
-        let address = address.to_address()?;
-        let (fd, begun) =
-            sys::connect(&address, options).map_err(|error| about("connect to", &address, &error))?;
-        let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Connecting);
-        state.clock();
-        state.peer = Some(address);
-        let later = state.connect_began(begun);
-        let handle = self.insert(state)?;
-        if later {
-            settle::connect_later(self, handle.token(), 0);
-        }
-        Ok(handle)
-    }
-
-    fn insert<D: Dispatcher>(&mut self, state: State) -> io::Result<Handle<D>> {
+    pub(crate) fn insert<D: Dispatcher>(&mut self, state: State) -> io::Result<Handle<D>> {
         if self.ended {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the channel map is being dropped"));
         }
@@ -341,12 +279,12 @@ impl ChannelMap {
 
     /// All channels, listeners included, in the order of their slots.
     pub fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
-        self.slots.tokens()
+        self.slots.tokens().filter(|token| self.state(*token).is_some_and(|state| !state.hidden))
     }
 
     /// How many channels there are, listeners and those about to end included.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() - self.hidden
     }
 
     /// Whether there is no channel.
@@ -478,6 +416,10 @@ impl ChannelMap {
         Ok(mailbox.outlet(token, credit))
     }
 
+    pub(crate) fn answers(&mut self) -> Answers {
+        self.open_mailbox().answers()
+    }
+
     fn open_mailbox(&mut self) -> &Mailbox {
         let (waker, capacity, stopped) = (self.poll.waker(), self.remote_capacity, self.stopped);
         self.mailbox.get_or_insert_with(|| Mailbox::new(waker, capacity, stopped))
@@ -549,10 +491,6 @@ impl ChannelMap {
     pub(crate) fn wear_out(&mut self, left: u32) {
         self.slots.wear_out(left);
     }
-}
-
-fn about(what: &str, address: &Address, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot {what} {address}: {error}"))
 }
 
 /// The poller's descriptor: readable when a [`turn`](ChannelMap::turn) has something to do.

@@ -93,6 +93,9 @@ pub struct ConnectOptions {
     pub local: Option<Address>,
     /// The network interface to go out by, by name (any). Linux only: elsewhere, an error.
     pub interface: Option<String>,
+    /// How long a connect to a name may take, looking it up and trying its addresses (30 s). For any
+    /// connect there is [`set_timeout`](crate::Channel::set_timeout).
+    pub timeout: Option<Duration>,
 }
 
 impl Default for ConnectOptions {
@@ -104,6 +107,7 @@ impl Default for ConnectOptions {
             send_buffer: None,
             local: None,
             interface: None,
+            timeout: Some(Duration::from_secs(30)),
         }
     }
 }

@@ -14,14 +14,10 @@ use crate::report::Escaped;
 use crate::source::Held;
 use crate::state::{Disarmed, Phase, State};
 use crate::timers::Action;
-use crate::{ChannelMap, Eof, Reason, Token, sys};
+use crate::{ChannelMap, Eof, Reason, Token, connect, sys};
 
 /// How long a peer that was given FIN may take to end, while what it sends is dropped.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// How soon a connect that could not be begun is tried again.
-const FIRST_RETRY: Duration = Duration::from_millis(1);
-const LONGEST_RETRY: Duration = Duration::from_millis(100);
 
 /// Channels that the list of touched ones has room for at rest.
 const KEPT: usize = 2048;
@@ -120,23 +116,6 @@ pub(crate) fn connected(map: &mut ChannelMap, token: Token, lost: Option<io::Err
     if state.phase == Phase::Opening && state.is_established() {
         open(map, token);
     }
-}
-
-/// Nobody tells when there is room in a backlog again, so try from time to time: first after 1 ms, then
-/// less often, up to every 100 ms.
-pub(crate) fn connect_later(map: &mut ChannelMap, token: Token, tries: u32) {
-    let delay = FIRST_RETRY.saturating_mul(1 << tries.min(7)).min(LONGEST_RETRY);
-    map.set_channel_timer(token, delay, Action::Connect(token, tries + 1));
-}
-
-pub(crate) fn connect_again(map: &mut ChannelMap, token: Token, tries: u32) {
-    let Some(state) = map.state_mut(token).filter(|state| state.phase == Phase::ConnectLater) else { return };
-    let (Some(fd), Some(peer)) = (state.fd(), &state.peer) else { return };
-    let begun = sys::connect_again(fd, peer);
-    if state.connect_began(begun) {
-        connect_later(map, token, tries);
-    }
-    map.touch(token);
 }
 
 pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Error) {
@@ -411,6 +390,7 @@ fn finish(map: &mut ChannelMap, token: Token) {
     let Some(state) = map.slots.get_mut(token) else { return };
     state.phase = Phase::Closed;
     publish(map, token);
+    connect::call_off(map, token);
     let Some(state) = map.slots.get_mut(token) else { return };
     let reason = state.reason.take().unwrap_or(Reason::Closed);
     // Before its socket: as long as that is open, no other file can have the same inode.
@@ -437,6 +417,7 @@ fn finish(map: &mut ChannelMap, token: Token) {
     hooks::run_close(map, token, &reason);
     map.set_background(token, false);
     if let Some(state) = map.slots.remove(token) {
+        map.hidden -= usize::from(state.hidden);
         drop_guarded(map, "a dispatcher", state);
     }
 }
@@ -501,6 +482,7 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
             }
             publish(map, token);
             if let Some(mut state) = map.slots.remove(token) {
+                map.hidden -= usize::from(state.hidden);
                 if let (Some(source), Some(_)) = (&state.source, state.armed.take()) {
                     let _ = map.poll.delete(source.as_fd());
                 }
@@ -515,7 +497,7 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
 }
 
 impl ChannelMap {
-    fn set_channel_timer(&mut self, token: Token, delay: Duration, action: Action) -> u64 {
+    pub(crate) fn set_channel_timer(&mut self, token: Token, delay: Duration, action: Action) -> u64 {
         if let Some(state) = self.state_mut(token) {
             state.has_timers = true;
         }

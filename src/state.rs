@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::connect::Dial;
 use crate::error::twin;
 use crate::outbox::Outbox;
 use crate::outlet::Credit;
@@ -27,6 +28,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) enum Phase {
     /// A listener, for all of its life.
     Listening,
+    /// On the way to a name.
+    Dialing,
     /// `connect` was begun.
     Connecting,
     /// It could not yet be begun; a timer tries again.
@@ -76,6 +79,7 @@ pub(crate) struct State {
     pub(crate) unread: Option<Box<Unread>>,
     /// Of a listener on a Unix-domain address.
     pub(crate) file: Option<Box<SocketFile>>,
+    pub(crate) dial: Option<Box<Dial>>,
 
     /// The turn that the two budgets are of, and the last one with a send outside the queue.
     turn: u32,
@@ -124,6 +128,8 @@ pub(crate) struct State {
     pub(crate) default_logged: bool,
     /// Does not keep the loop going.
     pub(crate) background: bool,
+    /// Nobody's but our own.
+    pub(crate) hidden: bool,
     pub(crate) has_timers: bool,
     /// The next settle is to look at it once more.
     pub(crate) again: bool,
@@ -143,8 +149,13 @@ pub(crate) struct Clock {
 
 impl State {
     pub(crate) fn new(source: Held, dispatcher: Box<dyn Dispatcher>, phase: Phase) -> State {
+        State { source: Some(source), ..State::without_source(dispatcher, phase) }
+    }
+
+    /// A channel that has no socket yet.
+    pub(crate) fn without_source(dispatcher: Box<dyn Dispatcher>, phase: Phase) -> State {
         State {
-            source: Some(source),
+            source: None,
             dispatcher: Some(dispatcher),
             outbox: Outbox::new(),
             reason: None,
@@ -155,6 +166,7 @@ impl State {
             credit: None,
             unread: None,
             file: None,
+            dial: None,
             turn: 0,
             read_left: READ_BUDGET,
             write_left: WRITE_BUDGET,
@@ -183,6 +195,7 @@ impl State {
             pauses: 0,
             default_logged: false,
             background: false,
+            hidden: false,
             has_timers: false,
             again: false,
         }
@@ -207,7 +220,11 @@ impl State {
     pub(crate) fn is_connecting(&self) -> bool {
         matches!(
             self.phase,
-            Phase::Connecting | Phase::ConnectLater | Phase::Connected | Phase::ConnectFailed
+            Phase::Dialing
+                | Phase::Connecting
+                | Phase::ConnectLater
+                | Phase::Connected
+                | Phase::ConnectFailed
         )
     }
 
@@ -286,7 +303,12 @@ impl State {
         let wanted = match self.phase {
             Phase::Listening => return Some(Interest { read: self.accepts(), write: false }),
             Phase::Connecting => return Some(Interest { read: false, write: true }),
-            Phase::ConnectLater | Phase::Connected | Phase::ConnectFailed | Phase::Dead | Phase::Closed => {
+            Phase::Dialing
+            | Phase::ConnectLater
+            | Phase::Connected
+            | Phase::ConnectFailed
+            | Phase::Dead
+            | Phase::Closed => {
                 return None;
             }
             Phase::Opening => Interest::NONE,
@@ -381,6 +403,7 @@ impl State {
                 self.disarmed = Disarmed::No;
             }
             Phase::Listening
+            | Phase::Dialing
             | Phase::Connecting
             | Phase::ConnectLater
             | Phase::Connected

@@ -321,6 +321,12 @@ pub(crate) fn out_of_resources(error: &io::Error) -> bool {
     SHORTAGES.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
+/// An address, or a family of them, that this machine does not have.
+pub(crate) fn is_not_there(error: &io::Error) -> bool {
+    let no_family = Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == no_family
+}
+
 /// The listener itself is unusable; any other error of `accept` was one connection's own.
 pub(crate) fn listener_is_broken(error: &io::Error) -> bool {
     use rustix::io::Errno;

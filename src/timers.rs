@@ -46,6 +46,9 @@ pub(crate) enum Action {
     Rewatch(Token),
     /// Begin a connect once more; so many times it was not possible.
     Connect(Token, u32),
+    /// A connect to a name: on to its next address; give up.
+    DialNext(Token),
+    DialTimeout(Token),
 }
 
 impl Action {
@@ -59,6 +62,8 @@ impl Action {
             | Action::Flush(token)
             | Action::Linger(token)
             | Action::Connect(token, _)
+            | Action::DialNext(token)
+            | Action::DialTimeout(token)
             | Action::Rewatch(token) => Some(token),
         }
     }

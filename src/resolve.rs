@@ -1,0 +1,96 @@
+//! Names are looked up by a few threads, because the system's own call waits, and every channel of the
+//! loop would wait with it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::error::panicked;
+
+/// Threads that look names up, in the whole process.
+const THREADS: usize = 4;
+
+/// How long one of them waits for more to do.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What looks names up, for a map.
+pub(crate) type Resolver = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
+
+/// The system's way: `getaddrinfo`.
+pub(crate) fn system() -> Resolver {
+    Arc::new(|host, port| Ok((host, port).to_socket_addrs()?.collect()))
+}
+
+/// Look `host` up; a panic of the resolver is an error of it.
+pub(crate) fn look_up(resolver: &Resolver, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    match catch_unwind(AssertUnwindSafe(|| resolver(host, port))) {
+        Ok(Ok(found)) if found.is_empty() => {
+            Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+        }
+        Ok(result) => result,
+        Err(payload) => Err(panicked(payload)),
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+}
+
+static JOBS: Mutex<Jobs> = Mutex::new(Jobs { waiting: VecDeque::new(), threads: 0, idle: 0 });
+static MORE: Condvar = Condvar::new();
+
+fn jobs() -> MutexGuard<'static, Jobs> {
+    JOBS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Have `job` done by one of the threads. It must not panic.
+///
+/// # Errors
+/// There is no thread, and the system gives none.
+pub(crate) fn run_elsewhere(job: Job) -> io::Result<()> {
+    let mut jobs = jobs();
+    jobs.waiting.push_back(job);
+    if jobs.waiting.len() <= jobs.idle || jobs.threads == THREADS {
+        MORE.notify_one();
+        return Ok(());
+    }
+    match thread::Builder::new().name("dispatch-loop names".into()).spawn(work) {
+        Ok(_) => jobs.threads += 1,
+        Err(error) if jobs.threads == 0 => {
+            jobs.waiting.pop_back();
+            return Err(error);
+        }
+        // Those that there are will come to it.
+        Err(_) => {}
+    }
+    Ok(())
+}
+
+fn work() {
+    let mut jobs = jobs();
+    loop {
+        if let Some(job) = jobs.waiting.pop_front() {
+            drop(jobs);
+            job();
+            jobs = self::jobs();
+            continue;
+        }
+        jobs.idle += 1;
+        let waited = MORE.wait_timeout(jobs, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+        jobs = waited.0;
+        jobs.idle -= 1;
+        if waited.1.timed_out() && jobs.waiting.is_empty() {
+            jobs.threads -= 1;
+            return;
+        }
+    }
+}
