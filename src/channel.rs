@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::outbox::{Limits, Producer};
 use crate::source::{Held, Source};
 use crate::state::{Phase, State};
+use crate::sys::Kind;
 use crate::timers::Action;
 use crate::traffic::Output;
 use crate::{
@@ -290,7 +291,7 @@ impl<'a> Channel<'a> {
     /// Send what is queued, then FIN, and go on reading: C's `shutdown(SHUT_WR)`, asyncio's
     /// `write_eof`. The channel ends when the peer's end of stream was read as well.
     pub fn shutdown_write(&mut self) {
-        self.change(|state| state.shut |= state.phase != Phase::Listening);
+        self.change(|state| state.shut |= state.phase != Phase::Listening && !state.datagrams);
     }
 
     /// How long a closing channel may go without getting rid of a byte (30 s).
@@ -534,6 +535,13 @@ impl<'a> Channel<'a> {
         self.named(result)
     }
 
+    pub(crate) fn put_datagram(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
+        let turn = self.map.turn;
+        self.touch();
+        let result = self.state_mut().and_then(|state| state.push_datagram(turn, bytes, Some(to)));
+        self.named(result)
+    }
+
     fn state(&self) -> Option<&State> {
         self.map.state(self.token)
     }
@@ -589,7 +597,7 @@ impl ChannelMap {
             return unsupported("a socket with a source around it cannot be detached");
         }
         let Some(unsent) = state.outbox.take_bytes() else {
-            return unsupported("a producer is queued, which cannot be detached");
+            return unsupported("a producer or a datagram is queued, which cannot be detached");
         };
         let Some(Held::Plain(plain)) = state.source.take() else {
             return Err(LookupError::Gone(token).into());
@@ -599,7 +607,11 @@ impl ChannelMap {
             let _ = self.poll.delete(std::os::fd::AsFd::as_fd(&plain));
         }
         let socket = Socket {
-            listening: state.phase == Phase::Listening,
+            kind: match state.phase {
+                _ if state.datagrams => Kind::Datagram,
+                Phase::Listening => Kind::Listener,
+                _ => Kind::Stream,
+            },
             nonblocking: true,
             local: state.local.clone(),
             peer: state.peer.clone(),

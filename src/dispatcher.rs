@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::io;
 
-use crate::{Address, Channel, Reason, Socket};
+use crate::{Address, Channel, Datagram, Reason, Socket};
 
 /// The callbacks of one channel: `asyncore.dispatcher`.
 ///
@@ -77,6 +77,20 @@ pub trait Dispatcher: Any {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.log_default("handle_read drops input");
         ch.read_with(|_, _| Ok(()))
+    }
+
+    /// A datagram came, on a channel of [`bind`](crate::ChannelMap::bind): asyncio's
+    /// `datagram_received`. Default: drops it, and logs that once.
+    fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
+        ch.log_default("handle_datagram drops datagrams");
+        Ok(())
+    }
+
+    /// The network has something against a datagram that was sent: nobody listens there (which only
+    /// a connected socket is told), it is too big. asyncio's `error_received`. The channel lives
+    /// on. Default: nothing.
+    fn handle_network_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> io::Result<()> {
+        Ok(())
     }
 
     /// There is room to send, nothing is queued, and [`writable`](Dispatcher::writable) said

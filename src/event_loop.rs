@@ -15,7 +15,7 @@ use crate::source::Interest;
 use crate::state::{Phase, State};
 use crate::timers::{Action, Timer, after, next_beat};
 use crate::traffic::Output;
-use crate::{Channel, ChannelMap, Reason, Token, accept, connect, sys};
+use crate::{Channel, ChannelMap, Reason, Token, accept, connect, datagram, sys};
 
 /// Timers that run in one turn at most.
 const TIMERS: usize = 1024;
@@ -218,6 +218,7 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     match state.phase {
         Phase::Listening => accept::accept_ready(map, token),
         Phase::Connecting => connect_outcome(map, token),
+        Phase::Open if state.datagrams => serve_datagrams(map, token, ready),
         Phase::Open => serve_stream(map, token, ready),
         Phase::Closing => {
             state.blocked = false;
@@ -264,6 +265,21 @@ fn connect_outcome(map: &mut ChannelMap, token: Token) {
             settle::connected(map, token, Some(error));
         }
         Ok(Some(error)) | Err(error) => settle::connect_failed(map, token, error),
+    }
+}
+
+fn serve_datagrams(map: &mut ChannelMap, token: Token, ready: Ready) {
+    let Some(state) = map.state_mut(token) else { return };
+    if state.reads() {
+        datagram::receive(map, token);
+    } else if ready.err {
+        // Level-triggered, and nobody reads: take it away.
+        if let Some(Ok(Some(error))) = state.fd().map(sys::take_error) {
+            datagram::tell(map, token, &error);
+        }
+    }
+    if ready.write {
+        settle::output(map, token);
     }
 }
 

@@ -166,6 +166,7 @@ mod address;
 mod bell;
 mod channel;
 mod connect;
+mod datagram;
 mod dispatcher;
 mod error;
 mod event_loop;
@@ -203,6 +204,7 @@ mod unread;
 
 pub use address::{Address, ToAddress};
 pub use channel::{Channel, OnLimit};
+pub use datagram::{Datagram, DatagramOptions};
 pub use dispatcher::{Dispatcher, Eof, OnError};
 pub use error::{ChannelError, LookupError, Reason};
 pub use event_loop::{LoopOptions, run, run_with};

@@ -17,6 +17,7 @@ use crate::report::Throttle;
 use crate::resolve::{self, Resolver};
 use crate::source::{Held, Plain, Source};
 use crate::state::{Phase, State};
+use crate::sys::Kind;
 use crate::timers::{Action, Timers};
 use crate::token::Slots;
 use crate::traffic::Output;
@@ -145,15 +146,16 @@ impl ChannelMap {
         if !socket.nonblocking {
             sys::set_nonblocking(socket.as_fd())?;
         }
-        let phase = if socket.listening { Phase::Listening } else { Phase::Opening };
+        let phase = if socket.kind == Kind::Listener { Phase::Listening } else { Phase::Opening };
         let peer = match socket.peer {
-            None if !socket.listening => sys::peer_address(socket.fd.as_fd()).ok(),
+            None if socket.kind != Kind::Listener => sys::peer_address(socket.fd.as_fd()).ok(),
             peer => peer,
         };
         let mut state = State::new(Held::Plain(Plain(socket.fd)), Box::new(dispatcher), phase);
         state.local = socket.local;
         state.peer = peer;
         state.file = socket.file;
+        state.datagrams = socket.kind == Kind::Datagram;
         self.insert(state)
     }
 

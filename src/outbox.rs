@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::Address;
 use crate::error::panicked;
 use crate::source::{Held, Source};
 
@@ -101,6 +102,8 @@ enum Piece {
     Owned(Vec<u8>),
     Shared(Arc<[u8]>),
     Producer(Box<dyn Producer>),
+    /// For this address, or the one peer.
+    Datagram(Vec<u8>, Option<Box<Address>>),
 }
 
 impl Piece {
@@ -108,7 +111,7 @@ impl Piece {
         match self {
             Piece::Owned(bytes) => Some(bytes),
             Piece::Shared(bytes) => Some(bytes),
-            Piece::Producer(_) => None,
+            Piece::Producer(_) | Piece::Datagram(..) => None,
         }
     }
 }
@@ -252,7 +255,7 @@ impl Outbox {
 
     /// Take everything out, as bytes; `None`, with nothing changed, if a producer is among it.
     pub(crate) fn take_bytes(&mut self) -> Option<Vec<u8>> {
-        if self.producers > 0 {
+        if self.pieces.iter().any(|piece| piece.bytes().is_none()) {
             return None;
         }
         let mut bytes = Vec::with_capacity(self.queued);
@@ -262,6 +265,36 @@ impl Outbox {
         }
         self.clear();
         Some(bytes)
+    }
+
+    pub(crate) fn push_datagram(&mut self, bytes: &[u8], to: Option<&Address>) {
+        self.pieces.push_back(Piece::Datagram(bytes.to_vec(), to.cloned().map(Box::new)));
+        self.grown(bytes.len());
+    }
+
+    /// The first of a queue of datagrams.
+    pub(crate) fn take_datagram(&mut self) -> Option<(Vec<u8>, Option<Box<Address>>)> {
+        match self.pieces.pop_front() {
+            Some(Piece::Datagram(bytes, to)) => {
+                self.queued -= bytes.len();
+                self.watch();
+                Some((bytes, to))
+            }
+            _ => {
+                self.pieces = VecDeque::new();
+                None
+            }
+        }
+    }
+
+    pub(crate) fn put_datagram_back(&mut self, bytes: Vec<u8>, to: Option<Box<Address>>) {
+        let len = bytes.len();
+        self.pieces.push_front(Piece::Datagram(bytes, to));
+        self.grown(len);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pieces.len()
     }
 
     /// Drop everything.

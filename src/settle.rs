@@ -14,7 +14,7 @@ use crate::report::Escaped;
 use crate::source::Held;
 use crate::state::{Disarmed, Phase, State};
 use crate::timers::Action;
-use crate::{ChannelMap, Eof, Reason, Token, connect, sys};
+use crate::{ChannelMap, Eof, Reason, Token, connect, datagram, sys};
 
 /// How long a peer that was given FIN may take to end, while what it sends is dropped.
 const LINGER: Duration = Duration::from_secs(2);
@@ -65,7 +65,8 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     let Some(state) = map.state_mut(token) else { return };
     state.touched = false;
     let unsent = state.outbox.is_due() && !state.blocked && !state.is_connecting() && state.is_established();
-    let changed = state.phase == Phase::Dead || state.has_news() || state.failure.is_some();
+    let noted = state.failure.is_some() || state.network_error.is_some();
+    let changed = state.phase == Phase::Dead || state.has_news() || noted;
     if unsent || changed || told || std::mem::take(&mut state.again) {
         map.touch(token);
     }
@@ -76,6 +77,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
 fn carry_out(map: &mut ChannelMap, token: Token) -> bool {
     open_due(map, token);
     tell_failure(map, token);
+    datagram::tell_noted(map, token);
     tell_eof(map, token);
     tell_watermarks(map, token);
     output(map, token);
@@ -200,7 +202,7 @@ pub(crate) fn output(map: &mut ChannelMap, token: Token) {
         Phase::Closing => return start_flush_timer(map, token),
         _ => return,
     }
-    if !state.outbox.is_empty() && !state.blocked {
+    if !state.outbox.is_empty() && (!state.blocked || state.datagrams) {
         match state.flush(turn) {
             Flushed::Empty | Flushed::Blocked | Flushed::Budget | Flushed::Stalled => {}
             Flushed::Producer(error, panic) => return producer_failed(map, token, error, panic),
@@ -277,7 +279,7 @@ fn drain_and_end(map: &mut ChannelMap, token: Token) {
     let mut buffer = map.take_buffer();
     if let Some(state) = map.state_mut(token) {
         let unread = match &mut state.source {
-            Some(source) if !state.read_ended => source.as_dyn().recv(&mut buffer),
+            Some(source) if !state.read_ended && !state.datagrams => source.as_dyn().recv(&mut buffer),
             _ => Ok(0),
         };
         state.phase = Phase::Dead;

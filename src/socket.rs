@@ -1,11 +1,12 @@
 //! A connected or listening socket on its way into a map.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::sync::Arc;
 
+use crate::sys::Kind;
 use crate::unix::SocketFile;
 use crate::{Address, sys};
 
@@ -31,7 +32,7 @@ use crate::{Address, sys};
 #[derive(Debug)]
 pub struct Socket {
     pub(crate) fd: OwnedFd,
-    pub(crate) listening: bool,
+    pub(crate) kind: Kind,
     pub(crate) nonblocking: bool,
     /// Shared by all connections of a listener that is bound to one address.
     pub(crate) local: Option<Arc<Address>>,
@@ -42,23 +43,21 @@ pub struct Socket {
 
 impl Socket {
     pub(crate) fn stream(fd: OwnedFd) -> Socket {
-        Socket { fd, listening: false, nonblocking: false, local: None, peer: None, file: None }
+        Socket { fd, kind: Kind::Stream, nonblocking: false, local: None, peer: None, file: None }
     }
 
     /// Adopt a descriptor of which only the system knows what it is: one that was inherited, or
     /// sent by another process. asyncore's `dispatcher(sock)`.
     ///
     /// # Errors
-    /// `InvalidInput` for what is no stream socket, connected or listening.
+    /// `InvalidInput` for what is no socket.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Socket> {
-        let refused = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         match sys::kind(fd.as_fd()) {
-            Ok(sys::Kind::Listener) => Ok(Socket { listening: true, ..Socket::stream(fd) }),
-            Ok(sys::Kind::Stream) => Ok(Socket::stream(fd)),
-            Ok(sys::Kind::Datagram) => refused("this descriptor is a datagram socket, not a stream"),
-            Err(error) if sys::is_no_socket(&error) => {
-                refused("this descriptor is no socket; a pipe or a terminal is added with `add_file`")
-            }
+            Ok(kind) => Ok(Socket { kind, ..Socket::stream(fd) }),
+            Err(error) if sys::is_no_socket(&error) => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "this descriptor is no socket; a pipe or a terminal is added with `add_file`",
+            )),
             Err(error) => Err(error),
         }
     }
@@ -130,13 +129,25 @@ impl From<UnixStream> for Socket {
 
 impl From<TcpListener> for Socket {
     fn from(listener: TcpListener) -> Self {
-        Socket { listening: true, ..Socket::stream(listener.into()) }
+        Socket { kind: Kind::Listener, ..Socket::stream(listener.into()) }
     }
 }
 
 impl From<UnixListener> for Socket {
     fn from(listener: UnixListener) -> Self {
-        Socket { listening: true, ..Socket::stream(listener.into()) }
+        Socket { kind: Kind::Listener, ..Socket::stream(listener.into()) }
+    }
+}
+
+impl From<UdpSocket> for Socket {
+    fn from(socket: UdpSocket) -> Self {
+        Socket { kind: Kind::Datagram, ..Socket::stream(socket.into()) }
+    }
+}
+
+impl From<UnixDatagram> for Socket {
+    fn from(socket: UnixDatagram) -> Self {
+        Socket { kind: Kind::Datagram, ..Socket::stream(socket.into()) }
     }
 }
 

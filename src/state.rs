@@ -70,6 +70,8 @@ pub(crate) struct State {
     pub(crate) reason: Option<Reason>,
     /// What `handle_error` is still to be told.
     pub(crate) failure: Option<io::Error>,
+    /// And what the network has said to its datagrams.
+    pub(crate) network_error: Option<io::Error>,
     pub(crate) local: Option<Arc<Address>>,
     pub(crate) peer: Option<Address>,
     pub(crate) clock: Option<Box<Clock>>,
@@ -128,6 +130,8 @@ pub(crate) struct State {
     pub(crate) default_logged: bool,
     /// Does not keep the loop going.
     pub(crate) background: bool,
+    /// Carries datagrams, not a stream.
+    pub(crate) datagrams: bool,
     /// Nobody's but our own.
     pub(crate) hidden: bool,
     pub(crate) has_timers: bool,
@@ -160,6 +164,7 @@ impl State {
             outbox: Outbox::new(),
             reason: None,
             failure: None,
+            network_error: None,
             local: None,
             peer: None,
             clock: None,
@@ -195,6 +200,7 @@ impl State {
             pauses: 0,
             default_logged: false,
             background: false,
+            datagrams: false,
             hidden: false,
             has_timers: false,
             again: false,
@@ -331,7 +337,12 @@ impl State {
     /// whose answers went out at once.
     pub(crate) fn is_quiet(&self) -> bool {
         let plain = matches!(self.source, Some(Held::Plain(_))) && self.disarmed == Disarmed::No;
-        let eventful = self.lost || self.read_ended || self.shut || self.again || self.failure.is_some();
+        let eventful = self.lost
+            || self.read_ended
+            || self.shut
+            || self.again
+            || self.failure.is_some()
+            || self.network_error.is_some();
         plain && self.phase == Phase::Open && self.outbox.is_empty() && !self.outbox.has_news() && !eventful
     }
 

@@ -1,17 +1,18 @@
 //! Every system call that the library makes itself, each behind the door of `faults`. What the
 //! calls mean to a channel is decided elsewhere; here they are only made.
 
-use std::io::{self, ErrorKind, IoSlice};
-use std::net::Shutdown;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags};
-use socket2::{Protocol, SockAddr, SockRef, TcpKeepalive, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockRef, TcpKeepalive, Type};
 
 use crate::faults::{self, Call};
 use crate::unix::{self, SocketFile};
-use crate::{Address, ConnectOptions, ListenOptions};
+use crate::{Address, ConnectOptions, DatagramOptions, ListenOptions};
 
 /// A peer that is gone is an error, never a signal.
 #[cfg(not(target_vendor = "apple"))]
@@ -129,6 +130,108 @@ pub(crate) fn listen(on: &Address, options: &ListenOptions) -> io::Result<(Owned
     Ok((socket.into(), file))
 }
 
+/// A bound, non-blocking socket for datagrams, and its file if it has one.
+pub(crate) fn bind_datagram(
+    on: &Address,
+    options: &DatagramOptions,
+) -> io::Result<(OwnedFd, Option<SocketFile>)> {
+    let domain = match on {
+        Address::Ip(ip) => Domain::for_address(*ip),
+        _ => Domain::UNIX,
+    };
+    faults::pass(Call::Socket)?;
+    let socket = socket2::Socket::new(domain, Type::DGRAM, None)?;
+    socket.set_nonblocking(true)?;
+    set_common(&socket, None, options.recv_buffer, options.send_buffer, &options.interface)?;
+    let mut file = None;
+    if let Address::Ip(ip) = on {
+        socket.set_broadcast(options.broadcast)?;
+        socket.set_reuse_address(options.reuse_address)?;
+        socket.set_reuse_port(options.reuse_port)?;
+        if ip.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+    }
+    faults::pass(Call::Bind)?;
+    match on {
+        Address::Unnamed => {}
+        Address::Unix(path) => {
+            file = Some(SocketFile::bind(&socket, &sock_addr_of(on)?, path, options.mode)?);
+        }
+        _ => socket.bind(&sock_addr_of(on)?)?,
+    }
+    if let Some(peer) = &options.peer {
+        faults::pass(Call::Connect)?;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("peer {peer}: {error}"));
+        socket.connect(&sock_addr_of(peer)?).map_err(named)?;
+    }
+    Ok((socket.into(), file))
+}
+
+/// One datagram: how much of it fitted, who sent it, and whether there was more.
+pub(crate) fn recv_datagram(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Option<Address>, bool)> {
+    use rustix::net::{RecvAncillaryBuffer, ReturnFlags};
+    uninterrupted(|| {
+        let most = faults::pass_bytes(Call::Recv, buffer.len())?;
+        let mut slices = [IoSliceMut::new(&mut buffer[..most])];
+        let mut control = RecvAncillaryBuffer::default();
+        let got = rustix::net::recvmsg(fd, &mut slices, &mut control, RecvFlags::empty())?;
+        let from = got.address.and_then(address_of_any);
+        Ok((got.bytes.min(most), from, got.flags.contains(ReturnFlags::TRUNC)))
+    })
+}
+
+fn address_of_any(any: rustix::net::SocketAddrAny) -> Option<Address> {
+    if let Ok(ip) = std::net::SocketAddr::try_from(any.clone()) {
+        return Some(Address::Ip(ip));
+    }
+    let unix = rustix::net::SocketAddrUnix::try_from(any).ok()?;
+    #[cfg(target_os = "linux")]
+    if let Some(name) = unix.abstract_name() {
+        return Some(Address::Abstract(name.into()));
+    }
+    let path = unix.path_bytes().filter(|path| !path.is_empty())?;
+    Some(Address::Unix(std::path::Path::new(std::ffi::OsStr::from_bytes(path)).into()))
+}
+
+/// One datagram, whole or not at all; without an address, to the one peer.
+pub(crate) fn send_datagram(fd: BorrowedFd<'_>, bytes: &[u8], to: Option<&Address>) -> io::Result<()> {
+    let to = to.map(sock_addr_of).transpose()?;
+    uninterrupted(|| {
+        faults::pass_bytes(Call::Send, bytes.len())?;
+        match &to {
+            Some(to) => SockRef::from(&fd).send_to_with_flags(bytes, to, SEND_FLAGS.bits() as _)?,
+            None => rustix::net::send(fd, bytes, SEND_FLAGS)?,
+        };
+        Ok(())
+    })
+}
+
+/// An error that came back from the network for a datagram sent before.
+pub(crate) fn is_of_an_earlier_datagram(error: &io::Error) -> bool {
+    use ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable)
+}
+
+/// Join a multicast group, or leave it.
+pub(crate) fn multicast(fd: BorrowedFd<'_>, group: IpAddr, interface: u32, join: bool) -> io::Result<()> {
+    faults::pass(Call::Option)?;
+    let socket = SockRef::from(&fd);
+    match (group, join) {
+        (IpAddr::V4(group), true) => {
+            socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))
+        }
+        (IpAddr::V4(group), false) => {
+            socket.leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))
+        }
+        (IpAddr::V6(group), true) => socket.join_multicast_v6(&group, interface),
+        (IpAddr::V6(group), false) => socket.leave_multicast_v6(&group, interface),
+    }
+}
+
 /// How a connect began.
 pub(crate) enum Connect {
     InProgress,
@@ -241,6 +344,7 @@ pub(crate) fn set_keep_alive(fd: BorrowedFd<'_>, silence: Option<Duration>) -> i
 }
 
 /// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Listener,
     Stream,

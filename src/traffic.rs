@@ -2,6 +2,7 @@
 //! turn. They change what is known of the channel and call no hook; the settle draws the
 //! conclusions.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
 
@@ -33,6 +34,14 @@ impl Output<'_> {
         }
     }
 
+    /// In one piece: a datagram.
+    fn to_bytes(&self) -> Cow<'_, [u8]> {
+        match self {
+            Output::Slices(slices) => slices.iter().flat_map(|slice| slice.iter().copied()).collect(),
+            other => other.bytes().into(),
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Output::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
@@ -45,6 +54,7 @@ impl State {
     pub(crate) fn recv(&mut self, turn: u32, buffer: &mut [u8]) -> io::Result<usize> {
         match self.phase {
             Phase::Listening => return Err(no_stream()),
+            _ if self.datagrams => return Err(no_bytes()),
             Phase::Opening if self.is_established() => {}
             Phase::Open => {}
             Phase::Dead => return Err(self.lost_error().map_or_else(would_block, twin)),
@@ -135,6 +145,9 @@ impl State {
             return Err(twin(error));
         }
         self.check_open_for_output()?;
+        if self.datagrams {
+            return Err(no_bytes());
+        }
         if bytes.is_empty() || !self.outbox.is_empty() || !self.takes_output() {
             return Ok(0);
         }
@@ -148,6 +161,9 @@ impl State {
     }
 
     pub(crate) fn push(&mut self, turn: u32, output: Output<'_>) -> io::Result<()> {
+        if self.datagrams {
+            return self.push_datagram(turn, &output.to_bytes(), None);
+        }
         let len = output.len();
         if len > 0 && !self.outbox.takes(len) && self.check_open_for_output().is_ok() {
             return self.over_limit(len);
@@ -157,6 +173,9 @@ impl State {
 
     /// As `push`, for bytes that were promised to be taken.
     pub(crate) fn push_unlimited(&mut self, turn: u32, output: Output<'_>) -> io::Result<()> {
+        if self.datagrams {
+            return self.push_datagram(turn, &output.to_bytes(), None);
+        }
         if self.lost || self.phase == Phase::ConnectFailed {
             return Ok(());
         }
@@ -209,6 +228,9 @@ impl State {
             return Ok(());
         }
         self.check_open_for_output()?;
+        if self.datagrams {
+            return Err(no_bytes());
+        }
         if !self.outbox.takes(0) {
             return self.over_limit(0);
         }
@@ -218,6 +240,9 @@ impl State {
 
     /// Send what is queued, as far as the socket and the budget of the turn allow.
     pub(crate) fn flush(&mut self, turn: u32) -> Flushed {
+        if self.datagrams {
+            return self.flush_datagrams(turn);
+        }
         let mut budget = *self.write_budget(turn) as usize;
         let before = budget;
         let Some(source) = &mut self.source else { return Flushed::Empty };
@@ -272,7 +297,7 @@ impl State {
         matches!(self.phase, Phase::Opening | Phase::Open) && self.is_established()
     }
 
-    fn check_open_for_output(&self) -> io::Result<()> {
+    pub(crate) fn check_open_for_output(&self) -> io::Result<()> {
         if self.phase == Phase::Listening {
             return Err(no_stream());
         }
@@ -285,7 +310,7 @@ impl State {
         Ok(())
     }
 
-    fn over_limit(&mut self, len: usize) -> io::Result<()> {
+    pub(crate) fn over_limit(&mut self, len: usize) -> io::Result<()> {
         match self.on_limit {
             OnLimit::Refuse => Err(io::Error::new(
                 ErrorKind::QuotaExceeded,
@@ -306,6 +331,10 @@ impl State {
         self.reset = true;
         self.kill(Reason::Limit);
     }
+}
+
+fn no_bytes() -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, "this channel carries datagrams, not a stream")
 }
 
 fn would_block() -> io::Error {

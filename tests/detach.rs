@@ -155,8 +155,11 @@ fn adopting_descriptors() -> io::Result<()> {
         let handle = map.add(Socket::from_fd(stream.into())?, Recorder::new("stream", &log))?;
         turn_until(&mut map, &log, |_| log.has("listener accept") && log.has("stream open"));
         assert_eq!(map.channel(handle)?.peer_address().and_then(|peer| peer.ip()), Some(to));
-        let datagrams = Socket::from_fd(UdpSocket::bind(on)?.into()).unwrap_err();
-        assert!(datagrams.to_string().contains("datagram"), "{datagrams}");
+        let socket = UdpSocket::bind(on)?;
+        let to = socket.local_addr()?;
+        map.add(Socket::from_fd(socket.into())?, Recorder::new("datagrams", &log))?;
+        UdpSocket::bind(on)?.send_to(b"x", to)?;
+        turn_until(&mut map, &log, |_| log.has("datagrams datagram"));
     }
     let file = Socket::from_fd(std::fs::File::open("/dev/null")?.into()).unwrap_err();
     assert_eq!(file.kind(), ErrorKind::InvalidInput);

@@ -14,7 +14,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, OnError, Reason, Socket};
+use dispatch_loop::{
+    Address, Channel, ChannelMap, Datagram, Dispatcher, Eof, Handle, OnError, Reason, Socket,
+};
 
 /// No test waits longer than this for anything.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -191,6 +193,9 @@ impl Dispatcher for Recorder {
             self.log.add_input(self.name, data);
             Ok(())
         })
+    }
+    fn handle_datagram(&mut self, ch: &mut Channel<'_>, _: &Datagram<'_>) -> io::Result<()> {
+        self.ran("datagram", ch)
     }
     fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         self.ran("write", ch)
