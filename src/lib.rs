@@ -175,6 +175,7 @@ mod event_loop;
 pub mod faults;
 #[cfg(not(feature = "faults"))]
 mod faults;
+mod files;
 mod hooks;
 #[cfg(feature = "layers")]
 mod layers;

@@ -279,7 +279,9 @@ fn drain_and_end(map: &mut ChannelMap, token: Token) {
     let mut buffer = map.take_buffer();
     if let Some(state) = map.state_mut(token) {
         let unread = match &mut state.source {
-            Some(source) if !state.read_ended && !state.datagrams => source.as_dyn().recv(&mut buffer),
+            Some(source) if !state.read_ended && state.lingers && !state.datagrams => {
+                source.as_dyn().recv(&mut buffer)
+            }
             _ => Ok(0),
         };
         state.phase = Phase::Dead;

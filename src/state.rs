@@ -132,6 +132,8 @@ pub(crate) struct State {
     pub(crate) background: bool,
     /// Carries datagrams, not a stream.
     pub(crate) datagrams: bool,
+    /// Its unread input is dropped before it is closed.
+    pub(crate) lingers: bool,
     /// Nobody's but our own.
     pub(crate) hidden: bool,
     pub(crate) has_timers: bool,
@@ -201,6 +203,7 @@ impl State {
             default_logged: false,
             background: false,
             datagrams: false,
+            lingers: true,
             hidden: false,
             has_timers: false,
             again: false,

@@ -3,7 +3,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Shutdown};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ fn accept_once(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
     let (fd, peer) = rustix::net::acceptfrom_with(listener, flags)?;
     let ip = peer.and_then(|peer| std::net::SocketAddr::try_from(peer).ok());
     // A client of a Unix-domain socket seldom has a name, but may.
-    let address = || peer_address(fd.as_fd()).unwrap_or(Address::Unnamed);
+    let address = || peer_address(std::os::fd::AsFd::as_fd(&fd)).unwrap_or(Address::Unnamed);
     let peer = ip.map_or_else(address, Address::Ip);
     Ok((fd, peer))
 }
@@ -418,6 +418,70 @@ fn address(address: &SockAddr) -> Address {
     }
 }
 
+/// What a descriptor that is no socket can do.
+pub(crate) struct FileMode {
+    pub(crate) reads: bool,
+    pub(crate) writes: bool,
+    pub(crate) was_nonblocking: bool,
+    pub(crate) is_regular: bool,
+    pub(crate) is_device: bool,
+}
+
+pub(crate) fn file_mode(fd: BorrowedFd<'_>) -> io::Result<FileMode> {
+    use rustix::fs::{FileType, OFlags};
+    faults::pass(Call::Option)?;
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode);
+    let access = flags & OFlags::RWMODE;
+    Ok(FileMode {
+        reads: access != OFlags::WRONLY,
+        writes: access != OFlags::RDONLY,
+        was_nonblocking: flags.contains(OFlags::NONBLOCK),
+        is_regular: matches!(kind, FileType::RegularFile | FileType::Directory),
+        is_device: kind == FileType::CharacterDevice,
+    })
+}
+
+/// Close-on-exec.
+pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    faults::pass(Call::Option)?;
+    fd.try_clone_to_owned()
+}
+
+pub(crate) fn set_file_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    use rustix::fs::OFlags;
+    faults::pass(Call::Option)?;
+    let mut flags = rustix::fs::fcntl_getfl(fd)?;
+    flags.set(OFlags::NONBLOCK, on);
+    Ok(rustix::fs::fcntl_setfl(fd, flags)?)
+}
+
+/// Whether nobody is at the other end of a pipe.
+pub(crate) fn has_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP))
+}
+
+pub(crate) fn read_file(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    uninterrupted(|| {
+        let most = faults::pass_bytes(Call::Recv, buffer.len())?;
+        Ok(rustix::io::read(fd, &mut buffer[..most])?)
+    })
+}
+
+pub(crate) fn write_file(fd: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    uninterrupted(|| {
+        faults::pass_bytes(Call::Send, pieces.iter().map(|piece| piece.len()).sum())?;
+        Ok(rustix::io::writev(fd, pieces)?)
+    })
+}
+
+pub(crate) fn is_input_output(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
 /// No descriptor or no memory left for one more socket: it passes, and the listener is not to blame.
 pub(crate) fn out_of_resources(error: &io::Error) -> bool {
     use rustix::io::Errno;
@@ -441,7 +505,7 @@ pub(crate) fn listener_is_broken(error: &io::Error) -> bool {
 /// One `epoll_pwait` on the descriptor of `polling`'s own poller. `events` is cleared first.
 #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
 pub(crate) fn epoll_wait(
-    epoll: impl AsFd,
+    epoll: impl std::os::fd::AsFd,
     events: &mut Vec<rustix::event::epoll::Event>,
     timeout: Option<Duration>,
 ) -> io::Result<()> {

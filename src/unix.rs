@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::Address;
-use crate::faults::{self, Call};
 
 /// Who is at the other end of a Unix-domain socket, as the system had it when it connected:
 /// [`Channel::peer_credentials`](crate::Channel::peer_credentials).
@@ -42,7 +41,7 @@ pub struct Credentials {
 
 #[cfg(target_os = "linux")]
 pub(crate) fn credentials(fd: BorrowedFd<'_>) -> io::Result<Credentials> {
-    faults::pass(Call::Option)?;
+    crate::faults::pass(crate::faults::Call::Option)?;
     let peer = rustix::net::sockopt::socket_peercred(fd)?;
     Ok(Credentials {
         pid: peer.pid.as_raw_pid().unsigned_abs(),
