@@ -3,7 +3,7 @@
 mod util;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -17,8 +17,9 @@ fn nonblocking(file: impl AsFd) -> bool {
     rustix::fs::fcntl_getfl(file).unwrap().contains(rustix::fs::OFlags::NONBLOCK)
 }
 
-fn pipe() -> (PipeReader, PipeWriter) {
-    io::pipe().unwrap()
+fn pipe() -> (File, File) {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    (reader.into(), writer.into())
 }
 
 /// Data, then its end, in one piece or in many; the flags are as they were, and only while the
