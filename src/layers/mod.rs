@@ -4,4 +4,5 @@
 pub mod chat;
 pub mod producers;
 pub mod protocol;
+pub mod reconnect;
 mod terminator;
