@@ -285,7 +285,7 @@ fn a_slow_connect_costs_nothing() {
 fn an_unusable_address_is_an_error_of_connect() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    for address in ["localhost:80", "127.0.0.1", "127.0.0.1:99999", "", "127.0.0.1:80\n", "::1:80"] {
+    for address in ["127.0.0.1", "127.0.0.1:99999", "", "127.0.0.1:80\n", "::1:80"] {
         let error = map.connect(address, Recorder::new("a", &log)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{address:?}");
         assert!(error.to_string().contains(&address.escape_debug().to_string()), "{error}");
