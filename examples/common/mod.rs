@@ -9,7 +9,7 @@ mod lines;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::process::{ExitCode, exit};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dispatch_loop::{ChannelMap, Dispatcher, Handle};
+use dispatch_loop::{ChannelMap, Dispatcher, Handle, ListenOptions, ToAddress};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
@@ -137,6 +137,30 @@ pub fn resolve(text: OsString) -> Result<SocketAddr, Exit> {
     let all: Vec<SocketAddr> = found.map_err(|error| cannot(&error))?.collect();
     let first = all.iter().find(|address| address.is_ipv4()).or(all.first());
     first.copied().ok_or_else(|| cannot(&"the name has no address"))
+}
+
+/// An address of the command line: `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`. A name is looked up when
+/// it is used.
+pub fn address(text: OsString) -> Result<String, Exit> {
+    let wrong = || Exit::Usage(format!("{text:?} is no address: wanted HOST:PORT, [IPV6]:PORT or unix:PATH"));
+    let text = text.to_str().ok_or_else(wrong)?;
+    match text.to_address().is_ok() || text.to_name().is_some() {
+        true => Ok(text.to_owned()),
+        false => Err(wrong()),
+    }
+}
+
+/// Listen on all that `address` stands for, and say so: with port 0, only now is it known where.
+pub fn listen<D: Dispatcher>(
+    map: &mut ChannelMap,
+    address: &str,
+    mut make: impl FnMut() -> D,
+) -> io::Result<Vec<Handle<D>>> {
+    let listeners = map.listen_all(address, &ListenOptions::default(), |_| make())?;
+    for listener in &listeners {
+        announce(map, *listener);
+    }
+    Ok(listeners)
 }
 
 /// Say where a listener listens: with port 0, only now is it known.

@@ -1,0 +1,163 @@
+//! Forwards connections to another address, both ways, and keeps what TCP says in each: who is slow
+//! slows the other down, a half-close is passed on as one, a reset as one.
+//!
+//! It shows two channels that know each other by their handles. Each pushes what it reads to its twin;
+//! the twin's `handle_high` pauses it, and `handle_low` lets it go on, so however much goes through,
+//! only a little of it is here.
+//!
+//! ```sh
+//! cargo run --release --example tcp_proxy -- 127.0.0.1:8080 example.org:80
+//! ```
+
+mod common;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use common::Exit;
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Socket};
+use lexopt::prelude::*;
+
+/// How long a client that is to be reset may take to read what came before.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const HELP: &str = "\
+usage: tcp_proxy [--log LEVEL] LISTEN UPSTREAM
+
+Forwards each connection to LISTEN to a connection of its own to UPSTREAM, until Ctrl-C.
+
+  LISTEN             HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 asks for a free one
+  UPSTREAM           the same; a name is looked up for each connection";
+
+fn main() -> ExitCode {
+    common::main(HELP, run)
+}
+
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut addresses = Vec::new();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("log") => common::set_log_level(args.value()?)?,
+            Long("help") | Short('h') => return Err(Exit::Help),
+            Value(text) if addresses.len() < 2 => addresses.push(common::address(text)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let Ok([listen, upstream]) = <[String; 2]>::try_from(addresses) else {
+        return Err(Exit::Usage("LISTEN and UPSTREAM are needed".into()));
+    };
+
+    let mut map = ChannelMap::new()?;
+    common::stop_on_signal(&mut map)?;
+    common::listen(&mut map, &listen, || Proxy { upstream: upstream.clone() })?;
+    dispatch_loop::run(&mut map)?; // until a signal
+    common::drain(map)?;
+    Ok(())
+}
+
+/// A listener.
+struct Proxy {
+    upstream: String,
+}
+
+impl Dispatcher for Proxy {
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
+        log::info!("{peer} connected");
+        let map = ch.map();
+        let client = map.add(socket, Half::default())?;
+        let twin = Half { twin: Some(client), ..Half::default() };
+        let upstream = map.connect(self.upstream.as_str(), twin);
+        let mut ch = map.channel(client)?;
+        let Ok(upstream) = upstream else {
+            ch.abort();
+            return upstream.map(drop);
+        };
+        ch.pause_reading(); // until there is somebody to take it
+        map.get_mut(client)?.twin = Some(upstream);
+        Ok(())
+    }
+}
+
+/// One side of a forwarded connection.
+#[derive(Default)]
+struct Half {
+    twin: Option<Handle<Half>>,
+    /// The peer has sent its last, and the twin was told.
+    ended: bool,
+    /// The other side was reset: so shall this be, when what came before is sent.
+    reset_when_sent: bool,
+}
+
+impl Half {
+    /// The other side, if it is still there.
+    fn with_twin(&self, ch: &mut Channel<'_>, f: impl FnOnce(&mut Channel<'_>)) {
+        if let Some(Ok(mut twin)) = self.twin.map(|twin| ch.map().channel(twin)) {
+            f(&mut twin);
+        }
+    }
+}
+
+impl Dispatcher for Half {
+    /// Of the connection upstream, for which the client has waited.
+    fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.with_twin(ch, |twin| twin.resume_reading());
+        Ok(())
+    }
+
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        let Some(twin) = self.twin else { return Ok(()) };
+        // An error: the twin has ended, and so will this.
+        ch.read_with(|ch, data| ch.map().channel(twin)?.push(data))
+    }
+
+    fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.with_twin(ch, |twin| twin.pause_reading());
+        Ok(())
+    }
+
+    fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.with_twin(ch, |twin| twin.resume_reading());
+        Ok(())
+    }
+
+    fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
+        self.ended = true;
+        self.with_twin(ch, |twin| twin.shutdown_write());
+        Ok(Eof::KeepWriting)
+    }
+
+    fn writable(&self, _: &Channel<'_>) -> bool {
+        self.reset_when_sent
+    }
+
+    /// There is room, and nothing is queued any more.
+    fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.abort();
+        Ok(())
+    }
+
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        if let Some(peer) = ch.peer_address() {
+            log::info!("{peer} disconnected: {reason}");
+        }
+        // After an end of stream the twin was half-closed, and ends by itself.
+        if matches!(reason, Reason::EndOfStream | Reason::Closed) {
+            return;
+        }
+        if self.ended {
+            // It has got its FIN, or will, after what is queued.
+            return self.with_twin(ch, |twin| twin.close());
+        }
+        if let Some(Ok(twin)) = self.twin.map(|twin| ch.map().get_mut(twin)) {
+            twin.reset_when_sent = true;
+        }
+        self.with_twin(ch, |twin| {
+            twin.pause_reading();
+            twin.set_timeout(Some(PATIENCE));
+            if twin.is_connecting() || twin.queued() == 0 {
+                twin.abort();
+            }
+        });
+    }
+}

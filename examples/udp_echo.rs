@@ -1,0 +1,70 @@
+//! Echoes datagrams to whoever sent them.
+//!
+//! It shows a channel without connections: `bind` instead of `listen`, one hook for each datagram, and
+//! its sender as the address to answer to. What the network says against an answer ends nothing.
+//!
+//! ```sh
+//! cargo run --release --example udp_echo -- 127.0.0.1:8080
+//! nc -u 127.0.0.1 8080
+//! ```
+
+mod common;
+
+use std::io;
+use std::process::ExitCode;
+
+use common::Exit;
+use dispatch_loop::{Channel, ChannelMap, Datagram, DatagramOptions, Dispatcher};
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+usage: udp_echo [--log LEVEL] [ADDR]
+
+Sends each datagram back to its sender, until Ctrl-C.
+
+  ADDR               HOST:PORT or [IPV6]:PORT (127.0.0.1:8080); port 0 asks for a free one";
+
+fn main() -> ExitCode {
+    common::main(HELP, run)
+}
+
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut address = None;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("log") => common::set_log_level(args.value()?)?,
+            Long("help") | Short('h') => return Err(Exit::Help),
+            Value(text) if address.is_none() => address = Some(common::resolve(text)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let address = address.unwrap_or(([127, 0, 0, 1], 8080).into());
+
+    let mut map = ChannelMap::new()?;
+    common::stop_on_signal(&mut map)?;
+    // Room for a burst: what finds none is lost, as datagrams are.
+    let options = DatagramOptions { recv_buffer: Some(1024 * 1024), ..DatagramOptions::default() };
+    let echo = map.bind_with(address, &options, Echo)?;
+    common::announce(&mut map, echo);
+    dispatch_loop::run(&mut map)?; // until a signal
+    common::drain(map)?;
+    Ok(())
+}
+
+struct Echo;
+
+impl Dispatcher for Echo {
+    fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
+        log::debug!("{}: {} bytes", datagram.from, datagram.data.len());
+        match ch.send_to(datagram.data, &datagram.from) {
+            // More answers wait than are worth waiting for: this one is lost, as datagrams are.
+            Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => Ok(()),
+            result => result,
+        }
+    }
+
+    fn handle_network_error(&mut self, _: &mut Channel<'_>, error: &io::Error) -> io::Result<()> {
+        log::info!("an answer did not arrive: {error}");
+        Ok(())
+    }
+}
