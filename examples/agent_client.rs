@@ -14,7 +14,6 @@ mod common;
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -27,7 +26,7 @@ usage: agent_client [--log LEVEL] ADDR
 
 Sends stdin to a server, and prints the lines that it sends, until it ends or Ctrl-C.
 
-  ADDR               HOST:PORT or [IPV6]:PORT of the server";
+  ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH of the server";
 
 fn main() -> ExitCode {
     common::main(HELP, run)
@@ -39,7 +38,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         match arg {
             Long("log") => common::set_log_level(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
-            Value(text) if address.is_none() => address = Some(common::resolve(text)?),
+            Value(text) if address.is_none() => address = Some(common::address(text)?),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -48,8 +47,13 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let failure = Rc::new(RefCell::new(None));
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
-    let agent = Agent { address, connected: false, lines: Lines::default(), failure: failure.clone() };
-    let agent = map.connect(address, agent)?;
+    let agent = Agent {
+        address: address.clone(),
+        connected: false,
+        lines: Lines::default(),
+        failure: failure.clone(),
+    };
+    let agent = map.connect(address.as_str(), agent)?;
     common::send_stdin(&mut map, agent, |agent, stdin| {
         if let Err(error) = stdin {
             agent.fail(format!("cannot read stdin: {error}"));
@@ -61,7 +65,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 }
 
 struct Agent {
-    address: SocketAddr,
+    address: String,
     connected: bool,
     lines: Lines,
     failure: Rc<RefCell<Option<String>>>,

@@ -28,7 +28,8 @@ usage: agent_server [--log LEVEL] [ADDR]
 
 Sends each line of stdin to all clients, and prints the lines that they send, until Ctrl-C.
 
-  ADDR               HOST:PORT or [IPV6]:PORT (127.0.0.1:8111); port 0 asks for a free one";
+  ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:8111); port 0 asks for a
+                     free one";
 
 fn main() -> ExitCode {
     common::main(HELP, run)
@@ -40,16 +41,17 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         match arg {
             Long("log") => common::set_log_level(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
-            Value(text) if address.is_none() => address = Some(common::resolve(text)?),
+            Value(text) if address.is_none() => address = Some(common::address(text)?),
             other => return Err(other.unexpected().into()),
         }
     }
-    let address = address.unwrap_or(([127, 0, 0, 1], 8111).into());
+    let address = address.unwrap_or("127.0.0.1:8111".to_owned());
 
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
-    let server = map.listen(address, AgentServer { clients: Rc::default() })?;
-    common::announce(&mut map, server);
+    let clients = Clients::default();
+    let servers = common::listen(&mut map, &address, || AgentServer { clients: clients.clone() })?;
+    let server = servers[0]; // any will do: they share their clients
     dispatch_loop::read_lines(&map.remote(), io::stdin(), move |map, line| match line {
         Line::Text(text) => {
             // An error: the server was told to end, and its listener is closed.

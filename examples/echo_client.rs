@@ -31,7 +31,7 @@ usage: echo_client [--interactive | [--connections N] [--message TEXT]...] [--lo
 
 Sends messages to an echo server, on N connections at once, and checks that they come back.
 
-  ADDR               HOST:PORT or [IPV6]:PORT of the server
+  ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH of the server
   --connections N    how many connections (1)
   --message TEXT     what to send on each, one or more times
                      (\"Message 1 from client.\" and \"Message 2 from client.\")
@@ -53,7 +53,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             Long("interactive") => interactive = true,
             Long("log") => common::set_log_level(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
-            Value(text) if address.is_none() => address = Some(common::resolve(text)?),
+            Value(text) if address.is_none() => address = Some(common::address(text)?),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -71,11 +71,14 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     if interactive {
-        let handle = map.connect(address, Interactive { work: work.clone(), all_sent: false })?;
+        let handle = map.connect(address.as_str(), Interactive { work: work.clone(), all_sent: false })?;
         common::send_stdin(&mut map, handle, Interactive::end_of_stdin)?;
     } else {
         for number in 1..=connections {
-            map.connect(address, Connection { number, work: work.clone(), returned: 0, done: false })?;
+            map.connect(
+                address.as_str(),
+                Connection { number, work: work.clone(), returned: 0, done: false },
+            )?;
         }
     }
     dispatch_loop::run(&mut map)?; // until the last connection has ended, or a signal

@@ -28,7 +28,7 @@ usage: echo_server [--prefix TEXT] [--suffix TEXT] [--log LEVEL] [ADDR...]
 
 Sends back what each client sends, until Ctrl-C.
 
-  ADDR               HOST:PORT or [IPV6]:PORT, as many as you like (127.0.0.1:8080);
+  ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH, as many as you like (127.0.0.1:8080);
                      port 0 asks for a free one
   --prefix TEXT      goes before each chunk that is sent back
   --suffix TEXT      goes after it";
@@ -46,20 +46,19 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             Long("suffix") => around.suffix = args.value()?.into_vec(),
             Long("log") => common::set_log_level(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
-            Value(address) => addresses.push(common::resolve(address)?),
+            Value(address) => addresses.push(common::address(address)?),
             other => return Err(other.unexpected().into()),
         }
     }
     if addresses.is_empty() {
-        addresses.push(([127, 0, 0, 1], 8080).into());
+        addresses.push("127.0.0.1:8080".to_owned());
     }
 
     let around = Rc::new(around);
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
-    for address in addresses {
-        let listener = map.listen(address, EchoServer { around: around.clone() })?;
-        common::announce(&mut map, listener);
+    for address in &addresses {
+        common::listen(&mut map, address, || EchoServer { around: around.clone() })?;
     }
     dispatch_loop::run(&mut map)?; // until a signal
     common::drain(map)?;

@@ -16,13 +16,12 @@ mod common;
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use common::Exit;
-use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason};
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Reason};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -30,7 +29,7 @@ usage: poetry_client [--log LEVEL] [HOST:]PORT...
 
 Fetches a poem from each server, from all at once, and prints them when they are all there.
 
-  [HOST:]PORT        a server, [IPV6]:PORT as well (without HOST: on 127.0.0.1)";
+  [HOST:]PORT        a server (without HOST: on 127.0.0.1); [IPV6]:PORT and unix:PATH as well";
 
 fn main() -> ExitCode {
     common::main(HELP, run)
@@ -54,13 +53,10 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let poems: Rc<Poems> = Rc::new(RefCell::new(vec![None; servers.len()]));
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
-    for (task, server) in (1..).zip(servers) {
-        let begun = server.and_then(|from| {
-            let fetch = Fetch { task, from, poem: Vec::new(), poems: poems.clone() };
-            map.connect(from, fetch).map_err(|error| error.to_string())
-        });
-        if let Err(why) = begun {
-            common::complain(format_args!("Task {task}: error: {why}"));
+    for (task, server) in (1..).zip(&servers) {
+        let fetch = Fetch { task, server: server.clone(), poem: Vec::new(), poems: poems.clone() };
+        if let Err(error) = map.connect(server, fetch) {
+            common::complain(format_args!("Task {task}: error: {error}"));
         }
     }
     dispatch_loop::run(&mut map)?; // until the last connection has ended, or a signal
@@ -80,14 +76,10 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     if whole == poems.len() { Ok(()) } else { Err(Exit::Reported) }
 }
 
-/// A server's address, or why it is not known: that is no reason not to ask the others.
-fn address(server: OsString) -> Result<Result<SocketAddr, String>, Exit> {
-    if let Some(port) = server.to_str().and_then(|server| server.parse::<u16>().ok()) {
-        return Ok(Ok((Ipv4Addr::LOCALHOST, port).into()));
-    }
-    match common::resolve(server) {
-        Err(Exit::Failure(why)) => Ok(Err(why)),
-        resolved => resolved.map(Ok),
+fn address(server: OsString) -> Result<String, Exit> {
+    match server.to_str().and_then(|server| server.parse::<u16>().ok()) {
+        Some(port) => Ok(format!("127.0.0.1:{port}")),
+        None => common::address(server),
     }
 }
 
@@ -104,15 +96,16 @@ type Poems = RefCell<Vec<Option<Vec<u8>>>>;
 struct Fetch {
     /// From 1.
     task: usize,
-    from: SocketAddr,
+    server: String,
     poem: Vec<u8>,
     poems: Rc<Poems>,
 }
 
 impl Dispatcher for Fetch {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.read_with(|_, data| {
-            let (task, len, from) = (self.task, data.len(), self.from);
+        ch.read_with(|ch, data| {
+            let (task, len) = (self.task, data.len());
+            let from = ch.peer_address().unwrap_or(Address::Unnamed);
             common::say(format_args!("Task {task}: got {len} bytes of poetry from {from}"));
             self.poem.extend_from_slice(data);
             Ok(())
@@ -121,7 +114,7 @@ impl Dispatcher for Fetch {
 
     /// Every connection ends here, also one that never came about.
     fn handle_close(&mut self, _: &mut Channel<'_>, reason: &Reason) {
-        let (task, from) = (self.task, self.from);
+        let (task, from) = (self.task, &self.server);
         let why = match reason {
             Reason::EndOfStream => {
                 common::say(format_args!("Task {task} finished"));

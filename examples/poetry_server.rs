@@ -87,8 +87,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     for (&port, poem) in ports.iter().zip(poems.iter().cycle()) {
-        let listener = map.listen(on(&host, port)?, Poet { poem: poem.clone(), pace })?;
-        common::announce(&mut map, listener);
+        let address = common::address(on(&host, port).into())?;
+        common::listen(&mut map, &address, || Poet { poem: poem.clone(), pace })?;
     }
     dispatch_loop::run(&mut map)?; // until a signal
     common::drain(map)?;
@@ -100,10 +100,10 @@ fn seconds(number: f64) -> Result<Duration, Exit> {
     Duration::try_from_secs_f64(number).map_err(wrong)
 }
 
-fn on(host: &str, port: u16) -> Result<SocketAddr, Exit> {
+fn on(host: &str, port: u16) -> String {
     match host.parse::<IpAddr>() {
-        Ok(ip) => Ok((ip, port).into()),
-        Err(_) => common::resolve(format!("{host}:{port}").into()),
+        Ok(ip) => SocketAddr::from((ip, port)).to_string(),
+        Err(_) => format!("{host}:{port}"),
     }
 }
 

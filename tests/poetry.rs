@@ -155,7 +155,7 @@ fn server_failures() {
     let ended = Program::start("poetry_server", ["--port", &address.port().to_string()]).end();
     ended.assert_failure(&address.to_string());
     let ended = Program::start("poetry_server", ["--port=0", "--iface", &"x".repeat(300)]).end();
-    ended.assert_failure(&"x".repeat(300));
+    ended.assert_wrong_usage("poetry_server");
 }
 
 // poetry_client
@@ -223,10 +223,9 @@ fn servers_are_named_by_port_or_address() {
 #[test]
 fn one_failing_server_is_no_reason_not_to_ask_the_others() {
     let refusing = closed_port("127.0.0.1:0".parse().unwrap()).to_string();
-    let unknown = format!("{}:80", "x".repeat(300));
     let (resetting, reset_address) = listener();
     let (good, good_address) = listener();
-    let args = [&refusing, &reset_address, &good_address, &unknown];
+    let args = [&refusing, &reset_address, &good_address];
     let client =
         Program::start("poetry_client", ["--log", "off"].into_iter().chain(args.map(String::as_str)));
     let mut half = accept(&resetting);
@@ -238,8 +237,8 @@ fn one_failing_server_is_no_reason_not_to_ask_the_others() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let mut errors: Vec<&str> = ended.stderr.lines().collect();
     errors.sort_unstable();
-    assert_eq!(errors.len(), 3, "{ended:?}");
-    for (error, (task, about)) in errors.iter().zip([(1, &refusing), (2, &reset_address), (4, &unknown)]) {
+    assert_eq!(errors.len(), 2, "{ended:?}");
+    for (error, (task, about)) in errors.iter().zip([(1, &refusing), (2, &reset_address)]) {
         assert!(error.starts_with(&format!("Task {task}: error: ")) && error.contains(about), "{ended:?}");
     }
     let got = format!("Task 3: got 5 bytes of poetry from {good_address}");

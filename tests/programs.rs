@@ -81,15 +81,37 @@ fn wrong_usage() {
     }
 }
 
-/// The name is too long for any name server to be asked.
+/// No name server could be asked about these.
 #[test]
-fn unknown_name() {
-    let address = format!("{}\n:80", "x".repeat(300));
-    for name in WITH_ADDRESS {
-        let ended = Program::start(name, [&address]).end();
-        ended.assert_failure(&address.replace('\n', "\\n"));
-        assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+fn impossible_names() {
+    for address in ["a name:80", "..:80", "localhost\n:80", "unix:"] {
+        for name in WITH_ADDRESS {
+            let ended = Program::start(name, [address]).end();
+            ended.assert_wrong_usage(name);
+            assert!(ended.stderr.contains(&format!("{address:?}")), "{ended:?}");
+        }
     }
+}
+
+/// Wherever a TCP address is taken, so is that of a Unix-domain socket.
+#[test]
+fn unix_domain_addresses() {
+    let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-programs", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let address = format!("unix:{}", dir.join("echo.sock").display());
+    let server = Program::start("echo_server", [&address]);
+    assert_eq!(server.line(), format!("listening on {address}"));
+    let client = Program::start("echo_client", ["--connections", "3", &address]).end();
+    client.assert_quiet_success();
+    assert_eq!(client.stdout.lines().count(), 3 * client.stdout.matches("from connection 1").count());
+    let taken = Program::start("echo_server", [&address]).end();
+    taken.assert_failure(&address);
+    server.signal("TERM");
+    server.end().assert_quiet_success();
+    assert!(!dir.join("echo.sock").exists());
+    let gone = Program::start("echo_client", [&address]).end();
+    gone.assert_failure(&address);
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 /// As with `| head`, but with the reader gone from the start.
@@ -133,9 +155,11 @@ fn full_stdout() {
 #[test]
 fn echo_server_on_several_addresses() {
     let mut args: Vec<String> = loopbacks().iter().map(SocketAddr::to_string).collect();
+    let literal = args.len();
     args.push("localhost:0".to_owned());
     let server = Program::start("echo_server", &args);
-    let addresses: Vec<SocketAddr> = args.iter().map(|_| server.listening()).collect();
+    // The name stands for one address, or one of each family.
+    let addresses: Vec<SocketAddr> = (0..literal + 1).map(|_| server.listening()).collect();
     let mut peers: Vec<TcpStream> = addresses.iter().map(connect).collect();
     for (address, peer) in addresses.iter().zip(&mut peers) {
         assert_ne!(address.port(), 0);
