@@ -202,7 +202,7 @@ pub use dispatcher::{Dispatcher, Eof, OnError};
 pub use error::{ChannelError, LookupError, Reason};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]
-pub use layers::{chat, producers, protocol};
+pub use layers::{chat, framing, producers, protocol};
 pub use lines::{Line, read_lines};
 pub use map::ChannelMap;
 pub use outbox::{More, Producer};
@@ -226,5 +226,6 @@ struct Threads;
 #[cfg(all(doctest, feature = "layers"))]
 #[doc = include_str!("../docs/layers.md")]
 #[doc = include_str!("../docs/chat.md")]
+#[doc = include_str!("../docs/framings.md")]
 #[doc = include_str!("../docs/protocols.md")]
 struct Layers;
