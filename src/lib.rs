@@ -122,6 +122,19 @@
 //! # io::Result::Ok(())
 //! ```
 //!
+//! # Layers
+//!
+//! Ready-made dispatchers on top of the hooks, in the public API alone (feature `layers`, on by
+//! default):
+//!
+//! | module | for | Python's |
+//! |---|---|---|
+//! | `chat` | messages that end in something: lines, headers and bodies | `asynchat` |
+//! | `protocol` | chunks as they come, by asyncio's names | `asyncio.Protocol`, `Transport` |
+//! | `stream` | code that reads and writes top-down, in a thread | `asyncio.StreamReader`, `StreamWriter` |
+//! | `framing` | lines, netstrings and length prefixes, in any of these | |
+//! | `producers` | output that is made while it is sent | `asynchat.simple_producer` |
+//!
 //! # What holds
 //!
 //! - **One thread.** A map and all in it stay on the thread that made it; other threads hold a
