@@ -122,6 +122,19 @@
 //! # io::Result::Ok(())
 //! ```
 //!
+//! # Layers
+//!
+//! Ready-made dispatchers on top of the hooks, in the public API alone (feature `layers`, on by
+//! default):
+//!
+//! | module | for | Python's |
+//! |---|---|---|
+//! | `chat` | messages that end in something: lines, headers and bodies | `asynchat` |
+//! | `protocol` | chunks as they come, by asyncio's names | `asyncio.Protocol`, `Transport` |
+//! | `stream` | code that reads and writes top-down, in a thread | `asyncio.StreamReader`, `StreamWriter` |
+//! | `framing` | lines, netstrings and length prefixes, in any of these | |
+//! | `producers` | output that is made while it is sent | `asynchat.simple_producer` |
+//!
 //! # What holds
 //!
 //! - **One thread.** A map and all in it stay on the thread that made it; other threads hold a
@@ -210,7 +223,7 @@ pub use dispatcher::{Dispatcher, Eof, OnError};
 pub use error::{ChannelError, LookupError, Reason};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]
-pub use layers::{chat, producers, protocol, reconnect};
+pub use layers::{chat, framing, producers, protocol, reconnect};
 pub use lines::{Line, read_lines};
 pub use map::ChannelMap;
 pub use options::{ConnectOptions, ListenOptions};
@@ -236,5 +249,6 @@ struct Threads;
 #[cfg(all(doctest, feature = "layers"))]
 #[doc = include_str!("../docs/layers.md")]
 #[doc = include_str!("../docs/chat.md")]
+#[doc = include_str!("../docs/framings.md")]
 #[doc = include_str!("../docs/protocols.md")]
 struct Layers;

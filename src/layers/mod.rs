@@ -2,6 +2,7 @@
 //! outside could; `tests/layers.rs` compiles it from there. The core knows nothing of it.
 
 pub mod chat;
+pub mod framing;
 pub mod producers;
 pub mod protocol;
 pub mod reconnect;

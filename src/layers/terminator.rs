@@ -113,8 +113,13 @@ impl Splitter {
     #[inline]
     pub(crate) fn next<'d>(&mut self, input: &mut &'d [u8]) -> Option<Piece<'d>> {
         match &self.terminator {
+            Terminator::Bytes(_) if input.is_empty() => return None,
             Terminator::Bytes(bytes) if self.matched == 0 => {
-                let start = memchr(bytes[0], input).unwrap_or(input.len());
+                let start = match **input {
+                    // For one byte the search itself is dearer than the look.
+                    [byte] => usize::from(byte != bytes[0]),
+                    _ => memchr(bytes[0], input).unwrap_or(input.len()),
+                };
                 if start > 0 {
                     return Some(Piece::Data(take(input, start)));
                 }
@@ -149,6 +154,11 @@ impl Splitter {
                 // At least one byte matched: `next` looks for the first.
                 let released = self.matched - self.fallback.get(self.matched).copied().unwrap_or(0);
                 self.matched -= released;
+                // With what is left of the match it is not whole yet.
+                if self.matched > 0 && next == bytes[self.matched] {
+                    *input = rest;
+                    self.matched += 1;
+                }
                 return Some(Piece::Prefix(released));
             }
         }
