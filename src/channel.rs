@@ -13,6 +13,7 @@ use crate::state::{Phase, State};
 use crate::sys::Kind;
 use crate::timers::Action;
 use crate::traffic::Output;
+use crate::unread::Replay;
 use crate::{
     Address, ChannelError, ChannelMap, Credentials, Detached, Dispatcher, Handle, LookupError, Outlet,
     Reason, Socket, TimerId, Token,
@@ -152,6 +153,11 @@ impl<'a> Channel<'a> {
         if !bytes.is_empty() {
             self.change(|state| state.unread(bytes));
         }
+    }
+
+    /// Drop what was put back.
+    pub fn discard_unread(&mut self) {
+        self.change(|state| state.unread = None);
     }
 
     /// Call `handle_read` no more, until [`resume_reading`](Channel::resume_reading); on a
@@ -420,6 +426,12 @@ impl<'a> Channel<'a> {
         self.state().is_some_and(|state| matches!(state.phase, Phase::Opening | Phase::Open) && !state.lost)
     }
 
+    /// Whether input is delivered: the channel is open and not paused. asyncio's `is_reading`. Also
+    /// after a write that failed, when there is still something to read.
+    pub fn is_reading(&self) -> bool {
+        self.state().is_some_and(|state| state.phase == Phase::Open && !state.is_paused())
+    }
+
     /// Whether reading is paused, by [`pause_reading`](Channel::pause_reading) or by itself.
     pub fn is_paused(&self) -> bool {
         self.state().is_some_and(State::is_paused)
@@ -459,7 +471,8 @@ impl<'a> Channel<'a> {
 
     /// Put another source around the one the channel has, as STARTTLS does; `f` is given that
     /// one. In `handle_connect` or `handle_open` this is how a connection is encrypted from the
-    /// start. What is queued goes through the new source, so an answer that is still to go out in
+    /// start. Input that was put back goes to the new source, which finds it in the one it is given.
+    /// What is queued goes through the new source, so an answer that is still to go out in
     /// the clear must have been sent ([`queued`](Channel::queued) is 0).
     ///
     /// # Errors
@@ -636,7 +649,11 @@ impl ChannelMap {
         if state.armed.take().is_some() {
             let _ = self.poll.delete(std::os::fd::AsFd::as_fd(&old));
         }
-        match catch_unwind(AssertUnwindSafe(|| f(old.into_box()))) {
+        let old = match state.unread.take() {
+            Some(unread) => Box::new(Replay::new(*unread, old.into_box())),
+            None => old.into_box(),
+        };
+        match catch_unwind(AssertUnwindSafe(|| f(old))) {
             Ok(Ok(new)) => {
                 state.source = Some(Held::own(new));
                 state.blocked = false;

@@ -112,7 +112,8 @@ impl State {
     }
 
     pub(crate) fn unread(&mut self, bytes: &[u8]) {
-        if !self.is_closing() {
+        // Reading goes on after a write that failed.
+        if !matches!(self.phase, Phase::Closing | Phase::Lingering | Phase::Dead | Phase::Closed) {
             self.unread.get_or_insert_default().put_back(bytes);
         }
     }
@@ -152,7 +153,7 @@ impl State {
             return Ok(0);
         }
         match self.send_now(turn, bytes) {
-            Ok(sent) => Ok(sent),
+            Ok((sent, _)) => Ok(sent),
             Err(error) => {
                 self.lost_writing(&error);
                 Err(error)
@@ -194,13 +195,15 @@ impl State {
                 other => self.send_now(turn, other.bytes()),
             };
             match result {
-                Ok(taken) => sent = taken,
+                Ok((taken, offered)) => {
+                    sent = taken;
+                    self.blocked = taken < offered && (taken == 0 || !self.is_boxed());
+                }
                 Err(error) => {
                     self.lost_writing(&error);
                     return Ok(());
                 }
             }
-            self.blocked = sent < len && *self.write_budget(turn) > 0 && (sent == 0 || !self.is_boxed());
         }
         match output {
             Output::Bytes(bytes) => self.outbox.push(&bytes[sent..]),
@@ -255,16 +258,17 @@ impl State {
         flushed
     }
 
-    /// Offer bytes to the socket past the empty queue; how many it took.
-    fn send_now(&mut self, turn: u32, bytes: &[u8]) -> io::Result<usize> {
-        self.offer(turn, bytes.len(), |source, most| source.send(&bytes[..most]))
+    /// Offer bytes to the socket past the empty queue; how many it took, of how many.
+    fn send_now(&mut self, turn: u32, bytes: &[u8]) -> io::Result<(usize, usize)> {
+        self.offer(turn, bytes.len(), |source, most| (source.send(&bytes[..most]), most))
     }
 
-    fn send_slices_now(&mut self, turn: u32, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn send_slices_now(&mut self, turn: u32, slices: &[IoSlice<'_>]) -> io::Result<(usize, usize)> {
         let len = slices.iter().map(|slice| slice.len()).sum();
         self.offer(turn, len, |source, most| {
             let (pieces, count) = gathered(slices.iter().map(|slice| &**slice), most);
-            source.send_vectored(&pieces[..count])
+            let offered = pieces.iter().map(|piece| piece.len()).sum();
+            (source.send_vectored(&pieces[..count]), offered)
         })
     }
 
@@ -272,23 +276,23 @@ impl State {
         &mut self,
         turn: u32,
         len: usize,
-        send: impl FnOnce(&mut dyn Source, usize) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+        send: impl FnOnce(&mut dyn Source, usize) -> (io::Result<usize>, usize),
+    ) -> io::Result<(usize, usize)> {
         let most = len.min(*self.write_budget(turn) as usize);
         if most == 0 {
-            return Ok(0);
+            return Ok((0, 0));
         }
-        let Some(source) = &mut self.source else { return Ok(0) };
+        let Some(source) = &mut self.source else { return Ok((0, 0)) };
         match send(source.as_dyn(), most) {
-            Ok(0) => Ok(0),
-            Ok(sent) => {
-                let sent = sent.min(most);
+            (Ok(0), offered) => Ok((0, offered)),
+            (Ok(sent), offered) => {
+                let sent = sent.min(offered);
                 *self.write_budget(turn) -= sent as u32;
                 self.stamp();
-                Ok(sent)
+                Ok((sent, offered))
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-            Err(error) => Err(error),
+            (Err(error), offered) if error.kind() == ErrorKind::WouldBlock => Ok((0, offered)),
+            (Err(error), _) => Err(error),
         }
     }
 

@@ -1,5 +1,10 @@
 //! Input that a hook has put back, to be read again before anything that comes after it.
 
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::{Interest, Source};
+
 #[derive(Default)]
 pub(crate) struct Unread {
     bytes: Vec<u8>,
@@ -34,5 +39,64 @@ impl Unread {
         buffer[..taken].copy_from_slice(&self.bytes[self.taken..][..taken]);
         self.taken += taken;
         taken
+    }
+}
+
+/// A source whose input begins with what was put back: for the one that is put around it.
+pub(crate) struct Replay {
+    unread: Unread,
+    source: Box<dyn Source>,
+}
+
+impl Replay {
+    pub(crate) fn new(unread: Unread, source: Box<dyn Source>) -> Replay {
+        Replay { unread, source }
+    }
+}
+
+impl AsFd for Replay {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
+
+impl Source for Replay {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.unread.take(buffer) {
+            0 => self.source.recv(buffer),
+            read => Ok(read),
+        }
+    }
+
+    fn input_pending(&self) -> bool {
+        self.unread.len() > 0 || self.source.input_pending()
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.source.send(bytes)
+    }
+
+    fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.source.send_vectored(pieces)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.source.shutdown_write()
+    }
+
+    fn is_established(&self) -> bool {
+        self.source.is_established()
+    }
+
+    fn interest(&self, wanted: Interest) -> Interest {
+        self.source.interest(wanted)
+    }
+
+    fn drive(&mut self, ready: Interest) -> io::Result<bool> {
+        self.source.drive(ready)
+    }
+
+    fn output_pending(&self) -> bool {
+        self.source.output_pending()
     }
 }

@@ -42,3 +42,91 @@ fn a_lingering_channel_with_untold_watermarks_does_not_spin() {
         turn_until(&mut map, &log, |_| log.closed("a"));
     }
 }
+
+/// What a peer sent in the clear right behind STARTTLS counted as if it had come through the new
+/// source. It goes to that source, which finds its own first bytes there.
+#[cfg(feature = "layers")]
+mod starttls {
+    use super::*;
+    use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
+    use dispatch_loop::{Channel, Dispatcher, Source};
+    use std::io;
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    /// Every byte turned over, which will do for a cipher.
+    struct Inverted(Box<dyn Source>);
+
+    impl AsFd for Inverted {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+
+    impl Source for Inverted {
+        fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let read = self.0.recv(buffer)?;
+            buffer[..read].iter_mut().for_each(|byte| *byte = !*byte);
+            Ok(read)
+        }
+        fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes)
+        }
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            self.0.shutdown_write()
+        }
+        fn input_pending(&self) -> bool {
+            self.0.input_pending()
+        }
+    }
+
+    struct Server(Log);
+
+    impl Chat for Server {
+        fn found_terminator(&mut self, ch: &mut ChatChannel<'_>, line: &[u8]) -> io::Result<()> {
+            self.0.add(format!("line {}", line.escape_ascii()));
+            if line == b"STARTTLS" {
+                ch.wrap_source(|plain| Ok(Box::new(Inverted(plain))))?;
+            }
+            Ok(())
+        }
+    }
+
+    /// The same with the raw hooks and `unread`.
+    struct Raw(Log, bool);
+
+    impl Dispatcher for Raw {
+        fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            ch.read_with(|ch, data| {
+                let end = data.iter().position(|&byte| byte == b'\n').map_or(data.len(), |at| at + 1);
+                self.0.add(format!("line {}", data[..end].trim_ascii_end().escape_ascii()));
+                ch.unread(&data[end..]);
+                match std::mem::replace(&mut self.1, true) {
+                    true => Ok(()),
+                    false => ch.wrap_source(|plain| Ok(Box::new(Inverted(plain)))),
+                }
+            })
+        }
+    }
+
+    #[test]
+    fn what_follows_starttls_goes_to_the_new_source() {
+        for raw in [false, true] {
+            let log = Log::new();
+            let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+            let mut map = dispatch_loop::ChannelMap::new().unwrap();
+            match raw {
+                false => {
+                    map.add(near, ChatDispatcher::new("\n", Server(log.clone())).unwrap()).unwrap().token()
+                }
+                true => map.add(near, Raw(log.clone(), false)).unwrap().token(),
+            };
+            let hidden: Vec<u8> = b"MAIL\n".iter().map(|byte| !byte).collect();
+            far.write_all(&[b"STARTTLS\n", &hidden[..]].concat()).unwrap();
+            turn_until(&mut map, &log, |_| log.events().len() == 2);
+            assert_eq!(log.events(), ["line STARTTLS", "line MAIL"]);
+            far.write_all(&hidden).unwrap();
+            turn_until(&mut map, &log, |_| log.events().len() == 3);
+            assert_eq!(log.events()[2], "line MAIL");
+        }
+    }
+}

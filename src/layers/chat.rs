@@ -51,7 +51,7 @@ use std::ops::{Deref, DerefMut};
 
 pub use super::terminator::Terminator;
 use super::terminator::{Piece, Splitter};
-use crate::{Channel, Dispatcher, Eof, LookupError, OnError, Reason};
+use crate::{Channel, Dispatcher, Eof, LookupError, OnError, Reason, Source};
 
 /// What a message may have, in bytes.
 const LIMIT: usize = 64 * 1024;
@@ -110,8 +110,9 @@ pub trait Chat: 'static {
     /// A message has more bytes than [the limit](ChatChannel::set_input_limit); once for it.
     ///
     /// `Ok` goes on: the rest of the message, to its terminator, is dropped, and so is what was
-    /// collected of it. To answer before the end, push the answer and close. Default: an error
-    /// (`InvalidData`), which ends the channel.
+    /// collected of it. To answer before the end, push the answer and
+    /// [`shutdown_write`](Channel::shutdown_write) (a `close` might reset a peer that is still sending
+    /// before it has read it). Default: an error (`InvalidData`), which ends the channel.
     fn handle_overlong(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         let limit = ch.incoming.limit;
         let what = format!("more than {limit} bytes came without the terminator, which is over the limit");
@@ -192,6 +193,8 @@ impl Dispatcher for Defaults {}
 pub struct ChatChannel<'a> {
     channel: Channel<'a>,
     incoming: &'a mut Incoming,
+    /// What was read already, after the message that is being handled.
+    rest: &'a [u8],
 }
 
 impl ChatChannel<'_> {
@@ -204,8 +207,9 @@ impl ChatChannel<'_> {
     pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) -> io::Result<()> {
         let splitter = Splitter::new(terminator.into())?;
         // What may have been the start of the old one is searched for the new one.
-        self.incoming.held.extend_from_slice(self.incoming.splitter.held());
+        self.incoming.hold_back();
         self.incoming.splitter = splitter;
+        self.incoming.len = self.incoming.collected.len();
         Ok(())
     }
 
@@ -231,16 +235,37 @@ impl ChatChannel<'_> {
         self.incoming.limit = bytes;
     }
 
+    /// As [`Channel::unread`]: `bytes` are searched before what was read already and not yet handed
+    /// on.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        self.incoming.hold_back();
+        self.incoming.held.splice(..0, bytes.iter().copied());
+    }
+
+    /// As [`Channel::wrap_source`]. What was read already after the message that is being handled goes to the
+    /// new source: after STARTTLS nothing that came in the clear counts as encrypted.
+    ///
+    /// # Errors
+    /// As [`Channel::wrap_source`].
+    pub fn wrap_source<F>(&mut self, f: F) -> io::Result<()>
+    where
+        F: FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>>,
+    {
+        self.incoming.hold_back();
+        self.channel.unread(std::mem::take(&mut self.rest));
+        self.channel.unread(&std::mem::take(&mut self.incoming.held));
+        self.incoming.rest_is_gone = true;
+        self.channel.wrap_source(f)
+    }
+
     /// Forget what is collected and what was read and not yet handed on, and drop what is queued:
     /// asynchat's method of that name.
     pub fn discard_buffers(&mut self) {
-        let terminator = self.incoming.splitter.terminator().clone();
-        if let Ok(splitter) = Splitter::new(terminator) {
-            self.incoming.splitter = splitter;
-        }
+        self.incoming.splitter.start_anew();
         self.incoming.begin();
         self.incoming.held.clear();
-        self.incoming.discarded = true;
+        self.incoming.rest_is_gone = true;
+        self.channel.discard_unread();
         self.channel.discard_queued();
     }
 }
@@ -315,11 +340,17 @@ struct Incoming {
     limit: usize,
     /// It is over the limit; the rest of it is dropped.
     skipping: bool,
-    /// `discard_buffers` was called in this hook.
-    discarded: bool,
+    /// What follows in the input that is being handed on is no longer to be.
+    rest_is_gone: bool,
 }
 
 impl Incoming {
+    /// Give up the match that the splitter is in the midst of.
+    fn hold_back(&mut self) {
+        self.held.extend_from_slice(self.splitter.held());
+        self.splitter.let_go();
+    }
+
     /// A new message.
     fn begin(&mut self) {
         self.collected.clear();
@@ -353,38 +384,44 @@ impl<C: Chat> ChatDispatcher<C> {
             len: 0,
             limit: LIMIT,
             skipping: false,
-            discarded: false,
+            rest_is_gone: false,
         };
         Ok(ChatDispatcher { chat, incoming })
     }
 
     /// Call `f` with the chat and its view, from outside of its hooks.
     pub fn with<R>(&mut self, ch: &mut Channel<'_>, f: impl FnOnce(&mut C, &mut ChatChannel<'_>) -> R) -> R {
-        let result = self.lend(ch, f);
+        let result = self.lend(ch, &[], f);
         self.put_back(ch, &[]);
         result
     }
 
-    fn lend<R>(&mut self, ch: &mut Channel<'_>, f: impl FnOnce(&mut C, &mut ChatChannel<'_>) -> R) -> R {
-        f(&mut self.chat, &mut ChatChannel { channel: ch.reborrow(), incoming: &mut self.incoming })
+    fn lend<R>(
+        &mut self,
+        ch: &mut Channel<'_>,
+        rest: &[u8],
+        f: impl FnOnce(&mut C, &mut ChatChannel<'_>) -> R,
+    ) -> R {
+        f(&mut self.chat, &mut ChatChannel { channel: ch.reborrow(), incoming: &mut self.incoming, rest })
     }
 
     /// Cut `input` into pieces and hand them on, as long as the chat takes them.
     fn feed(&mut self, ch: &mut Channel<'_>, mut input: &[u8]) -> io::Result<()> {
-        self.incoming.discarded = false;
+        self.incoming.rest_is_gone = false;
         while let Some(piece) = self.incoming.splitter.next(&mut input) {
             let result = match piece {
-                Piece::Data(data) => self.collect(ch, data),
+                Piece::Data(data) => self.collect(ch, data, input),
                 Piece::Prefix(len) => match self.incoming.splitter.terminator().clone() {
-                    Terminator::Bytes(bytes) => self.collect(ch, &bytes[..len]),
+                    Terminator::Bytes(bytes) => self.collect(ch, &bytes[..len], input),
                     _ => Ok(()),
                 },
-                Piece::End => self.end_of_message(ch),
+                Piece::Last(data) => self.last_of_a_count(ch, data, input),
+                Piece::End => self.end_of_message(ch, input),
             };
-            if std::mem::take(&mut self.incoming.discarded) {
+            if std::mem::take(&mut self.incoming.rest_is_gone) {
                 return result;
             }
-            if result.is_err() || ch.is_closing() || ch.is_paused() || self.is_to_stop(ch) {
+            if result.is_err() || !ch.is_reading() || !self.incoming.held.is_empty() || self.is_replaced(ch) {
                 self.put_back(ch, input);
                 return result;
             }
@@ -392,51 +429,71 @@ impl<C: Chat> ChatDispatcher<C> {
         Ok(())
     }
 
-    /// Whether what follows is to be searched anew, or is another dispatcher's.
-    fn is_to_stop(&self, ch: &mut Channel<'_>) -> bool {
+    fn last_of_a_count(&mut self, ch: &mut Channel<'_>, data: &[u8], rest: &[u8]) -> io::Result<()> {
+        let collected = self.collect(ch, data, rest);
+        let over = has_ended(ch) || self.incoming.rest_is_gone || self.is_replaced(ch);
+        // Nor if the hook has asked for more of this message.
+        if over || !self.incoming.held.is_empty() {
+            return collected;
+        }
+        // The message is whole, whatever the hook thinks of its last part.
+        let ended = self.end_of_message(ch, rest);
+        collected.and(ended)
+    }
+
+    /// Whether another dispatcher has the channel now.
+    fn is_replaced(&self, ch: &mut Channel<'_>) -> bool {
         let this = ch.token().typed::<Self>();
-        !self.incoming.held.is_empty() || !matches!(ch.map().get(this), Err(LookupError::Running(_)))
+        !matches!(ch.map().get(this), Err(LookupError::Running(_)))
     }
 
     /// Let what was not handed on be read again, when it can be.
     fn put_back(&mut self, ch: &mut Channel<'_>, rest: &[u8]) {
         ch.unread(rest);
+        if self.is_replaced(ch) {
+            self.incoming.hold_back();
+        }
         ch.unread(&std::mem::take(&mut self.incoming.held));
     }
 
-    fn collect(&mut self, ch: &mut Channel<'_>, data: &[u8]) -> io::Result<()> {
+    fn collect(&mut self, ch: &mut Channel<'_>, data: &[u8], rest: &[u8]) -> io::Result<()> {
         if self.incoming.skipping {
             return Ok(());
         }
         let taken = &data[..self.incoming.room(data.len())];
         self.incoming.len += taken.len();
         if !taken.is_empty() {
-            self.lend(ch, |chat, ch| chat.collect_incoming_data(ch, taken))?;
+            self.lend(ch, rest, |chat, ch| chat.collect_incoming_data(ch, taken))?;
         }
         let too_much = self.incoming.collected.len() > self.incoming.limit;
-        if (taken.len() == data.len() && !too_much) || ch.is_closing() || self.incoming.discarded {
+        if (taken.len() == data.len() && !too_much) || has_ended(ch) || self.incoming.rest_is_gone {
             return Ok(());
         }
         self.incoming.skipping = true;
-        let result = self.lend(ch, |chat, ch| chat.handle_overlong(ch));
+        let result = self.lend(ch, rest, |chat, ch| chat.handle_overlong(ch));
         self.incoming.collected = Vec::new();
         result
     }
 
-    fn end_of_message(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+    fn end_of_message(&mut self, ch: &mut Channel<'_>, rest: &[u8]) -> io::Result<()> {
         if self.incoming.skipping {
             self.incoming.begin();
             return Ok(());
         }
         let data = std::mem::take(&mut self.incoming.collected);
         self.incoming.len = 0;
-        let result = self.lend(ch, |chat, ch| chat.found_terminator(ch, &data));
+        let result = self.lend(ch, rest, |chat, ch| chat.found_terminator(ch, &data));
         if self.incoming.collected.is_empty() {
             self.incoming.collected = data;
             self.incoming.begin();
         }
         result
     }
+}
+
+/// Whether no hook but `handle_close` may run any more.
+fn has_ended(ch: &Channel<'_>) -> bool {
+    !ch.is_reading() && !ch.is_paused()
 }
 
 impl<C: Chat> Dispatcher for ChatDispatcher<C> {
@@ -447,9 +504,13 @@ impl<C: Chat> Dispatcher for ChatDispatcher<C> {
     fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
         // The start of a terminator was none.
         let held = self.incoming.splitter.held().to_vec();
-        self.collect(ch, &held)?;
+        self.incoming.splitter.start_anew();
+        self.collect(ch, &held, &[])?;
+        if has_ended(ch) {
+            return Ok(Eof::Close);
+        }
         let rest = std::mem::take(&mut self.incoming.collected);
-        self.lend(ch, |chat, ch| chat.handle_eof(ch, &rest))
+        self.lend(ch, &[], |chat, ch| chat.handle_eof(ch, &rest))
     }
 
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
@@ -477,7 +538,7 @@ impl<C: Chat> Dispatcher for ChatDispatcher<C> {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        self.lend(ch, |chat, ch| chat.handle_close(ch, reason));
+        self.lend(ch, &[], |chat, ch| chat.handle_close(ch, reason));
     }
 }
 

@@ -168,11 +168,6 @@ impl Transport<'_> {
         self.channel.set_watermarks(low, high);
     }
 
-    /// Whether data is received: neither paused nor closing.
-    pub fn is_reading(&self) -> bool {
-        !self.channel.is_paused() && !self.channel.is_closing()
-    }
-
     /// Let `protocol` have the hooks from now on, and `rest`, the bytes that the old one has no use
     /// for, before all that comes: an upgrade in mid-stream. Its `connection_made` does not run,
     /// and neither does `connection_lost` of the old one, which is dropped after its hook.

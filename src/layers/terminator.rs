@@ -59,6 +59,8 @@ impl From<usize> for Terminator {
 pub(crate) enum Piece<'d> {
     /// A part of the message.
     Data(&'d [u8]),
+    /// Its last part, of a count.
+    Last(&'d [u8]),
     /// As `Data`: so many bytes from the start of the terminator, which turned out to be no end.
     Prefix(usize),
     /// The message is whole.
@@ -100,6 +102,19 @@ impl Splitter {
         &self.terminator
     }
 
+    /// What is held back is somebody else's.
+    pub(crate) fn let_go(&mut self) {
+        self.matched = 0;
+    }
+
+    /// The next message begins; what was held back is somebody else's.
+    pub(crate) fn start_anew(&mut self) {
+        self.matched = 0;
+        if let Terminator::Count(count) = self.terminator {
+            self.left = count;
+        }
+    }
+
     /// What is held back.
     pub(crate) fn held(&self) -> &[u8] {
         match &self.terminator {
@@ -125,14 +140,13 @@ impl Splitter {
                 }
             }
             Terminator::Bytes(_) => {}
-            Terminator::Count(count) => {
-                if self.left == 0 {
-                    self.left = *count;
-                    return Some(Piece::End);
-                }
-                let taken = self.left.min(input.len());
-                self.left -= taken;
-                return (taken > 0).then(|| Piece::Data(take(input, taken)));
+            Terminator::Count(_) if input.is_empty() => return None,
+            Terminator::Count(count) if self.left <= input.len() => {
+                return Some(Piece::Last(take(input, std::mem::replace(&mut self.left, *count))));
+            }
+            Terminator::Count(_) => {
+                self.left -= input.len();
+                return Some(Piece::Data(take(input, input.len())));
             }
             Terminator::None => return (!input.is_empty()).then(|| Piece::Data(take(input, input.len()))),
         }
