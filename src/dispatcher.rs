@@ -135,7 +135,9 @@ pub trait Dispatcher: Any {
     /// A hook of this dispatcher returned an error or panicked, or its connect failed. What shall
     /// become of the channel? Default: [`OnError::End`]; the loop logs it.
     ///
-    /// A connection that is lost is not reported here but by `handle_close` with its reason.
+    /// A connection that is lost is not reported here but by `handle_close` with its reason. To end
+    /// the channel without a line in the log, [`abort`](Channel::abort) it and answer
+    /// [`OnError::Keep`].
     fn handle_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> OnError {
         OnError::End
     }

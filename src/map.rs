@@ -297,6 +297,10 @@ impl ChannelMap {
     /// Push the same bytes to several channels. Never fails: what is gone, ending or a listener
     /// is passed over; a channel that would be over its hard limit ends with [`Reason::Limit`],
     /// whatever its [`OnLimit`](crate::OnLimit).
+    ///
+    /// One peer's 64 KiB of a turn can become far more for each of the others, who are sent 64 KiB a
+    /// turn: where many may talk at once, listen to nobody for a moment when much was said, or who
+    /// reads well is over the limit, too.
     pub fn broadcast(&mut self, tokens: impl IntoIterator<Item = Token>, bytes: &[u8]) {
         let mut shared: Option<Arc<[u8]>> = None;
         let turn = self.turn;

@@ -1,0 +1,137 @@
+//! A server whose messages say themselves how long they are, and what they are: the application
+//! protocol of Real Python's "Socket Programming in Python", whose client can talk to it.
+//!
+//! It shows `Chat` with counts for terminators: two bytes, then as many as they say, then as many as
+//! these say. What is malformed is an error of a hook, and that is enough: the loop logs it and ends
+//! that connection, and no other. After the answer, `close` sends it before it closes.
+//!
+//! ```sh
+//! cargo run --release --example app_server
+//! ```
+//!
+//! The other side is the example `app_client`. What the two have in common is in `common/app.rs`.
+
+#[path = "common/app.rs"]
+mod app;
+mod common;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use app::{Message, Receiver, malformed};
+use common::Exit;
+use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Socket};
+use lexopt::prelude::*;
+use serde_json::Value as Json;
+
+const HELP: &str = "\
+usage: app_server [--log LEVEL] [ADDR]
+
+Answers one request on each connection, in the protocol of Real Python's Socket Programming in Python,
+until Ctrl-C. A request has at most 1 MiB, and a minute to come.
+
+  ADDR               HOST:PORT or [IPV6]:PORT (127.0.0.1:65432); port 0 asks for a free one";
+
+/// What can be searched for.
+const TABLE: [(&str, &str); 3] = [
+    ("morpheus", "Follow the white rabbit. \u{1f430}"),
+    ("ring", "In the caves beneath the Misty Mountains. \u{1f48d}"),
+    ("\u{1f436}", "\u{1f43e} Playing ball! \u{1f3d0}"),
+];
+
+/// How long a client may be silent.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    common::main(HELP, run)
+}
+
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut address = None;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("log") => common::set_log_level(args.value()?)?,
+            Long("help") | Short('h') => return Err(Exit::Help),
+            Value(text) if address.is_none() => address = Some(common::resolve(text)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let address = address.unwrap_or(([127, 0, 0, 1], 65432).into());
+
+    let mut map = ChannelMap::new()?;
+    common::stop_on_signal(&mut map)?;
+    let server = map.listen(address, AppServer)?;
+    common::announce(&mut map, server);
+    dispatch_loop::run(&mut map)?; // until a signal
+    common::drain(map)?;
+    Ok(())
+}
+
+/// The listener.
+struct AppServer;
+
+impl Dispatcher for AppServer {
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
+        let request = Request { receiver: Receiver::default() };
+        ch.map().add(socket, ChatDispatcher::new(app::LENGTH, request)?)?;
+        Ok(())
+    }
+}
+
+struct Request {
+    receiver: Receiver,
+}
+
+impl Chat for Request {
+    fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
+        ch.set_timeout(Some(PATIENCE));
+        Ok(())
+    }
+
+    fn found_terminator(&mut self, ch: &mut ChatChannel<'_>, data: &[u8]) -> io::Result<()> {
+        if let Some(request) = self.receiver.take(ch, data)? {
+            ch.push_vec(answer(&request)?)?;
+            ch.close(); // when it is sent; what comes after the request is nobody's
+        }
+        Ok(())
+    }
+
+    fn handle_eof(&mut self, _: &mut ChatChannel<'_>, rest: &[u8]) -> io::Result<Eof> {
+        match &self.receiver {
+            Receiver::Length if rest.is_empty() => Ok(Eof::Close), // somebody looked whether we are here
+            receiver => Err(receiver.cut_short(rest)),
+        }
+    }
+}
+
+/// The answer to a request, as it is sent.
+fn answer(request: &Message) -> io::Result<Vec<u8>> {
+    let Some(json) = request.json()? else {
+        let first = &request.content[..request.content.len().min(10)];
+        let content = [b"First 10 bytes of request: ", first].concat();
+        return Ok(app::message("binary/custom-server-binary-type", "binary", &content));
+    };
+    let Json::Object(fields) = json else { return Err(malformed("the request is no JSON object")) };
+    let (action, value) = (fields.get("action"), fields.get("value"));
+    let result = match action.and_then(Json::as_str) {
+        Some("search") => match TABLE.iter().find(|(key, _)| value.is_some_and(|value| value == key)) {
+            Some((_, found)) => (*found).to_owned(),
+            None => format!("No match for '{}'.", shown(value)),
+        },
+        _ => format!("Error: invalid action '{}'.", shown(action)),
+    };
+    Ok(app::json_message(&[("result", &result)]))
+}
+
+/// A value in a text, as Python shows it; lists and objects stay JSON.
+fn shown(value: Option<&Json>) -> String {
+    match value {
+        None | Some(Json::Null) => "None".to_owned(),
+        Some(Json::Bool(true)) => "True".to_owned(),
+        Some(Json::Bool(false)) => "False".to_owned(),
+        Some(Json::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}

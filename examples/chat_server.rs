@@ -1,0 +1,244 @@
+//! A chat room: what one writes, all others read, under the writer's name.
+//!
+//! It shows `Chat`, which makes lines of what comes in whatever pieces, and what it does with a line
+//! that never ends; a room that all connections share, and `broadcast` to it, which waits for nobody
+//! and cuts off who does not read; and how the room defends those who do read against one who
+//! writes without end.
+//!
+//! ```sh
+//! cargo run --release --example chat_server
+//! ```
+//!
+//! The other side is `nc 127.0.0.1 8222`, some of them.
+
+mod common;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use common::Exit;
+use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, OnLimit, Reason, Socket, Token};
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+usage: chat_server [--log LEVEL] [ADDR]
+
+A chat room: each line of a client goes to all others as `NAME: TEXT`, until Ctrl-C.
+
+  ADDR               HOST:PORT or [IPV6]:PORT (127.0.0.1:8222); port 0 asks for a free one
+
+A client may say /name NEW (1 to 32 ASCII letters, digits, `_`, `-`), /who and /quit. A line has at
+most 8 KiB; a longer one is dropped. Who leaves more than 1 MiB of the others' lines unread is cut off.";
+
+/// Of a line, without its end.
+const LONGEST: usize = 8 * 1024;
+const TOO_LONG: &[u8] = b"* line too long\r\n";
+
+/// What may wait for a client to read it.
+const MOST_UNREAD: usize = 1024 * 1024;
+
+/// After so many bytes to everybody the room takes a breath, in which nobody is listened to. The loop
+/// sends each client 64 KiB a turn: who reads gets all of it, however much the others write.
+const BREATH: usize = 32 * 1024;
+const PAUSE: Duration = Duration::from_millis(5);
+
+fn main() -> ExitCode {
+    common::main(HELP, run)
+}
+
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut address = None;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("log") => common::set_log_level(args.value()?)?,
+            Long("help") | Short('h') => return Err(Exit::Help),
+            Value(text) if address.is_none() => address = Some(common::resolve(text)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let address = address.unwrap_or(([127, 0, 0, 1], 8222).into());
+
+    let mut map = ChannelMap::new()?;
+    common::stop_on_signal(&mut map)?;
+    let server = map.listen(address, ChatServer { room: Rc::default() })?;
+    common::announce(&mut map, server);
+    dispatch_loop::run(&mut map)?; // until a signal
+    common::drain(map)?;
+    Ok(())
+}
+
+/// The listener.
+struct ChatServer {
+    room: Rc<RefCell<Room>>,
+}
+
+impl Dispatcher for ChatServer {
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
+        let guest = Guest { room: self.room.clone(), number: 0 };
+        ch.map().add(socket, ChatDispatcher::new("\n", guest)?)?;
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Room {
+    /// By their numbers, so in order of arrival.
+    members: BTreeMap<u64, Member>,
+    /// The last number that was given.
+    last: u64,
+    /// Bytes that everybody was sent since the last breath.
+    said: usize,
+    breathing: bool,
+}
+
+struct Member {
+    token: Token,
+    name: String,
+}
+
+impl Room {
+    fn is_taken(&self, name: &str) -> bool {
+        self.members.values().any(|member| member.name == name)
+    }
+
+    /// Let `token` in, under the next number whose name is free.
+    fn enter(&mut self, token: Token) -> (u64, String) {
+        loop {
+            self.last += 1;
+            let name = format!("guest{}", self.last);
+            if !self.is_taken(&name) {
+                self.members.insert(self.last, Member { token, name: name.clone() });
+                return (self.last, name);
+            }
+        }
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.members.values().map(|member| member.name.as_str()).collect();
+        names.join(", ")
+    }
+
+    fn listen(&self, map: &mut ChannelMap, on: bool) {
+        for member in self.members.values() {
+            match map.channel(member.token) {
+                Ok(mut ch) if on => ch.resume_reading(),
+                Ok(mut ch) => ch.pause_reading(),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+struct Guest {
+    room: Rc<RefCell<Room>>,
+    /// Its key in the room; 0 before it enters.
+    number: u64,
+}
+
+impl Chat for Guest {
+    fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
+        ch.set_input_limit(LONGEST + 1); // a `\r` may be one more
+        ch.set_limit(MOST_UNREAD, OnLimit::End);
+        let (number, name) = self.room.borrow_mut().enter(ch.token());
+        self.number = number;
+        self.tell_others(ch, format!("* {name} joined\r\n").as_bytes());
+        Ok(())
+    }
+
+    fn found_terminator(&mut self, ch: &mut ChatChannel<'_>, line: &[u8]) -> io::Result<()> {
+        self.take(ch, line.strip_suffix(b"\r").unwrap_or(line))?;
+        self.breathe(ch);
+        Ok(())
+    }
+
+    fn handle_overlong(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
+        ch.push(TOO_LONG) // and what is left of the line is dropped
+    }
+
+    fn handle_eof(&mut self, ch: &mut ChatChannel<'_>, rest: &[u8]) -> io::Result<Eof> {
+        if !rest.is_empty() {
+            self.take(ch, rest)?;
+        }
+        Ok(Eof::Close)
+    }
+
+    /// Also of one who was cut off.
+    fn handle_close(&mut self, ch: &mut ChatChannel<'_>, reason: &Reason) {
+        let member = self.room.borrow_mut().members.remove(&self.number);
+        if let Some(Member { name, .. }) = member {
+            log::info!("{name} left: {reason}");
+            self.tell_others(ch, format!("* {name} left\r\n").as_bytes());
+        }
+    }
+}
+
+impl Guest {
+    fn take(&mut self, ch: &mut ChatChannel<'_>, line: &[u8]) -> io::Result<()> {
+        if line.len() > LONGEST {
+            return ch.push(TOO_LONG);
+        }
+        let mut words = line.splitn(2, |&byte| byte == b' ');
+        match (words.next().unwrap_or_default(), words.next()) {
+            (b"/name", name) => return self.rename(ch, name.unwrap_or_default()),
+            (b"/who", None) => {
+                let names = self.room.borrow().names();
+                return ch.push(format!("* here: {names}\r\n").as_bytes());
+            }
+            (b"/quit", None) => ch.close(),
+            ([b'/', ..], _) => return ch.push(b"* unknown command\r\n"),
+            _ => {
+                let line = [self.name().as_bytes(), b": ", line, b"\r\n"].concat();
+                self.tell_others(ch, &line);
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        self.room.borrow().members.get(&self.number).map(|member| member.name.clone()).unwrap_or_default()
+    }
+
+    fn rename(&mut self, ch: &mut ChatChannel<'_>, name: &[u8]) -> io::Result<()> {
+        let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-".contains(byte);
+        let name = String::from_utf8_lossy(name);
+        let is_good = (1..=32).contains(&name.len()) && name.as_bytes().iter().all(good);
+        if !is_good || self.room.borrow().is_taken(&name) {
+            return ch.push(b"* bad name\r\n");
+        }
+        self.tell_others(ch, format!("* {} is now {name}\r\n", self.name()).as_bytes());
+        if let Some(member) = self.room.borrow_mut().members.get_mut(&self.number) {
+            member.name = name.into_owned();
+        }
+        Ok(())
+    }
+
+    fn tell_others(&self, ch: &mut ChatChannel<'_>, line: &[u8]) {
+        let mut room = self.room.borrow_mut();
+        room.said += line.len();
+        let others = room.members.iter().filter(|(number, _)| **number != self.number);
+        ch.map().broadcast(others.map(|(_, member)| member.token), line);
+    }
+
+    /// Listen to nobody for a moment, if much was said: what is queued goes out meanwhile.
+    fn breathe(&self, ch: &mut ChatChannel<'_>) {
+        let mut room = self.room.borrow_mut();
+        if room.said < BREATH {
+            return;
+        }
+        room.listen(ch.map(), false);
+        if !std::mem::replace(&mut room.breathing, true) {
+            let room = self.room.clone();
+            ch.map().call_later(PAUSE, move |map| {
+                let mut room = room.borrow_mut();
+                room.said = 0;
+                room.breathing = false;
+                room.listen(map, true);
+            });
+        }
+    }
+}
