@@ -34,7 +34,7 @@ usage: app_client [--log LEVEL] ADDR ACTION VALUE
 Sends a request to an app_server, and prints its answer: for the ACTION search what is found under VALUE,
 for any other what the server has to say about ACTION and VALUE as bytes.
 
-  ADDR               HOST:PORT or [IPV6]:PORT of the server";
+  ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH of the server";
 
 fn main() -> ExitCode {
     common::main(HELP, run)
@@ -55,13 +55,13 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         return Err(Exit::Usage("wanted ADDR, ACTION and VALUE".into()));
     };
     let request = request(action, value)?;
-    let address = common::resolve(address)?;
+    let address = common::address(address)?;
 
     let outcome = Rc::new(RefCell::new(None));
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     let answer = Answer { request, receiver: Receiver::default(), outcome: outcome.clone() };
-    map.connect(address, ChatDispatcher::new(app::LENGTH, answer)?)?;
+    map.connect(address.as_str(), ChatDispatcher::new(app::LENGTH, answer)?)?;
     dispatch_loop::run(&mut map)?; // until it has ended, or a signal
     common::drain(map)?;
 

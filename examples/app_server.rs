@@ -32,7 +32,8 @@ usage: app_server [--log LEVEL] [ADDR]
 Answers one request on each connection, in the protocol of Real Python's Socket Programming in Python,
 until Ctrl-C. A request has at most 1 MiB, and a minute to come.
 
-  ADDR               HOST:PORT or [IPV6]:PORT (127.0.0.1:65432); port 0 asks for a free one";
+  ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:65432); port 0 asks for
+                     a free one";
 
 /// What can be searched for.
 const TABLE: [(&str, &str); 3] = [
@@ -54,16 +55,15 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         match arg {
             Long("log") => common::set_log_level(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
-            Value(text) if address.is_none() => address = Some(common::resolve(text)?),
+            Value(text) if address.is_none() => address = Some(common::address(text)?),
             other => return Err(other.unexpected().into()),
         }
     }
-    let address = address.unwrap_or(([127, 0, 0, 1], 65432).into());
+    let address = address.unwrap_or("127.0.0.1:65432".to_owned());
 
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
-    let server = map.listen(address, AppServer)?;
-    common::announce(&mut map, server);
+    common::listen(&mut map, &address, || AppServer)?;
     dispatch_loop::run(&mut map)?; // until a signal
     common::drain(map)?;
     Ok(())

@@ -30,7 +30,8 @@ usage: chat_server [--log LEVEL] [ADDR]
 
 A chat room: each line of a client goes to all others as `NAME: TEXT`, until Ctrl-C.
 
-  ADDR               HOST:PORT or [IPV6]:PORT (127.0.0.1:8222); port 0 asks for a free one
+  ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:8222); port 0 asks for
+                     a free one
 
 A client may say /name NEW (1 to 32 ASCII letters, digits, `_`, `-`), /who and /quit. A line has at
 most 8 KiB; a longer one is dropped. Who leaves more than 1 MiB of the others' lines unread is cut off.";
@@ -57,16 +58,16 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         match arg {
             Long("log") => common::set_log_level(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
-            Value(text) if address.is_none() => address = Some(common::resolve(text)?),
+            Value(text) if address.is_none() => address = Some(common::address(text)?),
             other => return Err(other.unexpected().into()),
         }
     }
-    let address = address.unwrap_or(([127, 0, 0, 1], 8222).into());
+    let address = address.unwrap_or("127.0.0.1:8222".to_owned());
 
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
-    let server = map.listen(address, ChatServer { room: Rc::default() })?;
-    common::announce(&mut map, server);
+    let room = Rc::<RefCell<Room>>::default();
+    common::listen(&mut map, &address, || ChatServer { room: room.clone() })?;
     dispatch_loop::run(&mut map)?; // until a signal
     common::drain(map)?;
     Ok(())

@@ -61,13 +61,13 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let request = request(&host, path)?;
     // In `[::1]` the colons are not those of a port.
     let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
-    let address = common::resolve(if has_port { host.into() } else { format!("{host}:80").into() })?;
+    let address = common::address(if has_port { host.into() } else { format!("{host}:80").into() })?;
 
     let outcome = Rc::new(RefCell::new(None));
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     let fetch = Fetch { request, verbose, head: Vec::new(), status: None, outcome: outcome.clone() };
-    map.connect(address, ChatDispatcher::new("\n", fetch)?)?;
+    map.connect(address.as_str(), ChatDispatcher::new("\n", fetch)?)?;
     dispatch_loop::run(&mut map)?; // until it has ended, or a signal
     common::drain(map)?;
     let outcome = outcome.take().unwrap_or_else(|| Err("interrupted".to_owned()));
@@ -84,6 +84,7 @@ fn request(host: &str, path: OsString) -> Result<Vec<u8>, Exit> {
     if host.bytes().any(|byte| breaks_the_line(&byte)) {
         return Err(Exit::Usage(format!("{host:?} is no name of a host")));
     }
+    let host = if host.starts_with("unix:") { "localhost" } else { host };
     Ok([b"GET ", &*path, b" HTTP/1.0\r\nHost: ", host.as_bytes(), b"\r\n\r\n"].concat())
 }
 

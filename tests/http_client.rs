@@ -227,7 +227,7 @@ fn failures() {
 
     // Too long a name for any name server to be asked.
     let name = "x".repeat(300);
-    Program::start("http_client", [&name, "/"]).end().assert_failure(&format!("{name}:80"));
+    Program::start("http_client", [&name, "/"]).end().assert_wrong_usage("http_client");
 
     for (signal, answer) in [("INT", ""), ("TERM", OK), ("INT", "HTTP/1.0 200 OK\r\n\r\nbody")] {
         let (client, mut server, mut output) = raw_fetch(&[]);
