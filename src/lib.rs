@@ -181,6 +181,7 @@ mod channel;
 mod connect;
 mod datagram;
 mod dispatcher;
+mod due;
 mod error;
 mod event_loop;
 #[cfg(feature = "faults")]
@@ -189,6 +190,7 @@ pub mod faults;
 #[cfg(not(feature = "faults"))]
 mod faults;
 mod files;
+mod handover;
 mod hooks;
 #[cfg(feature = "layers")]
 mod layers;

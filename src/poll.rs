@@ -62,7 +62,7 @@ impl Poll {
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, key: usize, interest: Interest) -> io::Result<()> {
         faults::pass(Call::Control)?;
         // SAFETY: the descriptor is owned by the source of a channel, and whoever closes or gives
-        // away a source calls `delete` first (settle.rs: `finish`; channel.rs: `wrap_source`).
+        // away a source calls `delete` first (settle.rs: `finish`; handover.rs; connect.rs: `won`).
         #[allow(unsafe_code)]
         unsafe {
             self.poller.add_with_mode(fd.as_raw_fd(), event(key, interest), PollMode::Level)
