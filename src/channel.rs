@@ -328,6 +328,12 @@ impl<'a> Channel<'a> {
         }
     }
 
+    /// What the default of [`handle_timeout`](crate::Dispatcher::handle_timeout) does: end the channel with
+    /// [`Reason::TimedOut`]. If something was queued, the connection is reset.
+    pub fn time_out(&mut self) {
+        self.change(|state| state.kill(Reason::TimedOut));
+    }
+
     /// Call `f` after `delay`, unless the channel has ended by then. Any number. An `Err` goes to
     /// `handle_error`; a panic ends the channel.
     pub fn call_later<F>(&mut self, delay: Duration, f: F) -> TimerId
@@ -444,11 +450,6 @@ impl<'a> Channel<'a> {
     }
 
     // For this crate.
-
-    /// The default of `handle_timeout`.
-    pub(crate) fn time_out(&mut self) {
-        self.change(|state| state.kill(Reason::TimedOut));
-    }
 
     /// Log, once for this channel, that a hook was left at its default.
     pub(crate) fn log_default(&mut self, what: &str) {

@@ -191,7 +191,8 @@ pub enum Eof {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnError {
-    /// Drop what is queued and close, with the error as the reason.
+    /// Drop what is queued and close, with the error as the reason; if there was something, the
+    /// connection is reset, so that the peer does not take what came for all.
     #[default]
     End,
     /// Go on as if nothing had happened. Ignored after a panic and after a failed connect.

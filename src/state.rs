@@ -430,6 +430,8 @@ impl State {
         if matches!(self.phase, Phase::Dead | Phase::Closed) {
             return;
         }
+        // What is cut short must not look like an end.
+        self.reset |= !self.outbox.is_empty() && matches!(reason, Reason::TimedOut | Reason::Error(_));
         self.give_reason(reason);
         self.outbox.clear();
         self.phase = Phase::Dead;

@@ -558,7 +558,7 @@ fn an_error_after_a_wait() {
                 assert_eq!(finish(&mut map, &log, token, far), b"behind");
             } else {
                 run_out(&mut map, &log);
-                assert_eq!(reader(far).join().unwrap(), b"");
+                assert_eq!(cut_short(far), b"");
             }
         }
     }
@@ -751,7 +751,7 @@ mod ready_made {
                 assert_eq!(finish(&mut map, &log, token, far), b"before behind");
             } else {
                 run_out(&mut map, &log);
-                assert_eq!(reader(far).join().unwrap(), b"before");
+                assert_eq!(cut_short(far), b"before");
                 assert_eq!(log.of("a").last().unwrap(), "close: the disk");
             }
         }

@@ -20,11 +20,20 @@ use util::program::{
 };
 use util::{loopbacks, reset, wait_until};
 
-const PROGRAMS: [&str; 6] =
-    ["echo_server", "echo_client", "poetry_server", "poetry_client", "agent_server", "agent_client"];
+const PROGRAMS: [&str; 9] = [
+    "echo_server",
+    "echo_client",
+    "poetry_server",
+    "poetry_client",
+    "agent_server",
+    "agent_client",
+    "http_server",
+    "tcp_proxy",
+    "udp_echo",
+];
 
 /// Those that are given addresses, of which the clients need one.
-const WITH_ADDRESS: [&str; 4] = ["echo_server", "echo_client", "agent_server", "agent_client"];
+const WITH_ADDRESS: [&str; 5] = ["echo_server", "echo_client", "agent_server", "agent_client", "http_server"];
 const CLIENTS: [&str; 3] = ["echo_client", "poetry_client", "agent_client"];
 
 /// The most that a test sends without reading: more than the buffers of a kernel take, and the 16 MiB

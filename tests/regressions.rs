@@ -43,6 +43,35 @@ fn a_lingering_channel_with_untold_watermarks_does_not_spin() {
     }
 }
 
+/// A channel that ended by an error or a time-out while output was queued sent FIN, so that the peer took
+/// what had come for all there was.
+#[test]
+fn what_is_cut_short_does_not_look_like_an_end() {
+    for on in loopbacks() {
+        for end in ["error", "timeout", "nothing queued"] {
+            let log = Log::new();
+            let (near, mut far) = pair(on);
+            let mut map = ChannelMap::new().unwrap();
+            let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
+            turn_until(&mut map, &log, |_| log.has("a open"));
+            if end != "nothing queued" {
+                util::flow::fill(&mut map, &log, token);
+            }
+            let mut channel = map.channel(token).unwrap();
+            match end {
+                "timeout" => channel.time_out(),
+                _ => drop(channel.call_later(Duration::ZERO, |_| Err(std::io::Error::other("wanted")))),
+            }
+            turn_until(&mut map, &log, |map| !map.contains(token));
+            let read = far.read_to_end(&mut Vec::new());
+            match end {
+                "nothing queued" => assert_eq!(read.unwrap(), 0),
+                _ => assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{end}"),
+            }
+        }
+    }
+}
+
 /// What a peer sent in the clear right behind STARTTLS counted as if it had come through the new
 /// source. It goes to that source, which finds its own first bytes there.
 #[cfg(feature = "layers")]

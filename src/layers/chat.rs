@@ -147,7 +147,8 @@ pub trait Chat: 'static {
 
     /// As [`Dispatcher::handle_timeout`].
     fn handle_timeout(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        Defaults.handle_timeout(ch)
+        ch.time_out();
+        Ok(())
     }
 
     /// As [`Dispatcher::handle_error`]. With [`OnError::Keep`] the input after the message that was
@@ -159,10 +160,6 @@ pub trait Chat: 'static {
     /// As [`Dispatcher::handle_close`]: exactly once, and the last.
     fn handle_close(&mut self, ch: &mut ChatChannel<'_>, reason: &Reason) {}
 }
-
-/// Whose hooks are the defaults.
-struct Defaults;
-impl Dispatcher for Defaults {}
 
 /// What the hooks of a [`Chat`] are given: its [`Channel`], and what is collected.
 ///

@@ -44,6 +44,15 @@ pub fn reader(mut far: TcpStream) -> JoinHandle<Vec<u8>> {
     })
 }
 
+/// All that came before a reset.
+#[track_caller]
+pub fn cut_short(mut far: TcpStream) -> Vec<u8> {
+    let mut got = Vec::new();
+    let end = far.read_to_end(&mut got);
+    assert_eq!(end.map_err(|error| error.kind()), Err(std::io::ErrorKind::ConnectionReset));
+    got
+}
+
 /// Close the channel and turn until that is done; what the peer has got.
 pub fn finish(map: &mut ChannelMap, log: &Log, token: Token, far: TcpStream) -> Vec<u8> {
     let far = reader(far);

@@ -1,0 +1,157 @@
+//! The page that shows what is in a directory: one table, legible on a phone and in the dark, without
+//! anything that has to be fetched.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, Dir, FileType, statat};
+
+use crate::answer::http_date;
+use crate::site::{Site, encode};
+
+/// A page has no more entries than this, so that the largest directory costs some MiB at most.
+const LIMIT: usize = 10_000;
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--soft:#666;--line:#8883;--link:#0550ae;font:16px/1.5 system-ui,sans-serif}\
+@media(prefers-color-scheme:dark){:root{--soft:#999;--link:#79b8ff}}\
+body{max-width:56rem;margin:0 auto;padding:1rem}\
+h1{font-size:1.25rem;font-weight:600;margin:.5rem;overflow-wrap:anywhere}\
+table{width:100%;border-collapse:collapse}\
+th,td{padding:.4rem .5rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:baseline}\
+td:first-child{width:100%;overflow-wrap:anywhere}\
+th,p,td+td{color:var(--soft);font-size:.875rem;font-weight:400}\
+td+td,th+th{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}\
+a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}\
+.dir a{font-weight:600}tbody tr:hover{background:var(--line)}p{margin:.75rem .5rem}\
+@media(max-width:36rem){.clock{display:none}}";
+
+struct Entry {
+    is_file: bool,
+    name: Vec<u8>,
+    size: u64,
+    modified: SystemTime,
+}
+
+/// The listing of `dir`, which is at `path`.
+pub fn page(site: &Site, dir: &File, path: &Path) -> io::Result<String> {
+    let (mut entries, is_whole) = entries(site, dir, path)?;
+    entries.sort_by_cached_key(|entry| (entry.is_file, entry.name.to_ascii_lowercase(), entry.name.clone()));
+    let files = entries.iter().filter(|entry| entry.is_file).count();
+    let title = format!("/{}", escape(&path.to_string_lossy()));
+
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <link rel=\"icon\" href=\"data:,\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n\
+         <body>\n<h1>{}</h1>\n<table>\n\
+         <thead><tr><th>Name</th><th>Size</th><th>Modified</th></tr></thead>\n<tbody>\n",
+        way(path)
+    );
+    if path != Path::new("") {
+        page += "<tr class=\"dir\"><td><a href=\"../\">..</a></td><td></td><td></td></tr>\n";
+    }
+    entries.iter().for_each(|entry| page += &row(entry));
+    page += &format!(
+        "</tbody>\n</table>\n<p>{}, {}{}. Times are in UTC.</p>\n</body>\n</html>\n",
+        count(entries.len() - files, "directory", "directories"),
+        count(files, "file", "files"),
+        if is_whole { "" } else { ", and more that are not shown" },
+    );
+    Ok(page)
+}
+
+/// What is there to be had, in no order, and whether that is all. A symbolic link is shown as what it
+/// leads to, or not at all.
+fn entries(site: &Site, dir: &File, path: &Path) -> io::Result<(Vec<Entry>, bool)> {
+    let mut entries = Vec::new();
+    for found in Dir::read_from(dir)? {
+        let found = found?;
+        let name = found.file_name().to_bytes();
+        // It may be gone by now.
+        let Ok(about) = statat(dir, found.file_name(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let (is_dir, is_file, size, modified) = match FileType::from_raw_mode(about.st_mode) {
+            _ if matches!(name, b"." | b"..") => continue,
+            FileType::Symlink => {
+                let target = site.open(&path.join(OsStr::from_bytes(name))).and_then(|file| file.metadata());
+                let Ok(about) = target else { continue };
+                (about.is_dir(), about.is_file(), about.len(), about.modified()?)
+            }
+            kind => {
+                let modified = UNIX_EPOCH + Duration::from_secs(about.st_mtime.max(0) as u64);
+                (kind == FileType::Directory, kind == FileType::RegularFile, about.st_size as u64, modified)
+            }
+        };
+        if entries.len() == LIMIT {
+            return Ok((entries, false));
+        }
+        if is_dir || is_file {
+            entries.push(Entry { is_file, name: name.to_vec(), size, modified });
+        }
+    }
+    Ok((entries, true))
+}
+
+fn row(Entry { is_file, name, size, modified }: &Entry) -> String {
+    let (class, slash, size) = match is_file {
+        true => ("file", "", human(*size)),
+        false => ("dir", "/", String::new()),
+    };
+    let (href, text) = (encode(name), escape(&String::from_utf8_lossy(name)));
+    // Of `Sun, 06 Nov 1994 08:49:37 GMT`.
+    let date = http_date(*modified);
+    let (day, clock) = (&date[5..16], &date[17..22]);
+    format!(
+        "<tr class=\"{class}\"><td><a href=\"{href}{slash}\">{text}{slash}</a></td><td>{size}</td>\
+         <td>{day}<span class=\"clock\"> {clock}</span></td></tr>\n"
+    )
+}
+
+/// The path as a heading, with links to the directories above.
+fn way(path: &Path) -> String {
+    let names: Vec<&OsStr> = path.iter().collect();
+    let Some((last, above)) = names.split_last() else { return "/".into() };
+    let mut way = format!("<a href=\"{}\">/</a>", "../".repeat(names.len()));
+    for (at, name) in above.iter().enumerate() {
+        let (href, text) = ("../".repeat(above.len() - at), escape(&name.to_string_lossy()));
+        way += &format!(" <a href=\"{href}\">{text}</a> /");
+    }
+    way + &format!(" {} /", escape(&last.to_string_lossy()))
+}
+
+fn count(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}
+
+/// `832 B`, `1.4 KiB`.
+fn human(size: u64) -> String {
+    let mut size = size as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        match unit {
+            "B" if size < 1024.0 => return format!("{size} B"),
+            _ if size < 1023.95 => return format!("{size:.1} {unit}"),
+            _ => size /= 1024.0,
+        }
+    }
+    format!("{size:.1} TiB")
+}
+
+/// Text as HTML writes it.
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in text.chars() {
+        match c {
+            '&' => escaped += "&amp;",
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            '"' => escaped += "&quot;",
+            '\'' => escaped += "&#39;",
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}

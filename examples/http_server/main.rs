@@ -1,0 +1,83 @@
+//! A web server for the files of a directory: HTTP/1.1 with keep-alive, pipelining, ranges and
+//! listings, on one thread.
+//!
+//! It shows a protocol that is parsed by hand from whatever pieces come (`connection.rs`), input that is
+//! put back while the client does not take what it has asked for (`unread`, `set_auto_pause`), files of
+//! any size sent in a few KiB of memory (`push_producer`), deadlines (`set_timeout`, `call_later`), and
+//! a last answer that arrives although the connection is closed right after it (`close`).
+//!
+//! ```sh
+//! cargo run --release --example http_server
+//! cargo run --release --example http_server -- --root target/doc --log info 127.0.0.1:8000
+//! ```
+//!
+//! Files are read on the loop's thread, which is all right for a local disk that is not too slow.
+//! Everything below the root that can be read is served, also names that begin with a dot; a directory
+//! with an `index.html` is shown as that.
+
+mod answer;
+#[path = "../common/mod.rs"]
+mod common;
+mod connection;
+mod listing;
+mod request;
+mod site;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use common::Exit;
+use connection::Connection;
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Socket};
+use lexopt::prelude::*;
+use site::Site;
+
+const HELP: &str = "\
+usage: http_server [--root DIR] [--log LEVEL] [ADDR]
+
+Serves the files of a directory over HTTP/1.1, until Ctrl-C.
+
+  ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:8000); port 0 asks for a free one
+  --root DIR         what is served, and nothing outside of it (.)";
+
+fn main() -> ExitCode {
+    common::main(HELP, run)
+}
+
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut root = PathBuf::from(".");
+    let mut address = None;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("root") => root = args.value()?.into(),
+            Long("log") => common::set_log_level(args.value()?)?,
+            Long("help") | Short('h') => return Err(Exit::Help),
+            Value(text) if address.is_none() => address = Some(common::address(text)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let site = Site::new(&root).map_err(|error| Exit::Failure(format!("cannot serve {root:?}: {error}")))?;
+    let site = Rc::new(site);
+
+    let mut map = ChannelMap::new()?;
+    common::stop_on_signal(&mut map)?;
+    let address = address.as_deref().unwrap_or("127.0.0.1:8000");
+    common::listen(&mut map, address, || Server { site: site.clone() })?;
+    dispatch_loop::run(&mut map)?; // until a signal
+    common::drain(map)?;
+    Ok(())
+}
+
+/// A listener.
+struct Server {
+    site: Rc<Site>,
+}
+
+impl Dispatcher for Server {
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
+        ch.map().add(socket, Connection::new(self.site.clone()))?;
+        Ok(())
+    }
+}

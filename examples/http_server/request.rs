@@ -1,0 +1,101 @@
+//! What a client asks for: the head of a request, parsed by `httparse`, then checked for what HTTP/1.1
+//! (RFC 9112) wants beyond the grammar, and for our limits.
+
+use httparse::{EMPTY_HEADER, Error};
+
+use crate::answer::{BAD_REQUEST, FIELDS_TOO_LARGE, Status, TARGET_TOO_LONG};
+
+/// Limits of a head and of the target in it, in bytes, and of its fields.
+const HEAD: usize = 16 * 1024;
+const TARGET: usize = 8 * 1024;
+const FIELDS: usize = 100;
+
+/// A method, spaces and empty lines before it have this much room in the first line.
+const AROUND_TARGET: usize = 64;
+
+#[derive(Default)]
+pub struct Request<'a> {
+    pub method: &'a str,
+    pub target: &'a str,
+    /// HTTP/1.0.
+    pub is_old: bool,
+    /// A body follows. No request that we answer needs one, and this one is not read: the answer says
+    /// so, and ends the connection.
+    pub has_body: bool,
+    pub range: Option<&'a str>,
+    pub if_range: Option<&'a str>,
+    pub if_modified_since: Option<&'a str>,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl<'a> Request<'a> {
+    /// Whether the connection goes on after it.
+    pub fn keeps_alive(&self) -> bool {
+        !self.close && !self.has_body && (self.keep_alive || !self.is_old)
+    }
+
+    fn with(mut self, fields: &[httparse::Header<'a>]) -> Result<Request<'a>, Status> {
+        let mut hosts = 0;
+        let mut length = None;
+        for field in fields {
+            let value = field.value;
+            let text = std::str::from_utf8(value).ok();
+            match field.name.to_ascii_lowercase().as_str() {
+                "host" => hosts += 1,
+                "connection" => {
+                    let has = |option| tokens(value).any(|token| token.eq_ignore_ascii_case(option));
+                    self.close |= has(b"close");
+                    self.keep_alive |= has(b"keep-alive");
+                }
+                "content-length" => {
+                    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+                    // Two that differ would be two opinions on where the next request begins.
+                    if !is_number || length.replace(value).is_some_and(|other| other != value) {
+                        return Err(BAD_REQUEST);
+                    }
+                    self.has_body |= value.iter().any(|&digit| digit != b'0');
+                }
+                "transfer-encoding" => self.has_body = true,
+                "range" => self.range = text,
+                "if-range" => self.if_range = Some(text.unwrap_or_default()),
+                "if-modified-since" => self.if_modified_since = text,
+                _ => {}
+            }
+        }
+        if hosts > 1 || (hosts == 0 && !self.is_old) {
+            return Err(BAD_REQUEST);
+        }
+        Ok(self)
+    }
+}
+
+/// The request that `input` begins with, and how many bytes it takes; `None` if more must come. An `Err`
+/// is the answer to what is no request.
+pub fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, Status> {
+    let mut fields = [EMPTY_HEADER; FIELDS];
+    let mut head = httparse::Request::new(&mut fields);
+    let len = match head.parse(input) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => usize::MAX,
+        Err(Error::TooManyHeaders) => return Err(FIELDS_TOO_LARGE),
+        Err(_) => return Err(BAD_REQUEST),
+    };
+    let so_far = len.min(input.len());
+    match (head.method, head.path) {
+        (None, _) if so_far > AROUND_TARGET => Err(BAD_REQUEST),
+        (_, None) if so_far > TARGET + AROUND_TARGET => Err(TARGET_TOO_LONG),
+        (_, Some(target)) if target.len() > TARGET => Err(TARGET_TOO_LONG),
+        (_, Some(_)) if so_far > HEAD => Err(FIELDS_TOO_LARGE),
+        (Some(method), Some(target)) if len <= input.len() => {
+            let request = Request { method, target, is_old: head.version == Some(0), ..Request::default() };
+            Ok(Some((request.with(head.headers)?, len)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The members of a list.
+fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
+}
