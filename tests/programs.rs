@@ -112,7 +112,6 @@ fn unix_domain_addresses() {
     assert_eq!(server.line(), format!("listening on {address}"));
     let client = Program::start("echo_client", ["--connections", "3", &address]).end();
     client.assert_quiet_success();
-    assert_eq!(client.stdout.lines().count(), 3 * client.stdout.matches("from connection 1").count());
     let taken = Program::start("echo_server", [&address]).end();
     taken.assert_failure(&address);
     server.signal("TERM");
