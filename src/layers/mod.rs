@@ -5,4 +5,5 @@ pub mod chat;
 pub mod framing;
 pub mod producers;
 pub mod protocol;
+pub mod stream;
 mod terminator;
