@@ -81,7 +81,11 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
         if map.is_idle() || options.count.is_some_and(|count| waits >= count) {
             return Ok(());
         }
-        turn(map, options.timeout, options.rescan, true)?;
+        if let Err(error) = turn(map, options.timeout, options.rescan, true) {
+            // Nobody knows whether it is called again: whoever waits for the loop must not.
+            map.set_stopped(true);
+            return Err(error);
+        }
         waits += 1;
     }
 }
@@ -202,7 +206,10 @@ fn dispatch(map: &mut ChannelMap) {
 /// One channel is ready.
 fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     let Some(state) = map.state_mut(token) else { return };
-    state.busy = false;
+    // Since the last event something was done with it, say by the settle.
+    if std::mem::replace(&mut state.busy, false) {
+        state.idle_turns = 0;
+    }
     state.pending = false;
     let unread = state.unread_len();
     if state.is_boxed() && !drive(state, ready) {

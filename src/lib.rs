@@ -225,7 +225,7 @@ pub use dispatcher::{Dispatcher, Eof, OnError};
 pub use error::{ChannelError, LookupError, Reason};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]
-pub use layers::{chat, framing, producers, protocol, reconnect};
+pub use layers::{chat, framing, producers, protocol, reconnect, stream};
 pub use lines::{Line, read_lines};
 pub use map::ChannelMap;
 pub use options::{ConnectOptions, ListenOptions};

@@ -72,6 +72,62 @@ fn what_is_cut_short_does_not_look_like_an_end() {
     }
 }
 
+/// Output that the settle had sent was forgotten when the next event came, so that an empty
+/// `handle_write` in between counted as nothing done: from the 64th on, it came up to a second late.
+#[test]
+fn a_handle_write_after_each_push_is_not_put_aside() {
+    use dispatch_loop::{Channel, Dispatcher};
+    struct Told {
+        want: bool,
+        times: u32,
+    }
+    impl Dispatcher for Told {
+        fn writable(&self, _: &Channel<'_>) -> bool {
+            self.want
+        }
+        fn handle_write(&mut self, _: &mut Channel<'_>) -> std::io::Result<()> {
+            self.want = false;
+            self.times += 1;
+            Ok(())
+        }
+    }
+    let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut map = ChannelMap::new().unwrap();
+    let told = map.add(near, Told { want: false, times: 0 }).unwrap();
+    map.turn(Some(Duration::ZERO)).unwrap();
+    for round in 0..200 {
+        map.with(told, |told, ch| {
+            ch.push(b"at once, ")?;
+            ch.push(b"and at the settle")?;
+            told.want = true;
+            Ok(())
+        })
+        .unwrap();
+        // No timer that would bring it back is ever set.
+        for _ in 0..5 {
+            assert_eq!(map.wait_limit().filter(|limit| !limit.is_zero()), None, "put aside in round {round}");
+            map.turn(Some(Duration::ZERO)).unwrap();
+        }
+        assert_eq!(map.get(told).unwrap().times, round + 1);
+        far.read_exact(&mut [0; 26]).unwrap();
+    }
+}
+
+/// The poller failed, and threads that waited for the loop were never told.
+#[test]
+fn a_failing_poller_wakes_who_waits() {
+    use dispatch_loop::faults::{Fault, inject};
+    let mut map = ChannelMap::new().unwrap();
+    map.set_remote_capacity(1);
+    let remote = map.remote();
+    remote.call(|_| ()).unwrap();
+    let waiting = std::thread::spawn(move || remote.call(|_| ()).is_err());
+    inject(Call::Wait, 0, 1, Fault::Errno(libc::EBADF));
+    // Whether it waits already or comes later: it is told.
+    assert!(dispatch_loop::run(&mut map).is_err());
+    assert!(waiting.join().unwrap());
+}
+
 /// What a peer sent in the clear right behind STARTTLS counted as if it had come through the new
 /// source. It goes to that source, which finds its own first bytes there.
 #[cfg(feature = "layers")]

@@ -6,4 +6,5 @@ pub mod framing;
 pub mod producers;
 pub mod protocol;
 pub mod reconnect;
+pub mod stream;
 mod terminator;

@@ -1,0 +1,121 @@
+//! A client that asks and is answered, line by line, and is written as one would say it: read a line,
+//! send it, wait for the answer, print it.
+//!
+//! It shows a stream: the two halves of a connection that the loop drives, as plain `Read` and
+//! `Write` for a thread that may wait. There is no callback in it, and the loop waits for nobody: it
+//! would drive a thousand such conversations as well, and everything else that it has.
+//!
+//! ```sh
+//! cargo run --release --example stream_client -- localhost:8080
+//! printf 'one\ntwo\n' | cargo run --release --example stream_client -- 127.0.0.1:8080
+//! ```
+//!
+//! It exits with 0 if every line was answered.
+
+mod common;
+
+use std::io::{self, BufRead, Read, Write};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use common::Exit;
+use dispatch_loop::ChannelMap;
+use dispatch_loop::stream::{self, StreamReader, StreamWriter};
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+usage: stream_client [--log LEVEL] ADDR
+
+Sends each line of stdin to a server, waits for one line of answer, and prints it.
+
+  ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH of the server";
+
+/// A longer line is passed on in pieces of this many bytes.
+const PIECE: u64 = 64 * 1024;
+
+fn main() -> ExitCode {
+    common::main(HELP, run)
+}
+
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut address = None;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("log") => common::set_log_level(args.value()?)?,
+            Long("help") | Short('h') => return Err(Exit::Help),
+            Value(text) if address.is_none() => address = Some(common::address(text)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let Some(address) = address else { return Err(Exit::Usage("no ADDR is given".into())) };
+
+    let mut map = ChannelMap::new()?;
+    common::stop_on_signal(&mut map)?;
+    let (reader, writer) = stream::connect(&mut map, address.as_str())?;
+    // The loop ends with the conversation: not with the connection, which may be lost while the user
+    // thinks about the next line, because it is the loop that notices Ctrl-C.
+    let keep = map.call_later(Duration::MAX, |_| ());
+    let (remote, to) = (map.remote(), address.clone());
+    let (tell, outcome) = mpsc::channel();
+    thread::Builder::new().name("conversation".to_owned()).spawn(move || {
+        let result = converse(reader, writer, &to);
+        // Refused if a signal has stopped the loop: then it was not finished.
+        let _ = remote.call(move |map| {
+            map.cancel(keep);
+            let _ = tell.send(result);
+        });
+    })?;
+    dispatch_loop::run(&mut map)?; // until the conversation is over and its last byte sent, or a signal
+    common::drain(map)?;
+    match outcome.try_recv() {
+        Ok(result) => result.map_err(Exit::Failure),
+        Err(_) => Err(Exit::Failure(format!("interrupted: the conversation with {address} is not finished"))),
+    }
+}
+
+/// All of it. The connection ends with it, because both halves are dropped.
+fn converse(mut reader: StreamReader, mut writer: StreamWriter, address: &str) -> Result<(), String> {
+    let cannot_read = |error| format!("cannot read stdin: {error}");
+    let lost = |error| format!("the connection to {address} is lost: {error}");
+    // There is nothing to be sent yet: it waits for the connection.
+    writer.drain().map_err(|error| format!("cannot connect to {address}: {error}"))?;
+    let mut stdin = io::stdin().lock();
+    loop {
+        let asked = pass_line(&mut stdin, cannot_read, |piece| writer.write_all(piece).map_err(lost))?;
+        if !asked {
+            return Ok(());
+        }
+        let answered = pass_line(&mut reader, lost, |piece| {
+            common::print(piece);
+            Ok(())
+        })?;
+        if !answered {
+            return Err(format!("{address} ended the connection and did not answer"));
+        }
+    }
+}
+
+/// Read a line and pass it on as it comes; `false` if there is none any more. A last one without its
+/// newline is given one.
+fn pass_line(
+    from: &mut impl BufRead,
+    failed: impl Fn(io::Error) -> String,
+    mut pass: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<bool, String> {
+    let (mut piece, mut begun) = (Vec::new(), false);
+    while !piece.ends_with(b"\n") {
+        piece.clear();
+        from.take(PIECE).read_until(b'\n', &mut piece).map_err(&failed)?;
+        if piece.is_empty() {
+            if !begun {
+                return Ok(false);
+            }
+            piece.push(b'\n');
+        }
+        pass(&piece)?;
+        begun = true;
+    }
+    Ok(true)
+}
