@@ -134,6 +134,7 @@
 //! | `stream` | code that reads and writes top-down, in a thread | `asyncio.StreamReader`, `StreamWriter` |
 //! | `framing` | lines, netstrings and length prefixes, in any of these | |
 //! | `producers` | output that is made while it is sent | `asynchat.simple_producer` |
+//! | `reconnect` | a client that connects again when its connection ends | Twisted's `ReconnectingClientFactory` |
 //!
 //! # What holds
 //!

@@ -15,7 +15,7 @@ const TRIES: usize = 16;
 
 impl ChannelMap {
     /// Listen on a TCP address: Python's `create_socket`, `set_reuse_addr`, `bind` and `listen` in
-    /// one. Port 0 asks for a free one; [`local_address`](Channel::local_address) tells which.
+    /// one. Port 0 asks for a free one; [`local_address`](crate::Channel::local_address) tells which.
     ///
     /// The address may be used again at once after the program ends (`SO_REUSEADDR`); an IPv6
     /// address takes IPv6 only; accepted sockets send without delay (`TCP_NODELAY`).
