@@ -755,6 +755,10 @@ impl Dispatcher for StreamDispatcher {
     }
 
     fn handle_close(&mut self, _: &mut Channel<'_>, reason: &Reason) {
+        if matches!(reason, Reason::EndOfStream) {
+            // All of it was sent, FIN included; nothing but this tells so, if the peer's end came first.
+            self.shared.lock().loop_comes = false;
+        }
         self.shared.end(match reason {
             Reason::Error(error) => twin(error),
             Reason::EndOfStream => io::Error::new(ErrorKind::BrokenPipe, "both sides have ended the stream"),
