@@ -107,8 +107,13 @@ impl Dispatcher for Half {
 
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         let Some(twin) = self.twin else { return Ok(()) };
-        // An error: the twin has ended, and so will this.
-        ch.read_with(|ch, data| ch.map().channel(twin)?.push(data))
+        ch.read_with(|ch, data| {
+            let pushed = ch.map().channel(twin).is_ok_and(|mut twin| twin.push(data).is_ok());
+            if !pushed {
+                ch.abort(); // there is nobody to take it
+            }
+            Ok(())
+        })
     }
 
     fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
@@ -137,17 +142,24 @@ impl Dispatcher for Half {
         Ok(())
     }
 
+    /// It was to be reset, and has not read what came before.
+    fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.abort();
+        Ok(())
+    }
+
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         if let Some(peer) = ch.peer_address() {
             log::info!("{peer} disconnected: {reason}");
         }
-        // After an end of stream the twin was half-closed, and ends by itself.
-        if matches!(reason, Reason::EndOfStream | Reason::Closed) {
+        // When both sides have said their last, both end by themselves.
+        let twin_ended = self.twin.and_then(|twin| ch.map().get(twin).ok()).is_none_or(|twin| twin.ended);
+        if matches!(reason, Reason::Closed) || (matches!(reason, Reason::EndOfStream) && twin_ended) {
             return;
         }
         if self.ended {
             // It has got its FIN, or will, after what is queued.
-            return self.with_twin(ch, |twin| twin.close());
+            return self.with_twin(ch, |twin| if twin.queued() > 0 { twin.close() } else { twin.abort() });
         }
         if let Some(Ok(twin)) = self.twin.map(|twin| ch.map().get_mut(twin)) {
             twin.reset_when_sent = true;

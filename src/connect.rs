@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::address::about;
@@ -55,6 +57,14 @@ pub(crate) struct Dial {
     failures: Vec<(SocketAddr, io::Error)>,
     stagger: Option<u64>,
     deadline: Option<u64>,
+    /// Whether anybody still waits for the name to be looked up.
+    wanted: Arc<AtomicBool>,
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        self.wanted.store(false, Ordering::Relaxed);
+    }
 }
 
 impl ChannelMap {
@@ -119,7 +129,7 @@ impl ChannelMap {
     where
         F: Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     {
-        self.resolver = std::sync::Arc::new(resolver);
+        self.resolver = Arc::new(resolver);
     }
 
     /// A channel that is on its way to `host`, whose addresses are not known yet.
@@ -131,6 +141,7 @@ impl ChannelMap {
         dispatcher: D,
     ) -> io::Result<Handle<D>> {
         let name = format!("{host}:{port}");
+        let wanted = Arc::new(AtomicBool::new(true));
         let mut state = State::without_source(Box::new(dispatcher), Phase::Dialing);
         state.clock();
         state.dial = Some(Box::new(Dial {
@@ -141,6 +152,7 @@ impl ChannelMap {
             failures: Vec::new(),
             stagger: None,
             deadline: None,
+            wanted: wanted.clone(),
         }));
         let handle = self.insert(state)?;
         let token = handle.token();
@@ -153,6 +165,9 @@ impl ChannelMap {
         let answers = self.answers();
         let resolver = self.resolver.clone();
         let job = move || {
+            if !wanted.load(Ordering::Relaxed) {
+                return;
+            }
             let found = resolve::look_up(&resolver, &host, port);
             answers.give(Box::new(move |map| resolved(map, token, found)));
         };
@@ -282,7 +297,7 @@ pub(crate) fn call_off(map: &mut ChannelMap, token: Token) {
     for timer in [dial.stagger, dial.deadline].into_iter().flatten() {
         map.timers.cancel(timer);
     }
-    for (attempt, _) in dial.attempts {
+    for &(attempt, _) in &dial.attempts {
         if let Some(state) = map.state_mut(attempt) {
             state.kill(Reason::Aborted);
         }
@@ -323,6 +338,16 @@ impl Dispatcher for Attempt {
         let token = ch.token();
         lost(ch.map(), self.parent, token, self.address, error);
         OnError::End
+    }
+
+    /// Ended in some other way: the poller did not take it.
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        let Reason::Error(error) = reason else { return };
+        let token = ch.token();
+        let is_under_way = |dial: &mut Dial| dial.attempts.iter().any(|(attempt, _)| *attempt == token);
+        if dial_of(ch.map(), self.parent).is_some_and(is_under_way) {
+            lost(ch.map(), self.parent, token, self.address, error);
+        }
     }
 }
 

@@ -169,7 +169,10 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
                 });
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => tell(map, token, &error),
+            Err(error) => {
+                tell(map, token, &error);
+                break;
+            }
         }
     }
     map.give_buffer_back(buffer);
@@ -177,13 +180,10 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
 
 /// What the network has said.
 pub(crate) fn tell(map: &mut ChannelMap, token: Token, error: &io::Error) {
-    if let Some(state) = map.state_mut(token) {
-        state.busy = true;
-        if state.phase == Phase::Open {
-            hooks::run(map, token, "handle_network_error", |dispatcher, ch| {
-                dispatcher.handle_network_error(ch, error)
-            });
-        }
+    if map.state(token).is_some_and(|state| state.phase == Phase::Open) {
+        hooks::run(map, token, "handle_network_error", |dispatcher, ch| {
+            dispatcher.handle_network_error(ch, error)
+        });
     }
 }
 
@@ -259,6 +259,14 @@ impl State {
         };
         match sent {
             Ok(()) => Sent::Whole,
+            // One of several Unix-domain receivers does not read. Nobody tells when it does, and the
+            // others are not to wait for it.
+            Err(error) if error.kind() == ErrorKind::WouldBlock && to.is_some_and(|to| to.ip().is_none()) => {
+                Sent::Not(io::Error::new(
+                    ErrorKind::ResourceBusy,
+                    "the receiver takes no more: it does not read",
+                ))
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Sent::Later,
             Err(error) => Sent::Not(error),
         }

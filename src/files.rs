@@ -1,8 +1,11 @@
 //! Pipes, terminals and whatever else is read and written but is no socket: asyncore's
 //! `file_dispatcher`.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use crate::{ChannelMap, Dispatcher, Handle, Interest, Source, sys};
 
@@ -13,7 +16,8 @@ impl ChannelMap {
     /// The descriptor is duplicated, so `file` can be given away or lent. It is made non-blocking,
     /// which everybody notices who has the same pipe or terminal open through it; when the channel
     /// ends, that is undone. When the reader of a pipe that is written to goes, the channel ends
-    /// with `BrokenPipe`. (Rust programs ignore SIGPIPE; one whose `main` is not Rust's must.)
+    /// with `BrokenPipe`; when [`shutdown_write`](crate::Channel::shutdown_write) is done with it, it ends as
+    /// well. (Rust programs ignore SIGPIPE; one whose `main` is not Rust's must.)
     ///
     /// ```
     /// use dispatch_loop::{Channel, ChannelMap, Dispatcher};
@@ -51,10 +55,14 @@ impl ChannelMap {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(not_pollable()),
             Err(error) => return Err(error),
         }
+        let reads = file.mode.reads;
         let handle = self.add_source(file, dispatcher)?;
         if let Some(state) = self.state_mut(handle.token()) {
             // What we do not read is for others who have it open.
             state.lingers = false;
+            // And what has no input has come to its end.
+            state.read_ended = !reads;
+            state.eof_told = !reads;
         }
         Ok(handle)
     }
@@ -72,6 +80,11 @@ struct File {
     mode: sys::FileMode,
 }
 
+/// What of this process has a file open through a channel, by inode and access: how often, and whether
+/// it blocked before. Two channels may share one open file, and its flags: the last puts them back.
+type Key = (u64, u64, bool, bool);
+static LIVING: Mutex<BTreeMap<Key, (usize, bool)>> = Mutex::new(BTreeMap::new());
+
 impl File {
     fn new(fd: BorrowedFd<'_>) -> io::Result<File> {
         let mode = sys::file_mode(fd)?;
@@ -79,15 +92,23 @@ impl File {
             return Err(not_pollable());
         }
         let fd = sys::duplicate(fd)?;
+        let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
         sys::set_file_nonblocking(fd.as_fd(), true)?;
+        living.entry(mode.key()).or_insert((0, !mode.was_nonblocking)).0 += 1;
         Ok(File { fd, mode })
     }
 }
 
 impl Drop for File {
     fn drop(&mut self) {
-        if !self.mode.was_nonblocking {
-            let _ = sys::set_file_nonblocking(self.fd.as_fd(), false);
+        let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
+        let Entry::Occupied(mut entry) = living.entry(self.mode.key()) else { return };
+        entry.get_mut().0 -= 1;
+        if let (0, blocked) = *entry.get() {
+            entry.remove();
+            if blocked {
+                let _ = sys::set_file_nonblocking(self.fd.as_fd(), false);
+            }
         }
     }
 }
@@ -100,13 +121,6 @@ impl AsFd for File {
 
 impl Source for File {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.mode.reads {
-            // Called because something is up with a descriptor that has no input.
-            return match sys::has_hung_up(self.as_fd())? {
-                true => Err(ErrorKind::BrokenPipe.into()),
-                false => Err(ErrorKind::WouldBlock.into()),
-            };
-        }
         match sys::read_file(self.as_fd(), buffer) {
             // What a terminal says when the other side is gone.
             Err(error) if self.mode.is_device && sys::is_input_output(&error) => Ok(0),
@@ -122,9 +136,17 @@ impl Source for File {
         sys::write_file(self.as_fd(), pieces)
     }
 
-    /// There is no half to close; the end of the channel is the end of the output.
+    /// There is no half to close: of what has output alone, the channel ends; else nothing.
     fn shutdown_write(&mut self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Of what has output alone, only its hang-up is reported as input.
+    fn drive(&mut self, ready: Interest) -> io::Result<bool> {
+        match ready.read && !self.mode.reads && sys::has_hung_up(self.as_fd())? {
+            true => Err(ErrorKind::BrokenPipe.into()),
+            false => Ok(false),
+        }
     }
 
     fn interest(&self, wanted: Interest) -> Interest {

@@ -430,7 +430,8 @@ impl Outbox {
         let weight = self.weight();
         if !self.above && weight > high {
             self.above = true;
-            self.crossed = true;
+            // Risen again before the fall was told: nothing has happened.
+            self.crossed = !self.told_high;
         } else if self.above && weight <= low {
             self.above = false;
         }

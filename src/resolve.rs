@@ -80,7 +80,8 @@ fn work() {
     loop {
         if let Some(job) = jobs.waiting.pop_front() {
             drop(jobs);
-            job();
+            // What panics is the drop of a resolver.
+            let _ = catch_unwind(AssertUnwindSafe(job));
             jobs = self::jobs();
             continue;
         }

@@ -358,7 +358,11 @@ pub(crate) fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
     Ok(match socket.r#type()? {
         Type::STREAM if listens(fd)? => Kind::Listener,
         Type::STREAM => Kind::Stream,
-        _ => Kind::Datagram,
+        Type::DGRAM => Kind::Datagram,
+        _ => {
+            let what = "this socket is neither a stream nor one for datagrams";
+            return Err(io::Error::new(ErrorKind::Unsupported, what));
+        }
     })
 }
 
@@ -425,13 +429,22 @@ pub(crate) struct FileMode {
     pub(crate) was_nonblocking: bool,
     pub(crate) is_regular: bool,
     pub(crate) is_device: bool,
+    inode: (u64, u64),
+}
+
+impl FileMode {
+    /// The same for all that share one open file.
+    pub(crate) fn key(&self) -> (u64, u64, bool, bool) {
+        (self.inode.0, self.inode.1, self.reads, self.writes)
+    }
 }
 
 pub(crate) fn file_mode(fd: BorrowedFd<'_>) -> io::Result<FileMode> {
     use rustix::fs::{FileType, OFlags};
     faults::pass(Call::Option)?;
     let flags = rustix::fs::fcntl_getfl(fd)?;
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode);
+    let stat = rustix::fs::fstat(fd)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
     let access = flags & OFlags::RWMODE;
     Ok(FileMode {
         reads: access != OFlags::WRONLY,
@@ -439,6 +452,7 @@ pub(crate) fn file_mode(fd: BorrowedFd<'_>) -> io::Result<FileMode> {
         was_nonblocking: flags.contains(OFlags::NONBLOCK),
         is_regular: matches!(kind, FileType::RegularFile | FileType::Directory),
         is_device: kind == FileType::CharacterDevice,
+        inode: (stat.st_dev as u64, stat.st_ino as u64),
     })
 }
 

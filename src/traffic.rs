@@ -112,8 +112,10 @@ impl State {
     }
 
     pub(crate) fn unread(&mut self, bytes: &[u8]) {
-        // Reading goes on after a write that failed.
-        if !matches!(self.phase, Phase::Closing | Phase::Lingering | Phase::Dead | Phase::Closed) {
+        // Reading goes on after a write that failed. A datagram has its hook, and no second one.
+        if !self.datagrams
+            && !matches!(self.phase, Phase::Closing | Phase::Lingering | Phase::Dead | Phase::Closed)
+        {
             self.unread.get_or_insert_default().put_back(bytes);
         }
     }

@@ -57,6 +57,10 @@ pub(crate) fn credentials(_: BorrowedFd<'_>) -> io::Result<Credentials> {
 
 pub(crate) fn sock_addr(address: &Address) -> io::Result<SockAddr> {
     match address {
+        Address::Unix(path) if path.as_os_str().is_empty() || path.as_os_str().as_bytes().contains(&0) => {
+            let what = "this is no path of a socket: it is empty, or has a NUL in it";
+            Err(io::Error::new(ErrorKind::InvalidInput, what))
+        }
         Address::Unix(path) => SockAddr::unix(path).map_err(|_| too_long("the path of a Unix-domain socket")),
         Address::Abstract(name) => {
             let path = [&[0], &name[..]].concat();

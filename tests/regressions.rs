@@ -215,3 +215,223 @@ mod starttls {
         }
     }
 }
+
+/// Bugs of datagrams, pipes, names and paths.
+mod kinds {
+    use super::*;
+    use dispatch_loop::faults::{Fault, inject};
+    use dispatch_loop::{Channel, ConnectOptions, Datagram, Dispatcher, Socket};
+    use std::fs::File;
+    use std::io::{self, ErrorKind};
+    use std::net::TcpListener;
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::sync::{Arc, Condvar, Mutex};
+    use util::calm::*;
+    use util::flow::{run_out, view};
+
+    fn pipe() -> (File, File) {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        (reader.into(), writer.into())
+    }
+
+    fn dir(name: &str) -> std::path::PathBuf {
+        let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// A path was cut at a NUL: another file was bound or connected to.
+    #[test]
+    fn a_nul_in_a_path() {
+        let dir = dir("nul");
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let cut = format!("unix:{}/a\0b", dir.display());
+        for path in [&*cut, "unix:\0name"] {
+            let error = map.listen(path, Recorder::new("a", &log)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        }
+        assert!(!dir.join("a").exists());
+        let _other = UnixListener::bind(dir.join("a")).unwrap();
+        assert_eq!(map.connect(&*cut, Recorder::new("a", &log)).unwrap_err().kind(), ErrorKind::InvalidInput);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// An attempt that the poller refused was never counted as lost: the channel waited for ever.
+    #[test]
+    fn an_attempt_that_the_poller_refuses() {
+        let listener = TcpListener::bind(loopbacks()[0]).unwrap();
+        let to = listener.local_addr().unwrap();
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        map.set_resolver(move |_, _| Ok(vec![to]));
+        let options = ConnectOptions { timeout: None, ..Default::default() };
+        inject(Call::Control, 0, 1, Fault::Errno(libc::ENOSPC));
+        map.connect_with("name:1", &options, Recorder::new("a", &log)).unwrap();
+        turn_until(&mut map, &log, |_| log.closed("a"));
+    }
+
+    /// Names that nobody waited for any more were looked up before those that somebody did.
+    #[test]
+    fn a_lookup_for_nobody() {
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (inside, counter) = (gate.clone(), asked.clone());
+        let mut map = ChannelMap::new().unwrap();
+        map.set_resolver(move |_, _| {
+            counter.fetch_add(1, SeqCst);
+            let open = inside.0.lock().unwrap();
+            drop(inside.1.wait_timeout_while(open, DEADLINE, |open| !*open));
+            Err(ErrorKind::NotFound.into())
+        });
+        let log = Log::new();
+        let dial = |map: &mut ChannelMap| map.connect("name:1", Recorder::new("a", &log)).unwrap().token();
+        let tokens: Vec<_> = (0..10).map(|_| dial(&mut map)).collect();
+        // Other tests may keep some of the threads busy.
+        wait_until("some are asked", || asked.load(SeqCst) > 0);
+        tokens.into_iter().for_each(|token| view(&mut map, token).abort());
+        turn_until(&mut map, &log, |map| map.is_empty());
+        dial(&mut map);
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        turn_until(&mut map, &log, |map| map.is_empty());
+        assert!(asked.load(SeqCst) <= 5, "{} were asked", asked.load(SeqCst));
+    }
+
+    /// One receiver on a path that did not read kept all others from being answered, and the loop
+    /// from sleeping.
+    #[test]
+    fn a_receiver_that_does_not_read() {
+        struct Echo;
+        impl Dispatcher for Echo {
+            fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
+                ch.send_to(datagram.data, &datagram.from)
+            }
+        }
+        let dir = dir("receivers");
+        let mut map = ChannelMap::new().unwrap();
+        map.bind(dir.join("here"), Echo).unwrap();
+        let lazy = UnixDatagram::bind(dir.join("lazy")).unwrap();
+        let other = UnixDatagram::bind(dir.join("other")).unwrap();
+        other.set_nonblocking(true).unwrap();
+        for _ in 0..40 {
+            lazy.send_to(b"x", dir.join("here")).unwrap();
+            map.turn(Some(Duration::ZERO)).unwrap();
+        }
+        turn_idle(&mut map);
+        assert_calm(&mut map);
+        other.send_to(b"y", dir.join("here")).unwrap();
+        turn_until(&mut map, &Log::new(), |_| other.recv(&mut [0; 8]).is_ok());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// A queue that fell and rose between two settles was told as high again, with nothing in it.
+    #[test]
+    fn high_is_told_once() {
+        let (near, far) = UnixDatagram::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
+        map.turn(Some(Duration::ZERO)).unwrap();
+        view(&mut map, token).set_watermarks(100, 200);
+        let mut sent = 0;
+        while view(&mut map, token).queued() == 0 {
+            view(&mut map, token).push(&[0; 201]).unwrap();
+            sent += 1;
+            map.turn(Some(Duration::ZERO)).unwrap();
+        }
+        turn_until(&mut map, &log, |_| {
+            sent -= std::iter::from_fn(|| far.recv(&mut [0; 300]).ok()).count();
+            sent == 0
+        });
+        turn_idle(&mut map);
+        assert_eq!((log.count("a high"), log.count("a low")), (1, 1), "{:?}", log.events());
+    }
+
+    /// An error of the network that came again and again was told 64 times a turn, without a pause.
+    #[test]
+    fn an_error_that_does_not_go() {
+        let (near, far) = UnixDatagram::pair().unwrap();
+        let mut map = ChannelMap::new().unwrap();
+        map.add(near, Recorder::new("a", &Log::new())).unwrap();
+        turn_idle(&mut map);
+        far.send(b"x").unwrap();
+        inject(Call::Recv, 0, 1_000_000, Fault::Errno(libc::ENOMEM));
+        let before = count(Call::Recv);
+        waits_in(&mut map, Duration::from_millis(150));
+        dispatch_loop::faults::clear();
+        assert!(count(Call::Recv) - before < 200, "{} calls", count(Call::Recv) - before);
+    }
+
+    /// `unread` on a channel of datagrams kept the loop from sleeping.
+    #[test]
+    fn nothing_to_put_back_of_a_datagram() {
+        let (near, far) = UnixDatagram::pair().unwrap();
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
+        turn_idle(&mut map);
+        view(&mut map, token).unread(b"x");
+        turn_idle(&mut map);
+        assert_calm(&mut map);
+        far.send(b"y").unwrap();
+        turn_until(&mut map, &log, |_| log.has("a datagram"));
+    }
+
+    /// A socket of a kind that is neither was taken for one of datagrams, and its end for empty ones,
+    /// for ever.
+    #[test]
+    fn a_socket_of_another_kind() {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None);
+        // Not every system has them.
+        if let Ok((near, _far)) = pair {
+            assert_eq!(Socket::from_fd(near).unwrap_err().kind(), ErrorKind::Unsupported);
+        }
+    }
+
+    /// The end of one channel made the file of another one blocking, and with it the loop.
+    #[test]
+    fn two_channels_of_one_file() {
+        let nonblocking =
+            |file: &File| rustix::fs::fcntl_getfl(file).unwrap().contains(rustix::fs::OFlags::NONBLOCK);
+        let (reader, _writer) = pipe();
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let first = map.add_file(&reader, Recorder::new("a", &log)).unwrap().token();
+        let second = map.add_file(&reader, Recorder::new("b", &log)).unwrap().token();
+        for (token, still) in [(first, true), (second, false)] {
+            view(&mut map, token).abort();
+            turn_until(&mut map, &log, |map| !map.contains(token));
+            assert_eq!(nonblocking(&reader), still);
+        }
+    }
+
+    /// A pipe that is written to did not end while reading was paused, and had the default
+    /// `handle_read` complain of input; `shutdown_write` left its reader waiting.
+    #[test]
+    fn the_ends_of_a_pipe_that_is_written_to() {
+        for (end, queued) in [("reader", 0), ("reader", 200_000), ("shutdown", 0), ("shutdown", 3)] {
+            let (mut reader, writer) = pipe();
+            let log = Log::new();
+            let mut map = ChannelMap::new().unwrap();
+            let token = map.add_file(writer, Recorder::new("a", &log)).unwrap().token();
+            view(&mut map, token).pause_reading();
+            view(&mut map, token).push(&vec![0; queued]).unwrap();
+            turn_idle(&mut map);
+            match end {
+                "reader" => drop(reader),
+                _ => {
+                    view(&mut map, token).shutdown_write();
+                    run_out(&mut map, &log);
+                    assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), queued);
+                }
+            }
+            run_out(&mut map, &log);
+            assert_eq!(log.count("a read"), 0, "{:?}", log.events());
+            assert_eq!(log.count("a close"), 1);
+        }
+    }
+}
