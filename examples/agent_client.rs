@@ -98,9 +98,7 @@ impl Dispatcher for Agent {
     fn handle_close(&mut self, _: &mut Channel<'_>, reason: &Reason) {
         match reason.error() {
             None => {}
-            Some(error) if !self.connected => {
-                self.fail(format!("cannot connect to {}: {error}", self.address))
-            }
+            Some(error) if !self.connected => self.fail(common::cannot_connect(&self.address, error)),
             // The peer has ended, which is its right. That it did so without reading all is worth a word.
             Some(error) => log::warn!("{} ended the connection: {error}", self.address),
         }

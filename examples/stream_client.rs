@@ -80,7 +80,7 @@ fn converse(mut reader: StreamReader, mut writer: StreamWriter, address: &str) -
     let cannot_read = |error| format!("cannot read stdin: {error}");
     let lost = |error| format!("the connection to {address} is lost: {error}");
     // There is nothing to be sent yet: it waits for the connection.
-    writer.drain().map_err(|error| format!("cannot connect to {address}: {error}"))?;
+    writer.drain().map_err(|error| common::cannot_connect(address, &error))?;
     let mut stdin = io::stdin().lock();
     loop {
         let asked = pass_line(&mut stdin, cannot_read, |piece| writer.write_all(piece).map_err(lost))?;

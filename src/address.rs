@@ -208,6 +208,17 @@ fn not_an_address(given: &str, wanted: &str) -> io::Error {
     )
 }
 
+/// The address, where a name will not do: `instead` says what will.
+pub(crate) fn literal(address: &impl ToAddress, instead: &str) -> io::Result<Address> {
+    match (address.to_address(), address.to_name()) {
+        (Err(error), Some((host, port))) => Err(io::Error::new(
+            error.kind(),
+            format!("unusable address \"{host}:{port}\": a name; {instead}"),
+        )),
+        (result, _) => result,
+    }
+}
+
 /// The error of a system call, and what it was about.
 pub(crate) fn about(what: &str, address: &Address, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {what} {address}: {error}"))

@@ -469,7 +469,7 @@ impl<'a> Channel<'a> {
     pub(crate) fn put_datagram(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
         let turn = self.map.turn;
         self.touch();
-        let result = self.state_mut().and_then(|state| state.push_datagram(turn, bytes, Some(to)));
+        let result = self.state_mut().and_then(|state| state.push_datagram(turn, bytes, Some(to), true));
         self.named(result)
     }
 

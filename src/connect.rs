@@ -99,11 +99,12 @@ impl ChannelMap {
             (Err(_), Some((host, port))) => return self.dial(host, port, options, dispatcher),
             (Err(error), None) => return Err(error),
         };
-        let (fd, begun) =
+        let (fd, file, begun) =
             sys::connect(&address, options).map_err(|error| about("connect to", &address, &error))?;
         let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Connecting);
         state.clock();
         state.peer = Some(address);
+        state.file = file.map(Box::new);
         let later = state.connect_began(begun);
         let handle = self.insert(state)?;
         if later {
@@ -235,7 +236,7 @@ fn try_next(map: &mut ChannelMap, token: Token) {
             map.timers.cancel(stagger);
         }
         let child = match begun {
-            Ok((fd, begun)) => {
+            Ok((fd, _, begun)) => {
                 let attempt = Attempt { parent: token, address };
                 let mut child = State::new(Held::Plain(Plain(fd)), Box::new(attempt), Phase::Connecting);
                 child.peer = Some(Address::Ip(address));

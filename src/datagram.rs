@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::address::about;
+use crate::address::{about, literal};
 use crate::hooks;
 use crate::outbox::Flushed;
 use crate::source::{Held, Plain};
@@ -29,7 +29,11 @@ const QUEUED: usize = 64 * 1024;
 ///
 /// impl Dispatcher for Echo {
 ///     fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
-///         ch.send_to(datagram.data, &datagram.from)
+///         match ch.send_to(datagram.data, &datagram.from) {
+///             // Too many answers wait already: this one is lost, as datagrams are.
+///             Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => Ok(()),
+///             result => result,
+///         }
 ///     }
 /// }
 /// ```
@@ -101,7 +105,7 @@ impl ChannelMap {
         options: &DatagramOptions,
         dispatcher: D,
     ) -> io::Result<Handle<D>> {
-        let address = address.to_address()?;
+        let address = literal(&address, "names are not looked up here")?;
         let (fd, file) =
             sys::bind_datagram(&address, options).map_err(|error| about("bind to", &address, &error))?;
         let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Opening);
@@ -196,7 +200,13 @@ pub(crate) fn tell_noted(map: &mut ChannelMap, token: Token) {
 }
 
 impl State {
-    pub(crate) fn push_datagram(&mut self, turn: u32, bytes: &[u8], to: Option<&Address>) -> io::Result<()> {
+    pub(crate) fn push_datagram(
+        &mut self,
+        turn: u32,
+        bytes: &[u8],
+        to: Option<&Address>,
+        limited: bool,
+    ) -> io::Result<()> {
         if !self.datagrams {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,
@@ -204,7 +214,7 @@ impl State {
             ));
         }
         self.check_open_for_output()?;
-        if !self.outbox.takes(bytes.len()) || self.outbox.len() >= QUEUED {
+        if limited && (!self.outbox.takes(bytes.len()) || self.outbox.len() >= QUEUED) {
             return self.over_limit(bytes.len());
         }
         if self.outbox.is_empty() && !self.blocked && *self.write_budget(turn) > 0 {

@@ -95,7 +95,7 @@ impl ChannelMap {
     /// ([`set_background`](Channel::set_background)), no timer, and no message of another thread.
     pub fn is_idle(&self) -> bool {
         let mail = self.mailbox.as_ref().is_some_and(|mailbox| !mailbox.is_empty());
-        self.len() == self.background && self.timers.is_empty() && !mail
+        self.len() == self.background && self.hidden == 0 && self.timers.is_empty() && !mail
     }
 
     fn is_stop_asked(&self) -> bool {

@@ -87,12 +87,12 @@ static LIVING: Mutex<BTreeMap<Key, (usize, bool)>> = Mutex::new(BTreeMap::new())
 
 impl File {
     fn new(fd: BorrowedFd<'_>) -> io::Result<File> {
+        let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
         let mode = sys::file_mode(fd)?;
         if mode.is_regular {
             return Err(not_pollable());
         }
         let fd = sys::duplicate(fd)?;
-        let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
         sys::set_file_nonblocking(fd.as_fd(), true)?;
         living.entry(mode.key()).or_insert((0, !mode.was_nonblocking)).0 += 1;
         Ok(File { fd, mode })

@@ -50,7 +50,8 @@ impl Channel<'_> {
 
     /// Take the socket out of the map, with what was put back ([`unread`](Channel::unread)) and not
     /// read again, and what is queued. The channel ends with [`Reason::Detached`]; the peer notices
-    /// nothing. The socket is left non-blocking.
+    /// nothing. The socket is left non-blocking. A [`shutdown_write`](Channel::shutdown_write) that was
+    /// still to come is forgotten, and so is what an [`Outlet`](crate::Outlet) has under way.
     ///
     /// To go on elsewhere: in another map ([`add`](ChannelMap::add), then `unread` and `push` there),
     /// in a thread of its own, in another process.

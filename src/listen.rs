@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use crate::address::about;
+use crate::address::{about, literal};
 use crate::source::{Held, Plain};
 use crate::state::{Phase, State};
 use crate::{Address, ChannelMap, Dispatcher, Handle, ListenOptions, ToAddress, resolve, sys};
@@ -21,7 +21,8 @@ impl ChannelMap {
     /// address takes IPv6 only; accepted sockets send without delay (`TCP_NODELAY`).
     ///
     /// Or on a Unix-domain one. A file that a server has left behind, and nobody listens on, is
-    /// removed first; ours is removed when the channel ends.
+    /// removed first; ours is removed when the channel ends. (Of two servers that start on one path
+    /// at the same moment, the later may take the earlier one's for such a file.)
     ///
     /// # Errors
     /// Each names the address: not an address (`InvalidInput`), in use (`AddrInUse`), not ours
@@ -40,7 +41,7 @@ impl ChannelMap {
         options: &ListenOptions,
         dispatcher: D,
     ) -> io::Result<Handle<D>> {
-        let address = address.to_address()?;
+        let address = literal(&address, "listen_all listens on all its addresses")?;
         let about = |error| about("listen on", &address, &error);
         let (fd, file) = sys::listen(&address, options).map_err(about)?;
         let local = sys::local_address(fd.as_fd()).map_err(about)?;

@@ -226,8 +226,10 @@ fn producer_failed(map: &mut ChannelMap, token: Token, error: io::Error, panic: 
         state.kill(Reason::Closed);
     }
     hooks::failed(map, token, "a producer", error, panic);
-    // It lives on: what was to come after the producer is the next settle's.
     if let Some(state) = map.state_mut(token) {
+        // It is cut short, and must not look like an end.
+        state.reset |= state.phase == Phase::Dead;
+        // Or it lives on: what was to come after the producer is the next settle's.
         state.again = true;
     }
     map.touch(token);

@@ -103,7 +103,8 @@ fn accept_once(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
 pub(crate) fn listen(on: &Address, options: &ListenOptions) -> io::Result<(OwnedFd, Option<SocketFile>)> {
     let (socket, sock_addr) = stream_socket(on)?;
     let mut file = None;
-    set_common(&socket, options.keep_alive, options.recv_buffer, options.send_buffer, &options.interface)?;
+    let keep_alive = options.keep_alive.filter(|_| on.ip().is_some());
+    set_common(&socket, keep_alive, options.recv_buffer, options.send_buffer, &options.interface)?;
     match on {
         Address::Ip(ip) => {
             socket.set_reuse_address(true)?;
@@ -242,18 +243,27 @@ pub(crate) enum Connect {
 }
 
 /// A socket on its way to `peer`. `Err` only if there can be no such socket.
-pub(crate) fn connect(peer: &Address, options: &ConnectOptions) -> io::Result<(OwnedFd, Connect)> {
+pub(crate) fn connect(
+    peer: &Address,
+    options: &ConnectOptions,
+) -> io::Result<(OwnedFd, Option<SocketFile>, Connect)> {
     let (socket, sock_addr) = stream_socket(peer)?;
-    set_common(&socket, options.keep_alive, options.recv_buffer, options.send_buffer, &options.interface)?;
+    let keep_alive = options.keep_alive.filter(|_| peer.ip().is_some());
+    set_common(&socket, keep_alive, options.recv_buffer, options.send_buffer, &options.interface)?;
     if peer.ip().is_some() {
         socket.set_tcp_nodelay(options.no_delay)?;
     }
+    let mut file = None;
     if let Some(local) = &options.local {
         faults::pass(Call::Bind)?;
-        socket.bind(&sock_addr_of(local)?)?;
+        let local_addr = sock_addr_of(local)?;
+        match local {
+            Address::Unix(path) => file = Some(SocketFile::bind(&socket, &local_addr, path, None)?),
+            _ => socket.bind(&local_addr)?,
+        }
     }
     let begun = begin_connect(&socket, &sock_addr);
-    Ok((socket.into(), begun))
+    Ok((socket.into(), file, begun))
 }
 
 /// What said [`Connect::Later`], once more.
@@ -302,7 +312,7 @@ fn set_common(
 ) -> io::Result<()> {
     faults::pass(Call::Option)?;
     if let Some(silence) = keep_alive {
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence))?;
+        socket.set_tcp_keepalive(&silence_of(silence))?;
     }
     if let Some(bytes) = recv_buffer {
         socket.set_recv_buffer_size(bytes)?;
@@ -327,6 +337,11 @@ fn bind_to(_: &socket2::Socket, _: &str) -> io::Result<()> {
     Err(io::Error::new(ErrorKind::Unsupported, "a socket can be bound to an interface on Linux only"))
 }
 
+/// The system counts in seconds.
+fn silence_of(silence: Duration) -> TcpKeepalive {
+    TcpKeepalive::new().with_time(silence.max(Duration::from_secs(1)))
+}
+
 /// `TCP_NODELAY`.
 pub(crate) fn set_no_delay(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     faults::pass(Call::Option)?;
@@ -338,7 +353,7 @@ pub(crate) fn set_keep_alive(fd: BorrowedFd<'_>, silence: Option<Duration>) -> i
     faults::pass(Call::Option)?;
     let socket = SockRef::from(&fd);
     match silence {
-        Some(silence) => socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence)),
+        Some(silence) => socket.set_tcp_keepalive(&silence_of(silence)),
         None => socket.set_keepalive(false),
     }
 }

@@ -165,7 +165,7 @@ impl State {
 
     pub(crate) fn push(&mut self, turn: u32, output: Output<'_>) -> io::Result<()> {
         if self.datagrams {
-            return self.push_datagram(turn, &output.to_bytes(), None);
+            return self.push_datagram(turn, &output.to_bytes(), None, true);
         }
         let len = output.len();
         if len > 0 && !self.outbox.takes(len) && self.check_open_for_output().is_ok() {
@@ -177,7 +177,7 @@ impl State {
     /// As `push`, for bytes that were promised to be taken.
     pub(crate) fn push_unlimited(&mut self, turn: u32, output: Output<'_>) -> io::Result<()> {
         if self.datagrams {
-            return self.push_datagram(turn, &output.to_bytes(), None);
+            return self.push_datagram(turn, &output.to_bytes(), None, false);
         }
         if self.lost || self.phase == Phase::ConnectFailed {
             return Ok(());

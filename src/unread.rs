@@ -63,7 +63,10 @@ impl AsFd for Replay {
 impl Source for Replay {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.unread.take(buffer) {
-            0 => self.source.recv(buffer),
+            0 => {
+                self.unread = Unread::default();
+                self.source.recv(buffer)
+            }
             read => Ok(read),
         }
     }

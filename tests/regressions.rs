@@ -128,6 +128,85 @@ fn a_failing_poller_wakes_who_waits() {
     assert!(waiting.join().unwrap());
 }
 
+/// A producer that failed had the connection closed by FIN, so that a part of a file looked like all
+/// of it.
+#[test]
+fn what_a_producer_fails_in_is_cut_short() {
+    for on in loopbacks() {
+        for closing in [false, true] {
+            let log = Log::new();
+            let (near, mut far) = pair(on);
+            let mut map = ChannelMap::new().unwrap();
+            let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
+            turn_until(&mut map, &log, |_| log.has("a open"));
+            let mut first = true;
+            let mut channel = map.channel(token).unwrap();
+            let producer = move |buffer: &mut Vec<u8>| match std::mem::replace(&mut first, false) {
+                true => {
+                    buffer.extend_from_slice(b"half");
+                    Ok(dispatch_loop::More::Again)
+                }
+                false => Err(std::io::Error::other("the disk")),
+            };
+            channel.push_producer(producer).unwrap();
+            if closing {
+                channel.close();
+            }
+            turn_until(&mut map, &log, |map| !map.contains(token));
+            let mut got = Vec::new();
+            let end = far.read_to_end(&mut got).unwrap_err();
+            assert_eq!((end.kind(), &got[..]), (std::io::ErrorKind::ConnectionReset, &b"half"[..]));
+        }
+    }
+}
+
+/// Options of TCP made a Unix-domain socket fail, and the socket file of a client was left behind.
+#[test]
+fn options_on_a_path() {
+    use dispatch_loop::{ConnectOptions, ListenOptions, ToAddress};
+    let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-options", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let keep_alive = Some(Duration::from_millis(1));
+    let options = ListenOptions { keep_alive, ..Default::default() };
+    map.listen_with(dir.join("server"), &options, Recorder::new("server", &log)).unwrap();
+    let local = Some(dir.join("client").to_address().unwrap());
+    let options = ConnectOptions { keep_alive, local, ..Default::default() };
+    let client = map.connect_with(dir.join("server"), &options, Recorder::new("client", &log)).unwrap();
+    turn_until(&mut map, &log, |_| log.has("client open") && log.has("server accept"));
+    assert!(dir.join("client").exists());
+    map.channel(client).unwrap().abort();
+    turn_until(&mut map, &log, |map| !map.contains(client));
+    assert!(!dir.join("client").exists());
+    // And a second is the least of a TCP one.
+    for on in loopbacks() {
+        let options = ListenOptions { keep_alive, ..Default::default() };
+        map.listen_with(on, &options, Recorder::new("server", &log)).unwrap();
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// `run` returned while attempts of a connect that was given up were still under way.
+#[test]
+fn attempts_end_with_their_channel() {
+    let (_full, _clients, silent) = util::calm::black_hole(loopbacks()[0]);
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    map.set_resolver(move |_, _| Ok(vec![silent]));
+    let client = map.connect("name:1", Recorder::new("a", &log)).unwrap();
+    map.turn(Some(Duration::from_millis(50))).unwrap();
+    map.turn(Some(Duration::ZERO)).unwrap();
+    map.channel(client).unwrap().call_later(Duration::ZERO, |ch| {
+        ch.abort();
+        Ok(())
+    });
+    let before = open_descriptors();
+    dispatch_loop::run(&mut map).unwrap();
+    wait_until("its socket is closed", || open_descriptors() < before);
+    assert!(map.is_idle() && log.closed("a"));
+}
+
 /// What a peer sent in the clear right behind STARTTLS counted as if it had come through the new
 /// source. It goes to that source, which finds its own first bytes there.
 #[cfg(feature = "layers")]

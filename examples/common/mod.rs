@@ -105,6 +105,14 @@ pub fn complain(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// Why there is no connection. The error of a name says which, and what was tried.
+pub fn cannot_connect(address: &str, error: &io::Error) -> String {
+    match error.to_string() {
+        why if why.contains(address) => why,
+        why => format!("cannot connect to {address}: {why}"),
+    }
+}
+
 /// The value of an option, made into what is wanted.
 pub fn parse<T: FromStr>(option: &str, value: OsString, wanted: &str) -> Result<T, Exit> {
     let parsed = value.to_str().and_then(|value| value.parse().ok());
@@ -144,7 +152,8 @@ pub fn resolve(text: OsString) -> Result<SocketAddr, Exit> {
 pub fn address(text: OsString) -> Result<String, Exit> {
     let wrong = || Exit::Usage(format!("{text:?} is no address: wanted HOST:PORT, [IPV6]:PORT or unix:PATH"));
     let text = text.to_str().ok_or_else(wrong)?;
-    match text.to_address().is_ok() || text.to_name().is_some() {
+    let all = text.strip_prefix("*:").is_some_and(|port| port.parse::<u16>().is_ok());
+    match all || text.to_address().is_ok() || text.to_name().is_some() {
         true => Ok(text.to_owned()),
         false => Err(wrong()),
     }

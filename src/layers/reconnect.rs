@@ -7,6 +7,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,9 @@ impl Backoff {
 ///
 /// `make` is called for each attempt, the first one now, with the reason that the one before ended
 /// (`None` for the first); it gives the dispatcher of this one, or `None` to stop: then it is over. A
-/// dispatcher that closes its own channel is asked about as well ([`Reason::Closed`]).
+/// dispatcher that closes its own channel is asked about as well ([`Reason::Closed`]). If it has
+/// itself replaced ([`replace_dispatcher`](crate::Channel::replace_dispatcher)), or `make` panics, no
+/// further connection is made.
 ///
 /// ```
 /// use dispatch_loop::reconnect::{self, Backoff};
@@ -286,9 +289,10 @@ impl<D: Dispatcher> Dispatcher for Attempt<D> {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        self.dispatcher.handle_close(ch, reason);
+        let told = catch_unwind(AssertUnwindSafe(|| self.dispatcher.handle_close(ch, reason)));
         let open_for = self.opened.map(|opened| opened.elapsed());
         self.client.ended(ch.map(), reason, open_for);
+        told.unwrap_or_else(|payload| resume_unwind(payload));
     }
 
     fn readable(&self, ch: &Channel<'_>) -> bool {
