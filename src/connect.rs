@@ -68,9 +68,15 @@ impl Drop for Dial {
 }
 
 impl ChannelMap {
-    /// Connect to a TCP or a Unix-domain address. The outcome comes by hooks, never before this returns:
-    /// `handle_connect` and `handle_open`, or `handle_error` with the cause and `handle_close`.
-    /// What is pushed meanwhile is sent first.
+    /// Connect to a TCP or a Unix-domain address, or to a name. The outcome comes by hooks, never
+    /// before this returns: `handle_connect` and `handle_open`, or `handle_error` with the cause and
+    /// `handle_close`. What is pushed meanwhile is sent first.
+    ///
+    /// A name is looked up by one of four threads of the process. Its addresses are tried in turn, the
+    /// families by turns, each 250 ms after the one before or as soon as that fails; the first that
+    /// answers is the connection, and all of it may take 30 s ([`ConnectOptions::timeout`]). The
+    /// error of a name lists what was tried. To a literal address there is no limit but the system's
+    /// and [`set_timeout`](Channel::set_timeout).
     ///
     /// # Errors
     /// Only if the address is unusable or there is no socket to be had.

@@ -137,8 +137,7 @@ impl Channel<'_> {
     /// # Errors
     /// This is no UDP socket of the group's family, or the system says no.
     pub fn join_multicast(&mut self, group: IpAddr, interface: u32) -> io::Result<()> {
-        let fd = self.socket().ok_or(ErrorKind::NotConnected)?;
-        sys::multicast(fd, group, interface, true)
+        self.multicast(group, interface, true)
     }
 
     /// No longer: `IP_DROP_MEMBERSHIP`.
@@ -146,8 +145,15 @@ impl Channel<'_> {
     /// # Errors
     /// As [`join_multicast`](Channel::join_multicast).
     pub fn leave_multicast(&mut self, group: IpAddr, interface: u32) -> io::Result<()> {
+        self.multicast(group, interface, false)
+    }
+
+    fn multicast(&self, group: IpAddr, interface: u32, join: bool) -> io::Result<()> {
         let fd = self.socket().ok_or(ErrorKind::NotConnected)?;
-        sys::multicast(fd, group, interface, false)
+        let about = |error: io::Error| {
+            io::Error::new(error.kind(), format!("multicast group {group} on interface {interface}: {error}"))
+        };
+        self.named(sys::multicast(fd, group, interface, join).map_err(about))
     }
 }
 

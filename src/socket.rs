@@ -37,7 +37,7 @@ pub struct Socket {
     /// Shared by all connections of a listener that is bound to one address.
     pub(crate) local: Option<Arc<Address>>,
     pub(crate) peer: Option<Address>,
-    /// Of a listener on a Unix-domain address.
+    /// Of a socket that is bound to a path.
     pub(crate) file: Option<Box<SocketFile>>,
 }
 

@@ -66,7 +66,7 @@ pub(crate) struct State {
     /// Not there while one of its hooks runs.
     pub(crate) dispatcher: Option<Box<dyn Dispatcher>>,
     pub(crate) outbox: Outbox,
-    /// Why the channel ends or ended; the first cause, but see `end_with`.
+    /// Why the channel ends or ended; the first cause, but see `give_reason`.
     pub(crate) reason: Option<Reason>,
     /// What `handle_error` is still to be told.
     pub(crate) failure: Option<io::Error>,
@@ -79,8 +79,9 @@ pub(crate) struct State {
     pub(crate) credit: Option<Arc<Credit>>,
     /// Input that was put back.
     pub(crate) unread: Option<Box<Unread>>,
-    /// Of a listener on a Unix-domain address.
+    /// Of a socket that is bound to a path.
     pub(crate) file: Option<Box<SocketFile>>,
+    /// Of a connect to a name, while it is under way.
     pub(crate) dial: Option<Box<Dial>>,
 
     /// The turn that the two budgets are of, and the last one with a send outside the queue.

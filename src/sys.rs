@@ -85,11 +85,7 @@ fn accept_once(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
     use rustix::net::SocketFlags;
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (fd, peer) = rustix::net::acceptfrom_with(listener, flags)?;
-    let ip = peer.and_then(|peer| std::net::SocketAddr::try_from(peer).ok());
-    // A client of a Unix-domain socket seldom has a name, but may.
-    let address = || peer_address(std::os::fd::AsFd::as_fd(&fd)).unwrap_or(Address::Unnamed);
-    let peer = ip.map_or_else(address, Address::Ip);
-    Ok((fd, peer))
+    Ok((fd, peer.and_then(address_of_any).unwrap_or(Address::Unnamed)))
 }
 
 #[cfg(target_vendor = "apple")]
