@@ -1,8 +1,6 @@
 //! What things cost: system calls, hooks, allocations, memory. Counted, never timed.
 
-#[path = "util/heap.rs"]
-mod heap;
-mod util;
+mod support;
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
@@ -12,7 +10,9 @@ use std::time::Duration;
 
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Socket};
-use util::{DEADLINE, loopbacks, pair};
+
+use support::heap;
+use support::{DEADLINE, loopbacks, pair};
 
 struct Echo;
 

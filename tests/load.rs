@@ -1,9 +1,7 @@
 //! Many peers, much data, and peers that behave badly: not a byte is lost, no descriptor is left,
 //! nothing spins, and memory has a bound.
 
-#[path = "util/heap.rs"]
-mod heap;
-mod util;
+mod support;
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
@@ -17,7 +15,9 @@ use std::time::Duration;
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Handle, OnLimit, Reason, Socket, Token};
 use socket2::SockRef;
-use util::{DEADLINE, Log, address_of, open_descriptors, reset, turn_until};
+
+use support::heap;
+use support::{DEADLINE, Log, address_of, open_descriptors, reset, turn_until};
 
 struct Echo;
 
@@ -87,7 +87,7 @@ impl Server {
 
     /// Nothing is going on: how often does the loop wait in this time?
     fn waits_in(&mut self, time: Duration) -> u64 {
-        util::turn_idle(&mut self.map);
+        support::turn_idle(&mut self.map);
         let before = count(Call::Wait);
         self.map.call_later(time, ChannelMap::stop);
         dispatch_loop::run(&mut self.map).unwrap();
@@ -268,7 +268,7 @@ fn urgent_bytes_that_nobody_reads() {
 
     let token = tokens(&server.map)[1];
     server.map.channel(token).unwrap().pause_reading();
-    util::turn_idle(&mut server.map);
+    support::turn_idle(&mut server.map);
     SockRef::from(&client).send_out_of_band(b"!").unwrap();
     let waits = server.waits_in(Duration::from_millis(200));
     assert!(waits <= 5, "{waits} waits in 200 ms, with an urgent byte and reading paused");
@@ -360,7 +360,7 @@ fn a_broadcast_to_peers_that_never_read() {
     let mut peers = Vec::new();
     let ended = Rc::new(Cell::new(0));
     let mut add = |map: &mut ChannelMap, reads: bool| {
-        let (near, far) = util::pair("127.0.0.1:0".parse().unwrap());
+        let (near, far) = support::pair("127.0.0.1:0".parse().unwrap());
         if !reads {
             small_buffers(&near);
             small_buffers(&far);
@@ -370,7 +370,7 @@ fn a_broadcast_to_peers_that_never_read() {
     };
     let reading = add(&mut server.map, true);
     let subscribers: Vec<_> = (0..STUCK).map(|_| add(&mut server.map, false)).chain([reading]).collect();
-    util::turn_idle(&mut server.map);
+    support::turn_idle(&mut server.map);
     let mut reader = peers.remove(0);
     let client = thread::spawn(move || assert_eq!(Pattern::new(2).check_all(&mut reader), BYTES));
     let before = heap::live();

@@ -1,0 +1,203 @@
+//! `udp_echo` as its users meet it. Run `cargo build --examples` first.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use crate::support::program::{Program, command};
+use crate::support::{DEADLINE, loopbacks};
+
+/// The largest that UDP has: 65,535, less its own header, and for IPv4 that of IP as well.
+fn largest(on: SocketAddr) -> usize {
+    65_535 - 8 - if on.is_ipv4() { 20 } else { 0 }
+}
+
+fn start(on: SocketAddr) -> (Program, SocketAddr) {
+    let program = Program::start("udp_echo", [on.to_string()]);
+    let address = program.listening();
+    assert_ne!(address.port(), 0);
+    (program, address)
+}
+
+fn socket(on: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind(on).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
+#[track_caller]
+fn expect(from: SocketAddr, socket: &UdpSocket, wanted: &[u8]) {
+    let mut buffer = vec![0; 70_000];
+    let (got, sender) = socket.recv_from(&mut buffer).unwrap();
+    assert_eq!((got, sender), (wanted.len(), from));
+    assert!(&buffer[..got] == wanted, "{got} bytes, but not those");
+}
+
+#[track_caller]
+fn end(program: Program, signal: &str) {
+    program.signal(signal);
+    program.end().assert_quiet_success();
+}
+
+#[test]
+fn every_size() {
+    for on in loopbacks() {
+        let (program, address) = start(on);
+        let socket = socket(on);
+        let steps = (0..16).map(|bits| 1 << bits).flat_map(|size| [size - 1, size, size + 1]);
+        for len in steps.chain([1472, 1473, 9000, 65_487, 65_507, largest(on), 0]) {
+            let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            socket.send_to(&bytes, address).unwrap();
+            expect(address, &socket, &bytes);
+        }
+        end(program, "TERM");
+    }
+}
+
+#[test]
+fn in_order() {
+    for on in loopbacks() {
+        let (program, address) = start(on);
+        let socket = socket(on);
+        // As many at a time as have room in the socket's buffer.
+        for batch in 0..50_u32 {
+            let numbers = batch * 40..(batch + 1) * 40;
+            for number in numbers.clone() {
+                socket.send_to(&number.to_be_bytes(), address).unwrap();
+            }
+            for number in numbers {
+                expect(address, &socket, &number.to_be_bytes());
+            }
+        }
+        end(program, "INT");
+    }
+}
+
+#[test]
+fn to_each_its_own() {
+    for on in loopbacks() {
+        let (program, address) = start(on);
+        let sockets: Vec<UdpSocket> = (0..100).map(|_| socket(on)).collect();
+        for round in 0..5 {
+            for (number, socket) in sockets.iter().enumerate() {
+                socket.send_to(format!("{round} of {number}").as_bytes(), address).unwrap();
+            }
+            for (number, socket) in sockets.iter().enumerate() {
+                expect(address, socket, format!("{round} of {number}").as_bytes());
+            }
+        }
+        end(program, "TERM");
+    }
+}
+
+/// Their answers come back as port unreachable, which is nobody else's concern.
+#[test]
+fn senders_that_are_gone() {
+    for on in loopbacks() {
+        let (program, address) = start(on);
+        let here = socket(on);
+        for round in 0..50_u32 {
+            socket(on).send_to(&[7; 1000], address).unwrap();
+            here.send_to(&round.to_be_bytes(), address).unwrap();
+            expect(address, &here, &round.to_be_bytes());
+        }
+        end(program, "TERM");
+    }
+}
+
+/// Whoever sends without reading loses what does not fit; nobody else does.
+#[test]
+fn a_sender_that_does_not_read() {
+    for on in loopbacks() {
+        let (program, address) = start(on);
+        let (deaf, here) = (socket(on), socket(on));
+        for round in 0..200_u32 {
+            for _ in 0..4 {
+                deaf.send_to(&[7; 9000], address).unwrap();
+            }
+            here.send_to(&round.to_be_bytes(), address).unwrap();
+            expect(address, &here, &round.to_be_bytes());
+        }
+        end(program, "TERM");
+    }
+}
+
+#[test]
+fn by_name() {
+    let program = Program::start("udp_echo", ["localhost:0"]);
+    let address = program.listening();
+    let any: IpAddr = if address.is_ipv4() { [127, 0, 0, 1].into() } else { "::1".parse().unwrap() };
+    let socket = socket((any, 0).into());
+    socket.send_to(b"hello", address).unwrap();
+    expect(address, &socket, b"hello");
+    end(program, "TERM");
+}
+
+#[test]
+fn help() {
+    for option in ["--help", "-h"] {
+        let ended = Program::start("udp_echo", [option]).end();
+        ended.assert_quiet_success();
+        assert!(ended.stdout.starts_with("usage: udp_echo ") && ended.stdout.contains("--log LEVEL"));
+    }
+}
+
+#[test]
+fn wrong_usage() {
+    let wrong: [&[&str]; 12] = [
+        &["--bogus"],
+        &["-x"],
+        &["--log"],
+        &["--log", "loud", "127.0.0.1:0"],
+        &["127.0.0.1"],
+        &["127.0.0.1:"],
+        &["127.0.0.1:65536"],
+        &["127.0.0.1:http"],
+        &[":80"],
+        &["::1:80"],
+        &["unix:x.sock"],
+        &["127.0.0.1:0", "127.0.0.1:0"],
+    ];
+    for args in wrong {
+        Program::start("udp_echo", args).end().assert_wrong_usage("udp_echo");
+    }
+}
+
+#[test]
+fn address_in_use() {
+    for on in loopbacks() {
+        let taken = UdpSocket::bind(on).unwrap();
+        let address = taken.local_addr().unwrap();
+        let ended = Program::start("udp_echo", [address.to_string()]).end();
+        ended.assert_failure(&address.to_string());
+        assert_eq!((ended.stderr.lines().count(), ended.stdout.as_str()), (1, ""), "{ended:?}");
+    }
+}
+
+/// An address of a network for examples, which is nobody's.
+#[test]
+fn not_our_address() {
+    Program::start("udp_echo", ["192.0.2.1:0"]).end().assert_failure("192.0.2.1:0");
+}
+
+#[test]
+fn closed_stdout() {
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    drop(ours);
+    let mut command = command("udp_echo");
+    command.arg("127.0.0.1:0").stdout(OwnedFd::from(theirs));
+    Program::spawn(command).end().assert_quiet_success();
+}
+
+#[test]
+fn logs_what_it_is_asked_to() {
+    let program = Program::start("udp_echo", ["--log", "debug", "127.0.0.1:0"]);
+    let address = program.listening();
+    let socket = socket(loopbacks()[0]);
+    socket.send_to(b"hello", address).unwrap();
+    expect(address, &socket, b"hello");
+    program.signal("TERM");
+    let ended = program.end();
+    let line = format!("{}: 5 bytes", socket.local_addr().unwrap());
+    assert!(ended.code == Some(0) && ended.stderr.contains(&line), "{ended:?}");
+}
