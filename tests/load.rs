@@ -1,7 +1,27 @@
 //! Many peers, much data, and peers that behave badly: not a byte is lost, no descriptor is left,
 //! nothing spins, and memory has a bound.
 
-mod support;
+// A helper that is dead shows in the group that uses all of its file: there it has no `allow`.
+#[path = "support"]
+mod support {
+    pub mod echo;
+    #[allow(dead_code)]
+    pub mod heap;
+    #[allow(dead_code)]
+    pub mod limits;
+    #[allow(dead_code)]
+    pub mod opened;
+    #[allow(dead_code)]
+    pub mod peers;
+    #[allow(dead_code)]
+    pub mod process;
+    #[allow(dead_code)]
+    pub mod recorder;
+    #[allow(dead_code)]
+    pub mod turning;
+    #[allow(dead_code)]
+    pub mod waiting;
+}
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
@@ -16,20 +36,15 @@ use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Handle, OnLimit, Reason, Socket, Token};
 use socket2::SockRef;
 
+use support::echo::Echo;
 use support::heap;
-use support::{DEADLINE, Log, address_of, open_descriptors, reset, turn_until};
-
-struct Echo;
-
-impl Dispatcher for Echo {
-    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.set_auto_pause(true);
-        Ok(())
-    }
-    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.read_with(|ch, data| ch.push(data))
-    }
-}
+use support::limits::raise_descriptor_limit;
+use support::opened::address_of;
+use support::peers::{limit_time, pair, reset};
+use support::process::open_descriptors;
+use support::recorder::Log;
+use support::turning::{turn_idle, turn_until};
+use support::waiting::DEADLINE;
 
 struct EchoServer;
 
@@ -52,7 +67,7 @@ impl Server {
     fn new() -> Server {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        heap::raise_descriptor_limit(1500);
+        raise_descriptor_limit(1500);
         let descriptors = open_descriptors();
         let mut map = ChannelMap::new().unwrap();
         let listener: Handle<EchoServer> = map.listen("127.0.0.1:0", EchoServer).unwrap();
@@ -87,7 +102,7 @@ impl Server {
 
     /// Nothing is going on: how often does the loop wait in this time?
     fn waits_in(&mut self, time: Duration) -> u64 {
-        support::turn_idle(&mut self.map);
+        turn_idle(&mut self.map);
         let before = count(Call::Wait);
         self.map.call_later(time, ChannelMap::stop);
         dispatch_loop::run(&mut self.map).unwrap();
@@ -98,8 +113,7 @@ impl Server {
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    limit_time(&stream);
     stream
 }
 
@@ -268,7 +282,7 @@ fn urgent_bytes_that_nobody_reads() {
 
     let token = tokens(&server.map)[1];
     server.map.channel(token).unwrap().pause_reading();
-    support::turn_idle(&mut server.map);
+    turn_idle(&mut server.map);
     SockRef::from(&client).send_out_of_band(b"!").unwrap();
     let waits = server.waits_in(Duration::from_millis(200));
     assert!(waits <= 5, "{waits} waits in 200 ms, with an urgent byte and reading paused");
@@ -360,7 +374,7 @@ fn a_broadcast_to_peers_that_never_read() {
     let mut peers = Vec::new();
     let ended = Rc::new(Cell::new(0));
     let mut add = |map: &mut ChannelMap, reads: bool| {
-        let (near, far) = support::pair("127.0.0.1:0".parse().unwrap());
+        let (near, far) = pair("127.0.0.1:0".parse().unwrap());
         if !reads {
             small_buffers(&near);
             small_buffers(&far);
@@ -370,7 +384,7 @@ fn a_broadcast_to_peers_that_never_read() {
     };
     let reading = add(&mut server.map, true);
     let subscribers: Vec<_> = (0..STUCK).map(|_| add(&mut server.map, false)).chain([reading]).collect();
-    support::turn_idle(&mut server.map);
+    turn_idle(&mut server.map);
     let mut reader = peers.remove(0);
     let client = thread::spawn(move || assert_eq!(Pattern::new(2).check_all(&mut reader), BYTES));
     let before = heap::live();

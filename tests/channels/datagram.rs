@@ -12,8 +12,12 @@ use dispatch_loop::{
     Address, Channel, ChannelMap, Datagram, DatagramOptions, Dispatcher, Handle, OnLimit, Reason, Socket,
 };
 
-use crate::support::calm::*;
-use crate::support::*;
+use crate::support::dirs::Dir;
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, pattern};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
+use crate::support::waiting::{DEADLINE, wait_for_input};
 
 /// What came, from whom, and what else happened, in one order.
 #[derive(Clone, Default)]
@@ -105,7 +109,7 @@ fn an_echo() {
         for (turn, len) in
             [0, 1, 7, 1500, 9000, 65_507 - if on.is_ipv6() { 20 } else { 0 }, 0].into_iter().enumerate()
         {
-            let sent: Vec<u8> = (0..len).map(|n: usize| (n % 251) as u8).collect();
+            let sent = pattern(len);
             far.send_to(&sent, to).unwrap();
             turn_till(&mut map, &seen, |seen| seen.count("got") > turn);
             let (got, from) = far.recv_from(&mut buffer).unwrap();
@@ -342,8 +346,7 @@ fn what_is_refused() {
 /// Unix-domain addresses: the sender's is a path, or none; the file goes with the channel.
 #[test]
 fn on_paths() {
-    let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-datagrams", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+    let dir = Dir::new();
     let (here, there) = (dir.join("here.sock"), dir.join("there.sock"));
     let seen = Seen::default();
     let mut map = ChannelMap::new().unwrap();
@@ -371,7 +374,6 @@ fn on_paths() {
     map.channel(station).unwrap().close();
     turn_idle(&mut map);
     assert!(!here.exists());
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 /// A group on the loopback interface.

@@ -8,17 +8,15 @@ use std::time::Duration;
 
 use dispatch_loop::{ChannelMap, Eof};
 
-use crate::support::calm::*;
-use crate::support::flow::{run_out, view};
-use crate::support::*;
+use crate::support::opened::view;
+use crate::support::peers::{pattern, pipe};
+use crate::support::process::{alone, open_descriptors};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
+use crate::support::waiting::wait_until;
 
 fn nonblocking(file: impl AsFd) -> bool {
     rustix::fs::fcntl_getfl(file).unwrap().contains(rustix::fs::OFlags::NONBLOCK)
-}
-
-fn pipe() -> (File, File) {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-    (reader.into(), writer.into())
 }
 
 /// Data, then its end, in one piece or in many; the flags are as they were, and only while the
@@ -49,7 +47,7 @@ fn writing_a_pipe() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let token = map.add_file(writer, Recorder::new("a", &log)).unwrap().token();
-    let bytes: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+    let bytes = pattern(1_000_000);
     view(&mut map, token).push(&bytes).unwrap();
     turn_until(&mut map, &log, |_| log.has("a high"));
     assert_calm(&mut map);

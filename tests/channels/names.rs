@@ -3,16 +3,18 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use dispatch_loop::{Address, ChannelMap, ConnectOptions, Handle, ListenOptions, ToAddress};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::opened::{address_of, view};
+use crate::support::peers::{black_hole, loopbacks, refusing, unix_pair};
+use crate::support::process::{alone, open_descriptors};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{run_out, turn_idle, turn_until};
+use crate::support::waiting::{DEADLINE, wait_until};
 
 const V4: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const V6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
@@ -179,7 +181,7 @@ fn a_lookup_that_hangs() {
     }
     assert!(log.of("deadline")[0].contains("not found in time"), "{:?}", log.of("deadline"));
     // A map that is gone when the answer comes.
-    let (near, _far) = UnixStream::pair().unwrap();
+    let (near, _far) = unix_pair();
     map.add(near, Recorder::new("other", &log)).unwrap();
     *gate.0.lock().unwrap() = true;
     gate.1.notify_all();

@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 use dispatch_loop::faults;
 use dispatch_loop::{Channel, ChannelMap, Interest, Source};
 
-use crate::support::ends::*;
-use crate::support::records::*;
-use crate::support::*;
-
-fn run(map: &mut ChannelMap, log: &Log) {
-    turn_until(map, log, |map| map.is_empty());
-}
+use crate::support::ends::{Kind, Wire, kinds, record_kinds};
+use crate::support::peers::unix_pair;
+use crate::support::recorder::{Log, Recorder};
+use crate::support::records::{Options, Probe, Records};
+use crate::support::turning::{comes_to_rest, run_out, turn_idle, turn_until};
+use crate::support::waiting::DEADLINE;
 
 /// A channel with records whose probe the test holds, and the far end's socket.
 fn probed(map: &mut ChannelMap, recorder: Recorder) -> (Rc<Probe>, socket2::Socket) {
@@ -49,7 +48,7 @@ fn a_handshake_that_fails() {
         map.channel(handle).unwrap().push(b"never sent").unwrap();
         kind.options.liar = true;
         kind.add(&mut map, far, false, Recorder::new("b", &log));
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         for name in ["a", "b"] {
             assert_eq!(log.count(&format!("{name} error")), 0);
             assert_eq!(log.count(&format!("{name} close: ")), 1, "{kind:?}");
@@ -68,7 +67,7 @@ fn a_time_out_during_the_handshake() {
         let mut ch = map.channel(handle).unwrap();
         ch.push(b"never sent").unwrap();
         ch.set_timeout(Some(Duration::from_millis(20)));
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(log.of("a"), ["timeout", "close: aborted"], "{kind:?}");
     }
 }
@@ -83,10 +82,10 @@ fn close_during_the_handshake() {
         let handle = kind.add(&mut map, near, kind.client, Recorder::new("a", &log));
         // More than the high watermark: that is told when there is somebody to tell.
         map.channel(handle).unwrap().push(&[7; 100_000]).unwrap();
-        assert!(waits(&mut map), "{kind:?}: it spins");
+        assert!(comes_to_rest(&mut map), "{kind:?}: it spins");
         assert_eq!(log.events(), [""; 0]);
         map.channel(handle).unwrap().close();
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(log.of("a"), ["close: closed"], "{kind:?}");
     }
 }
@@ -104,7 +103,7 @@ fn the_peer_ends_during_the_handshake() {
             far.set_linger(Some(Duration::ZERO)).unwrap();
         }
         drop(far);
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         let events = log.of("a");
         assert_eq!(events.len(), 1, "{kind:?}: {events:?}");
         assert!(events[0].contains("reset") || events[0].contains("farewell"), "{events:?}");
@@ -207,7 +206,7 @@ fn bytes_inside_that_cannot_be_sent() {
     assert_eq!(ch.queued(), 0);
     ch.set_close_timeout(Duration::from_millis(20));
     ch.close();
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.of("a"), ["open", "close: timed out"]);
     drop(done);
     far.join().unwrap();
@@ -229,11 +228,11 @@ fn no_spinning() {
         turn_until(&mut map, &log, |_| log.has("a open"));
         for bytes in [0, 5000] {
             map.channel(handle).unwrap().push(&vec![7; bytes]).unwrap();
-            assert!(waits(&mut map), "{kind:?}: it spins with {bytes} queued");
+            assert!(comes_to_rest(&mut map), "{kind:?}: it spins with {bytes} queued");
         }
         assert!(kind.layers == 0 || map.channel(handle).unwrap().queued() > 0);
         go.send(()).unwrap();
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(far.join().unwrap(), [7; 5000], "{kind:?}");
     }
 }
@@ -262,7 +261,7 @@ fn a_paused_channel_still_reads_what_its_writes_need() {
         map.channel(handle).unwrap().resume_reading();
         turn_until(&mut map, &log, |_| log.input("a") == b"early");
         drop(done);
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(far.join().unwrap(), [7; 5000]);
     }
 }
@@ -297,7 +296,7 @@ fn would_block_from_drive() {
     map.add_source(Idle(Wire(near)), Recorder::new("a", &log)).unwrap();
     (&far).write_all(b"input").unwrap();
     drop(far);
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.input("a"), b"input");
     assert_eq!(log.of("a").last().unwrap(), "close: end of stream");
 }
@@ -307,7 +306,7 @@ fn would_block_from_drive() {
 fn a_source_that_takes_little_at_a_time() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    let (near, far) = UnixStream::pair().unwrap();
+    let (near, far) = unix_pair();
     let handle = map.add(near, Recorder::new("a", &log)).unwrap();
     wrap(&mut map.channel(handle).unwrap(), true).unwrap();
     let (done, wait) = mpsc::channel::<()>();
@@ -348,6 +347,6 @@ fn short_records_are_read_in_one_turn() {
     });
     turn_until(&mut map, &log, |_| log.has("a open") && far.is_finished());
     map.channel(handle).unwrap().resume_reading();
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.of("a"), ["open", "read", "eof", "close: end of stream"]);
 }

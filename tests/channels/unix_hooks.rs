@@ -16,54 +16,45 @@ use std::time::Duration;
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{ChannelMap, Eof, Handle, Token};
 
-use crate::support::calm::*;
-use crate::support::flow::{run_out, view};
-use crate::support::provoke::{hooks, pattern};
-use crate::support::*;
+use crate::support::dirs::Dir;
+use crate::support::opened::{opened_on, view};
+use crate::support::peers::{limit_time, pattern, unix_pair};
+use crate::support::provoke::hooks;
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
 
 /// More than the socket has room for.
 const MUCH: usize = 4 << 20;
 
-fn limited(stream: UnixStream) -> UnixStream {
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
-    stream
-}
-
 /// A map with one open channel, and the blocking other end.
 fn opened(dispatcher: Recorder) -> (ChannelMap, Token, UnixStream) {
-    let (near, far) = UnixStream::pair().unwrap();
-    let mut map = ChannelMap::new().unwrap();
-    let token = map.add(near, dispatcher).unwrap().token();
-    map.turn(Some(Duration::ZERO)).unwrap();
-    (map, token, limited(far))
+    let (near, far) = unix_pair();
+    let (map, token) = opened_on(near, dispatcher);
+    (map, token, far)
 }
 
 /// A listener on a path of its own, gone with it.
 struct Server {
     listener: UnixListener,
     path: PathBuf,
+    _dir: Dir,
 }
 
 impl Server {
-    fn new(name: &str) -> Server {
-        let path = std::env::temp_dir().join(format!("unix-hooks-{}-{name}.sock", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        Server { listener: UnixListener::bind(&path).unwrap(), path }
+    fn new() -> Server {
+        let dir = Dir::new();
+        let path = dir.join("server.sock");
+        Server { listener: UnixListener::bind(&path).unwrap(), path, _dir: dir }
     }
 
     fn accept(&self) -> UnixStream {
-        limited(self.listener.accept().unwrap().0)
+        let far = self.listener.accept().unwrap().0;
+        limit_time(&far);
+        far
     }
 
     fn connect(&self, map: &mut ChannelMap, dispatcher: Recorder) -> Handle<Recorder> {
         map.connect(&self.path, dispatcher).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -94,7 +85,7 @@ fn assert_reset(log: &Log, name: &str) {
 /// was not to be had.
 #[test]
 fn refused_at_once() {
-    let server = Server::new("refused");
+    let server = Server::new();
     let path = server.path.clone();
     let stale = UnixListener::bind(path.with_extension("stale")).unwrap();
     drop(stale);
@@ -120,7 +111,7 @@ fn refused_at_once() {
 #[test]
 fn the_listener_goes_meanwhile() {
     let full = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
-    let server = Server::new("goes");
+    let server = Server::new();
     let path = server.path.with_extension("full");
     full.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
     full.listen(0).unwrap();
@@ -142,7 +133,7 @@ fn the_listener_goes_meanwhile() {
 /// EDGE_CASES 2: what was pushed before goes first, and in order; also what one shuts down before.
 #[test]
 fn pushed_before_it_is_connected() {
-    let server = Server::new("early");
+    let server = Server::new();
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let a = Recorder::new("a", &log).on("connect", |ch| ch.push(b"2")).on("open", |ch| {
@@ -163,7 +154,7 @@ fn pushed_before_it_is_connected() {
 #[test]
 fn closed_while_connecting() {
     for abort in [false, true] {
-        let server = Server::new(if abort { "close-early" } else { "abort-early" });
+        let server = Server::new();
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         let token = server.connect(&mut map, Recorder::new("a", &log)).token();
@@ -187,7 +178,7 @@ fn closed_while_connecting() {
 #[test]
 fn gone_before_the_first_event() {
     for sends in [false, true] {
-        let server = Server::new(if sends { "gone-unread" } else { "gone" });
+        let server = Server::new();
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         let a =
@@ -483,7 +474,7 @@ fn more_than_a_turn_may_write() {
 fn ended_twice_from_every_hook() {
     let ends = [["close", "close"], ["close", "abort"], ["abort", "close"], ["abort", "abort"]];
     for (hook, ends) in hooks().flat_map(|hook| ends.map(|ends| (hook, ends))) {
-        let server = Server::new(&format!("twice-{hook}-{}", ends.concat()));
+        let server = Server::new();
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         let a = Recorder::new("a", &log).on(hook, move |ch| {

@@ -5,20 +5,22 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::faults::{Call, Fault, count, inject};
-use dispatch_loop::{Channel, ChannelMap, Eof, OnError, Token};
+use dispatch_loop::{Channel, ChannelMap, Eof, OnError};
 use proptest::prelude::*;
 
-use crate::support::calm::*;
-use crate::support::ends;
 use crate::support::ends::record_kinds;
-use crate::support::flow::*;
-use crate::support::provoke::pattern;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::{opened, view};
+use crate::support::peers::{loopbacks, pair, pattern, read_all, reset, unix_pair};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{
+    arrive, assert_calm, comes_to_rest, run_out, turn_quiet, turn_until, turns_at_once, waits_in,
+};
+use crate::support::waiting::{wait_for_hang_up, wait_for_input};
 
 /// A channel that has put back all of `sent` in its first `handle_read`, and pauses there if it is
 /// told to. What it reads afterwards is its input.
@@ -42,14 +44,6 @@ fn put_back(pause: bool, log: &Log) -> Recorder {
 /// What it has read, in one.
 fn input(log: &Log) -> String {
     log.of("input").concat()
-}
-
-/// The peer has sent something: wait until it is here, and turn for as long as there is something to
-/// do at once.
-#[track_caller]
-fn arrive(map: &mut ChannelMap, token: Token) {
-    wait_for_input(view(map, token).socket().unwrap());
-    turn_quiet(map);
 }
 
 #[test]
@@ -226,7 +220,7 @@ fn with_the_end_already_read() {
                     });
                     let mut map = ChannelMap::new().unwrap();
                     let (near, mut far): (socket2::Socket, socket2::Socket) = if unix {
-                        let (near, far) = UnixStream::pair().unwrap();
+                        let (near, far) = unix_pair();
                         (near.into(), far.into())
                     } else {
                         let (near, far) = pair(on);
@@ -278,7 +272,7 @@ fn paused_with_the_end_already_read_and_the_peer_gone() {
         }
         Ok(())
     });
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     far.write_all(&[b'x'; 100]).unwrap();
     far.shutdown(Shutdown::Write).unwrap();
     let mut map = ChannelMap::new().unwrap();
@@ -439,7 +433,7 @@ fn after_close_no_hook_but_the_last() {
                     turn_quiet(&mut map);
                     assert_eq!(map.wait_limit().is_some(), map.contains(token), "only the time to flush");
                 }
-                let far = std::thread::spawn(move || crate::support::provoke::read_all(&mut far).0.len());
+                let far = std::thread::spawn(move || read_all(&mut far).0.len());
                 run_out(&mut map, &log);
                 let reason = if abort { "close: aborted" } else { "close: closed" };
                 assert_eq!(log.of("a"), ["open", "read", reason]);
@@ -631,7 +625,7 @@ fn paused_with_a_source_of_its_own() {
         });
         let token = handle.token();
         turn_until(&mut map, &log, |map| view(map, token).is_paused());
-        assert!(ends::waits(&mut map), "{kind:?}");
+        assert!(comes_to_rest(&mut map), "{kind:?}");
         view(&mut map, token).resume_reading();
         turn_until(&mut map, &log, |_| input(&log) == "one two ");
         view(&mut map, token).close();
@@ -733,7 +727,7 @@ proptest! {
         let shared = model.clone();
         let dispatcher =
             Recorder::new("a", &log).quiet().on("read", move |ch| shared.borrow_mut().act(ch));
-        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, mut far) = unix_pair();
         let mut map = ChannelMap::new().unwrap();
         let token = map.add(near, dispatcher).unwrap().token();
         let go_on = |map: &mut ChannelMap| {

@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use dispatch_loop::{Channel, ChannelMap, OnError};
 
-use crate::support::ends::*;
-use crate::support::records::*;
-use crate::support::*;
-
-fn run(map: &mut ChannelMap, log: &Log) {
-    turn_until(map, log, |map| map.is_empty());
-}
+use crate::support::ends::Kind;
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, unix_pair};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::records::{Options, Records};
+use crate::support::turning::{run_out, turn_idle, turn_until};
 
 fn wrap(ch: &mut Channel<'_>, client: bool) -> io::Result<()> {
     ch.wrap_source(|plain| Ok(Box::new(Records::new(plain, client, Options::default()))))
@@ -50,7 +49,7 @@ fn wrapped_in_handle_connect() {
             });
         let handle = map.connect(address, client).unwrap();
         map.channel(handle).unwrap().push(b"first;").unwrap();
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(log.input("b"), b"first;second;third");
         assert_eq!(log.input("a"), b"who is there?");
         assert_eq!(log.of("a")[..2], ["connect", "open"]);
@@ -94,7 +93,7 @@ fn wrapped_midway() {
             });
             secret.join().unwrap()
         });
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(far.join().unwrap(), b"secret");
         assert_eq!(log.of("a"), ["open", "got STARTTLS", "got secret", "eof", "close: end of stream"]);
     }
@@ -113,7 +112,7 @@ fn close_during_a_handshake_midway() {
     ch.push(b"never sent").unwrap();
     ch.set_close_timeout(Duration::from_millis(20));
     ch.close();
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.of("a"), ["open", "close: timed out"]);
 }
 
@@ -137,12 +136,12 @@ fn writable_during_a_handshake_midway() {
 fn the_making_of_a_source_fails() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     let recorder = Recorder::new("a", &log)
         .on_error(OnError::Keep)
         .on("open", |ch| ch.wrap_source(|_| Err(io::Error::new(ErrorKind::InvalidInput, "no certificate"))));
     map.add(near, recorder).unwrap();
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.of("a"), ["open", "close: no certificate"]);
     assert_eq!(far.read(&mut [0]).unwrap(), 0, "the socket is not closed");
 }

@@ -8,9 +8,13 @@ use std::time::Duration;
 use dispatch_loop::faults::{Call, Fault, clear, count, inject};
 use dispatch_loop::{Address, ChannelMap, Handle, OnError, Socket};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::address_of;
+use crate::support::peers::{connect, loopbacks, pair, reset};
+use crate::support::process::{alone, open_descriptors};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until, turns_at_once, waits_in};
+use crate::support::waiting::DEADLINE;
 
 /// A server whose connections are recorders called "conn".
 fn server(name: &'static str, log: &Log) -> Recorder {
@@ -29,8 +33,7 @@ fn listening(on: SocketAddr, dispatcher: Recorder) -> (ChannelMap, Handle<Record
 }
 
 fn clients(address: SocketAddr, number: usize) -> Vec<TcpStream> {
-    let clients = (0..number).map(|_| TcpStream::connect(address).unwrap());
-    clients.inspect(|client| client.set_read_timeout(Some(DEADLINE)).unwrap()).collect()
+    (0..number).map(|_| connect(&address)).collect()
 }
 
 /// Whether the other end is closed; a reset counts as well.

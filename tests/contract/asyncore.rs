@@ -11,9 +11,11 @@ use std::time::Duration;
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, LoopOptions, Reason, Token, run, run_with};
 use rustix::event::{PollFd, PollFlags};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, pair, read_all, reset};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{turn_idle, turn_until};
 
 /// Nothing but defaults.
 struct Default;

@@ -4,16 +4,20 @@
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{Channel, ChannelMap, Eof, Token};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::opened::address_of;
+use crate::support::peers::{
+    loopbacks, narrow, pair, pattern, read_all, read_exactly, read_now, reads_all, reset, unix_pair,
+};
+use crate::support::provoke::{hooks, provoke};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, turn_idle, turn_until, turns_at_once};
+use crate::support::waiting::DEADLINE;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -134,7 +138,7 @@ fn close_with_a_full_queue_sends_all_of_it() {
             map.add(near, recorder).unwrap();
             map.turn(Some(Duration::ZERO)).unwrap();
             assert!(!log.closed("a"), "there is a queue to be sent first");
-            let reader = reader(far);
+            let reader = reads_all(far);
             // Input that comes while the queue is being sent, and after FIN, is dropped.
             let writer = std::thread::spawn(move || {
                 for chunk in vec![b'u'; unread].chunks(1000) {
@@ -170,10 +174,8 @@ fn a_peer_that_does_not_end_is_let_go() {
         // It still sends, and that is no reason to reset it.
         far.write_all(b"more").is_err() || begun.elapsed() > Duration::from_millis(200)
     });
-    let mut got = [0; 7];
-    far.read_exact(&mut got).unwrap();
-    assert_eq!(&got, b"goodbye");
-    assert_eq!(far.read(&mut got).unwrap(), 0, "FIN comes at once");
+    assert_eq!(read_exactly(&mut far, 7), b"goodbye");
+    assert_eq!(far.read(&mut [0]).unwrap(), 0, "FIN comes at once");
     assert!(!log.closed("a"));
     turn_until(&mut map, &log, |_| log.closed("a"));
     assert!(begun.elapsed() >= Duration::from_secs(2));
@@ -294,7 +296,7 @@ fn a_half_closed_channel_is_calm_and_notices_the_reset() {
 fn a_unix_peer_writes_and_closes() {
     for paused in [false, true] {
         let log = Log::new();
-        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, mut far) = unix_pair();
         let mut map = ChannelMap::new().unwrap();
         let recorder = Recorder::new("a", &log).on("open", move |ch| {
             if paused {
@@ -322,7 +324,7 @@ fn a_unix_peer_writes_and_closes() {
 #[test]
 fn a_unix_peer_is_gone_while_we_keep_the_write_side() {
     let log = Log::new();
-    let (near, far) = UnixStream::pair().unwrap();
+    let (near, far) = unix_pair();
     let mut map = ChannelMap::new().unwrap();
     map.add(near, Recorder::new("a", &log).eof(Eof::KeepWriting)).unwrap();
     far.shutdown(Shutdown::Write).unwrap();
@@ -356,7 +358,7 @@ fn shutdown_write_sends_fin_after_the_last_byte() {
             Ok(())
         });
         let token = map.add(near, recorder).unwrap();
-        let reader = reader(far);
+        let reader = reads_all(far);
         turn_until(&mut map, &log, |_| reader.is_finished());
         let (got, end) = reader.join().unwrap();
         end.unwrap();

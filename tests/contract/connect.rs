@@ -2,16 +2,18 @@
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::faults::{Call, Fault, clear, inject};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, OnError, Reason};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::opened::address_of;
+use crate::support::peers::{accept, black_hole, loopbacks, read_to_end, refusing, reset};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
+use crate::support::waiting::{wait_for_hang_up, wait_for_input};
 
 /// A listener, and a map that is connecting to it with this dispatcher.
 fn connecting(
@@ -22,18 +24,6 @@ fn connecting(
     let mut map = ChannelMap::new().unwrap();
     let token = map.connect(listener.local_addr().unwrap(), dispatcher).unwrap().token();
     (map, token, listener)
-}
-
-fn accept(listener: &TcpListener) -> TcpStream {
-    let (far, _) = listener.accept().unwrap();
-    far.set_read_timeout(Some(DEADLINE)).unwrap();
-    far
-}
-
-fn read_all(far: &mut TcpStream) -> Vec<u8> {
-    let mut got = Vec::new();
-    far.read_to_end(&mut got).unwrap();
-    got
 }
 
 /// Wait until what the peer did has arrived, without a turn of the loop.
@@ -109,7 +99,7 @@ fn data_pushed_before_the_connect_ends_is_sent_in_order() {
         assert_eq!(ch.send(b"x").unwrap(), 0, "send takes nothing while connecting");
         assert_eq!(ch.recv(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
         assert!(log.events().is_empty());
-        let far = std::thread::spawn(move || read_all(&mut accept(&listener)));
+        let far = std::thread::spawn(move || read_to_end(&mut accept(&listener)));
         run_out(&mut map, &log);
         let got = far.join().unwrap();
         let wanted = [b"before", &before[..], b" producer connect open"].concat();
@@ -180,7 +170,7 @@ fn close_in_the_connect_hook() {
         let (mut map, _, listener) = connecting(on, dispatcher);
         run_out(&mut map, &log);
         assert_eq!(log.of("a"), ["connect", "close: closed"]);
-        assert_eq!(read_all(&mut accept(&listener)), b"bye");
+        assert_eq!(read_to_end(&mut accept(&listener)), b"bye");
     }
 }
 
@@ -361,7 +351,7 @@ fn the_order_of_hooks_of_a_connection() {
         wait_in(&mut map, token);
         run_out(&mut map, &log);
         assert_eq!(log.of("a"), ["connect", "open", "read", "write", "close: closed"]);
-        assert_eq!(read_all(&mut far), b"");
+        assert_eq!(read_to_end(&mut far), b"");
     }
 }
 

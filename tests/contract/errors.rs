@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use dispatch_loop::{Channel, ChannelError, ChannelMap, Handle, More, OnError};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::peers::{loopbacks, pair, read_all, refusing, reset};
+use crate::support::provoke::{assert_echoes, echo, hooks, provoke};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
+use crate::support::waiting::wait_for_input;
 
 fn error() -> io::Error {
     io::Error::other("no good")

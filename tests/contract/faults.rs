@@ -3,35 +3,23 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dispatch_loop::faults::{self, Call, Fault, inject};
 use dispatch_loop::{ChannelMap, OnError, Reason};
 
-use crate::support::*;
-
-fn run(map: &mut ChannelMap, log: &Log) {
-    turn_until(map, log, |map| map.is_empty());
-}
-
-/// Bytes with no period that a block size could hide.
-fn bytes(len: usize) -> Vec<u8> {
-    (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
-}
-
-/// What the system says of an `errno`; reasons and errors are recorded in these words.
-fn text(errno: i32) -> String {
-    std::io::Error::from_raw_os_error(errno).to_string()
-}
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, pair, pattern, unix_pair};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{run_out, turn_idle, turn_until};
 
 /// A recorder that sends back what it gets.
 fn echo(name: &'static str, log: &Log) -> Recorder {
     Recorder::new(name, log).quiet().on("read", |ch| ch.read_with(|ch, data| ch.push(data)))
 }
 
-/// Send `bytes(len)` through an echo channel and back, under whatever was injected.
+/// Send `pattern(len)` through an echo channel and back, under whatever was injected.
 fn echoes(len: usize) {
     for on in loopbacks() {
         let log = Log::new();
@@ -40,7 +28,7 @@ fn echoes(len: usize) {
         map.add(near, echo("a", &log)).unwrap();
         let mut writer = far.try_clone().unwrap();
         let writing = thread::spawn(move || {
-            writer.write_all(&bytes(len)).unwrap();
+            writer.write_all(&pattern(len)).unwrap();
             writer.shutdown(std::net::Shutdown::Write).unwrap();
         });
         let reading = thread::spawn(move || {
@@ -48,10 +36,10 @@ fn echoes(len: usize) {
             far.read_to_end(&mut got).unwrap();
             got
         });
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         writing.join().unwrap();
         let got = reading.join().unwrap();
-        assert!(got == bytes(len), "{} bytes came back for {len}", got.len());
+        assert!(got == pattern(len), "{} bytes came back for {len}", got.len());
         assert_eq!(log.of("a").last().unwrap(), "close: end of stream");
         assert_eq!(log.count("a error"), 0);
     }
@@ -96,18 +84,18 @@ fn would_block_in_spite_of_readiness() {
 fn would_block_on_a_queue_that_has_room() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     let handle = map.add(near, Recorder::new("a", &log)).unwrap();
     inject(Call::Send, 0, 3, Fault::Errno(libc::EAGAIN));
     let mut ch = map.channel(handle).unwrap();
-    for part in bytes(30_000).chunks(1000) {
+    for part in pattern(30_000).chunks(1000) {
         ch.push(part).unwrap();
     }
     ch.close();
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     let mut got = Vec::new();
     far.read_to_end(&mut got).unwrap();
-    assert!(got == bytes(30_000));
+    assert!(got == pattern(30_000));
     assert_eq!(log.of("a").last().unwrap(), "close: closed");
 }
 
@@ -148,7 +136,7 @@ fn accept_in_bad_times() {
 fn out_of_descriptors() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     map.add(near, echo("a", &log)).unwrap();
     let accepts = Recorder::new("l", &log).on_accept(|_, _, _| Ok(()));
     let listener = map.listen(loopbacks()[0], accepts).unwrap();
@@ -189,7 +177,7 @@ fn a_broken_listener() {
     let address = address_of(&mut map, listener);
     inject(Call::Accept, 0, 1, Fault::Errno(libc::EINVAL));
     let _client = TcpStream::connect(address).unwrap();
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     let why = text(libc::EINVAL);
     assert_eq!(log.of("l"), [format!("error: {why}"), format!("close: {why}")]);
 }
@@ -198,11 +186,11 @@ fn a_broken_listener() {
 fn recv_reset() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     map.add(near, Recorder::new("a", &log)).unwrap();
     far.write_all(b"never seen").unwrap();
     inject(Call::Recv, 0, 1, Fault::Errno(libc::ECONNRESET));
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.of("a"), ["open".into(), "read".into(), format!("close: {}", text(libc::ECONNRESET))]);
 }
 
@@ -212,10 +200,10 @@ fn send_fails_with_data_still_to_read() {
     for queued in [false, true] {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
-        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, mut far) = unix_pair();
         let handle = map.add(near, Recorder::new("a", &log)).unwrap();
         turn_until(&mut map, &log, |_| log.has("a open"));
-        far.write_all(&bytes(100_000)).unwrap();
+        far.write_all(&pattern(100_000)).unwrap();
         let mut ch = map.channel(handle).unwrap();
         if queued {
             inject(Call::Send, 0, 1, Fault::Errno(libc::EAGAIN));
@@ -227,8 +215,8 @@ fn send_fails_with_data_still_to_read() {
         assert!(!log.closed("a"));
         map.channel(handle).unwrap().push(b"nor now").unwrap();
         drop(far);
-        run(&mut map, &log);
-        assert!(log.input("a") == bytes(100_000));
+        run_out(&mut map, &log);
+        assert!(log.input("a") == pattern(100_000));
         assert_eq!(log.of("a").last().unwrap(), &format!("close: {}", text(libc::EPIPE)));
         assert_eq!(log.count("a eof") + log.count("a error"), 0);
     }
@@ -239,7 +227,7 @@ fn send_fails_with_data_still_to_read() {
 fn close_after_a_send_that_failed() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    let (near, _far) = UnixStream::pair().unwrap();
+    let (near, _far) = unix_pair();
     let handle = map.add(near, Recorder::new("a", &log)).unwrap();
     turn_until(&mut map, &log, |_| log.has("a open"));
     inject(Call::Send, 0, 1, Fault::Errno(libc::EPIPE));
@@ -257,14 +245,14 @@ fn close_after_a_send_that_failed() {
 fn shutdown_fails() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     let handle = map.add(near, Recorder::new("a", &log)).unwrap();
     far.write_all(b"last words").unwrap();
     inject(Call::Shutdown, 0, 1, Fault::Errno(libc::ENOTCONN));
     map.channel(handle).unwrap().shutdown_write();
     turn_until(&mut map, &log, |_| log.input("a") == b"last words");
     drop(far);
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.of("a").last().unwrap(), &format!("close: {}", text(libc::ENOTCONN)));
 }
 
@@ -339,8 +327,8 @@ fn the_poller_refuses_one_channel() {
     for later in [false, true] {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
-        let (near, _far) = UnixStream::pair().unwrap();
-        let (other, mut peer) = UnixStream::pair().unwrap();
+        let (near, _far) = unix_pair();
+        let (other, mut peer) = unix_pair();
         let a = map.add(near, Recorder::new("a", &log)).unwrap();
         if later {
             turn_until(&mut map, &log, |_| log.has("a open"));
@@ -366,7 +354,7 @@ fn the_poller_refuses_one_channel() {
 fn the_wait_fails() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    let (near, _far) = UnixStream::pair().unwrap();
+    let (near, _far) = unix_pair();
     map.add(near, Recorder::new("a", &log)).unwrap();
     inject(Call::Wait, 1, 1, Fault::Errno(libc::EBADF));
     map.call_every(Duration::from_millis(1), |_| ());
@@ -388,7 +376,7 @@ fn abort_without_its_option() {
     turn_until(&mut map, &log, |_| log.has("a open"));
     inject(Call::Option, 0, 1, Fault::Errno(libc::EINVAL));
     map.channel(handle).unwrap().abort();
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.of("a"), ["open", "close: aborted"]);
     assert_eq!(far.read(&mut [0]).unwrap(), 0);
 }
@@ -404,7 +392,7 @@ fn no_address_and_no_option() {
     let mut ch = map.channel(handle).unwrap();
     assert_eq!((ch.local_address(), ch.peer_address()), (None, None));
     ch.close();
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.of("a"), ["open", "close: closed"]);
     drop(far);
     // A listener must know where it listens.
@@ -412,7 +400,7 @@ fn no_address_and_no_option() {
     assert!(error.to_string().contains("127.0.0.1"), "{error}");
     faults::clear();
     inject(Call::Option, 0, 1, Fault::Errno(libc::EBADF));
-    let (near, _far) = UnixStream::pair().unwrap();
+    let (near, _far) = unix_pair();
     let error = map.add(near, Recorder::new("b", &log)).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EBADF));
     assert_eq!(log.count("b "), 0);

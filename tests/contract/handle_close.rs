@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason, Token};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, narrow, pair, read_all, read_now, reset, unix_pair};
+use crate::support::process::{alone, open_descriptors};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::turn_idle;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -43,7 +45,7 @@ impl Drop for Last {
 #[test]
 fn handle_close_comes_after_the_socket_and_before_the_drop() {
     let log = Log::new();
-    let (near, far) = UnixStream::pair().unwrap();
+    let (near, far) = unix_pair();
     far.set_nonblocking(true).unwrap();
     let mut map = ChannelMap::new().unwrap();
     let last = map.add(near, Last { log: log.clone(), far }).unwrap();

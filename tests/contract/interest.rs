@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use dispatch_loop::{ChannelMap, Eof, LoopOptions};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::opened;
+use crate::support::peers::{loopbacks, pair, unix_pair};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until, turns_at_once, waits_in};
+use crate::support::waiting::DEADLINE;
 
 /// Rule 5: asked when it opens, after each hook, and after it was reached; not every turn.
 #[test]
@@ -177,7 +180,7 @@ fn a_half_closed_channel_costs_nothing() {
 #[test]
 fn a_hang_up_while_paused_by_its_own_output() {
     let log = Log::new();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     far.write_all(b"last words").unwrap();
     let dispatcher = Recorder::new("a", &log).on("open", |ch| {
         ch.set_auto_pause(true);
@@ -220,7 +223,7 @@ fn an_idle_map_costs_nothing() {
 #[test]
 fn a_channel_that_was_put_aside_still_sends() {
     let log = Log::new();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     far.write_all(b"unread").unwrap();
     let mut map = ChannelMap::new().unwrap();
     let token = map.add(near, Recorder::new("a", &log).on("read", |_| Ok(()))).unwrap().token();

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -15,9 +15,13 @@ use dispatch_loop::{
     run, run_with,
 };
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::opened::address_of;
+use crate::support::peers::{
+    loopbacks, pair, pattern, read_all, read_exactly, read_now, refusing, unix_pair,
+};
+use crate::support::provoke::{assert_echoes, echo, hooks, provoke};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
 
 /// A dispatcher with something to be reached.
 #[derive(Default)]
@@ -42,7 +46,7 @@ impl Dispatcher for Counter {
 
 /// A channel that nothing happens to, and its other end.
 fn quiet(map: &mut ChannelMap) -> (Handle<Counter>, UnixStream) {
-    let (near, far) = UnixStream::pair().unwrap();
+    let (near, far) = unix_pair();
     (map.add(near, Counter::default()).unwrap(), far)
 }
 
@@ -151,9 +155,7 @@ fn typed_access() {
     assert_eq!(map.get(handle).unwrap().count, 8);
     map.get_mut(handle).unwrap().hungry = true;
     turn_until(&mut map, &Log::new(), |map| map.get(handle).unwrap().count == 12);
-    let mut got = [0; 4];
-    far.read_exact(&mut got).unwrap();
-    assert_eq!(&got, b"with");
+    assert_eq!(read_exactly(&mut far, 4), b"with");
 }
 
 /// Rule 3: not from inside itself; the others can be reached, whatever runs.

@@ -2,14 +2,15 @@
 
 use std::cell::Cell;
 use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{ChannelMap, LoopOptions, run, run_with};
 
-use crate::support::*;
+use crate::support::peers::{loopbacks, unix_pair};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::turn_idle;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -34,7 +35,7 @@ fn timeout_count_and_rescan() {
         // Python asks everybody every turn; here that has to be asked for.
         let hungry = Rc::new(Cell::new(false));
         let is_hungry = hungry.clone();
-        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, mut far) = unix_pair();
         let recorder = Recorder::new("a", &log).readable(move |_| is_hungry.get());
         map.add(near, recorder).unwrap();
         far.write_all(b"food").unwrap();

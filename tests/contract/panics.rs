@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, OnError, Reason, run};
 
-use crate::support::calm::*;
 use crate::support::heap;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, pair, read_all};
+use crate::support::provoke::{assert_echoes, echo, hooks, provoke};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{turn_idle, turn_until};
+use crate::support::waiting::wait_for_input;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -11,12 +11,13 @@ use std::time::Duration;
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{ChannelMap, Eof, More, OnError, Producer, Token};
 
-use crate::support::calm::*;
-use crate::support::ends;
 use crate::support::ends::record_kinds;
-use crate::support::flow::*;
-use crate::support::provoke::{narrow, read_now, text_now};
-use crate::support::*;
+use crate::support::logging::capture_log;
+use crate::support::opened::{fill, finish, opened, view};
+use crate::support::peers::{cut_short, loopbacks, narrow, pair, read_now, reads_to_end, reset, text_now};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, comes_to_rest, run_out, turn_quiet, turn_until, waits_in};
+use crate::support::waiting::DEADLINE;
 
 /// What the test gives for the producer to send, and how often that was asked.
 #[derive(Clone, Default)]
@@ -190,7 +191,7 @@ fn another_thread_makes_the_bytes() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, far) = opened(on, Recorder::new("a", &log));
-        let far = reader(far);
+        let far = reads_to_end(far);
         let (give, take) = mpsc::sync_channel::<Vec<u8>>(4);
         view(&mut map, token)
             .push_producer(move |buffer: &mut Vec<u8>| match take.try_recv() {
@@ -330,7 +331,7 @@ fn close_with_a_producer_that_waits() {
 fn close_with_a_producer_that_is_slow() {
     let log = Log::new();
     let (mut map, token, far) = opened(loopbacks()[0], Recorder::new("a", &log));
-    let far = reader(far);
+    let far = reads_to_end(far);
     let tap = Tap::default();
     let mut ch = view(&mut map, token);
     ch.push_producer(tap.producer()).unwrap();
@@ -442,10 +443,10 @@ fn discard_queued() {
             if then == "shutdown" {
                 far.shutdown(Shutdown::Write).unwrap();
                 run_out(&mut map, &log);
-                assert_eq!(reader(far).join().unwrap(), b"out");
+                assert_eq!(reads_to_end(far).join().unwrap(), b"out");
             } else if then == "close" {
                 assert!(map.is_empty());
-                assert_eq!(reader(far).join().unwrap(), b"out");
+                assert_eq!(reads_to_end(far).join().unwrap(), b"out");
             } else {
                 assert_calm(&mut map);
                 assert_eq!(finish(&mut map, &log, token, far), b"out after");
@@ -581,7 +582,7 @@ fn before_the_channel_is_open() {
         ch.push(b"behind").unwrap();
         ch.wake_producer();
         turn_until(&mut map, &log, |_| tap.asked() == 1);
-        assert!(ends::waits(&mut map), "{kind:?}");
+        assert!(comes_to_rest(&mut map), "{kind:?}");
         tap.give("two ", More::Again);
         tap.give("three ", More::Done);
         view(&mut map, handle.token()).wake_producer();

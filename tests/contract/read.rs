@@ -11,9 +11,13 @@ use std::time::Duration;
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{Channel, ChannelMap, Token};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::opened;
+use crate::support::peers::{loopbacks, pair, reset, unix_pair};
+use crate::support::process::alone;
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
+use crate::support::waiting::wait_for_hang_up;
 
 /// The events but for `read`, of which there may be more or less.
 fn but_reads(log: &Log, name: &str) -> Vec<String> {
@@ -76,7 +80,7 @@ fn a_descriptor_used_again_at_once() {
     use std::os::fd::{AsRawFd, RawFd};
     alone(None, || {
         let log = Log::new();
-        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, mut far) = unix_pair();
         let old: RawFd = near.as_raw_fd();
         far.write_all(b"for b").unwrap();
         let mut map = ChannelMap::new().unwrap();
@@ -172,7 +176,7 @@ fn data_and_the_end_while_reading_is_paused_wait() {
             let mut map = ChannelMap::new().unwrap();
             let token = match unix {
                 true => {
-                    let (near, mut far) = UnixStream::pair().unwrap();
+                    let (near, mut far) = unix_pair();
                     far.write_all(b"last words").unwrap();
                     map.add(near, dispatcher).unwrap().token()
                 }

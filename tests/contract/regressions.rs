@@ -6,8 +6,13 @@ use std::time::{Duration, Instant};
 use dispatch_loop::ChannelMap;
 use dispatch_loop::faults::{Call, count};
 
-use crate::support::calm::*;
-use crate::support::*;
+use crate::support::dirs::Dir;
+use crate::support::opened::{fill, view};
+use crate::support::peers::{black_hole, loopbacks, pair, pipe};
+use crate::support::process::{alone, open_descriptors};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until, waits_in};
+use crate::support::waiting::{DEADLINE, wait_until};
 
 /// A channel that had crossed its high watermark and was closed, with input unread, kept the loop
 /// from sleeping while it waited for the peer's end: the news of the watermark, which nobody was
@@ -55,7 +60,7 @@ fn what_is_cut_short_does_not_look_like_an_end() {
             let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
             turn_until(&mut map, &log, |_| log.has("a open"));
             if end != "nothing queued" {
-                crate::support::flow::fill(&mut map, &log, token);
+                fill(&mut map, &log, token);
             }
             let mut channel = map.channel(token).unwrap();
             match end {
@@ -164,8 +169,7 @@ fn what_a_producer_fails_in_is_cut_short() {
 #[test]
 fn options_on_a_path() {
     use dispatch_loop::{ConnectOptions, ListenOptions, ToAddress};
-    let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-options", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+    let dir = Dir::new();
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let keep_alive = Some(Duration::from_millis(1));
@@ -184,7 +188,6 @@ fn options_on_a_path() {
         let options = ListenOptions { keep_alive, ..Default::default() };
         map.listen_with(on, &options, Recorder::new("server", &log)).unwrap();
     }
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 /// `run` returned while attempts of a connect that was given up were still under way.
@@ -300,7 +303,6 @@ mod starttls {
 /// Bugs of datagrams, pipes, names and paths.
 mod kinds {
     use super::*;
-    use crate::support::flow::{run_out, view};
     use dispatch_loop::faults::{Fault, inject};
     use dispatch_loop::{Channel, ConnectOptions, Datagram, Dispatcher, Socket};
     use std::fs::File;
@@ -310,24 +312,13 @@ mod kinds {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::sync::{Arc, Condvar, Mutex};
 
-    fn pipe() -> (File, File) {
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        (reader.into(), writer.into())
-    }
-
-    fn dir(name: &str) -> std::path::PathBuf {
-        let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        dir
-    }
-
     /// A path was cut at a NUL: another file was bound or connected to.
     #[test]
     fn a_nul_in_a_path() {
-        let dir = dir("nul");
+        let dir = Dir::new();
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
-        let cut = format!("unix:{}/a\0b", dir.display());
+        let cut = format!("unix:{}/a\0b", dir.path().display());
         for path in [&*cut, "unix:\0name"] {
             let error = map.listen(path, Recorder::new("a", &log)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
@@ -335,7 +326,6 @@ mod kinds {
         assert!(!dir.join("a").exists());
         let _other = UnixListener::bind(dir.join("a")).unwrap();
         assert_eq!(map.connect(&*cut, Recorder::new("a", &log)).unwrap_err().kind(), ErrorKind::InvalidInput);
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     /// An attempt that the poller refused was never counted as lost: the channel waited for ever.
@@ -389,7 +379,7 @@ mod kinds {
                 ch.send_to(datagram.data, &datagram.from)
             }
         }
-        let dir = dir("receivers");
+        let dir = Dir::new();
         let mut map = ChannelMap::new().unwrap();
         map.bind(dir.join("here"), Echo).unwrap();
         let lazy = UnixDatagram::bind(dir.join("lazy")).unwrap();
@@ -403,7 +393,6 @@ mod kinds {
         assert_calm(&mut map);
         other.send_to(b"y", dir.join("here")).unwrap();
         turn_until(&mut map, &Log::new(), |_| other.recv(&mut [0; 8]).is_ok());
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     /// A queue that fell and rose between two settles was told as high again, with nothing in it.

@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use dispatch_loop::{Channel, ChannelMap, Handle};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, pair, read_all};
+use crate::support::provoke::{assert_echoes, echo, hooks, provoke};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
+use crate::support::waiting::wait_for_input;
 
 const GONE: &str = "close: the channel map ended";
 

@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +12,11 @@ use dispatch_loop::faults::{Call, Fault, clear, count, inject};
 use dispatch_loop::{ChannelMap, LoopOptions, TimerId, run, run_with};
 
 use crate::support::heap;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::peers::{loopbacks, pair, read_all, unix_pair};
+use crate::support::provoke::provoke;
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{turn_idle, turn_until};
+use crate::support::waiting::DEADLINE;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -282,7 +284,7 @@ fn a_timer_of_a_channel_serves_it() {
 /// EDGE_CASES 38: nothing of a cancelled timer is kept, and nothing of one that has fired.
 #[test]
 fn timers_leave_no_memory_behind() {
-    let (near, _far) = UnixStream::pair().unwrap();
+    let (near, _far) = unix_pair();
     let mut map = ChannelMap::new().unwrap();
     let token = map.add(near, Recorder::new("a", &Log::new())).unwrap();
     turn_idle(&mut map);
@@ -356,7 +358,7 @@ fn stop_ends_the_loop_after_its_turn() {
     run(&mut map).unwrap();
     assert_eq!(log.events(), ["stopped", "also of this turn"]);
     // From a hook that the settle runs, before the wait.
-    let (near, far) = UnixStream::pair().unwrap();
+    let (near, far) = unix_pair();
     let recorder = Recorder::new("a", &log).on("open", |ch| {
         ch.map().stop();
         Ok(())

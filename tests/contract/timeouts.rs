@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, OnError, Reason, run};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::peers::{black_hole, loopbacks, narrow, pair, read_all};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{turn_idle, turn_until};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,11 +13,14 @@ use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
 use dispatch_loop::{ChannelMap, Eof, OnError, producers};
 use proptest::prelude::*;
 
-use crate::support::calm::*;
+use super::talk::*;
+
 use crate::support::heap;
-use crate::support::messages::*;
-use crate::support::provoke::read_now;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::peers::{loopbacks, narrow, pair, read_now, refusing, reset, unix_pair};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{arrive, assert_calm, turn_quiet, turn_until};
+use crate::support::waiting::wait_for_hang_up;
 
 /// How the test's peers send: in pieces of so many bytes.
 const SIZES: [usize; 4] = [1, 2, 3, usize::MAX];
@@ -273,7 +275,7 @@ fn play(first: Terminator, next: Vec<Terminator>, steps: Vec<Step>, habit: Habit
             Ok(())
         });
     }
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     let mut map = ChannelMap::new().unwrap();
     let handle = map.add(near, ChatDispatcher::new(first, talk).unwrap()).unwrap();
     let go_on = |map: &mut ChannelMap| {
@@ -501,7 +503,7 @@ fn the_limit_at_its_edge() {
                         Ok(())
                     });
                 }
-                let (near, mut far) = UnixStream::pair().unwrap();
+                let (near, mut far) = unix_pair();
                 let mut map = ChannelMap::new().unwrap();
                 let handle = map.add(near, ChatDispatcher::new("\r\n", talk).unwrap()).unwrap();
                 turn_quiet(&mut map);
@@ -627,7 +629,7 @@ fn a_peer_that_never_ends_its_message_costs_no_more_than_the_limit() {
         [(Terminator::from("\n"), 64 << 10), (Terminator::None, 64 << 10), ("ab".into(), 64 << 10)]
     {
         let log = Log::new();
-        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, mut far) = unix_pair();
         let mut map = ChannelMap::new().unwrap();
         let talk = Talk::new("a", &log).on("overlong", |_, _| Ok(()));
         let handle = map.add(near, ChatDispatcher::new(terminator.clone(), talk).unwrap()).unwrap();
@@ -656,7 +658,7 @@ fn a_peer_that_never_ends_its_message_costs_no_more_than_the_limit() {
 #[test]
 fn a_chat_between_messages_holds_no_buffer() {
     let log = Log::new();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     let mut map = ChannelMap::new().unwrap();
     let handle = map.add(near, ChatDispatcher::new("\n", Quiet).unwrap()).unwrap();
     deliver(&mut map, handle, &mut far, b"short\n", 6);
@@ -680,7 +682,7 @@ impl Chat for Quiet {
 /// A message that comes whole costs one `recv`, and no allocation once there was one of its size.
 #[test]
 fn a_message_costs_no_allocation() {
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     let mut map = ChannelMap::new().unwrap();
     let handle = map.add(near, ChatDispatcher::new("\r\n", Quiet).unwrap()).unwrap();
     let mut round = || deliver(&mut map, handle, &mut far, b"a line of some length\r\nand another\r\n", 99);
@@ -738,7 +740,7 @@ fn a_pause_and_the_hang_up_of_the_peer() {
         ch.pause_reading();
         Ok(())
     });
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     let mut map = ChannelMap::new().unwrap();
     let handle = map.add(near, ChatDispatcher::new("\n", talk).unwrap()).unwrap();
     far.write_all(b"one\ntwo\nre").unwrap();
@@ -826,7 +828,7 @@ fn auto_pause() {
                 Ok(())
             });
         let (near, mut far) = pair(on);
-        crate::support::provoke::narrow(&near, &far);
+        narrow(&near, &far);
         let mut map = ChannelMap::new().unwrap();
         let handle = map.add(near, ChatDispatcher::new("\n", talk).unwrap()).unwrap();
         // Some two megabytes to answer, all of them asked for at once.
@@ -1323,7 +1325,8 @@ fn the_other_hooks() {
         assert_eq!(log.of("a")[4..], ["timeout", "close: timed out"]);
 
         let talk = ChatDispatcher::new("\n", Talk::new("b", &log)).unwrap();
-        map.connect(closed_port(on), talk).unwrap();
+        let (_held, address) = refusing(on);
+        map.connect(address, talk).unwrap();
         turn_until(&mut map, &log, |map| map.is_empty());
         let refused = text(libc::ECONNREFUSED);
         assert_eq!(log.of("b"), [format!("error: {refused}"), format!("close: {refused}")]);
@@ -1349,7 +1352,7 @@ fn a_chunk_of_many_messages_taken_one_by_one() {
             });
             Ok(())
         });
-        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, mut far) = unix_pair();
         map.add(near, ChatDispatcher::new("\n", talk).unwrap()).unwrap();
         let lines: String = (0..300).map(|n| format!("{n}\n")).collect();
         far.write_all(lines.as_bytes()).unwrap();

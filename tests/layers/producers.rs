@@ -5,11 +5,12 @@ use std::io::{self, Read};
 
 use dispatch_loop::{More, OnError, Producer, producers};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
 use crate::support::heap;
-use crate::support::provoke::{pattern, text_now};
-use crate::support::*;
+use crate::support::logging::capture_log;
+use crate::support::opened::{finish, opened, view};
+use crate::support::peers::{cut_short, loopbacks, pattern, text_now};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, run_out, turn_quiet, turn_until};
 
 /// All that a producer makes, and its largest piece.
 fn make(mut producer: impl Producer) -> (Vec<u8>, usize) {

@@ -13,10 +13,15 @@ use dispatch_loop::faults::{Call, Fault, count, inject};
 use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Eof, Handle, OnLimit, Reason, Source, Token};
 
-use crate::support::calm::*;
+use crate::support::echo::Echo;
 use crate::support::heap;
-use crate::support::provoke::{narrow, pattern, read_all, read_now};
-use crate::support::*;
+use crate::support::logging::capture_log;
+use crate::support::peers::{
+    black_hole, loopbacks, narrow, pair, pattern, read_all, read_now, refusing, unix_pair,
+};
+use crate::support::recorder::{Log, text};
+use crate::support::turning::{arrive, assert_calm, turn_quiet, turn_until};
+use crate::support::waiting::DEADLINE;
 
 type Hook = Box<dyn FnMut(&mut Transport<'_>, &[u8]) -> io::Result<()>>;
 
@@ -105,14 +110,6 @@ fn reach<R>(
     map.with(handle, |protocol, ch| protocol.with(ch, |_, transport| f(transport))).unwrap()
 }
 
-/// Wait until what the peer did is here, and turn for as long as there is something to do at once.
-fn arrive(map: &mut ChannelMap, token: impl Into<Token>) {
-    if let Ok(ch) = map.channel(token) {
-        wait_for_input(ch.socket().unwrap());
-    }
-    turn_quiet(map);
-}
-
 // The callbacks.
 
 #[test]
@@ -192,9 +189,10 @@ fn every_connection_is_lost_once() {
             let protocol = ProtocolDispatcher::new(protocol);
             let mut map = ChannelMap::new().unwrap();
             let mut peer = None;
+            let (_held, refused) = refusing(on);
             let reason = match way {
                 "refused" => {
-                    map.connect(closed_port(on), protocol).unwrap();
+                    map.connect(refused, protocol).unwrap();
                     text(libc::ECONNREFUSED)
                 }
                 "closed while connecting" => {
@@ -494,7 +492,7 @@ impl Source for Stingy {
 #[test]
 fn write_vectored_of_which_a_part_is_taken() {
     let log = Log::new();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     near.set_nonblocking(true).unwrap();
     let mut map = ChannelMap::new().unwrap();
     let takes = Rc::new(Cell::new(usize::MAX));
@@ -683,27 +681,15 @@ fn set_protocol_elsewhere() {
 
 // What it costs.
 
-struct Echo;
+struct EchoProtocol;
 
-impl Protocol for Echo {
+impl Protocol for EchoProtocol {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
         transport.set_auto_pause(true);
         Ok(())
     }
     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> io::Result<()> {
         transport.write(data)
-    }
-}
-
-struct RawEcho;
-
-impl Dispatcher for RawEcho {
-    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.set_auto_pause(true);
-        Ok(())
-    }
-    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.read_with(|ch, data| ch.push(data))
     }
 }
 
@@ -715,8 +701,7 @@ fn cost<D: Dispatcher>(connections: usize, len: usize, echo: impl Fn() -> D) -> 
     let mut map = ChannelMap::new().unwrap();
     let mut peers = Vec::new();
     for _ in 0..connections {
-        let (near, far) = UnixStream::pair().unwrap();
-        far.set_read_timeout(Some(DEADLINE)).unwrap();
+        let (near, far) = unix_pair();
         map.add(near, echo()).unwrap();
         peers.push(far);
     }
@@ -744,8 +729,8 @@ fn cost<D: Dispatcher>(connections: usize, len: usize, echo: impl Fn() -> D) -> 
 fn an_echo_costs_what_a_raw_one_costs() {
     for connections in [1, 20] {
         for len in [1, 1000, 60_000] {
-            let protocol = cost(connections, len, || ProtocolDispatcher::new(Echo));
-            assert_eq!(protocol, cost(connections, len, || RawEcho), "{connections} of {len} bytes");
+            let protocol = cost(connections, len, || ProtocolDispatcher::new(EchoProtocol));
+            assert_eq!(protocol, cost(connections, len, || Echo), "{connections} of {len} bytes");
             let messages = 100 * connections as u64;
             assert_eq!(protocol, ([messages, messages, 0, 0, 100], 0));
         }

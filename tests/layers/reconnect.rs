@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use dispatch_loop::reconnect::{self, Attempt, Backoff, Client};
 use dispatch_loop::{ChannelMap, Reason};
 
-use crate::support::calm::*;
-use crate::support::*;
+use crate::support::peers::{loopbacks, refusing};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
+use crate::support::waiting::DEADLINE;
 
 /// Turn until nothing is left to do, no timer either.
 #[track_caller]
-fn run_out(map: &mut ChannelMap, log: &Log) {
+fn turn_until_idle(map: &mut ChannelMap, log: &Log) {
     turn_until(map, log, |map| map.is_idle());
 }
 
@@ -52,7 +54,7 @@ fn a_server_that_hangs_up() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         client(&mut map, &log, to, 5);
-        run_out(&mut map, &log);
+        turn_until_idle(&mut map, &log);
         server.join().unwrap().unwrap();
         assert_eq!(log.input("a"), b"word word word word word ");
         assert_eq!(log.count("a open"), 5);
@@ -80,7 +82,7 @@ fn a_server_that_comes_late() {
         assert_calm(&mut map);
         assert_eq!(log.count("asked: "), asked, "while it lasts");
         client.stop(&mut map);
-        run_out(&mut map, &log);
+        turn_until_idle(&mut map, &log);
         assert_eq!(log.of("a").last().unwrap(), "close: closed");
     }
 }
@@ -92,9 +94,10 @@ fn stopping() {
     for when in ["connecting", "open", "waiting", "asking"] {
         let on = loopbacks()[0];
         let listener = TcpListener::bind(on).unwrap();
+        let (_held, refused) = refusing(on);
         let to = match when {
             "open" | "connecting" => listener.local_addr().unwrap(),
-            _ => closed_port(on),
+            _ => refused,
         };
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -119,7 +122,7 @@ fn stopping() {
             client.stop(&mut map);
         }
         let begun = Instant::now();
-        run_out(&mut map, &log);
+        turn_until_idle(&mut map, &log);
         assert!(begun.elapsed() < DEADLINE / 2, "{when}: a timer was left");
         assert_eq!(log.count("a close"), 1, "{when}: {:?}", log.events());
         assert_eq!(client.token(), None);
@@ -140,7 +143,7 @@ fn addresses() {
     let client = reconnect::connect(&mut map, "name:80", quick(), make).unwrap();
     turn_until(&mut map, &log, |_| log.count("a close") >= 3);
     client.stop(&mut map);
-    run_out(&mut map, &log);
+    turn_until_idle(&mut map, &log);
 }
 
 /// No descriptor is left for the next attempt: that is a failure like others.
@@ -149,10 +152,10 @@ fn an_attempt_that_cannot_begin() {
     use dispatch_loop::faults::{Call, Fault, inject};
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    let on = loopbacks()[0];
-    let client = client(&mut map, &log, closed_port(on), 3);
+    let (_held, address) = refusing(loopbacks()[0]);
+    let client = client(&mut map, &log, address, 3);
     inject(Call::Socket, 0, 1, Fault::Errno(libc::EMFILE));
-    run_out(&mut map, &log);
+    turn_until_idle(&mut map, &log);
     assert_eq!(log.count("asked: "), 3);
     assert_eq!(log.count("a close"), 2, "{:?}", log.events());
     assert_eq!(client.token(), None);

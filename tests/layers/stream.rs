@@ -3,7 +3,6 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,10 +14,15 @@ use dispatch_loop::{
 };
 use socket2::SockRef;
 
-use crate::support::calm::*;
-use crate::support::flow::run_out;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::opened::address_of;
+use crate::support::peers::{
+    black_hole, loopbacks, narrow, pair, pattern, pattern_at, read_all, reads_all, refusing, reset, unix_pair,
+};
+use crate::support::process::alone;
+use crate::support::recorder::Log;
+use crate::support::threads::{joined, waiting};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
+use crate::support::waiting::DEADLINE;
 
 /// More than a stream and the system's buffers, made small, can hold of one direction.
 const MUCH: usize = 1 << 20;
@@ -53,30 +57,9 @@ fn serve<T>(map: &mut ChannelMap, thread: JoinHandle<T>) -> T {
     thread.join().unwrap()
 }
 
-fn joined<T>(thread: JoinHandle<T>) -> T {
-    wait_until("the thread ends", || thread.is_finished());
-    thread.join().unwrap()
-}
-
-/// Start a thread that is to wait in `f`; goes on when it does, where the system can tell.
-fn waiting<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    let (tell, told) = mpsc::channel();
-    let thread = thread::spawn(move || {
-        tell.send(std::fs::read_link("/proc/thread-self").ok()).unwrap();
-        f()
-    });
-    if let Some(task) = told.recv().unwrap() {
-        let stat = std::path::Path::new("/proc").join(task).join("stat");
-        wait_until("the thread waits", || {
-            std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") S "))
-        });
-    }
-    assert!(!thread.is_finished(), "it did not wait");
-    thread
-}
-
-fn pattern_at(at: usize, seed: usize) -> u8 {
-    (at * 31 + at / 251 + seed) as u8
+/// One of the patterns that this seed tells apart.
+fn seeded(at: usize, seed: usize) -> u8 {
+    pattern_at(at).wrapping_add(seed as u8)
 }
 
 /// Write a pattern of this many bytes, in pieces of various sizes.
@@ -85,7 +68,7 @@ fn write_pattern(to: &mut impl Write, seed: usize, bytes: usize) {
     while at < bytes {
         round += 1;
         let piece = (round * 7919 % 30_000).min(bytes - at).max(1);
-        let piece: Vec<u8> = (at..at + piece).map(|at| pattern_at(at, seed)).collect();
+        let piece: Vec<u8> = (at..at + piece).map(|at| seeded(at, seed)).collect();
         to.write_all(&piece).unwrap();
         at += piece.len();
     }
@@ -100,7 +83,7 @@ fn check_pattern(from: &mut impl Read, seed: usize, piece: usize) -> usize {
             return at;
         }
         for byte in &buffer[..read] {
-            assert_eq!(*byte, pattern_at(at, seed), "byte {at}");
+            assert_eq!(*byte, seeded(at, seed), "byte {at}");
             at += 1;
         }
     }
@@ -111,7 +94,7 @@ fn fill(writer: &mut StreamWriter) -> usize {
     let (mut written, mut refused) = (0, 0);
     writer.set_write_timeout(Some(SOON));
     while refused < 4 {
-        let piece: Vec<u8> = (written..written + 5000).map(|at| pattern_at(at, 0)).collect();
+        let piece: Vec<u8> = (written..written + 5000).map(|at| seeded(at, 0)).collect();
         match writer.write(&piece) {
             Ok(taken) => (written, refused) = (written + taken, 0),
             Err(error) => {
@@ -131,7 +114,7 @@ fn flood(map: &mut ChannelMap, far: &mut TcpStream, token: Token) -> usize {
     far.set_nonblocking(true).unwrap();
     let mut refused = 0;
     turn_until(map, &Log::new(), |map| {
-        let piece: Vec<u8> = (written..written + 5000).map(|at| pattern_at(at, 0)).collect();
+        let piece: Vec<u8> = (written..written + 5000).map(|at| seeded(at, 0)).collect();
         match far.write(&piece) {
             Ok(taken) => (written, refused) = (written + taken, 0),
             Err(error) => {
@@ -265,7 +248,7 @@ fn a_peer_that_floods_is_made_to_wait_and_nothing_is_lost() {
         assert_calm(&mut map);
         widen(&mut map, reader.token(), &far);
         let rest = thread::spawn(move || {
-            let piece: Vec<u8> = (written..written + MUCH).map(|at| pattern_at(at, 0)).collect();
+            let piece: Vec<u8> = (written..written + MUCH).map(|at| seeded(at, 0)).collect();
             far.write_all(&piece).unwrap();
         });
         let thread = thread::spawn(move || {
@@ -300,7 +283,7 @@ fn a_writer_waits_for_its_peer_and_nothing_is_lost() {
             }),
         );
         let thread = waiting(move || {
-            let piece: Vec<u8> = (written..written + MUCH).map(|at| pattern_at(at, 0)).collect();
+            let piece: Vec<u8> = (written..written + MUCH).map(|at| seeded(at, 0)).collect();
             writer.write_all(&piece).unwrap();
         });
         widen(&mut map, reader.token(), &far);
@@ -383,7 +366,7 @@ fn drain_waits_until_all_is_sent() {
             map.turn(Some(Duration::from_millis(1))).unwrap();
         }
         assert!(!thread.is_finished());
-        let peer = reader(far);
+        let peer = reads_all(far);
         let writer = serve(&mut map, thread);
         assert_eq!(map.channel(token).unwrap().queued(), 0);
         drop(writer);
@@ -395,7 +378,7 @@ fn drain_waits_until_all_is_sent() {
 /// the loop's work.
 #[test]
 fn what_is_drained_is_there() {
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     far.set_nonblocking(true).unwrap();
     let mut map = ChannelMap::new().unwrap();
     let (_reader, mut writer) = stream::add(&mut map, near).unwrap();
@@ -430,7 +413,7 @@ fn drain_after_write_eof() {
             map.turn(Some(Duration::from_millis(1))).unwrap();
         }
         assert!(!thread.is_finished());
-        let peer = reader(far);
+        let peer = reads_all(far);
         let _writer = serve(&mut map, thread);
         assert_eq!(serve(&mut map, peer).0.len(), written);
     }
@@ -583,7 +566,7 @@ fn a_stop_ends_every_wait_and_the_next_run_goes_on() {
                     thread::yield_now();
                 }
                 assert_eq!(got, "and on");
-                let piece: Vec<u8> = (written..written + 1000).map(|at| pattern_at(at, 0)).collect();
+                let piece: Vec<u8> = (written..written + 1000).map(|at| seeded(at, 0)).collect();
                 writer.write_all(&piece).unwrap();
             });
             far.write_all(b"and on").unwrap();
@@ -630,7 +613,7 @@ fn a_stop_in_the_middle_of_a_flood() {
         });
         run_out(&mut map, &Log::new());
         let rest = joined(thread);
-        assert!(rest.iter().enumerate().all(|(at, byte)| *byte == pattern_at(got + at, 0)));
+        assert!(rest.iter().enumerate().all(|(at, byte)| *byte == pattern_at(got + at)));
         assert_eq!(got + rest.len(), written);
     }
 }
@@ -655,7 +638,7 @@ fn a_loop_that_stops_all_the_time_loses_nothing() {
             let mut at = 0;
             while at < BYTES {
                 let end = BYTES.min(at + 1 + at % 3000);
-                let piece: Vec<u8> = (at..end).map(|at| pattern_at(at, 0)).collect();
+                let piece: Vec<u8> = (at..end).map(|at| seeded(at, 0)).collect();
                 at += again(|| writer.write(&piece));
             }
             again(|| writer.write_eof());
@@ -667,7 +650,7 @@ fn a_loop_that_stops_all_the_time_loses_nothing() {
                 match again(|| reader.read(&mut piece)) {
                     0 => return at,
                     read => piece[..read].iter().for_each(|byte| {
-                        assert_eq!(*byte, pattern_at(at, 0));
+                        assert_eq!(*byte, seeded(at, 0));
                         at += 1;
                     }),
                 }
@@ -809,7 +792,7 @@ impl Dispatcher for Idle {}
 #[test]
 fn a_peer_that_reads_no_more_may_still_send() {
     for late in [false, true] {
-        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, mut far) = unix_pair();
         let mut map = ChannelMap::new().unwrap();
         let (mut reader, mut writer) = stream::add(&mut map, near).unwrap();
         map.turn(Some(Duration::ZERO)).unwrap();

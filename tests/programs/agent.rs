@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use lines::Lines;
 
-use crate::support::program::{Program, accept, command, connect, listener, read_exactly, read_to_end};
-use crate::support::{closed_port, reset};
+use crate::support::peers::{accept, connect, read_exactly, read_to_end, reset};
+use crate::support::programs::{Program, command, listener, refuser};
 
 const PIECE: usize = 64 * 1024;
 
@@ -255,7 +255,7 @@ fn client_interrupted() {
 
 #[test]
 fn client_failures() {
-    let address = closed_port("127.0.0.1:0".parse().unwrap()).to_string();
+    let (_held, address) = refuser();
     Program::start("agent_client", [&address]).end().assert_failure(&address);
 
     // A directory cannot be read.

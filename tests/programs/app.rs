@@ -7,10 +7,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStringExt;
 use std::process::Command;
 
-use crate::support::program::{
-    Ended, Program, accept, command, connect, listener, read_exactly, read_to_end,
-};
-use crate::support::{closed_port, reset};
+use crate::support::peers::{accept, connect, read_exactly, read_to_end, reset};
+use crate::support::programs::{Ended, Program, command, listener, refuser};
 
 const LIMIT: usize = 1024 * 1024;
 
@@ -326,7 +324,7 @@ fn answers_that_are_none() {
 
 #[test]
 fn client_failures() {
-    let address = closed_port("127.0.0.1:0".parse().unwrap()).to_string();
+    let (_held, address) = refuser();
     let ended = Program::start("app_client", [&address, "search", "x"]).end();
     ended.assert_failure(&address);
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");

@@ -4,8 +4,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use crate::support::program::{Program, connect, read_to_end};
-use crate::support::reset;
+use crate::support::peers::{connect, read_to_end, reset};
+use crate::support::programs::Program;
 
 const LONGEST: usize = 8 * 1024;
 

@@ -13,10 +13,10 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::program::{
-    Ended, Program, accept, command, connect, listener, read_exactly, read_piece, read_to_end,
-};
-use crate::support::{loopbacks, reset, wait_until};
+use crate::support::dirs::Dir;
+use crate::support::peers::{accept, connect, loopbacks, pattern, read_exactly, read_to_end, reset};
+use crate::support::programs::{Ended, Program, command, listener, read_piece, refuser};
+use crate::support::waiting::wait_until;
 
 const PROGRAMS: [&str; 9] = [
     "echo_server",
@@ -103,9 +103,8 @@ fn impossible_names() {
 /// Wherever a TCP address is taken, so is that of a Unix-domain socket.
 #[test]
 fn unix_domain_addresses() {
-    let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-programs", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    let address = format!("unix:{}", dir.join("echo.sock").display());
+    let dir = Dir::new();
+    let (path, address) = dir.socket("echo.sock");
     let server = Program::start("echo_server", [&address]);
     assert_eq!(server.line(), format!("listening on {address}"));
     let client = Program::start("echo_client", ["--connections", "3", &address]).end();
@@ -114,10 +113,9 @@ fn unix_domain_addresses() {
     taken.assert_failure(&address);
     server.signal("TERM");
     server.end().assert_quiet_success();
-    assert!(!dir.join("echo.sock").exists());
+    assert!(!path.exists());
     let gone = Program::start("echo_client", [&address]).end();
     gone.assert_failure(&address);
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 /// As with `| head`, but with the reader gone from the start.
@@ -388,7 +386,7 @@ fn echo_client_fails_when_something_else_comes_back() {
 
 #[test]
 fn echo_client_fails_when_nobody_listens() {
-    let address = crate::support::closed_port("127.0.0.1:0".parse().unwrap()).to_string();
+    let (_held, address) = refuser();
     for options in [["--connections", "3"], ["--message", ""]] {
         let args = options.into_iter().chain(["--log", "off", &address]);
         let ended = Program::start("echo_client", args).end();
@@ -435,7 +433,7 @@ fn echo_client_interactive_with_a_large_pipe() {
     command.args(["--interactive", &server.listening().to_string()]);
     command.stdin(Stdio::piped());
     let (mut client, mut output) = Program::spawn_raw(command);
-    let sent: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8).collect();
+    let sent = pattern(LEN);
     let (mut input, typed) = (client.take_input(), sent.clone());
     let writer = thread::spawn(move || input.write_all(&typed).unwrap());
     let back = read_to_end(&mut output);

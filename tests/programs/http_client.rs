@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStringExt;
 
-use crate::support::program::{Ended, Program, accept, command, listener, read_exactly, read_to_end};
-use crate::support::{closed_port, reset};
+use crate::support::peers::{accept, pattern, read_exactly, read_to_end, reset};
+use crate::support::programs::{Ended, Program, command, listener, refuser};
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
@@ -90,7 +90,7 @@ fn a_large_body_for_a_slow_reader() {
     const PIECES: usize = 1024;
     let (client, mut server, mut output) = raw_fetch(&[]);
     server.write_all(format!("{OK}Content-Length: {}\r\n\r\n", PIECE * PIECES).as_bytes()).unwrap();
-    let piece: Vec<u8> = (0..PIECE).map(|at| (at % 251) as u8).collect();
+    let piece = pattern(PIECE);
     server.set_nonblocking(true).unwrap();
     // As much as fits: a piece is not split, because the rest of it is sent first.
     let (mut sent, mut offset, mut stalls) = (0, 0, 0);
@@ -120,7 +120,7 @@ fn a_large_body_for_a_slow_reader() {
         });
         for number in 0..PIECES {
             let got = read_exactly(&mut output, PIECE);
-            assert!(got.iter().enumerate().all(|(at, &byte)| byte == (at % 251) as u8));
+            assert!(got == pattern(PIECE));
             if number == PIECES / 2 && cfg!(target_os = "linux") {
                 let peak = client.peak_memory();
                 assert!(peak < 30 * 1024, "{peak} KiB");
@@ -216,7 +216,7 @@ fn answers_that_are_none() {
 
 #[test]
 fn failures() {
-    let address = closed_port("127.0.0.1:0".parse().unwrap()).to_string();
+    let (_held, address) = refuser();
     let ended = Program::start("http_client", [&address, "/"]).end();
     ended.assert_failure(&address);
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");

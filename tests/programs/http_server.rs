@@ -6,13 +6,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::support::program::{Program, command, connect, listener, read_to_end};
-use crate::support::{reset, wait_until};
+use crate::support::dirs::Dir;
+use crate::support::peers::{connect, pattern, read_to_end, reset};
+use crate::support::programs::{Program, command, listener};
+use crate::support::waiting::wait_until;
 
 // The command line.
 
@@ -36,9 +38,9 @@ fn help_and_usage() {
 
 #[test]
 fn what_it_cannot_serve() {
-    let dir = Dir::new("unservable");
+    let dir = Dir::new();
     let file = dir.file("file", b"");
-    for root in [dir.path.join("missing"), file] {
+    for root in [dir.join("missing"), file] {
         let root = root.to_str().unwrap();
         Program::start("http_server", ["--root", root, "127.0.0.1:0"]).end().assert_failure(root);
     }
@@ -48,7 +50,7 @@ fn what_it_cannot_serve() {
 
 #[test]
 fn a_signal_lets_answers_come_to_their_end() {
-    let dir = Dir::new("signal");
+    let dir = Dir::new();
     let content = pattern(24 * 1024 * 1024);
     dir.file("big", &content);
     let (server, address) = serve(&dir);
@@ -64,7 +66,7 @@ fn a_signal_lets_answers_come_to_their_end() {
 
 #[test]
 fn the_log() {
-    let dir = Dir::new("log");
+    let dir = Dir::new();
     dir.file("a b.txt", b"hello");
     let (server, address) = serve_with(&dir, &["--log", "info"]);
     let mut client = Client::new(&address);
@@ -84,7 +86,7 @@ fn the_log() {
 
 #[test]
 fn files_of_all_sizes() {
-    let dir = Dir::new("sizes");
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
     for len in [0, 1, 65_535, 65_536, 65_537, 1_000_000] {
@@ -102,7 +104,7 @@ fn files_of_all_sizes() {
 
 #[test]
 fn head_is_get_without_the_body() {
-    let dir = Dir::new("head");
+    let dir = Dir::new();
     dir.file("file.html", b"<p>hello");
     dir.file("large", &pattern(100_000));
     dir.dir("sub");
@@ -118,7 +120,7 @@ fn head_is_get_without_the_body() {
 
 #[test]
 fn content_types() {
-    let dir = Dir::new("types");
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
     for (name, wanted) in [
@@ -144,7 +146,7 @@ fn content_types() {
 
 #[test]
 fn not_modified() {
-    let dir = Dir::new("modified");
+    let dir = Dir::new();
     let file = dir.file("file", b"content");
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -171,7 +173,7 @@ fn not_modified() {
 /// Dates that HTTP cannot write.
 #[test]
 fn files_of_other_times() {
-    let dir = Dir::new("times");
+    let dir = Dir::new();
     let year = Duration::from_secs(365 * 24 * 3600);
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -188,7 +190,7 @@ fn files_of_other_times() {
 
 #[test]
 fn ranges() {
-    let dir = Dir::new("ranges");
+    let dir = Dir::new();
     let content = pattern(1000);
     dir.file("file", &content);
     let large = pattern(200_000);
@@ -270,7 +272,7 @@ fn ranges() {
 
 #[test]
 fn a_file_that_shrinks_while_it_is_sent() {
-    let dir = Dir::new("shrinks");
+    let dir = Dir::new();
     let file = dir.sparse("file", 64 * 1024 * 1024);
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -290,7 +292,7 @@ fn a_file_that_shrinks_while_it_is_sent() {
 
 #[test]
 fn a_file_that_grows_while_it_is_sent() {
-    let dir = Dir::new("grows");
+    let dir = Dir::new();
     let file = dir.sparse("file", 32 * 1024 * 1024);
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -306,7 +308,7 @@ fn a_file_that_grows_while_it_is_sent() {
 
 #[test]
 fn keep_alive() {
-    let dir = Dir::new("alive");
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     for (head, goes_on, says) in [
         ("GET / HTTP/1.1\r\nHost: x\r\n", true, None),
@@ -335,7 +337,7 @@ fn keep_alive() {
 
 #[test]
 fn a_head_in_pieces() {
-    let dir = Dir::new("pieces");
+    let dir = Dir::new();
     dir.file("file", b"content");
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -353,7 +355,7 @@ fn a_head_in_pieces() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    let dir = Dir::new("pipeline");
+    let dir = Dir::new();
     for number in 0..10 {
         dir.file(&number.to_string(), &pattern([10, 100_000][number % 2] + number));
     }
@@ -375,7 +377,7 @@ fn pipelined_requests_are_answered_in_order() {
 #[test]
 fn pipelining_without_reading() {
     const COUNT: usize = 2000;
-    let dir = Dir::new("flood");
+    let dir = Dir::new();
     let content = pattern(60 * 1024);
     dir.file("file", &content);
     let (server, address) = serve(&dir);
@@ -398,7 +400,7 @@ fn pipelining_without_reading() {
 
 #[test]
 fn malformed_heads() {
-    let dir = Dir::new("malformed");
+    let dir = Dir::new();
     dir.file("a", b"");
     let (server, address) = serve(&dir);
     let get = |fields: &str| [b"GET /a HTTP/1.1\r\n", fields.as_bytes(), b"\r\n"].concat();
@@ -477,7 +479,7 @@ fn malformed_heads() {
 
 #[test]
 fn the_methods_that_it_has() {
-    let dir = Dir::new("methods");
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
     client.send("PUT / HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -489,7 +491,7 @@ fn the_methods_that_it_has() {
 /// The body, or what comes after nonsense, may look like a request.
 #[test]
 fn what_follows_a_refused_head_is_no_request() {
-    let dir = Dir::new("smuggled");
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     for (head, status) in [
         ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 27\r\n", 413),
@@ -505,7 +507,7 @@ fn what_follows_a_refused_head_is_no_request() {
 
 #[test]
 fn limits_of_a_head() {
-    let dir = Dir::new("limits");
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     let target = |len: usize| format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(len - 1));
     let head = |len: usize| {
@@ -542,7 +544,7 @@ fn limits_of_a_head() {
 /// The answer arrives although the client goes on sending.
 #[test]
 fn an_endless_head() {
-    let dir = Dir::new("endless");
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
     let mut writer = client.stream.get_ref().try_clone().unwrap();
@@ -561,13 +563,13 @@ fn an_endless_head() {
 
 #[test]
 fn no_way_out() {
-    let dir = Dir::new("escape");
+    let dir = Dir::new();
     dir.file("secret", b"SECRET");
     dir.dir("root-beside");
     dir.file("root-beside/secret", b"SECRET");
     dir.dir("root/sub");
     dir.file("root/sub/file", b"within");
-    let secret = dir.path.join("secret");
+    let secret = dir.join("secret");
     for (link, target) in [
         ("link", secret.as_path()),
         ("relative", Path::new("../secret")),
@@ -579,13 +581,13 @@ fn no_way_out() {
         ("nowhere", Path::new("nothing")),
         ("etc", Path::new("/etc")),
     ] {
-        symlink(target, dir.path.join("root").join(link)).unwrap();
+        symlink(target, dir.join("root").join(link)).unwrap();
     }
-    symlink("sub/file", dir.path.join("root/inside")).unwrap();
-    symlink(dir.path.join("root/sub"), dir.path.join("root/absolute")).unwrap();
-    symlink("../root/sub", dir.path.join("root/around")).unwrap();
+    symlink("sub/file", dir.join("root/inside")).unwrap();
+    symlink(dir.join("root/sub"), dir.join("root/absolute")).unwrap();
+    symlink("../root/sub", dir.join("root/around")).unwrap();
 
-    let (server, address) = serve_path(&dir.path.join("root"), &[]);
+    let (server, address) = serve_path(&dir.join("root"), &[]);
     let mut client = Client::new(&address);
     let absolute = secret.to_str().unwrap();
     for target in [
@@ -655,10 +657,10 @@ fn no_way_out() {
 
 #[test]
 fn only_files_and_directories() {
-    let dir = Dir::new("special");
+    let dir = Dir::new();
     dir.file("file", b"");
-    assert!(Command::new("mkfifo").arg(dir.path.join("pipe")).status().unwrap().success());
-    let _socket = std::os::unix::net::UnixListener::bind(dir.path.join("socket")).unwrap();
+    assert!(Command::new("mkfifo").arg(dir.join("pipe")).status().unwrap().success());
+    let _socket = std::os::unix::net::UnixListener::bind(dir.join("socket")).unwrap();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
     for target in ["/pipe", "/pipe/", "/socket", "/file/", "/file/x", "/pipe/x"] {
@@ -670,7 +672,7 @@ fn only_files_and_directories() {
 
 #[test]
 fn forbidden() {
-    let dir = Dir::new("forbidden");
+    let dir = Dir::new();
     let file = dir.file("file", b"SECRET");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     // A superuser may read it all the same.
@@ -684,7 +686,7 @@ fn forbidden() {
 
 #[test]
 fn a_directory_ends_in_a_slash() {
-    let dir = Dir::new("slash");
+    let dir = Dir::new();
     dir.dir("a b/example.org");
     dir.file("a b/page", b"page");
     let (server, address) = serve(&dir);
@@ -708,7 +710,7 @@ fn a_directory_ends_in_a_slash() {
 
 #[test]
 fn a_listing() {
-    let dir = Dir::new("listing");
+    let dir = Dir::new();
     let mut names: Vec<&[u8]> = vec![
         // There is no slash in a name, so the script does not end.
         b"<script>alert('&\"')",
@@ -726,7 +728,7 @@ fn a_listing() {
     }
     dir.dir("in");
     for name in &names {
-        fs::write(dir.path.join("in").join(std::ffi::OsStr::from_bytes(name)), name).unwrap();
+        fs::write(dir.join("in").join(std::ffi::OsStr::from_bytes(name)), name).unwrap();
     }
     dir.dir("in/zoo");
     dir.dir("in/<i>");
@@ -758,7 +760,7 @@ fn a_listing() {
 
 #[test]
 fn a_listing_has_an_end() {
-    let dir = Dir::new("crowd");
+    let dir = Dir::new();
     for number in 0..10_001 {
         dir.file(&number.to_string(), b"");
     }
@@ -767,7 +769,7 @@ fn a_listing_has_an_end() {
     let page = client.get("/").text();
     assert_eq!(links(&page).len(), 10_000);
     assert!(page.contains("and more that are not shown"));
-    fs::remove_file(dir.path.join("7")).unwrap();
+    fs::remove_file(dir.join("7")).unwrap();
     let page = client.get("/").text();
     assert_eq!(links(&page).len(), 10_000);
     assert!(!page.contains("and more that are not shown"));
@@ -779,7 +781,7 @@ fn a_listing_has_an_end() {
 #[test]
 fn a_gigabyte() {
     const GIB: u64 = 1024 * 1024 * 1024;
-    let dir = Dir::new("gigabyte");
+    let dir = Dir::new();
     dir.sparse("file", GIB);
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -793,7 +795,7 @@ fn a_gigabyte() {
 
 #[test]
 fn clients_that_never_read() {
-    let dir = Dir::new("deaf");
+    let dir = Dir::new();
     dir.sparse("file", 32 * 1024 * 1024);
     let (server, address) = serve(&dir);
     let deaf: Vec<TcpStream> = (0..50)
@@ -820,7 +822,7 @@ fn clients_that_never_read() {
 /// With room for few descriptors, what leaks one of them is soon noticed.
 #[test]
 fn descriptors_are_given_back() {
-    let dir = Dir::new("leaks");
+    let dir = Dir::new();
     dir.sparse("file", 32 * 1024 * 1024);
     dir.dir("sub");
     let (server, address) = serve_limited(&dir, 32);
@@ -846,7 +848,7 @@ fn descriptors_are_given_back() {
 /// However many a client asks for.
 #[test]
 fn one_file_at_a_time() {
-    let dir = Dir::new("one");
+    let dir = Dir::new();
     dir.sparse("file", 32 * 1024 * 1024);
     let (server, address) = serve_limited(&dir, 24);
     let mut greedy = connect(&address);
@@ -863,7 +865,7 @@ fn one_file_at_a_time() {
 
 #[test]
 fn without_descriptors() {
-    let dir = Dir::new("short");
+    let dir = Dir::new();
     dir.file("file", b"content");
     let (server, address) = serve_limited(&dir, 24);
     let mut client = Client::new(&address);
@@ -878,46 +880,6 @@ fn without_descriptors() {
 
 // What the tests are made of.
 
-/// A directory of this test's own, gone with it.
-struct Dir {
-    path: PathBuf,
-}
-
-impl Dir {
-    fn new(name: &str) -> Dir {
-        let path = std::env::temp_dir().join(format!("dispatch-loop-{}-http-{name}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Dir { path }
-    }
-
-    fn dir(&self, name: &str) {
-        fs::create_dir_all(self.path.join(name)).unwrap();
-    }
-
-    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
-        let path = self.path.join(name);
-        fs::write(&path, content).unwrap();
-        path
-    }
-
-    /// Zeros that take no room on the disk.
-    fn sparse(&self, name: &str, len: u64) -> File {
-        let file = File::create(self.path.join(name)).unwrap();
-        file.set_len(len).unwrap();
-        file
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at % 251) as u8).collect()
-}
-
 #[track_caller]
 fn serve(dir: &Dir) -> (Program, SocketAddr) {
     serve_with(dir, &[])
@@ -925,7 +887,7 @@ fn serve(dir: &Dir) -> (Program, SocketAddr) {
 
 #[track_caller]
 fn serve_with(dir: &Dir, options: &[&str]) -> (Program, SocketAddr) {
-    serve_path(&dir.path, options)
+    serve_path(dir.path(), options)
 }
 
 #[track_caller]
@@ -942,7 +904,7 @@ fn serve_limited(dir: &Dir, descriptors: usize) -> (Program, SocketAddr) {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!(r#"ulimit -n {descriptors}; exec "$0" "$@""#)]);
     shell.arg(command("http_server").get_program());
-    shell.args(["--log", "error", "--root"]).arg(&dir.path).arg("127.0.0.1:0");
+    shell.args(["--log", "error", "--root"]).arg(dir.path()).arg("127.0.0.1:0");
     shell.stdin(Stdio::null()).stdout(Stdio::piped());
     let server = Program::spawn(shell);
     let address = server.listening();

@@ -7,10 +7,10 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::support::program::{
-    Ended, Program, accept, command, connect, listener, read_exactly, read_to_end,
-};
-use crate::support::{DEADLINE, closed_port, loopbacks, reset};
+use crate::support::dirs::Dir;
+use crate::support::peers::{accept, connect, loopbacks, read_exactly, read_to_end, reset};
+use crate::support::programs::{Ended, Program, command, listener, refuser};
+use crate::support::waiting::DEADLINE;
 
 // poetry_server
 
@@ -222,7 +222,7 @@ fn servers_are_named_by_port_or_address() {
 
 #[test]
 fn one_failing_server_is_no_reason_not_to_ask_the_others() {
-    let refusing = closed_port("127.0.0.1:0".parse().unwrap()).to_string();
+    let (_held, refusing) = refuser();
     let (resetting, reset_address) = listener();
     let (good, good_address) = listener();
     let args = [&refusing, &reset_address, &good_address];
@@ -294,19 +294,13 @@ fn together() {
 struct Poem {
     path: PathBuf,
     bytes: Vec<u8>,
+    _dir: Dir,
 }
 
 impl Poem {
     fn new(name: &str, bytes: &[u8]) -> Poem {
-        let path = std::env::temp_dir().join(format!("poem-{}-{name}", std::process::id()));
-        std::fs::write(&path, bytes).unwrap();
-        Poem { path, bytes: bytes.into() }
-    }
-}
-
-impl Drop for Poem {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        let dir = Dir::new();
+        Poem { path: dir.file(name, bytes), bytes: bytes.into(), _dir: dir }
     }
 }
 

@@ -7,8 +7,9 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::program::{Program, accept, command, connect, listener, read_exactly, read_to_end};
-use crate::support::{DEADLINE, closed_port, reset};
+use crate::support::peers::{accept, connect, read_exactly, read_to_end, reset};
+use crate::support::programs::{Program, command, listener, refuser};
+use crate::support::waiting::DEADLINE;
 
 /// A stream_client with a stdin to write to, the server's end of its connection, and its address.
 #[track_caller]
@@ -137,7 +138,7 @@ fn interrupted() {
 
 #[test]
 fn failures() {
-    let address = closed_port("127.0.0.1:0".parse().unwrap()).to_string();
+    let (_held, address) = refuser();
     Program::start_typed("stream_client", [&address]).end().assert_failure(&address);
 
     // A directory cannot be read.

@@ -6,17 +6,17 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::calm::{black_hole, refusing};
-use crate::support::program::{
-    Program, accept, command, connect, limit_time, listener, read_exactly, read_to_end,
+use crate::support::dirs::Dir;
+use crate::support::peers::{
+    accept, black_hole, connect, cut_short, limit_time, loopbacks, pattern, read_exactly, read_to_end,
+    refusing, reset,
 };
-use crate::support::provoke::pattern;
-use crate::support::{DEADLINE, loopbacks, reset, wait_until};
+use crate::support::programs::{Program, command, listener};
+use crate::support::waiting::{DEADLINE, wait_until};
 
 const MIB: usize = 1024 * 1024;
 
@@ -99,16 +99,6 @@ fn both_directions(test: impl Fn(&Proxy, TcpStream, TcpStream)) {
     }
 }
 
-/// All that comes before a reset; anything else at the end is a failure.
-#[track_caller]
-fn read_to_reset(peer: &mut TcpStream) -> Vec<u8> {
-    let mut got = Vec::new();
-    let end = peer.read_to_end(&mut got);
-    let end = end.expect_err("a reset, not an end of stream");
-    assert_eq!(end.kind(), ErrorKind::ConnectionReset, "after {} bytes: {end}", got.len());
-    got
-}
-
 /// Write pieces until nothing was taken for half a second, or an error; how many bytes that were.
 fn fill(peer: &mut TcpStream) -> (usize, Option<io::Error>) {
     let piece = pattern(PERIOD);
@@ -157,35 +147,6 @@ fn read_in_bursts(peer: TcpStream, burst: usize) -> Vec<u8> {
         thread::sleep(Duration::from_millis(2));
     }
     got
-}
-
-/// A directory of a test's own, gone with it.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Dir {
-        let dir = std::env::temp_dir().join(format!("tcp-proxy-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        Dir(dir)
-    }
-
-    /// A path as the program takes it.
-    fn socket(&self, name: &str) -> (PathBuf, String) {
-        let path = self.0.join(name);
-        let text = format!("unix:{}", path.display());
-        (path, text)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn limit_unix_time(stream: &UnixStream) {
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
 }
 
 // Bytes.
@@ -291,7 +252,7 @@ fn a_reset() {
     both_directions(|proxy, actor, mut watcher| {
         let open = proxy.descriptors();
         reset(actor);
-        assert_eq!(read_to_reset(&mut watcher), b"");
+        assert_eq!(cut_short(&mut watcher), b"");
         proxy.wait_for_descriptors(open - 2);
     });
 }
@@ -305,7 +266,7 @@ fn a_reset_after_data() {
             let bytes = pattern(len);
             actor.write_all(&bytes).unwrap();
             reset(actor);
-            let got = read_to_reset(&mut watcher);
+            let got = cut_short(&mut watcher);
             assert!(got == bytes, "{} of {len} bytes", got.len());
             proxy.wait_for_descriptors(open - 2);
         });
@@ -320,7 +281,7 @@ fn a_reset_with_a_full_queue() {
         let (sent, _) = fill(&mut actor);
         reset(actor);
         proxy.wait_for_descriptors(open - 1);
-        let got = read_to_reset(&mut watcher);
+        let got = cut_short(&mut watcher);
         assert!(!got.is_empty() && got.len() < sent, "{} of {sent} bytes", got.len());
         assert_filled(&got);
         proxy.wait_for_descriptors(open - 2);
@@ -337,7 +298,7 @@ fn a_reset_after_a_half_close() {
         actor.write_all(b"last words").unwrap();
         assert_eq!(read_exactly(&mut watcher, 10), b"last words");
         reset(actor);
-        assert_eq!(read_to_reset(&mut watcher), b"");
+        assert_eq!(cut_short(&mut watcher), b"");
         proxy.wait_for_descriptors(open - 2);
     });
 }
@@ -368,7 +329,7 @@ fn upstream_refuses() {
             let mut client = proxy.client();
             // A write that comes after the reset is told instead.
             match if talks { client.write_all(b"anybody?") } else { Ok(()) } {
-                Ok(()) => assert_eq!(read_to_reset(&mut client), b""),
+                Ok(()) => assert_eq!(cut_short(&mut client), b""),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
             }
         }
@@ -402,7 +363,7 @@ fn upstream_by_name() {
 
 #[test]
 fn over_unix_domain_sockets() {
-    let dir = Dir::new("unix");
+    let dir = Dir::new();
     let (at, listen) = dir.socket("listen.sock");
     let (to, upstream) = dir.socket("upstream.sock");
     let listener = UnixListener::bind(&to).unwrap();
@@ -411,8 +372,8 @@ fn over_unix_domain_sockets() {
     let idle = proxy.descriptors();
     let mut client = UnixStream::connect(&at).unwrap();
     let mut server = listener.accept().unwrap().0;
-    limit_unix_time(&client);
-    limit_unix_time(&server);
+    limit_time(&client);
+    limit_time(&server);
     let bytes = pattern(5 * MIB);
     let writer = thread::spawn({
         let (bytes, mut client) = (bytes.clone(), client.try_clone().unwrap());
@@ -437,7 +398,7 @@ fn over_unix_domain_sockets() {
 #[test]
 fn a_unix_client_that_goes_after_its_half_close() {
     for talks in [true, false] {
-        let dir = Dir::new(if talks { "gone" } else { "gone-silent" });
+        let dir = Dir::new();
         let (at, listen) = dir.socket("listen.sock");
         let (listener, upstream) = listener();
         let proxy = Proxy::start([&listen, &upstream]);
@@ -478,7 +439,7 @@ fn upstream_never_answers() {
 #[test]
 fn much_is_sent_before_upstream_answers() {
     const LEN: usize = 30_000_000;
-    let dir = Dir::new("early");
+    let dir = Dir::new();
     let (to, upstream) = dir.socket("upstream.sock");
     let full = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     full.bind(&socket2::SockAddr::unix(&to).unwrap()).unwrap();
@@ -501,7 +462,7 @@ fn much_is_sent_before_upstream_answers() {
     let first = listener.accept().unwrap().0;
     drop((waiting, first));
     let mut server = listener.accept().unwrap().0;
-    limit_unix_time(&server);
+    limit_time(&server);
     thread::scope(|scope| {
         scope.spawn(|| {
             client.write_all(&bytes[sent..]).unwrap();
@@ -628,7 +589,7 @@ fn wrong_usage() {
 
 #[test]
 fn address_in_use() {
-    let dir = Dir::new("taken");
+    let dir = Dir::new();
     let (path, at) = dir.socket("taken.sock");
     let _taken = UnixListener::bind(&path).unwrap();
     let (_listener, tcp) = listener();

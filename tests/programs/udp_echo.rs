@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use crate::support::program::{Program, command};
-use crate::support::{DEADLINE, loopbacks};
+use crate::support::peers::{loopbacks, pattern};
+use crate::support::programs::{Program, command};
+use crate::support::waiting::DEADLINE;
 
 /// The largest that UDP has: 65,535, less its own header, and for IPv4 that of IP as well.
 fn largest(on: SocketAddr) -> usize {
@@ -46,7 +47,7 @@ fn every_size() {
         let socket = socket(on);
         let steps = (0..16).map(|bits| 1 << bits).flat_map(|size| [size - 1, size, size + 1]);
         for len in steps.chain([1472, 1473, 9000, 65_487, 65_507, largest(on), 0]) {
-            let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let bytes = pattern(len);
             socket.send_to(&bytes, address).unwrap();
             expect(address, &socket, &bytes);
         }

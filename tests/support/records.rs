@@ -1,7 +1,6 @@
 //! A source as TLS is one: a handshake of two round trips, records with a header and a body under a
 //! rolling key, key updates that stop writing until the other side has answered and stop reading
 //! until the answer is out, a farewell before FIN. The ends of connections are in `ends`.
-#![allow(dead_code)]
 
 use std::cell::Cell;
 use std::collections::VecDeque;

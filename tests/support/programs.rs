@@ -11,7 +11,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
-use super::{DEADLINE, wait_until};
+use super::peers::refusing;
+use super::waiting::{DEADLINE, wait_until};
 
 /// A running program; killed if a test ends before it does.
 pub struct Program {
@@ -180,18 +181,6 @@ impl Ended {
     }
 }
 
-pub fn limit_time(stream: &TcpStream) {
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
-}
-
-#[track_caller]
-pub fn connect(to: &SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(to).unwrap();
-    limit_time(&stream);
-    stream
-}
-
 /// What one read gives.
 #[track_caller]
 pub fn read_piece(peer: &mut TcpStream) -> Vec<u8> {
@@ -207,38 +196,15 @@ pub fn read_piece(peer: &mut TcpStream) -> Vec<u8> {
     }
 }
 
-#[track_caller]
-pub fn read_exactly(peer: &mut impl Read, len: usize) -> Vec<u8> {
-    let mut buffer = vec![0; len];
-    peer.read_exact(&mut buffer).unwrap();
-    buffer
-}
-
-#[track_caller]
-pub fn read_to_end(peer: &mut impl Read) -> Vec<u8> {
-    let mut buffer = Vec::new();
-    peer.read_to_end(&mut buffer).unwrap();
-    buffer
-}
-
-/// The server's end of the next connection to a listener of the test.
-#[track_caller]
-pub fn accept(listener: &TcpListener) -> TcpStream {
-    listener.set_nonblocking(true).unwrap();
-    let mut accepted = None;
-    wait_until("a client connects", || {
-        accepted = listener.accept().ok();
-        accepted.is_some()
-    });
-    let peer = accepted.unwrap().0;
-    peer.set_nonblocking(false).unwrap();
-    limit_time(&peer);
-    peer
-}
-
 /// A listener of the test, and its address as a program takes it.
 pub fn listener() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (listener, address)
+}
+
+/// An address that nobody listens on for as long as the socket lives, as a program takes it.
+pub fn refuser() -> (socket2::Socket, String) {
+    let (held, address) = refusing("127.0.0.1:0".parse().unwrap());
+    (held, address.to_string())
 }
