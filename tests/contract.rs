@@ -1,23 +1,28 @@
 //! The contract, rule by rule: turns, hooks, reading and writing, ends, errors, time, names of channels.
 
-// A helper that is dead shows in the group that uses all of its file: there it has no `allow`.
+// What a group leaves of a helper file is used by others. `warn`: this one uses all of it, so here it
+// shows what nobody needs.
+#[allow(dead_code)]
 #[path = "support"]
 mod support {
-    #[allow(dead_code)]
     pub mod dirs;
-    #[allow(dead_code)]
     pub mod ends;
-    #[allow(dead_code)]
     pub mod heap;
+    #[warn(dead_code)]
     pub mod logging;
+    #[warn(dead_code)]
     pub mod opened;
+    #[warn(dead_code)]
     pub mod peers;
+    #[warn(dead_code)]
     pub mod process;
+    #[warn(dead_code)]
     pub mod provoke;
+    #[warn(dead_code)]
     pub mod recorder;
     pub mod records;
-    #[allow(dead_code)]
     pub mod turning;
+    #[warn(dead_code)]
     pub mod waiting;
 }
 

@@ -1,16 +1,12 @@
 //! What things cost: system calls, hooks, allocations, memory. Counted, never timed.
 
-// A helper that is dead shows in the group that uses all of its file: there it has no `allow`.
+#[allow(dead_code)]
 #[path = "support"]
 mod support {
     pub mod echo;
-    #[allow(dead_code)]
     pub mod heap;
-    #[allow(dead_code)]
     pub mod limits;
-    #[allow(dead_code)]
     pub mod peers;
-    #[allow(dead_code)]
     pub mod waiting;
 }
 

@@ -1,20 +1,18 @@
 //! What other threads and the system tell a loop: messages, outlets, lines, signals.
 
-// A helper that is dead shows in the group that uses all of its file: there it has no `allow`.
+// What a group leaves of a helper file is used by others. `warn`: this one uses all of it, so here it
+// shows what nobody needs.
+#[allow(dead_code)]
 #[path = "support"]
 mod support {
     pub mod logging;
-    #[allow(dead_code)]
     pub mod peers;
     pub mod process;
-    #[allow(dead_code)]
     pub mod provoke;
-    #[allow(dead_code)]
     pub mod recorder;
+    #[warn(dead_code)]
     pub mod threads;
-    #[allow(dead_code)]
     pub mod turning;
-    #[allow(dead_code)]
     pub mod waiting;
 }
 

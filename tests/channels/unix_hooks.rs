@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dispatch_loop::faults::{Call, Fault, inject};
@@ -18,8 +17,8 @@ use dispatch_loop::{ChannelMap, Eof, Handle, Token};
 
 use crate::support::dirs::Dir;
 use crate::support::opened::{opened_on, view};
-use crate::support::peers::{limit_time, pattern, unix_pair};
-use crate::support::provoke::hooks;
+use crate::support::peers::{limit_time, pattern, reads_all, reads_to_end, unix_pair};
+use crate::support::provoke::{bring_about, hooks, willing};
 use crate::support::recorder::{Log, Recorder, text};
 use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
 
@@ -56,15 +55,6 @@ impl Server {
     fn connect(&self, map: &mut ChannelMap, dispatcher: Recorder) -> Handle<Recorder> {
         map.connect(&self.path, dispatcher).unwrap()
     }
-}
-
-/// Read on a thread until the end or the error.
-fn reader(mut far: UnixStream) -> JoinHandle<(Vec<u8>, Option<ErrorKind>)> {
-    std::thread::spawn(move || {
-        let mut got = Vec::new();
-        let end = far.read_to_end(&mut got).err().map(|error| error.kind());
-        (got, end)
-    })
 }
 
 fn reason(log: &Log, name: &str) -> String {
@@ -143,9 +133,9 @@ fn pushed_before_it_is_connected() {
     });
     let token = server.connect(&mut map, a).token();
     view(&mut map, token).push(b"1").unwrap();
-    let far = reader(server.accept());
+    let far = reads_to_end(server.accept());
     turn_until(&mut map, &log, |_| far.is_finished());
-    assert_eq!(far.join().unwrap(), (b"123".to_vec(), None));
+    assert_eq!(far.join().unwrap(), b"123");
     assert_eq!(log.of("a")[..2], ["connect", "open"]);
     run_out(&mut map, &log);
 }
@@ -405,11 +395,11 @@ fn small_pushes() {
     }
     turn_idle(&mut map);
     assert!(view(&mut map, token).queued() > 0, "it all fits in: this tests nothing");
-    let far = reader(far);
+    let far = reads_to_end(far);
     turn_until(&mut map, &log, |map| view(map, token).queued() == 0);
     view(&mut map, token).close();
     run_out(&mut map, &log);
-    assert!(far.join().unwrap() == (wanted, None));
+    assert!(far.join().unwrap() == wanted);
 }
 
 /// EDGE_CASES 25: gone with everything read, and gone with input unread.
@@ -458,12 +448,12 @@ fn the_peer_reads_no_more() {
 fn more_than_a_turn_may_write() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("a", &log));
-    let far = reader(far);
+    let far = reads_to_end(far);
     let bytes = pattern(12 << 20);
     view(&mut map, token).push(&bytes).unwrap();
     view(&mut map, token).close();
     run_out(&mut map, &log);
-    assert!(far.join().unwrap() == (bytes, None));
+    assert!(far.join().unwrap() == bytes);
     assert_eq!(reason(&log, "a"), "closed");
 }
 
@@ -483,25 +473,12 @@ fn ended_twice_from_every_hook() {
             }
             Ok(())
         });
-        let a = match hook {
-            "write" => a.writable(|_| true),
-            "error" => a.on("read", |_| Err(std::io::Error::other("provoked"))),
-            _ => a,
-        };
-        let token = server.connect(&mut map, a).token();
+        let token = server.connect(&mut map, willing(hook, a)).token();
         let mut far = server.accept();
-        let mut ch = view(&mut map, token);
-        match hook {
-            "read" | "error" => far.write_all(b"input").unwrap(),
+        match bring_about(hook, &mut view(&mut map, token), &mut far) {
             // A kernel without it.
-            "expt" if socket2::SockRef::from(&far).send_out_of_band(b"!").is_err() => continue,
-            "eof" => far.shutdown(Shutdown::Write).unwrap(),
-            "timeout" => ch.set_timeout(Some(Duration::from_millis(1))),
-            "high" | "low" => {
-                ch.set_watermarks(10, 20);
-                ch.push(&[b'.'; 100]).unwrap();
-            }
-            _ => {}
+            Err(_) if hook == "expt" => continue,
+            done => done.unwrap(),
         }
         run_out(&mut map, &log);
         assert!(log.has(&format!("a {hook}")) || hook == "error", "{hook} was not reached");
@@ -527,9 +504,9 @@ fn closed_with_a_full_queue() {
         turn_idle(&mut map);
         assert!(view(&mut map, token).queued() > 0);
         view(&mut map, token).close();
-        let far = reader(far);
+        let far = reads_to_end(far);
         run_out(&mut map, &log);
-        assert!(far.join().unwrap() == (bytes, None));
+        assert!(far.join().unwrap() == bytes);
         assert_eq!(log.of("a").last().unwrap(), "close: closed");
         assert!(!log.has("a read"));
     }
@@ -547,8 +524,8 @@ fn closed_to_a_peer_that_never_reads() {
     ch.close();
     run_out(&mut map, &log);
     assert_eq!(reason(&log, "a"), "timed out");
-    let (got, end) = reader(far).join().unwrap();
-    assert!(got.len() < MUCH && end.is_none());
+    let (got, end) = reads_all(far).join().unwrap();
+    assert!(got.len() < MUCH && end.is_ok());
 }
 
 /// EDGE_CASES 31: there is no reset to be had, so the peer sees the end after what it has got; but a
@@ -567,9 +544,9 @@ fn aborted_with_a_full_queue() {
         view(&mut map, token).abort();
         run_out(&mut map, &log);
         assert_eq!(reason(&log, "a"), "aborted");
-        let (got, end) = reader(far).join().unwrap();
+        let (got, end) = reads_all(far).join().unwrap();
         assert!(!got.is_empty() && got.len() < MUCH && pattern(MUCH).starts_with(&got));
-        assert_eq!(end, unread.then_some(ErrorKind::ConnectionReset));
+        assert_eq!(end.err().map(|error| error.kind()), unread.then_some(ErrorKind::ConnectionReset));
     }
 }
 
@@ -649,9 +626,9 @@ fn shutdown_write_after_pushes() {
     ch.shutdown_write();
     assert_eq!(ch.push(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
     let far_too = far.try_clone().unwrap();
-    let far = reader(far);
+    let far = reads_to_end(far);
     turn_until(&mut map, &log, |_| far.is_finished());
-    assert!(far.join().unwrap() == (bytes, None));
+    assert!(far.join().unwrap() == bytes);
     turn_idle(&mut map);
     assert_calm(&mut map);
     assert!(map.contains(token), "its reading side is open");

@@ -12,7 +12,7 @@ use dispatch_loop::{Channel, ChannelMap, Eof, Token};
 
 use crate::support::opened::address_of;
 use crate::support::peers::{
-    loopbacks, narrow, pair, pattern, read_all, read_exactly, read_now, reads_all, reset, unix_pair,
+    loopbacks, narrow_pair, pair, pattern, read_all, read_exactly, read_now, reads_all, reset, unix_pair,
 };
 use crate::support::provoke::{hooks, provoke};
 use crate::support::recorder::{Log, Recorder, text};
@@ -124,8 +124,7 @@ fn close_with_a_full_queue_sends_all_of_it() {
     for on in loopbacks() {
         for unread in [0, 100_000] {
             let log = Log::new();
-            let (near, mut far) = pair(on);
-            narrow(&near, &far);
+            let (near, mut far) = narrow_pair(on);
             far.write_all(&vec![b'u'; unread.min(10_000)]).unwrap();
             let bytes = pattern(2_000_000);
             let (sent, mut also) = (bytes.clone(), far.try_clone().unwrap());
@@ -187,8 +186,7 @@ fn a_peer_that_does_not_end_is_let_go() {
 fn close_gives_up_at_its_deadline() {
     for on in loopbacks() {
         let log = Log::new();
-        let (near, mut far) = pair(on);
-        narrow(&near, &far);
+        let (near, mut far) = narrow_pair(on);
         let mut map = ChannelMap::new().unwrap();
         let recorder = Recorder::new("a", &log).on("open", |ch| {
             ch.set_close_timeout(60 * MILLISECOND);
@@ -211,8 +209,7 @@ fn close_gives_up_at_its_deadline() {
 fn a_slow_reader_is_no_dead_one() {
     const TIMEOUT: Duration = Duration::from_millis(250);
     let log = Log::new();
-    let (near, mut far) = pair(loopbacks()[0]);
-    narrow(&near, &far);
+    let (near, mut far) = narrow_pair(loopbacks()[0]);
     far.set_nonblocking(true).unwrap();
     let mut map = ChannelMap::new().unwrap();
     let bytes = pattern(2_000_000);
@@ -270,8 +267,7 @@ fn a_half_closed_channel_is_calm_and_notices_the_reset() {
     for on in loopbacks() {
         for queue in [0, 10_000_000] {
             let log = Log::new();
-            let (near, far) = pair(on);
-            narrow(&near, &far);
+            let (near, far) = narrow_pair(on);
             let mut map = ChannelMap::new().unwrap();
             let token = map.add(near, Recorder::new("a", &log).eof(Eof::KeepWriting)).unwrap();
             far.shutdown(Shutdown::Write).unwrap();
@@ -340,8 +336,7 @@ fn a_unix_peer_is_gone_while_we_keep_the_write_side() {
 fn shutdown_write_sends_fin_after_the_last_byte() {
     for on in loopbacks() {
         let log = Log::new();
-        let (near, far) = pair(on);
-        narrow(&near, &far);
+        let (near, far) = narrow_pair(on);
         let mut answering = far.try_clone().unwrap();
         let mut map = ChannelMap::new().unwrap();
         let bytes = pattern(1_000_000);

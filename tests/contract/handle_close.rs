@@ -11,7 +11,7 @@ use std::time::Duration;
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason, Token};
 
 use crate::support::opened::address_of;
-use crate::support::peers::{loopbacks, narrow, pair, read_all, read_now, reset, unix_pair};
+use crate::support::peers::{loopbacks, narrow_pair, pair, read_all, read_now, reset, unix_pair};
 use crate::support::process::{alone, open_descriptors};
 use crate::support::recorder::{Log, Recorder, text};
 use crate::support::turning::turn_idle;
@@ -102,8 +102,7 @@ fn which_reason_is_given() {
     for on in loopbacks() {
         for (queue, reason, end) in cases {
             let log = Log::new();
-            let (near, far) = pair(on);
-            narrow(&near, &far);
+            let (near, far) = narrow_pair(on);
             let mut map = ChannelMap::new().unwrap();
             let recorder = Recorder::new("a", &log).on("open", move |ch| {
                 ch.pause_reading();

@@ -14,7 +14,9 @@ use dispatch_loop::{ChannelMap, Eof, More, OnError, Producer, Token};
 use crate::support::ends::record_kinds;
 use crate::support::logging::capture_log;
 use crate::support::opened::{fill, finish, opened, view};
-use crate::support::peers::{cut_short, loopbacks, narrow, pair, read_now, reads_to_end, reset, text_now};
+use crate::support::peers::{
+    cut_short, loopbacks, narrow_pair, pair, read_now, reads_to_end, reset, text_now,
+};
 use crate::support::recorder::{Log, Recorder, text};
 use crate::support::turning::{assert_calm, comes_to_rest, run_out, turn_quiet, turn_until, waits_in};
 use crate::support::waiting::DEADLINE;
@@ -232,8 +234,7 @@ fn another_thread_makes_the_bytes() {
 fn woken_before_its_turn() {
     for on in loopbacks() {
         let log = Log::new();
-        let (near, far) = pair(on);
-        narrow(&near, &far);
+        let (near, far) = narrow_pair(on);
         let mut map = ChannelMap::new().unwrap();
         let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
         turn_quiet(&mut map);
@@ -484,8 +485,7 @@ fn discard_queued_of_a_full_queue() {
     for on in loopbacks() {
         for closing in [false, true] {
             let log = Log::new();
-            let (near, far) = pair(on);
-            narrow(&near, &far);
+            let (near, far) = narrow_pair(on);
             let mut map = ChannelMap::new().unwrap();
             let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
             turn_quiet(&mut map);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, OnError, Reason, run};
 
-use crate::support::peers::{black_hole, loopbacks, narrow, pair, read_all};
+use crate::support::peers::{black_hole, loopbacks, narrow_pair, pair, read_all};
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{turn_idle, turn_until};
 
@@ -107,8 +107,7 @@ fn traffic_keeps_a_channel_alive() {
     for on in loopbacks() {
         for inwards in [true, false] {
             let log = Log::new();
-            let (near, mut far) = pair(on);
-            narrow(&near, &far);
+            let (near, mut far) = narrow_pair(on);
             let mut map = ChannelMap::new().unwrap();
             let token = map.add(near, Recorder::new("a", &log).quiet()).unwrap();
             map.channel(token).unwrap().set_timeout(Some(TIMEOUT));
@@ -187,8 +186,7 @@ fn a_timeout_hook_that_fails() {
 #[test]
 fn no_timeout_for_those_that_end() {
     let log = Log::new();
-    let (near, far) = pair(loopbacks()[0]);
-    narrow(&near, &far);
+    let (near, _far) = narrow_pair(loopbacks()[0]);
     let mut map = ChannelMap::new().unwrap();
     let token = map.add(near, Recorder::new("a", &log)).unwrap();
     let mut ch = map.channel(token).unwrap();

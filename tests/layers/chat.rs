@@ -17,7 +17,7 @@ use super::talk::*;
 
 use crate::support::heap;
 use crate::support::logging::{capture_log, logged};
-use crate::support::peers::{loopbacks, narrow, pair, read_now, refusing, reset, unix_pair};
+use crate::support::peers::{loopbacks, narrow_pair, pair, read_now, refusing, reset, unix_pair};
 use crate::support::recorder::{Log, Recorder, text};
 use crate::support::turning::{arrive, assert_calm, turn_quiet, turn_until};
 use crate::support::waiting::wait_for_hang_up;
@@ -827,8 +827,7 @@ fn auto_pause() {
                 largest.set(largest.get().max(ch.queued()));
                 Ok(())
             });
-        let (near, mut far) = pair(on);
-        narrow(&near, &far);
+        let (near, mut far) = narrow_pair(on);
         let mut map = ChannelMap::new().unwrap();
         let handle = map.add(near, ChatDispatcher::new("\n", talk).unwrap()).unwrap();
         // Some two megabytes to answer, all of them asked for at once.

@@ -17,7 +17,7 @@ use crate::support::echo::Echo;
 use crate::support::heap;
 use crate::support::logging::capture_log;
 use crate::support::peers::{
-    black_hole, loopbacks, narrow, pair, pattern, read_all, read_now, refusing, unix_pair,
+    black_hole, loopbacks, narrow, narrow_pair, pair, pattern, read_all, read_now, refusing, unix_pair,
 };
 use crate::support::recorder::{Log, text};
 use crate::support::turning::{arrive, assert_calm, turn_quiet, turn_until};
@@ -204,8 +204,7 @@ fn every_connection_is_lost_once() {
                     Reason::Closed.to_string()
                 }
                 _ => {
-                    let (near, mut far) = pair(on);
-                    narrow(&near, &far);
+                    let (near, mut far) = narrow_pair(on);
                     let handle = map.add(near, protocol).unwrap();
                     map.turn(Some(Duration::ZERO)).unwrap();
                     let reason = end(&mut map, handle, &log, &mut far, way);
@@ -360,8 +359,7 @@ fn write_eof() {
 fn pause_and_resume_writing() {
     for on in loopbacks() {
         let log = Log::new();
-        let (near, mut far) = pair(on);
-        narrow(&near, &far);
+        let (near, mut far) = narrow_pair(on);
         let mut map = ChannelMap::new().unwrap();
         let handle = map.add(near, ProtocolDispatcher::new(Spoken::new("a", &log))).unwrap();
         map.turn(Some(Duration::ZERO)).unwrap();
@@ -525,8 +523,7 @@ fn write_vectored_of_which_a_part_is_taken() {
 fn write_vectored_of_much() {
     for on in loopbacks() {
         let log = Log::new();
-        let (near, mut far) = pair(on);
-        narrow(&near, &far);
+        let (near, mut far) = narrow_pair(on);
         let mut map = ChannelMap::new().unwrap();
         let handle = map.add(near, ProtocolDispatcher::new(Spoken::new("a", &log))).unwrap();
         turn_quiet(&mut map);

@@ -16,7 +16,8 @@ use socket2::SockRef;
 
 use crate::support::opened::address_of;
 use crate::support::peers::{
-    black_hole, loopbacks, narrow, pair, pattern, pattern_at, read_all, reads_all, refusing, reset, unix_pair,
+    black_hole, loopbacks, narrow, narrow_pair, pair, pattern, pattern_at, read_all, reads_all, refusing,
+    reset, unix_pair,
 };
 use crate::support::process::alone;
 use crate::support::recorder::Log;
@@ -32,8 +33,7 @@ const SOON: Duration = Duration::from_millis(20);
 /// A map with one stream, open and with little room in its sockets; and its peer, which waits.
 fn open(on: SocketAddr) -> (ChannelMap, StreamReader, StreamWriter, TcpStream) {
     let mut map = ChannelMap::new().unwrap();
-    let (near, far) = pair(on);
-    narrow(&near, &far);
+    let (near, far) = narrow_pair(on);
     narrow(&far, &near);
     let (reader, writer) = stream::add(&mut map, near).unwrap();
     map.turn(Some(Duration::ZERO)).unwrap();

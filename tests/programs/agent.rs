@@ -151,8 +151,7 @@ fn who_does_not_read_is_cut_off() {
     assert_eq!(told, disconnected);
     server.type_in(b"after it\n");
     assert_eq!(read_exactly(&mut client, 9), b"after it\n");
-    server.signal("TERM");
-    assert_eq!(server.end().code, Some(0));
+    assert_eq!(server.end_by("TERM").code, Some(0));
 }
 
 // agent_client
@@ -314,8 +313,7 @@ fn leave(server: &Program, client: TcpStream) {
 
 #[track_caller]
 fn finish(server: Program) {
-    server.signal("INT");
-    server.end().assert_quiet_success();
+    server.finish("INT");
 }
 
 /// An agent_client with a stdin to write to, and the server's end of its connection.

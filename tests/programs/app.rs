@@ -456,24 +456,18 @@ fn usage() {
 const SEARCH: [&str; 2] = ["search", "x"];
 
 fn serve() -> (Program, SocketAddr) {
-    let server = Program::start("app_server", ["127.0.0.1:0"]);
-    let address = server.listening();
-    (server, address)
+    Program::serve("app_server", ["127.0.0.1:0"])
 }
 
 #[track_caller]
 fn finish(server: Program) {
-    server.signal("TERM");
-    let ended = server.end();
-    ended.assert_quiet_success();
-    assert_eq!(ended.stdout, "");
+    assert_eq!(server.finish("TERM"), "");
 }
 
 /// It has said why, and lives on until it is told to end.
 #[track_caller]
 fn assert_logged(server: Program, why: &str) {
-    server.signal("TERM");
-    let Ended { code, stderr, .. } = server.end();
+    let Ended { code, stderr, .. } = server.end_by("TERM");
     assert!(code == Some(0) && stderr.lines().count() == 1 && stderr.contains(why), "wanted {why}: {stderr}");
 }
 

@@ -325,17 +325,12 @@ fn ended_with_clients() {
 // What the tests are made of.
 
 fn serve() -> (Program, SocketAddr) {
-    let server = Program::start("chat_server", ["127.0.0.1:0"]);
-    let address = server.listening();
-    (server, address)
+    Program::serve("chat_server", ["127.0.0.1:0"])
 }
 
 #[track_caller]
 fn finish(server: Program) {
-    server.signal("TERM");
-    let ended = server.end();
-    ended.assert_quiet_success();
-    assert_eq!(ended.stdout, "");
+    assert_eq!(server.finish("TERM"), "");
 }
 
 struct Client(BufReader<TcpStream>);

@@ -6,16 +6,14 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::dirs::Dir;
 use crate::support::peers::{accept, connect, loopbacks, pattern, read_exactly, read_to_end, reset};
-use crate::support::programs::{Ended, Program, command, listener, read_piece, refuser};
+use crate::support::programs::{Ended, Program, assert_help, command, listener, read_piece, refuser, unread};
 use crate::support::waiting::wait_until;
 
 const PROGRAMS: [&str; 9] = [
@@ -43,12 +41,7 @@ const LOAD: usize = 64 * 1024 * 1024;
 #[test]
 fn help() {
     for name in PROGRAMS {
-        for option in ["--help", "-h"] {
-            let ended = Program::start(name, [option]).end();
-            ended.assert_quiet_success();
-            assert!(ended.stdout.starts_with(&format!("usage: {name} ")), "{ended:?}");
-            assert!(ended.stdout.contains("--log LEVEL"), "{ended:?}");
-        }
+        assert_help(name);
     }
 }
 
@@ -111,8 +104,7 @@ fn unix_domain_addresses() {
     client.assert_quiet_success();
     let taken = Program::start("echo_server", [&address]).end();
     taken.assert_failure(&address);
-    server.signal("TERM");
-    server.end().assert_quiet_success();
+    server.finish("TERM");
     assert!(!path.exists());
     let gone = Program::start("echo_client", [&address]).end();
     gone.assert_failure(&address);
@@ -121,13 +113,7 @@ fn unix_domain_addresses() {
 /// As with `| head`, but with the reader gone from the start.
 #[test]
 fn closed_stdout() {
-    let unread = || {
-        let (theirs, ours) = UnixStream::pair().unwrap();
-        drop(ours);
-        Stdio::from(OwnedFd::from(theirs))
-    };
-    let echo = Program::start("echo_server", ["127.0.0.1:0"]);
-    let address = echo.listening();
+    let (_echo, address) = Program::serve("echo_server", ["127.0.0.1:0"]);
     for (name, argument) in [
         ("echo_server", "127.0.0.1:0"),
         ("echo_server", "--help"),
@@ -174,8 +160,7 @@ fn echo_server_on_several_addresses() {
         peer.shutdown(Shutdown::Write).unwrap();
         assert_eq!(read_to_end(peer), b"");
     }
-    server.signal("TERM");
-    server.end().assert_quiet_success();
+    server.finish("TERM");
 }
 
 #[test]
@@ -196,8 +181,7 @@ fn echo_server_puts_prefix_and_suffix_around_each_chunk() {
 /// runs into the 16 MiB that a channel may queue. All comes back in the end.
 #[test]
 fn echo_server_waits_for_a_client_that_does_not_read() {
-    let server = Program::start("echo_server", ["127.0.0.1:0"]);
-    let address = server.listening();
+    let (server, address) = Program::serve("echo_server", ["127.0.0.1:0"]);
     let mut peer = connect(&address);
     let sent = fill(&mut peer, |at| at as u8);
     assert!(sent < LOAD, "the server went on reading");
@@ -211,14 +195,12 @@ fn echo_server_waits_for_a_client_that_does_not_read() {
     let back = read_to_end(&mut peer);
     assert_eq!(back.len(), sent);
     assert!(back.iter().enumerate().all(|(at, byte)| *byte == at as u8));
-    server.signal("TERM");
-    server.end().assert_quiet_success();
+    server.finish("TERM");
 }
 
 #[test]
 fn echo_server_survives_resets() {
-    let server = Program::start("echo_server", ["127.0.0.1:0"]);
-    let address = server.listening();
+    let (server, address) = Program::serve("echo_server", ["127.0.0.1:0"]);
     for round in 0..100 {
         let mut peer = connect(&address);
         if round % 2 == 0 {
@@ -229,8 +211,7 @@ fn echo_server_survives_resets() {
     let mut peer = connect(&address);
     peer.write_all(b"still there?").unwrap();
     assert_eq!(read_piece(&mut peer), b"still there?");
-    server.signal("TERM");
-    server.end().assert_quiet_success();
+    server.finish("TERM");
 }
 
 #[test]
@@ -250,8 +231,7 @@ fn echo_server_logs_what_it_is_asked_to() {
         let name = peer.local_addr().unwrap().to_string();
         peer.shutdown(Shutdown::Write).unwrap();
         assert_eq!(read_to_end(&mut peer), b"");
-        server.signal("INT");
-        let ended = server.end();
+        let ended = server.end_by("INT");
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert_eq!(ended.stderr.lines().filter(|line| line.contains(&name)).count(), expected, "{ended:?}");
     }
@@ -281,8 +261,7 @@ fn echo_server_does_not_wait_for_a_client_that_is_owed_nothing() {
     peer.write_all(b"here").unwrap();
     assert_eq!(read_piece(&mut peer), b"here");
     let begin = Instant::now();
-    server.signal("TERM");
-    server.end().assert_quiet_success();
+    server.finish("TERM");
     assert!(begin.elapsed() < Duration::from_secs(2), "took {:?}", begin.elapsed());
     assert_eq!(read_to_end(&mut peer), b"");
 }
@@ -293,8 +272,7 @@ fn echo_server_does_not_wait_for_ever_for_a_client_that_does_not_read() {
     let mut peer = connect(&server.listening());
     fill(&mut peer, |_| 0);
     let begin = Instant::now();
-    server.signal("TERM");
-    let ended = server.end();
+    let ended = server.end_by("TERM");
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(begin.elapsed() >= Duration::from_secs(3), "gave up after {:?}", begin.elapsed());
 }
@@ -302,15 +280,13 @@ fn echo_server_does_not_wait_for_ever_for_a_client_that_does_not_read() {
 #[test]
 fn echo_server_ends_at_once_at_the_second_signal() {
     for (signal, status) in [("INT", 128 + 2), ("TERM", 128 + 15)] {
-        let server = Program::start("echo_server", ["127.0.0.1:0"]);
-        let address = server.listening();
+        let (server, address) = Program::serve("echo_server", ["127.0.0.1:0"]);
         let mut peer = connect(&address);
         fill(&mut peer, |_| 0);
         server.signal("TERM");
         // That it accepts no more shows that it has seen the first one.
         wait_until("the listener is closed", || TcpStream::connect(address).is_err());
-        server.signal(signal);
-        assert_eq!(server.end().code, Some(status));
+        assert_eq!(server.end_by(signal).code, Some(status));
     }
 }
 
@@ -330,8 +306,7 @@ fn echo_client_with_many_connections() {
         for text in received.values() {
             assert_eq!(text, "Message 1 from client.Message 2 from client.");
         }
-        server.signal("INT");
-        server.end().assert_quiet_success();
+        server.finish("INT");
     }
 }
 

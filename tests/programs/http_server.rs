@@ -75,8 +75,7 @@ fn the_log() {
     client.get("/\u{202e}");
     client.send("nonsense\r\n\r\n");
     client.head();
-    server.signal("INT");
-    let ended = server.end();
+    let ended = server.end_by("INT");
     for line in [" GET /a%20b.txt?x 200 5", " GET /\\u{202e} 404 14", " - - 400 16"] {
         assert!(ended.stderr.contains(&format!("{peer}{line}\n")), "{ended:?}");
     }
@@ -285,8 +284,7 @@ fn a_file_that_shrinks_while_it_is_sent() {
     let _ = client.stream.read_to_end(&mut rest);
     assert!(rest.len() < 64 * 1024 * 1024);
     assert_eq!(Client::new(&address).get("/").status, 200);
-    server.signal("INT");
-    let ended = server.end();
+    let ended = server.end_by("INT");
     assert!(ended.code == Some(0) && ended.stderr.contains("a file shrank"), "{ended:?}");
 }
 
@@ -815,8 +813,7 @@ fn clients_that_never_read() {
     }
     assert_memory(&server, 76);
     drop(deaf);
-    server.signal("INT");
-    assert_eq!(server.end().code, Some(0));
+    assert_eq!(server.end_by("INT").code, Some(0));
 }
 
 /// With room for few descriptors, what leaks one of them is soon noticed.
@@ -841,8 +838,7 @@ fn descriptors_are_given_back() {
         }
     }
     assert_eq!(Client::new(&address).get_with("/file", "Range: bytes=-5\r\n").body.len(), 5);
-    server.signal("INT");
-    assert_eq!(server.end().code, Some(0));
+    assert_eq!(server.end_by("INT").code, Some(0));
 }
 
 /// However many a client asks for.
@@ -859,8 +855,7 @@ fn one_file_at_a_time() {
         assert_eq!(other.get("/file").status, 200);
     }
     drop(greedy);
-    server.signal("INT");
-    assert_eq!(server.end().code, Some(0));
+    assert_eq!(server.end_by("INT").code, Some(0));
 }
 
 #[test]
@@ -874,8 +869,7 @@ fn without_descriptors() {
     wait_until("no descriptor is left for the file", || client.get("/file").status == 503);
     drop(crowd);
     wait_until("there is one again", || client.get("/file").status == 200);
-    server.signal("INT");
-    assert_eq!(server.end().code, Some(0));
+    assert_eq!(server.end_by("INT").code, Some(0));
 }
 
 // What the tests are made of.
@@ -893,9 +887,7 @@ fn serve_with(dir: &Dir, options: &[&str]) -> (Program, SocketAddr) {
 #[track_caller]
 fn serve_path(path: &Path, options: &[&str]) -> (Program, SocketAddr) {
     let args = ["--root", path.to_str().unwrap(), "127.0.0.1:0"];
-    let server = Program::start("http_server", args.iter().chain(options));
-    let address = server.listening();
-    (server, address)
+    Program::serve("http_server", args.iter().chain(options))
 }
 
 /// With this many descriptors.
@@ -913,8 +905,7 @@ fn serve_limited(dir: &Dir, descriptors: usize) -> (Program, SocketAddr) {
 
 #[track_caller]
 fn finish(server: Program) {
-    server.signal("INT");
-    server.end().assert_quiet_success();
+    server.finish("INT");
 }
 
 /// That it never had more memory than so many MiB.

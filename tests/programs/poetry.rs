@@ -258,8 +258,7 @@ fn client_interrupted() {
         let mut server = accept(&slow);
         server.write_all(b"half").unwrap();
         assert_eq!(client.line(), format!("Task 2: got 4 bytes of poetry from {slow_address}"));
-        client.signal(signal);
-        let ended = client.end();
+        let ended = client.end_by(signal);
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(
             ended.stderr.starts_with("Task 2: error: ") && ended.stderr.contains(&slow_address),
@@ -324,8 +323,7 @@ fn listening(server: &Program, ports: usize) -> Vec<SocketAddr> {
 
 #[track_caller]
 fn finish(server: Program) {
-    server.signal("INT");
-    server.end().assert_quiet_success();
+    server.finish("INT");
 }
 
 /// What a poetry_client printed before the time that it took, which must count `poems`.

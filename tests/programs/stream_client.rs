@@ -66,8 +66,7 @@ fn long_lines() {
 
 #[test]
 fn with_echo_server() {
-    let server = Program::start("echo_server", ["127.0.0.1:0"]);
-    let address = server.listening();
+    let (server, address) = Program::serve("echo_server", ["127.0.0.1:0"]);
     let clients: Vec<_> = (0..4)
         .map(|number| {
             let mut client = Program::start_typed("stream_client", [address.to_string()]);
@@ -83,8 +82,7 @@ fn with_echo_server() {
         .collect();
     clients.into_iter().for_each(|client| client.join().unwrap());
     drop(connect(&address));
-    server.signal("TERM");
-    server.end().assert_quiet_success();
+    server.finish("TERM");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::support::peers::{
     accept, black_hole, connect, cut_short, limit_time, loopbacks, pattern, read_exactly, read_to_end,
     refusing, reset,
 };
-use crate::support::programs::{Program, command, listener};
+use crate::support::programs::{Program, assert_help, command, listener, unread};
 use crate::support::waiting::{DEADLINE, wait_until};
 
 const MIB: usize = 1024 * 1024;
@@ -71,8 +71,7 @@ impl Proxy {
 
     #[track_caller]
     fn end(self) {
-        self.program.signal("TERM");
-        self.program.end().assert_quiet_success();
+        self.program.finish("TERM");
     }
 }
 
@@ -530,8 +529,7 @@ fn a_signal_while_bytes_run() {
             for _ in 0..2 {
                 ran.recv_timeout(DEADLINE).expect("bytes run");
             }
-            proxy.program.signal(signal);
-            proxy.program.end().assert_quiet_success();
+            proxy.program.finish(signal);
         });
     }
 }
@@ -556,11 +554,7 @@ fn a_second_signal() {
 
 #[test]
 fn help() {
-    for option in ["--help", "-h"] {
-        let ended = Program::start("tcp_proxy", [option]).end();
-        ended.assert_quiet_success();
-        assert!(ended.stdout.starts_with("usage: tcp_proxy ") && ended.stdout.contains("--log LEVEL"));
-    }
+    assert_help("tcp_proxy");
 }
 
 #[test]
@@ -602,9 +596,7 @@ fn address_in_use() {
 
 #[test]
 fn closed_stdout() {
-    let (theirs, ours) = UnixStream::pair().unwrap();
-    drop(ours);
     let mut command = command("tcp_proxy");
-    command.args(["127.0.0.1:0", "127.0.0.1:1"]).stdout(OwnedFd::from(theirs));
+    command.args(["127.0.0.1:0", "127.0.0.1:1"]).stdout(unread());
     Program::spawn(command).end().assert_quiet_success();
 }

@@ -1,11 +1,9 @@
 //! `udp_echo` as its users meet it. Run `cargo build --examples` first.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 
 use crate::support::peers::{loopbacks, pattern};
-use crate::support::programs::{Program, command};
+use crate::support::programs::{Program, assert_help, command, unread};
 use crate::support::waiting::DEADLINE;
 
 /// The largest that UDP has: 65,535, less its own header, and for IPv4 that of IP as well.
@@ -14,8 +12,7 @@ fn largest(on: SocketAddr) -> usize {
 }
 
 fn start(on: SocketAddr) -> (Program, SocketAddr) {
-    let program = Program::start("udp_echo", [on.to_string()]);
-    let address = program.listening();
+    let (program, address) = Program::serve("udp_echo", [on.to_string()]);
     assert_ne!(address.port(), 0);
     (program, address)
 }
@@ -36,8 +33,7 @@ fn expect(from: SocketAddr, socket: &UdpSocket, wanted: &[u8]) {
 
 #[track_caller]
 fn end(program: Program, signal: &str) {
-    program.signal(signal);
-    program.end().assert_quiet_success();
+    program.finish(signal);
 }
 
 #[test]
@@ -125,8 +121,7 @@ fn a_sender_that_does_not_read() {
 
 #[test]
 fn by_name() {
-    let program = Program::start("udp_echo", ["localhost:0"]);
-    let address = program.listening();
+    let (program, address) = Program::serve("udp_echo", ["localhost:0"]);
     let any: IpAddr = if address.is_ipv4() { [127, 0, 0, 1].into() } else { "::1".parse().unwrap() };
     let socket = socket((any, 0).into());
     socket.send_to(b"hello", address).unwrap();
@@ -136,11 +131,7 @@ fn by_name() {
 
 #[test]
 fn help() {
-    for option in ["--help", "-h"] {
-        let ended = Program::start("udp_echo", [option]).end();
-        ended.assert_quiet_success();
-        assert!(ended.stdout.starts_with("usage: udp_echo ") && ended.stdout.contains("--log LEVEL"));
-    }
+    assert_help("udp_echo");
 }
 
 #[test]
@@ -183,22 +174,18 @@ fn not_our_address() {
 
 #[test]
 fn closed_stdout() {
-    let (theirs, ours) = UnixStream::pair().unwrap();
-    drop(ours);
     let mut command = command("udp_echo");
-    command.arg("127.0.0.1:0").stdout(OwnedFd::from(theirs));
+    command.arg("127.0.0.1:0").stdout(unread());
     Program::spawn(command).end().assert_quiet_success();
 }
 
 #[test]
 fn logs_what_it_is_asked_to() {
-    let program = Program::start("udp_echo", ["--log", "debug", "127.0.0.1:0"]);
-    let address = program.listening();
+    let (program, address) = Program::serve("udp_echo", ["--log", "debug", "127.0.0.1:0"]);
     let socket = socket(loopbacks()[0]);
     socket.send_to(b"hello", address).unwrap();
     expect(address, &socket, b"hello");
-    program.signal("TERM");
-    let ended = program.end();
+    let ended = program.end_by("TERM");
     let line = format!("{}: 5 bytes", socket.local_addr().unwrap());
     assert!(ended.code == Some(0) && ended.stderr.contains(&line), "{ended:?}");
 }

@@ -51,10 +51,17 @@ pub fn limit_time(socket: &impl AsFd) {
     socket.set_write_timeout(Some(DEADLINE)).unwrap();
 }
 
-/// Not much room between the two, so that a queue is soon full.
+/// Not much room on the way from the one to the other.
 pub fn narrow(near: &TcpStream, far: &TcpStream) {
     SockRef::from(near).set_send_buffer_size(16 * 1024).unwrap();
     SockRef::from(far).set_recv_buffer_size(16 * 1024).unwrap();
+}
+
+/// As [`pair`], with not much room between the two, so that a queue is soon full.
+pub fn narrow_pair(on: SocketAddr) -> (TcpStream, TcpStream) {
+    let (near, far) = pair(on);
+    narrow(&near, &far);
+    (near, far)
 }
 
 /// Close with a reset instead of a FIN.

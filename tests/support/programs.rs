@@ -54,6 +54,14 @@ impl Program {
         Program::spawn(command)
     }
 
+    /// A server that prints where it listens.
+    #[track_caller]
+    pub fn serve(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> (Program, SocketAddr) {
+        let server = Program::start(name, args);
+        let address = server.listening();
+        (server, address)
+    }
+
     /// With a stdin that the test writes to.
     pub fn start_typed(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Program {
         let mut command = command(name);
@@ -150,6 +158,21 @@ impl Program {
         let stderr = self.stderr.take().unwrap().join().unwrap();
         Ended { code: status.unwrap().code(), stdout, stderr }
     }
+
+    /// End it with a signal, named without `SIG`.
+    #[track_caller]
+    pub fn end_by(self, signal: &str) -> Ended {
+        self.signal(signal);
+        self.end()
+    }
+
+    /// The same, and all is well. What it printed that no test has taken.
+    #[track_caller]
+    pub fn finish(self, signal: &str) -> String {
+        let ended = self.end_by(signal);
+        ended.assert_quiet_success();
+        ended.stdout
+    }
 }
 
 impl Drop for Program {
@@ -179,6 +202,23 @@ impl Ended {
         let said = matches!(errors[..], [line] if line.contains(about));
         assert!(self.code == Some(1) && said && !self.stderr.contains("panicked"), "{self:?}");
     }
+}
+
+/// It says how it is used.
+#[track_caller]
+pub fn assert_help(name: &str) {
+    for option in ["--help", "-h"] {
+        let ended = Program::start(name, [option]).end();
+        ended.assert_quiet_success();
+        assert!(ended.stdout.starts_with(&format!("usage: {name} ")), "{ended:?}");
+        assert!(ended.stdout.contains("--log LEVEL"), "{ended:?}");
+    }
+}
+
+/// The output of a program that nobody reads any more, as with `| head`.
+pub fn unread() -> Stdio {
+    let (theirs, _) = UnixStream::pair().unwrap();
+    Stdio::from(OwnedFd::from(theirs))
 }
 
 /// What one read gives.

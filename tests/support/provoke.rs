@@ -3,9 +3,10 @@
 
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use dispatch_loop::{ChannelMap, Handle, Token};
+use dispatch_loop::{Channel, ChannelMap, Handle, Token};
 use socket2::SockRef;
 
 use super::peers::{limit_time, pair, read_now};
@@ -27,28 +28,37 @@ pub fn provoke(
     hook: &'static str,
     dispatcher: Recorder,
 ) -> (Handle<Recorder>, TcpStream) {
-    let dispatcher = match hook {
+    let listener = TcpListener::bind(on).unwrap();
+    let handle = map.connect(listener.local_addr().unwrap(), willing(hook, dispatcher)).unwrap();
+    let (mut far, _) = listener.accept().unwrap();
+    limit_time(&far);
+    bring_about(hook, &mut map.channel(handle).unwrap(), &mut far).unwrap();
+    (handle, far)
+}
+
+/// A dispatcher that lets `hook` come about.
+pub fn willing(hook: &str, dispatcher: Recorder) -> Recorder {
+    match hook {
         "write" => dispatcher.writable(|_| true),
         "error" => dispatcher.on("read", |_| Err(io::Error::other("provoked"))),
         _ => dispatcher,
-    };
-    let listener = TcpListener::bind(on).unwrap();
-    let handle = map.connect(listener.local_addr().unwrap(), dispatcher).unwrap();
-    let (mut far, _) = listener.accept().unwrap();
-    limit_time(&far);
-    let mut ch = map.channel(handle).unwrap();
+    }
+}
+
+/// Do, on either end, what `hook` tells of. It fails where the system has no such thing.
+pub fn bring_about(hook: &str, ch: &mut Channel<'_>, far: &mut (impl Write + AsFd)) -> io::Result<()> {
     match hook {
-        "read" | "error" => far.write_all(b"input").unwrap(),
-        "expt" => drop(SockRef::from(&far).send_out_of_band(b"!").unwrap()),
-        "eof" => far.shutdown(Shutdown::Write).unwrap(),
+        "read" | "error" => far.write_all(b"input")?,
+        "expt" => _ = SockRef::from(&*far).send_out_of_band(b"!")?,
+        "eof" => SockRef::from(&*far).shutdown(Shutdown::Write)?,
         "timeout" => ch.set_timeout(Some(Duration::from_millis(1))),
         "high" | "low" => {
             ch.set_watermarks(10, 20);
-            ch.push(&[b'.'; 100]).unwrap();
+            ch.push(&[b'.'; 100])?;
         }
         _ => {}
     }
-    (handle, far)
+    Ok(())
 }
 
 /// A channel that gives back what it gets, to see whether the loop is well.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use dispatch_loop::{ChannelMap, Dispatcher, Handle, OnLimit, Outlet, SendError, run};
 use socket2::SockRef;
 
-use crate::support::peers::{loopbacks, narrow, pair, pattern, read_all, reads_all, reset};
+use crate::support::peers::{loopbacks, narrow_pair, pair, pattern, read_all, reads_all, reset};
 use crate::support::recorder::{Log, Recorder};
 use crate::support::threads::{joined, waiting};
 use crate::support::turning::turn_until;
@@ -37,8 +37,7 @@ impl Scene {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         map.set_remote_capacity(messages);
-        let (near, far) = pair(on);
-        narrow(&near, &far);
+        let (near, far) = narrow_pair(on);
         let handle = map.add(near, Recorder::new("a", &log).quiet()).unwrap();
         map.turn(Some(Duration::ZERO)).unwrap();
         let outlet = map.channel(handle).unwrap().outlet().unwrap();
