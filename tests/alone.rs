@@ -66,7 +66,7 @@ impl Dispatcher for Server {
 const ROLE: &str = "DISPATCH_LOOP_TEST_CLIENTS_OF";
 
 #[test]
-fn a_server_short_of_descriptors() {
+fn a_server_short_of_descriptors_serves_whom_it_can_and_later_the_others() {
     match std::env::var(ROLE) {
         Ok(address) => clients(address.parse().unwrap()),
         Err(_) => server(),
@@ -82,7 +82,11 @@ fn server() {
     let listener: Handle<Server> = map.listen("127.0.0.1:0", Server { echoed: echoed.clone() }).unwrap();
     let address = address_of(&mut map, listener);
     let mut clients = Command::new(std::env::current_exe().unwrap())
-        .args(["a_server_short_of_descriptors", "--exact", "--nocapture"])
+        .args([
+            "a_server_short_of_descriptors_serves_whom_it_can_and_later_the_others",
+            "--exact",
+            "--nocapture",
+        ])
         .env(ROLE, address.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -103,7 +103,7 @@ fn a_message_is_one_recv_one_send_and_a_share_of_one_wait() {
 
 /// Over TCP the messages of a round may take more than one turn to arrive.
 #[test]
-fn over_tcp_as_well() {
+fn a_message_over_tcp_costs_the_same_calls() {
     for address in loopbacks() {
         for connections in [1, 64] {
             let pairs = (0..connections).map(|_| pair(address)).collect();

@@ -177,7 +177,7 @@ impl Pattern {
 }
 
 #[test]
-fn three_hundred_clients_at_once() {
+fn three_hundred_clients_at_once_have_every_byte_back() {
     let mut server = Server::new();
     let address = server.address;
     server.serve(thread::spawn(move || {
@@ -197,7 +197,7 @@ fn three_hundred_clients_at_once() {
 /// The reader begins only when the server has stopped reading, because it cannot get rid of what it
 /// owes; and the writer half-closes long before all has come back.
 #[test]
-fn a_late_reader_of_64_mib() {
+fn a_late_reader_of_64_mib_has_every_byte_back() {
     const BYTES: usize = 64 * 1024 * 1024;
     let mut server = Server::new();
     let address = server.address;
@@ -233,7 +233,7 @@ fn tokens(map: &ChannelMap) -> Vec<Token> {
 }
 
 #[test]
-fn five_hundred_clients_that_connect_and_reset() {
+fn five_hundred_clients_that_connect_and_reset_leave_nothing_behind() {
     let mut server = Server::new();
     let address = server.address;
     // These are gone before the first of them is accepted,
@@ -254,7 +254,7 @@ fn five_hundred_clients_that_connect_and_reset() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn urgent_bytes_that_nobody_reads() {
+fn urgent_bytes_that_nobody_reads_make_nothing_spin() {
     let mut server = Server::new();
     let address = server.address;
     let (give_back, client) = mpsc::channel();
@@ -294,7 +294,7 @@ fn small_buffers(stream: &TcpStream) {
 }
 
 #[test]
-fn two_hundred_peers_that_never_read() {
+fn two_hundred_peers_that_never_read_cost_bounded_memory() {
     const STUCK: usize = 200;
     let mut server = Server::new();
     let address = server.address;
@@ -362,7 +362,7 @@ impl Dispatcher for Subscriber {
 }
 
 #[test]
-fn a_broadcast_to_peers_that_never_read() {
+fn a_broadcast_to_peers_that_never_read_ends_them_and_reaches_the_reader() {
     const STUCK: usize = 50;
     const BYTES: usize = 16 * 1024 * 1024;
     let mut server = Server::new();

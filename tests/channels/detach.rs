@@ -16,7 +16,7 @@ use crate::support::turning::{run_out, turn_until};
 
 /// All that was promised goes along: what was put back, what is still in the system, what is queued.
 #[test]
-fn a_channel_moves_to_another_map() {
+fn a_channel_moves_to_another_map_with_all_that_was_promised() {
     for on in loopbacks() {
         let log = Log::new();
         let first = Recorder::new("first", &log).on("read", |ch| {
@@ -79,7 +79,7 @@ fn a_detached_socket_is_used_by_hand() {
 
 /// From inside a hook, with the rest of its chunk put back.
 #[test]
-fn detaching_from_inside_a_hook() {
+fn detaching_inside_a_hook_takes_what_was_put_back_along() {
     let log = Log::new();
     let (near, mut far) = unix_pair();
     let mut map = ChannelMap::new().unwrap();
@@ -103,7 +103,7 @@ fn detaching_from_inside_a_hook() {
 
 /// What cannot go along is refused, and the channel is as it was.
 #[test]
-fn what_cannot_be_detached() {
+fn what_cannot_be_detached_is_refused_and_stays_as_it_was() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, far) = opened(on, Recorder::new("a", &log));
@@ -122,7 +122,7 @@ fn what_cannot_be_detached() {
 
 /// A listener: to another map, with its backlog and, where it has one, its file.
 #[test]
-fn a_listener_moves_to_another_map() {
+fn a_listener_moves_to_another_map_with_its_backlog_and_file() {
     let dir = Dir::new();
     let path = dir.join("moving.sock");
     let log = Log::new();
@@ -142,7 +142,7 @@ fn a_listener_moves_to_another_map() {
 
 /// Any descriptor, and what it turns out to be.
 #[test]
-fn adopting_descriptors() -> io::Result<()> {
+fn an_adopted_descriptor_becomes_what_it_is() -> io::Result<()> {
     for on in loopbacks() {
         let log = Log::new();
         let mut map = ChannelMap::new()?;

@@ -44,7 +44,7 @@ fn same(kind: Kind, got: &[u8], wanted: &[u8]) {
 // What every connection does, with records or without.
 
 #[test]
-fn an_echo_in_random_pieces() {
+fn an_echo_in_random_pieces_comes_back_whole() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -77,7 +77,7 @@ fn an_echo_in_random_pieces() {
 
 /// Both ends in one map, each with a source of its own.
 #[test]
-fn both_ends_in_one_map() {
+fn both_ends_may_be_in_one_map() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -101,7 +101,7 @@ fn both_ends_in_one_map() {
 }
 
 #[test]
-fn half_close_by_the_peer() {
+fn after_the_peers_half_close_we_may_still_write() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -125,7 +125,7 @@ fn half_close_by_the_peer() {
 
 /// EDGE_CASES 34.
 #[test]
-fn half_close_by_us() {
+fn after_our_half_close_we_still_read() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -150,7 +150,7 @@ fn half_close_by_us() {
 
 /// EDGE_CASES 30: also when the peer has sent what was never read.
 #[test]
-fn close_with_a_full_queue_and_unread_input() {
+fn close_sends_a_full_queue_also_with_input_unread() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -177,7 +177,7 @@ fn close_with_a_full_queue_and_unread_input() {
 
 /// EDGE_CASES 31.
 #[test]
-fn abort_with_a_full_queue() {
+fn abort_drops_a_full_queue_and_ends_at_once() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -202,7 +202,7 @@ fn abort_with_a_full_queue() {
 }
 
 #[test]
-fn the_peer_resets() {
+fn a_reset_by_the_peer_ends_the_channel() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -222,7 +222,7 @@ fn the_peer_resets() {
 /// One record of 100 KiB: what is left inside after the pause comes with nothing else from the
 /// peer.
 #[test]
-fn pause_with_data_inside() {
+fn data_inside_a_source_waits_while_paused_and_comes_on_resume() {
     for mut kind in kinds() {
         kind.options.record = 100 * 1024;
         let log = Log::new();
@@ -273,7 +273,7 @@ fn pause_with_data_inside() {
 }
 
 #[test]
-fn auto_pause() {
+fn auto_pause_stops_reading_until_the_queue_is_low() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -307,7 +307,7 @@ fn auto_pause() {
 
 /// EDGE_CASES 28.
 #[test]
-fn the_hard_limit() {
+fn the_hard_limit_refuses_or_ends_as_configured() {
     for (kind, on_limit) in kinds().into_iter().flat_map(|k| [(k, OnLimit::Refuse), (k, OnLimit::End)]) {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -347,7 +347,7 @@ fn the_hard_limit() {
 
 /// EDGE_CASES 18, and 2 for what is pushed before there is anybody to take it.
 #[test]
-fn push_before_the_handshake_and_data_with_the_end() {
+fn what_was_pushed_before_the_handshake_goes_first_and_data_comes_before_the_end() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();

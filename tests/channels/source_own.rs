@@ -38,7 +38,7 @@ fn wrap(ch: &mut Channel<'_>, client: bool) -> io::Result<()> {
 }
 
 #[test]
-fn a_handshake_that_fails() {
+fn a_handshake_that_fails_ends_both_ends_without_an_error_hook() {
     // The server lies in its last word: it has no reason to think that anything is wrong.
     for mut kind in record_kinds() {
         let log = Log::new();
@@ -58,7 +58,7 @@ fn a_handshake_that_fails() {
 }
 
 #[test]
-fn a_time_out_during_the_handshake() {
+fn a_handshake_may_time_out() {
     for kind in record_kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -74,7 +74,7 @@ fn a_time_out_during_the_handshake() {
 
 /// As with a connect: there is nobody yet to send anything to.
 #[test]
-fn close_during_the_handshake() {
+fn close_during_the_handshake_ends_at_once() {
     for kind in record_kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -92,7 +92,7 @@ fn close_during_the_handshake() {
 
 /// The peer goes away in the midst of it: by FIN, or by a reset.
 #[test]
-fn the_peer_ends_during_the_handshake() {
+fn an_end_by_the_peer_during_the_handshake_ends_the_channel() {
     for (kind, resets) in record_kinds().into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -112,7 +112,7 @@ fn the_peer_ends_during_the_handshake() {
 
 /// EDGE_CASES 44, for what is not the dispatcher's own: the channel ends, nobody else does.
 #[test]
-fn a_panic_inside_a_source() {
+fn a_panic_inside_a_source_ends_its_channel_alone() {
     for place in ["drive", "recv", "send", "shutdown_write", "interest"] {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -190,7 +190,7 @@ fn input_inside_is_shared_out_among_the_turns() {
 
 /// What a source has taken and not sent is unsent: it counts for the close, and for its reason.
 #[test]
-fn bytes_inside_that_cannot_be_sent() {
+fn bytes_inside_a_source_count_as_unsent_at_the_close() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (probe, far) = probed(&mut map, Recorder::new("a", &log));
@@ -215,7 +215,7 @@ fn bytes_inside_that_cannot_be_sent() {
 /// Rule 6, idle and while a write waits for a read: the socket has room, and that is no reason to
 /// wake.
 #[test]
-fn no_spinning() {
+fn a_source_spins_neither_idle_nor_while_a_write_waits_for_a_read() {
     for mut kind in kinds() {
         kind.options.update_every = 1000;
         let log = Log::new();
@@ -268,7 +268,7 @@ fn a_paused_channel_still_reads_what_its_writes_need() {
 
 /// `WouldBlock` says that there is nothing to be done now, in `drive` as elsewhere.
 #[test]
-fn would_block_from_drive() {
+fn would_block_from_drive_waits_as_elsewhere() {
     struct Idle(Wire);
     impl AsFd for Idle {
         fn as_fd(&self) -> BorrowedFd<'_> {
@@ -303,7 +303,7 @@ fn would_block_from_drive() {
 
 /// A source takes a record at a time: as long as it takes any, there is no need to wait for room.
 #[test]
-fn a_source_that_takes_little_at_a_time() {
+fn a_source_that_takes_little_at_a_time_is_not_waited_for() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, far) = unix_pair();

@@ -50,7 +50,7 @@ fn assert_serves(map: &mut ChannelMap, to: impl ToAddress) {
 
 /// As text, as a path, by `std`'s own client; the file is there while the listener lives.
 #[test]
-fn a_server_on_a_path() {
+fn a_server_on_a_path_serves_and_its_file_lives_as_long() {
     let dir = Dir::new();
     let path = dir.join("server.sock");
     let mut map = ChannelMap::new().unwrap();
@@ -66,9 +66,9 @@ fn a_server_on_a_path() {
     assert!(!path.exists(), "the file is removed with the listener");
 }
 
-/// A path relative to a directory that the process leaves is still the one that is removed.
+/// The old file is gone by then, and the new one stays.
 #[test]
-fn listening_again_in_handle_close() {
+fn a_path_may_be_listened_on_again_in_handle_close() {
     let dir = Dir::new();
     let path = dir.join("server.sock");
     let log = Log::new();
@@ -133,7 +133,7 @@ fn the_file_of_another_server_stays() {
 }
 
 #[test]
-fn the_permissions_of_the_file() {
+fn the_file_has_the_permissions_that_were_asked_for() {
     let dir = Dir::new();
     let mut map = ChannelMap::new().unwrap();
     for mode in [0o600, 0o660, 0o777] {
@@ -146,7 +146,7 @@ fn the_permissions_of_the_file() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_name_without_a_file() {
+fn a_name_without_a_file_is_listened_on_and_connected_to() {
     let name = format!("unix:@dispatch-loop-test-{}", std::process::id());
     let mut map = ChannelMap::new().unwrap();
     let server = map.listen(&*name, EchoServer).unwrap();
@@ -157,7 +157,7 @@ fn a_name_without_a_file() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_peer_that_the_system_vouches_for() {
+fn the_system_vouches_for_the_peers_process_and_user() {
     let (near, _far) = unix_pair();
     let mut map = ChannelMap::new().unwrap();
     let token = map.add(near, Echo).unwrap().token();
@@ -171,7 +171,7 @@ fn the_peer_that_the_system_vouches_for() {
 
 /// No hook runs for these, and each says what was wrong.
 #[test]
-fn unusable_paths() {
+fn unusable_paths_are_refused_and_say_what_is_wrong() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let long = format!("unix:/tmp/{}", "x".repeat(200));
@@ -192,7 +192,7 @@ fn unusable_paths() {
 
 /// As EDGE_CASES 1: nobody is there, or nobody any more.
 #[test]
-fn a_client_of_nobody() {
+fn a_connect_to_nobody_is_refused_or_not_found() {
     let dir = Dir::new();
     let stale = dir.join("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
@@ -246,7 +246,7 @@ fn a_full_backlog_is_waited_for() {
 
 /// The time limit of a connect holds for one that waits for room in a backlog, too.
 #[test]
-fn waiting_for_a_backlog_times_out() {
+fn waiting_for_room_in_a_backlog_times_out() {
     let dir = Dir::new();
     let path = dir.join("full.sock");
     let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
@@ -270,7 +270,7 @@ fn waiting_for_a_backlog_times_out() {
 
 /// EDGE_CASES 33: HUP that cannot be masked; the data comes first, also after a pause.
 #[test]
-fn a_peer_that_writes_and_closes() {
+fn a_peer_that_writes_and_closes_is_read_before_the_end() {
     for paused in [false, true] {
         let dir = Dir::new();
         let path = dir.join("server.sock");

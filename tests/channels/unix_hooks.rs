@@ -74,7 +74,7 @@ fn assert_reset(log: &Log, name: &str) {
 /// EDGE_CASES 1, 6: nobody is there. That is an outcome, not an error of `connect`, and it says what
 /// was not to be had.
 #[test]
-fn refused_at_once() {
+fn a_connect_refused_at_once_is_an_outcome_of_the_next_turn() {
     let server = Server::new();
     let path = server.path.clone();
     let stale = UnixListener::bind(path.with_extension("stale")).unwrap();
@@ -99,7 +99,7 @@ fn refused_at_once() {
 
 /// EDGE_CASES 1: the listener goes while a client waits for room in its backlog.
 #[test]
-fn the_listener_goes_meanwhile() {
+fn a_client_in_a_full_backlog_hears_that_the_listener_has_gone() {
     let full = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     let server = Server::new();
     let path = server.path.with_extension("full");
@@ -122,7 +122,7 @@ fn the_listener_goes_meanwhile() {
 
 /// EDGE_CASES 2: what was pushed before goes first, and in order; also what one shuts down before.
 #[test]
-fn pushed_before_it_is_connected() {
+fn what_was_pushed_before_the_connect_goes_first() {
     let server = Server::new();
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
@@ -142,7 +142,7 @@ fn pushed_before_it_is_connected() {
 
 /// EDGE_CASES 3: it is connected already, but nobody was told so.
 #[test]
-fn closed_while_connecting() {
+fn close_while_connecting_runs_no_connect_hook() {
     for abort in [false, true] {
         let server = Server::new();
         let log = Log::new();
@@ -166,7 +166,7 @@ fn closed_while_connecting() {
 /// EDGE_CASES 4: the peer is gone before the first event; one that has read nothing of what it was
 /// sent, is gone with a reset.
 #[test]
-fn gone_before_the_first_event() {
+fn a_peer_gone_before_the_first_event_is_a_connect_and_an_end() {
     for sends in [false, true] {
         let server = Server::new();
         let log = Log::new();
@@ -195,7 +195,7 @@ fn gone_before_the_first_event() {
 
 /// EDGE_CASES 15
 #[test]
-fn paused() {
+fn a_paused_channel_gets_all_its_data_on_resume() {
     let log = Log::new();
     let (mut map, token, mut far) = opened(Recorder::new("a", &log));
     view(&mut map, token).pause_reading();
@@ -211,7 +211,7 @@ fn paused() {
 /// EDGE_CASES 16, 33: the peer writes and closes meanwhile; only resuming brings its data, then the
 /// end. One that half-closes is not even noticed.
 #[test]
-fn the_peer_ends_while_paused() {
+fn an_end_while_paused_is_told_on_resume_after_the_data() {
     for half in [false, true] {
         let log = Log::new();
         let (mut map, token, mut far) = opened(Recorder::new("a", &log));
@@ -233,7 +233,7 @@ fn the_peer_ends_while_paused() {
 
 /// EDGE_CASES 16: it closes with input unread, which is a reset: the end comes at once.
 #[test]
-fn the_peer_resets_while_paused() {
+fn a_reset_while_paused_ends_at_once() {
     let log = Log::new();
     let (mut map, token, mut far) = opened(Recorder::new("a", &log));
     let mut ch = view(&mut map, token);
@@ -249,7 +249,7 @@ fn the_peer_resets_while_paused() {
 
 /// EDGE_CASES 17: with most of it unread.
 #[test]
-fn paused_and_resumed_inside_handle_read() {
+fn pause_and_resume_inside_handle_read_lose_nothing() {
     let log = Log::new();
     let got = Rc::new(Cell::new(0));
     let sum = got.clone();
@@ -266,7 +266,7 @@ fn paused_and_resumed_inside_handle_read() {
 
 /// EDGE_CASES 18: all of it, then exactly one end.
 #[test]
-fn data_and_end_at_once() {
+fn data_and_end_at_once_are_data_and_then_one_end() {
     for eof in [Eof::Close, Eof::KeepWriting] {
         let log = Log::new();
         let (mut map, token, mut far) = opened(Recorder::new("a", &log).eof(eof).quiet());
@@ -287,7 +287,7 @@ fn data_and_end_at_once() {
 /// EDGE_CASES 19: what the peer has sent before it closed with input unread comes first; also when a
 /// send has failed before, which here says broken pipe.
 #[test]
-fn data_then_reset() {
+fn data_before_a_reset_is_offered_before_the_end() {
     for sends in [false, true] {
         let log = Log::new();
         let (mut map, token, mut far) = opened(Recorder::new("a", &log));
@@ -310,7 +310,7 @@ fn data_then_reset() {
 
 /// EDGE_CASES 20: readable, but nothing is there.
 #[test]
-fn a_false_alarm() {
+fn a_false_alarm_is_no_data_and_no_end() {
     let log = Log::new();
     let (mut map, token, mut far) = opened(Recorder::new("a", &log));
     far.write_all(b"later").unwrap();
@@ -323,7 +323,7 @@ fn a_false_alarm() {
 
 /// EDGE_CASES 21: others have their turn meanwhile, a timer and a remote included.
 #[test]
-fn a_sender_that_never_stops() {
+fn a_sender_that_never_stops_leaves_others_their_turn() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("flood", &log).quiet().on("read", |ch| {
         let mut buffer = vec![0; 64 * 1024];
@@ -359,7 +359,7 @@ fn a_sender_that_never_stops() {
 /// EDGE_CASES 22: Linux has the urgent byte of Unix-domain sockets since 5.15. Left alone, it is taken.
 #[cfg(target_os = "linux")]
 #[test]
-fn an_urgent_byte() {
+fn an_urgent_byte_comes_before_the_data_and_once() {
     for takes in [false, true] {
         let log = Log::new();
         let a = Recorder::new("a", &log).on("expt", move |ch| match takes {
@@ -386,7 +386,7 @@ fn an_urgent_byte() {
 
 /// EDGE_CASES 24
 #[test]
-fn small_pushes() {
+fn ten_thousand_small_pushes_keep_their_order() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("a", &log));
     let wanted: Vec<u8> = (0..10_000_u32).flat_map(|number| [number.to_be_bytes(); 20].concat()).collect();
@@ -404,7 +404,7 @@ fn small_pushes() {
 
 /// EDGE_CASES 25: gone with everything read, and gone with input unread.
 #[test]
-fn pushed_to_a_peer_that_is_gone() {
+fn a_push_to_a_peer_that_is_gone_ends_with_broken_pipe_or_reset() {
     for unread in [false, true] {
         let log = Log::new();
         let (mut map, token, far) = opened(Recorder::new("a", &log).readable(|_| false));
@@ -426,7 +426,7 @@ fn pushed_to_a_peer_that_is_gone() {
 /// EDGE_CASES 25, as only Unix-domain sockets have it: the peer reads no more, and says so. What it
 /// sends is still read.
 #[test]
-fn the_peer_reads_no_more() {
+fn a_peer_that_reads_no_more_is_still_read() {
     let log = Log::new();
     let (mut map, token, mut far) = opened(Recorder::new("a", &log));
     far.shutdown(Shutdown::Read).unwrap();
@@ -445,7 +445,7 @@ fn the_peer_reads_no_more() {
 
 /// EDGE_CASES 26: the peer reads faster than a turn may write; no wake-up is lost.
 #[test]
-fn more_than_a_turn_may_write() {
+fn more_than_a_turn_may_write_is_flushed_without_a_lost_wake_up() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("a", &log));
     let far = reads_to_end(far);
@@ -461,7 +461,7 @@ fn more_than_a_turn_may_write() {
 
 /// EDGE_CASES 29: twice, one after the other, from every hook.
 #[test]
-fn ended_twice_from_every_hook() {
+fn ending_twice_from_every_hook_is_one_handle_close() {
     let ends = [["close", "close"], ["close", "abort"], ["abort", "close"], ["abort", "abort"]];
     for (hook, ends) in hooks().flat_map(|hook| ends.map(|ends| (hook, ends))) {
         let server = Server::new();
@@ -491,7 +491,7 @@ fn ended_twice_from_every_hook() {
 /// EDGE_CASES 30: all that is queued arrives, then the end and no reset, also when the peer has sent
 /// what nobody read.
 #[test]
-fn closed_with_a_full_queue() {
+fn close_with_a_full_queue_sends_all_and_then_the_end() {
     for unread in [false, true] {
         let log = Log::new();
         let (mut map, token, mut far) = opened(Recorder::new("a", &log));
@@ -514,7 +514,7 @@ fn closed_with_a_full_queue() {
 
 /// EDGE_CASES 30: the peer never reads.
 #[test]
-fn closed_to_a_peer_that_never_reads() {
+fn close_to_a_peer_that_never_reads_times_out() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("a", &log));
     view(&mut map, token).push(&vec![0; MUCH]).unwrap();
@@ -531,7 +531,7 @@ fn closed_to_a_peer_that_never_reads() {
 /// EDGE_CASES 31: there is no reset to be had, so the peer sees the end after what it has got; but a
 /// reset if something it sent was not read.
 #[test]
-fn aborted_with_a_full_queue() {
+fn abort_with_a_full_queue_ends_after_what_the_peer_has() {
     for unread in [false, true] {
         let log = Log::new();
         let (mut map, token, mut far) = opened(Recorder::new("a", &log));
@@ -553,7 +553,7 @@ fn aborted_with_a_full_queue() {
 /// EDGE_CASES 32: the peer goes for good after its half-close, and there is nothing to write. With
 /// something unread at it, that is a reset.
 #[test]
-fn the_end_of_a_half_closed_peer() {
+fn a_half_closed_peer_that_goes_ends_the_channel() {
     for unread in [false, true] {
         for paused in [false, true] {
             let log = Log::new();
@@ -581,7 +581,7 @@ fn the_end_of_a_half_closed_peer() {
 
 /// The same with a queue that the peer did not take: it ends with what the send says.
 #[test]
-fn the_end_of_a_half_closed_peer_with_a_queue() {
+fn a_half_closed_peer_that_goes_ends_a_queue_with_the_sends_error() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("a", &log).eof(Eof::KeepWriting));
     view(&mut map, token).push(&vec![0; MUCH]).unwrap();
@@ -596,7 +596,7 @@ fn the_end_of_a_half_closed_peer_with_a_queue() {
 
 /// Half-close the other way: the peer still sends after ours, and ends when it likes.
 #[test]
-fn data_after_our_half_close() {
+fn data_still_comes_after_our_half_close() {
     let log = Log::new();
     let (mut map, token, mut far) = opened(Recorder::new("a", &log).eof(Eof::KeepWriting));
     view(&mut map, token).shutdown_write();
@@ -616,7 +616,7 @@ fn data_after_our_half_close() {
 
 /// EDGE_CASES 34: FIN only after the last byte, nothing after it.
 #[test]
-fn shutdown_write_after_pushes() {
+fn shutdown_write_sends_the_end_after_the_last_byte() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("a", &log));
     let bytes = pattern(MUCH);
@@ -641,7 +641,7 @@ fn shutdown_write_after_pushes() {
 
 /// EDGE_CASES 34: both sides at once, in one map.
 #[test]
-fn both_sides_shut_down() {
+fn both_sides_shut_down_and_both_end() {
     for eof in [Eof::Close, Eof::KeepWriting] {
         let (one, other) = UnixStream::pair().unwrap();
         let log = Log::new();
@@ -667,7 +667,7 @@ fn both_sides_shut_down() {
 
 /// A silent peer times out; the timers of a channel die with it.
 #[test]
-fn timers_of_a_channel() {
+fn a_silent_peer_times_out_and_timers_die_with_the_channel() {
     let log = Log::new();
     let (mut map, token, _far) = opened(Recorder::new("a", &log));
     let (early, never) = (log.clone(), log.clone());
@@ -688,7 +688,7 @@ fn timers_of_a_channel() {
 
 /// The time is over although the peer has hung up, and nobody reads.
 #[test]
-fn a_timeout_while_paused() {
+fn a_timeout_comes_while_paused_and_hung_up() {
     for (half, resets) in [(true, false), (false, false), (false, true)] {
         let log = Log::new();
         let (mut map, token, far) = opened(Recorder::new("a", &log));

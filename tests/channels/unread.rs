@@ -47,7 +47,7 @@ fn input(log: &Log) -> String {
 }
 
 #[test]
-fn in_one_piece_and_in_several() {
+fn what_is_put_back_in_any_pieces_is_read_again_in_order() {
     for on in loopbacks() {
         // How much is read of `abcdef`, and what is put back, in this order.
         for (read, pieces) in [
@@ -89,7 +89,7 @@ fn in_one_piece_and_in_several() {
 /// It is there without the socket being ready, in the next turn, which does not wait; and it costs no
 /// system call.
 #[test]
-fn it_comes_without_waiting() {
+fn what_is_put_back_comes_in_the_next_turn_without_a_call() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, mut far) = opened(on, put_back(false, &log));
@@ -110,7 +110,7 @@ fn it_comes_without_waiting() {
 
 /// Outside of a hook as well: before it opens, and later.
 #[test]
-fn from_outside() {
+fn what_is_put_back_from_outside_comes_first() {
     for on in loopbacks() {
         let log = Log::new();
         let (near, mut far) = pair(on);
@@ -135,7 +135,7 @@ fn from_outside() {
 }
 
 #[test]
-fn while_paused_and_then_resumed() {
+fn what_is_put_back_while_paused_waits_for_the_resume() {
     for on in loopbacks() {
         for by_readable in [false, true] {
             let log = Log::new();
@@ -175,7 +175,7 @@ fn while_paused_and_then_resumed() {
 
 /// Reading is paused between the hook that puts back and the turn that would deliver it.
 #[test]
-fn paused_from_outside_when_it_was_due() {
+fn a_pause_from_outside_holds_what_was_due() {
     let log = Log::new();
     let (mut map, token, mut far) = opened(loopbacks()[0], put_back(false, &log));
     far.write_all(b"back").unwrap();
@@ -191,7 +191,7 @@ fn paused_from_outside_when_it_was_due() {
 
 /// The end was read before: first what was put back, then the end, once.
 #[test]
-fn with_the_end_already_read() {
+fn what_is_put_back_comes_before_an_end_already_read() {
     for on in loopbacks() {
         for unix in [false, true] {
             for pause in [false, true] {
@@ -258,7 +258,7 @@ fn with_the_end_already_read() {
 
 /// Then the peer goes altogether, which cannot be masked.
 #[test]
-fn paused_with_the_end_already_read_and_the_peer_gone() {
+fn a_pause_holds_what_was_put_back_although_the_peer_is_gone() {
     let log = Log::new();
     let (mut first, seen) = (true, log.clone());
     let dispatcher = Recorder::new("a", &log).on("read", move |ch| {
@@ -291,7 +291,7 @@ fn paused_with_the_end_already_read_and_the_peer_gone() {
 
 /// The end is met in the very hook that puts back: `recv` says 0, and then there is something again.
 #[test]
-fn put_back_after_the_end_was_met() {
+fn what_is_put_back_after_the_end_was_met_is_read_before_it() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut step, seen) = (0, log.clone());
@@ -317,7 +317,7 @@ fn put_back_after_the_end_was_met() {
 
 /// Rule 4: what came before a reset is offered before the end, unless reading is paused.
 #[test]
-fn with_the_peers_reset() {
+fn what_is_put_back_is_offered_before_a_reset_unless_paused() {
     for on in loopbacks() {
         for pause in [false, true] {
             let log = Log::new();
@@ -337,7 +337,7 @@ fn with_the_peers_reset() {
 
 /// Rule 7: a write that fails does not end the reading, and so not what was put back.
 #[test]
-fn after_a_write_that_failed() {
+fn what_is_put_back_is_read_after_a_write_that_failed() {
     for on in loopbacks() {
         for before in [false, true] {
             let log = Log::new();
@@ -372,7 +372,7 @@ fn after_a_write_that_failed() {
 }
 
 #[test]
-fn across_replace_dispatcher() {
+fn what_is_put_back_goes_to_the_new_dispatcher() {
     for on in loopbacks() {
         for order in [false, true] {
             let log = Log::new();
@@ -405,7 +405,7 @@ fn across_replace_dispatcher() {
 
 /// After `close` or `abort` no input comes, whatever was put back before or is put back then.
 #[test]
-fn after_close_no_hook_but_the_last() {
+fn after_close_no_hook_runs_but_the_last() {
     for on in loopbacks() {
         for abort in [false, true] {
             for queued in [false, true] {
@@ -447,7 +447,7 @@ fn after_close_no_hook_but_the_last() {
 /// Rule 17: it counts for the budget of the turn as what is read does; what is beyond it comes in
 /// the next turn.
 #[test]
-fn more_than_the_budget() {
+fn more_than_the_budget_comes_in_the_next_turns() {
     const LEN: usize = 300_000;
     for on in loopbacks() {
         let log = Log::new();
@@ -580,7 +580,7 @@ fn an_idle_timeout_is_not_put_off() {
 
 /// A source of its own: records, whose bytes are inside it already when they are put back.
 #[test]
-fn with_a_source_of_its_own() {
+fn what_is_put_back_comes_before_what_is_inside_a_source() {
     for kind in record_kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -614,7 +614,7 @@ fn with_a_source_of_its_own() {
 
 /// A paused channel with records keeps both apart: what was put back, then what is in the source.
 #[test]
-fn paused_with_a_source_of_its_own() {
+fn a_pause_keeps_what_was_put_back_and_what_is_inside_a_source() {
     for kind in record_kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -636,7 +636,7 @@ fn paused_with_a_source_of_its_own() {
 
 /// An error that is kept leaves it where it is.
 #[test]
-fn an_error_that_is_kept() {
+fn an_error_that_is_kept_keeps_what_was_put_back() {
     let log = Log::new();
     let (mut first, seen) = (true, log.clone());
     let dispatcher = Recorder::new("a", &log).on_error(OnError::Keep).on("read", move |ch| {
@@ -718,7 +718,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_order_of_reading_and_putting_back(
+    fn any_order_of_reading_and_putting_back_gives_the_stream(
         acts in prop::collection::vec(act(), 0..60),
         sent in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..60), 1..8),
     ) {

@@ -23,7 +23,7 @@ fn wrap(ch: &mut Channel<'_>, client: bool) -> io::Result<()> {
 
 /// Both ends become records after the connection is there: `handle_open` waits for the handshake.
 #[test]
-fn wrapped_in_handle_connect() {
+fn a_source_put_around_in_handle_connect_opens_after_its_handshake() {
     for on in loopbacks() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -59,7 +59,7 @@ fn wrapped_in_handle_connect() {
 
 /// STARTTLS: plain lines first, then records on the same channel; no second `handle_open`.
 #[test]
-fn wrapped_midway() {
+fn a_source_put_around_midway_opens_nothing_twice() {
     for on in [Some("127.0.0.1:0"), None] {
         let kind = Kind { on, layers: 0, client: false, options: Options::default() };
         let log = Log::new();
@@ -101,7 +101,7 @@ fn wrapped_midway() {
 
 /// EDGE_CASES 30 for a channel whose second handshake never ends: what is queued cannot be sent.
 #[test]
-fn close_during_a_handshake_midway() {
+fn close_during_a_handshake_midway_ends_at_its_deadline() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, _silent) = UnixStream::pair().unwrap();
@@ -118,7 +118,7 @@ fn close_during_a_handshake_midway() {
 
 /// While a second handshake waits for the peer, `writable` finds no room, and nothing spins.
 #[test]
-fn writable_during_a_handshake_midway() {
+fn writable_finds_no_room_during_a_handshake_midway() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, _silent) = UnixStream::pair().unwrap();
@@ -133,7 +133,7 @@ fn writable_during_a_handshake_midway() {
 }
 
 #[test]
-fn the_making_of_a_source_fails() {
+fn a_source_that_cannot_be_made_ends_the_channel() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, mut far) = unix_pair();

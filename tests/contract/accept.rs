@@ -122,7 +122,7 @@ fn accepts_in_one_turn_are_bounded() {
 
 /// EDGE_CASES 8.
 #[test]
-fn closed_from_its_own_accept_hook() {
+fn a_listener_closed_from_its_own_hook_accepts_no_more() {
     for on in loopbacks() {
         for abort in [false, true] {
             let log = Log::new();
@@ -171,7 +171,7 @@ fn a_paused_listener_lets_clients_wait() {
 
 /// EDGE_CASES 9, as Linux does it: the dead connection is accepted, and ends at once.
 #[test]
-fn reset_in_the_backlog() {
+fn a_connection_reset_in_the_backlog_ends_alone() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, _, address) = listening(on, server("a", &log));
@@ -258,7 +258,7 @@ fn an_accept_hook_that_fails_loses_that_connection_only() {
 
 /// EDGE_CASES 11.
 #[test]
-fn clients_that_connect_and_reset_at_once() {
+fn clients_that_connect_and_reset_at_once_leave_nothing_behind() {
     alone(None, || {
         for on in loopbacks() {
             let log = Log::new();
@@ -285,7 +285,7 @@ fn clients_that_connect_and_reset_at_once() {
 
 /// EDGE_CASES 12: a shortage, of each kind, for as long as it lasts.
 #[test]
-fn out_of_descriptors_or_memory() {
+fn a_shortage_of_descriptors_or_memory_is_waited_out() {
     for on in loopbacks() {
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
             let log = Log::new();
@@ -344,7 +344,7 @@ fn after_a_shortage_the_listener_tries_again_by_itself() {
 
 /// EDGE_CASES 12, with the real thing.
 #[test]
-fn no_descriptor_left() {
+fn clients_wait_while_no_descriptor_is_left() {
     alone(Some(64), || {
         for on in loopbacks() {
             let log = Log::new();
@@ -376,7 +376,7 @@ fn no_descriptor_left() {
 
 /// An adopted listener is a listener like those of `listen`.
 #[test]
-fn a_listener_of_the_standard_library() {
+fn a_listener_of_the_standard_library_serves_like_ours() {
     for on in loopbacks() {
         let log = Log::new();
         let listener = TcpListener::bind(on).unwrap();

@@ -38,7 +38,7 @@ fn act(ch: &mut Channel<'_>, what: Act) {
 
 /// EDGE_CASES 29.
 #[test]
-fn close_and_abort_twice_from_every_hook() {
+fn close_and_abort_twice_from_every_hook_are_one_end() {
     use Act::*;
     for on in loopbacks() {
         for hook in hooks() {
@@ -80,7 +80,7 @@ fn close_and_abort_twice_from_every_hook() {
 
 /// EDGE_CASES 29, from outside: from the accept hook, another channel's hook, between turns.
 #[test]
-fn close_and_abort_on_any_channel() {
+fn close_and_abort_work_on_any_channel_from_anywhere() {
     for on in loopbacks() {
         for acts in [[Act::Close, Act::Close], [Act::Close, Act::Abort], [Act::Abort, Act::Close]] {
             let log = Log::new();
@@ -289,7 +289,7 @@ fn a_half_closed_channel_is_calm_and_notices_the_reset() {
 
 /// EDGE_CASES 33.
 #[test]
-fn a_unix_peer_writes_and_closes() {
+fn a_unix_peer_that_writes_and_closes_is_read_before_the_end() {
     for paused in [false, true] {
         let log = Log::new();
         let (near, mut far) = unix_pair();
@@ -318,7 +318,7 @@ fn a_unix_peer_writes_and_closes() {
 
 /// EDGE_CASES 33: all is sent, but the peer has ended both ways, and nobody waits for anything.
 #[test]
-fn a_unix_peer_is_gone_while_we_keep_the_write_side() {
+fn a_unix_peer_that_is_gone_ends_a_channel_that_keeps_its_write_side() {
     let log = Log::new();
     let (near, far) = unix_pair();
     let mut map = ChannelMap::new().unwrap();
@@ -396,7 +396,7 @@ fn both_sides_shut_down_and_both_end() {
 
 /// EDGE_CASES 34: before the connect is through, and when `shutdown` itself fails.
 #[test]
-fn shutdown_write_early_and_in_vain() {
+fn shutdown_write_waits_for_the_connect_and_survives_its_failure() {
     for on in loopbacks() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();

@@ -159,7 +159,7 @@ fn close_while_connecting_ends_without_a_connect_hook() {
 
 /// EDGE_CASES 3: from inside the connect hook, what it pushed is sent, and there is no open.
 #[test]
-fn close_in_the_connect_hook() {
+fn close_in_the_connect_hook_sends_what_was_pushed_and_never_opens() {
     for on in loopbacks() {
         let log = Log::new();
         let dispatcher = Recorder::new("a", &log).on("connect", |ch| {
@@ -176,7 +176,7 @@ fn close_in_the_connect_hook() {
 
 /// EDGE_CASES 4: data and an end of each kind, all before the loop has looked once.
 #[test]
-fn the_peer_ends_before_the_first_event() {
+fn a_peer_that_ends_before_the_first_event_is_connected_and_read() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, listener) = connecting(on, Recorder::new("a", &log));
@@ -191,7 +191,7 @@ fn the_peer_ends_before_the_first_event() {
 
 /// EDGE_CASES 4: a reset is the end of a connection that was there, not a connect that failed.
 #[test]
-fn the_peer_resets_before_the_first_event() {
+fn a_reset_before_the_first_event_is_the_end_of_a_connection() {
     for on in loopbacks() {
         for data in [&b""[..], b"early"] {
             for fin in [false, true] {
@@ -224,7 +224,7 @@ fn the_peer_resets_before_the_first_event() {
 /// EDGE_CASES 5: one outcome, and nothing when the peer answers later.
 #[test]
 #[cfg(target_os = "linux")]
-fn the_deadline_of_a_connect_passes() {
+fn a_connect_past_its_deadline_has_one_outcome() {
     struct Client(Log);
     impl Dispatcher for Client {
         fn handle_connect(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
@@ -338,7 +338,7 @@ fn the_cause_is_the_one_of_the_socket() {
 
 /// Rule 4: connect, open, then data, when all of it is there in the first event.
 #[test]
-fn the_order_of_hooks_of_a_connection() {
+fn a_connection_connects_opens_and_reads_in_this_order() {
     for on in loopbacks() {
         let log = Log::new();
         let dispatcher = Recorder::new("a", &log).writable(|_| true).on("write", |ch| {
@@ -357,7 +357,7 @@ fn the_order_of_hooks_of_a_connection() {
 
 /// Many at once, refused ones among them: each has its one outcome.
 #[test]
-fn many_connects_at_once() {
+fn of_many_connects_at_once_each_has_one_outcome() {
     for on in loopbacks() {
         let log = Log::new();
         let (_held, refused) = refusing(on);

@@ -68,7 +68,7 @@ fn short_calls_keep_the_order() {
 
 /// EDGE_CASES 20: the poller says ready, and the call says no.
 #[test]
-fn would_block_in_spite_of_readiness() {
+fn would_block_in_spite_of_readiness_loses_nothing() {
     for call in [Call::Recv, Call::Send] {
         for _ in 0..100 {
             inject(call, 2, 1, Fault::Errno(libc::EAGAIN));
@@ -81,7 +81,7 @@ fn would_block_in_spite_of_readiness() {
 /// The last send of several, queued and gathered, says would-block: nothing wakes up the queue but
 /// the loop's own care.
 #[test]
-fn would_block_on_a_queue_that_has_room() {
+fn would_block_on_a_queue_that_has_room_is_tried_again() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, mut far) = unix_pair();
@@ -100,7 +100,7 @@ fn would_block_on_a_queue_that_has_room() {
 }
 
 #[test]
-fn accept_in_bad_times() {
+fn an_accept_that_fails_in_passing_is_made_again() {
     let passing = [
         libc::EINTR,
         libc::EAGAIN,
@@ -133,7 +133,7 @@ fn accept_in_bad_times() {
 /// EDGE_CASES 12: out of descriptors, the listener does not spin, others are served, and the end
 /// of a channel wakes it.
 #[test]
-fn out_of_descriptors() {
+fn a_listener_out_of_descriptors_does_not_spin_and_a_close_wakes_it() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, mut far) = unix_pair();
@@ -170,7 +170,7 @@ fn out_of_descriptors() {
 
 /// The listener is unusable: its own `handle_error` hears of it.
 #[test]
-fn a_broken_listener() {
+fn a_broken_listener_hears_of_it_and_ends() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let listener = map.listen(loopbacks()[0], Recorder::new("l", &log)).unwrap();
@@ -183,7 +183,7 @@ fn a_broken_listener() {
 }
 
 #[test]
-fn recv_reset() {
+fn a_reset_of_recv_ends_the_channel() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, mut far) = unix_pair();
@@ -196,7 +196,7 @@ fn recv_reset() {
 
 /// EDGE_CASES 19: the write fails, and what has come is read to its end; the reason stays.
 #[test]
-fn send_fails_with_data_still_to_read() {
+fn a_send_that_fails_leaves_the_data_to_be_read() {
     for queued in [false, true] {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -224,7 +224,7 @@ fn send_fails_with_data_still_to_read() {
 
 /// What cannot be sent need not be waited for.
 #[test]
-fn close_after_a_send_that_failed() {
+fn close_after_a_send_that_failed_waits_for_nothing() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, _far) = unix_pair();
@@ -242,7 +242,7 @@ fn close_after_a_send_that_failed() {
 }
 
 #[test]
-fn shutdown_fails() {
+fn a_shutdown_that_fails_is_the_reason_after_the_last_data() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, mut far) = unix_pair();
@@ -258,7 +258,7 @@ fn shutdown_fails() {
 
 /// EDGE_CASES 6 and rule 8: refused at once, or told later by `SO_ERROR`.
 #[test]
-fn connect_fails() {
+fn a_connect_that_fails_is_an_error_and_the_end() {
     for call in [Call::Connect, Call::TakeError] {
         for errno in [libc::ECONNREFUSED, libc::ENETUNREACH, libc::EACCES, libc::ETIMEDOUT] {
             let log = Log::new();
@@ -294,7 +294,7 @@ fn an_interrupted_connect_is_under_way() {
 }
 
 #[test]
-fn no_socket_to_be_had() {
+fn a_socket_that_cannot_be_had_is_an_error_that_names_the_address() {
     for on in loopbacks() {
         for (call, errno) in [
             (Call::Socket, libc::EMFILE),
@@ -323,7 +323,7 @@ fn no_socket_to_be_had() {
 
 /// The poller refuses one channel, when it is added or when it changes: that one ends.
 #[test]
-fn the_poller_refuses_one_channel() {
+fn a_channel_that_the_poller_refuses_ends_alone() {
     for later in [false, true] {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -351,7 +351,7 @@ fn the_poller_refuses_one_channel() {
 
 /// Only a failing poller ends the loop; what is in the map stays, and ends with it.
 #[test]
-fn the_wait_fails() {
+fn a_wait_that_fails_ends_the_loop_and_no_channel() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, _far) = unix_pair();
@@ -368,7 +368,7 @@ fn the_wait_fails() {
 
 /// The linger option cannot be set: the channel ends all the same.
 #[test]
-fn abort_without_its_option() {
+fn abort_ends_the_channel_also_without_its_option() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, mut far) = pair(loopbacks()[0]);
@@ -382,7 +382,7 @@ fn abort_without_its_option() {
 }
 
 #[test]
-fn no_address_and_no_option() {
+fn an_address_may_be_missing_and_a_needed_option_may_not() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     inject(Call::Address, 0, u64::MAX, Fault::Errno(libc::ENOTCONN));

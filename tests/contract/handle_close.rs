@@ -61,7 +61,7 @@ fn handle_close_comes_after_the_socket_and_before_the_drop() {
 
 /// Rule 11: the first reason, but for one that kept queued bytes from being sent.
 #[test]
-fn which_reason_is_given() {
+fn the_first_reason_is_given_unless_bytes_were_lost() {
     type Ends = fn(&mut ChannelMap, Token, TcpStream);
     let cases: [(usize, &str, Ends); 6] = [
         (0, "closed", |map, token, far| {
@@ -184,7 +184,7 @@ fn full_map(log: &Log) -> (ChannelMap, Vec<TcpStream>, usize) {
 
 /// EDGE_CASES 35.
 #[test]
-fn a_map_is_dropped_with_live_channels() {
+fn a_dropped_map_ends_every_channel_once() {
     alone(None, || {
         for how in ["at once", "after stop", "while unwinding"] {
             let log = Log::new();

@@ -18,7 +18,7 @@ use crate::support::waiting::DEADLINE;
 
 /// Rule 5: asked when it opens, after each hook, and after it was reached; not every turn.
 #[test]
-fn when_readable_and_writable_are_asked() {
+fn readable_and_writable_are_asked_after_hooks_and_not_every_turn() {
     for on in loopbacks() {
         let log = Log::new();
         let asked = Rc::new(Cell::new(0));
@@ -57,7 +57,7 @@ fn when_readable_and_writable_are_asked() {
 
 /// Rule 5: an answer that changes behind the loop's back is seen with `rescan`, as in Python.
 #[test]
-fn an_answer_that_changes_by_itself() {
+fn an_answer_that_changes_by_itself_is_seen_with_rescan() {
     let log = Log::new();
     let open = Rc::new(Cell::new(false));
     let readable = open.clone();
@@ -76,7 +76,7 @@ fn an_answer_that_changes_by_itself() {
 /// Rule 6: a hook that does nothing with its input does not keep the loop busy, and the input is
 /// not lost.
 #[test]
-fn input_that_nobody_reads() {
+fn input_that_nobody_reads_keeps_nobody_busy_and_is_not_lost() {
     for on in loopbacks() {
         let log = Log::new();
         capture_log();
@@ -110,7 +110,7 @@ fn input_that_nobody_reads() {
 /// Rule 6: the same for output, when `writable` says yes and `handle_write` does nothing; input is
 /// still read.
 #[test]
-fn room_that_nobody_uses() {
+fn room_that_nobody_uses_keeps_nobody_busy() {
     for on in loopbacks() {
         let log = Log::new();
         capture_log();
@@ -178,7 +178,7 @@ fn a_half_closed_channel_costs_nothing() {
 /// Rule 6: paused by `set_auto_pause` when its Unix-domain peer is gone: the output is lost, and
 /// what had come is read.
 #[test]
-fn a_hang_up_while_paused_by_its_own_output() {
+fn a_hang_up_while_paused_by_its_own_output_loses_no_input() {
     let log = Log::new();
     let (near, mut far) = unix_pair();
     far.write_all(b"last words").unwrap();

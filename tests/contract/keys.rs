@@ -127,7 +127,7 @@ fn a_worn_out_slot_is_retired() {
 
 /// Handles reach the dispatcher; what they cannot reach, they say.
 #[test]
-fn typed_access() {
+fn a_handle_reaches_its_dispatcher_and_no_other_type() {
     let mut map = ChannelMap::new().unwrap();
     let (handle, mut far) = quiet(&mut map);
     map.get_mut(handle).unwrap().count = 7;
@@ -160,7 +160,7 @@ fn typed_access() {
 
 /// Rule 3: not from inside itself; the others can be reached, whatever runs.
 #[test]
-fn typed_access_from_hooks() {
+fn a_hook_reaches_all_dispatchers_but_its_own() {
     for on in loopbacks() {
         for hook in hooks().chain(["close"]) {
             let log = Log::new();
@@ -203,7 +203,7 @@ fn typed_access_from_hooks() {
 
 /// An upgrade: the new dispatcher has the hooks, the old one has had its last.
 #[test]
-fn replace_dispatcher() {
+fn a_replaced_dispatcher_has_had_its_last_hook() {
     for on in loopbacks() {
         for hook in hooks().filter(|hook| *hook != "connect") {
             let log = Log::new();
@@ -252,7 +252,7 @@ fn replace_dispatcher() {
 
 /// From outside, and of a channel that is gone; the handle of the old one is no good any more.
 #[test]
-fn replace_dispatcher_from_outside() {
+fn a_dispatcher_replaced_from_outside_leaves_a_stale_handle() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (old, far) = quiet(&mut map);

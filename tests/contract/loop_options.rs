@@ -16,7 +16,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// `loop(timeout, use_poll, map, count)`.
 #[test]
-fn timeout_count_and_rescan() {
+fn timeout_count_and_rescan_bound_the_loop_and_ask_everybody() {
     for on in loopbacks() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();

@@ -196,7 +196,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 #[test]
-fn random_programs() {
+fn random_programs_keep_the_promises() {
     alone(None, || {
         let config = ProptestConfig {
             cases: 96,

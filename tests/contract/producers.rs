@@ -60,7 +60,7 @@ impl Tap {
 
 /// It waits at no cost, and what is behind it waits with it.
 #[test]
-fn a_producer_that_has_nothing_yet() {
+fn a_producer_that_has_nothing_yet_costs_nothing_and_keeps_its_place() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, mut far) = opened(on, Recorder::new("a", &log));
@@ -107,7 +107,7 @@ fn a_producer_that_has_nothing_yet() {
 
 /// Several in a row: each waits for itself, and a waking is for the one whose turn it is.
 #[test]
-fn several_producers_that_wait() {
+fn of_several_producers_that_wait_the_first_is_woken() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, mut far) = opened(on, Recorder::new("a", &log));
@@ -138,7 +138,7 @@ fn several_producers_that_wait() {
 
 /// By a timer, by another channel's hook, by the channel's own, and by another thread.
 #[test]
-fn it_is_woken_from_anywhere() {
+fn a_producer_is_woken_from_anywhere() {
     for on in loopbacks() {
         for by in ["timer", "other", "own", "thread"] {
             let log = Log::new();
@@ -189,7 +189,7 @@ fn it_is_woken_from_anywhere() {
 
 /// A thread that makes the bytes, and wakes the producer for each.
 #[test]
-fn another_thread_makes_the_bytes() {
+fn another_thread_may_make_the_bytes() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, far) = opened(on, Recorder::new("a", &log));
@@ -231,7 +231,7 @@ fn another_thread_makes_the_bytes() {
 
 /// Woken before it is its turn: it is asked when that comes, and not before.
 #[test]
-fn woken_before_its_turn() {
+fn a_producer_woken_before_its_turn_is_asked_when_that_comes() {
     for on in loopbacks() {
         let log = Log::new();
         let (near, far) = narrow_pair(on);
@@ -266,7 +266,7 @@ fn woken_before_its_turn() {
 
 /// Woken while its own last bytes are still queued, it is asked when they are gone.
 #[test]
-fn woken_while_its_bytes_are_under_way() {
+fn a_producer_woken_while_its_bytes_are_under_way_is_asked_after_them() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, mut far) = opened(on, Recorder::new("a", &log));
@@ -286,7 +286,7 @@ fn woken_while_its_bytes_are_under_way() {
 
 /// `close` waits for it as it waits for a peer that takes nothing.
 #[test]
-fn close_with_a_producer_that_waits() {
+fn close_gives_a_producer_that_waits_until_its_deadline() {
     for on in loopbacks() {
         for shut in [false, true] {
             for woken in [false, true] {
@@ -329,7 +329,7 @@ fn close_with_a_producer_that_waits() {
 
 /// The time starts anew with each byte that goes out.
 #[test]
-fn close_with_a_producer_that_is_slow() {
+fn close_gives_a_slow_producer_new_time_with_each_byte() {
     let log = Log::new();
     let (mut map, token, far) = opened(loopbacks()[0], Recorder::new("a", &log));
     let far = reads_to_end(far);
@@ -358,7 +358,7 @@ fn close_with_a_producer_that_is_slow() {
 
 /// `shutdown_write`: the FIN comes after it, and reading goes on meanwhile.
 #[test]
-fn shutdown_write_with_a_producer_that_waits() {
+fn shutdown_write_ends_after_a_producer_that_waits() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, mut far) = opened(on, Recorder::new("a", &log));
@@ -380,7 +380,7 @@ fn shutdown_write_with_a_producer_that_waits() {
 
 /// The peer's end and its reset find a producer that waits.
 #[test]
-fn the_peer_goes_while_a_producer_waits() {
+fn a_peer_that_goes_while_a_producer_waits_is_noticed() {
     for on in loopbacks() {
         for by_reset in [false, true] {
             for eof in [Eof::Close, Eof::KeepWriting] {
@@ -415,7 +415,7 @@ fn the_peer_goes_while_a_producer_waits() {
 }
 
 #[test]
-fn discard_queued() {
+fn discard_queued_empties_the_queue_and_frees_its_producers() {
     for on in loopbacks() {
         for then in ["push", "close", "shutdown"] {
             let log = Log::new();
@@ -460,7 +460,7 @@ fn discard_queued() {
 
 /// The one that waited is forgotten, and the next is asked as if there had been none.
 #[test]
-fn discard_queued_and_another_producer() {
+fn a_producer_after_discard_queued_starts_afresh() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, mut far) = opened(on, Recorder::new("a", &log));
@@ -481,7 +481,7 @@ fn discard_queued_and_another_producer() {
 /// It was told of the high mark; when the queue is thrown away, it is told of the low one. While
 /// closing, the end is near.
 #[test]
-fn discard_queued_of_a_full_queue() {
+fn discard_queued_of_a_full_queue_tells_the_low_mark() {
     for on in loopbacks() {
         for closing in [false, true] {
             let log = Log::new();
@@ -514,7 +514,7 @@ fn discard_queued_of_a_full_queue() {
 
 /// A producer that fails when it is woken goes to `handle_error`, as another does.
 #[test]
-fn an_error_after_a_wait() {
+fn a_producer_that_fails_after_a_wait_goes_to_handle_error() {
     for keep in [false, true] {
         for panics in [false, true] {
             capture_log();
@@ -545,7 +545,7 @@ fn an_error_after_a_wait() {
 
 /// `handle_write` waits with it: the queue is not empty.
 #[test]
-fn no_handle_write_before_it_is_done() {
+fn handle_write_waits_until_a_producer_is_done() {
     let log = Log::new();
     let wants = Rc::new(Cell::new(true));
     let (asked, told) = (wants.clone(), wants.clone());
@@ -570,7 +570,7 @@ fn no_handle_write_before_it_is_done() {
 
 /// While connecting, and with a source of its own.
 #[test]
-fn before_the_channel_is_open() {
+fn a_producer_pushed_before_the_channel_is_open_keeps_its_place() {
     for kind in record_kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();

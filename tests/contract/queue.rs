@@ -57,7 +57,7 @@ fn a_broadcast_serves_the_rest() {
 
 /// What the system takes a part of at once is sent from there on, however it was pushed.
 #[test]
-fn a_push_that_goes_out_in_part() {
+fn a_push_that_goes_out_in_part_goes_on_from_there() {
     for on in loopbacks() {
         for way in 0..4 {
             let log = Log::new();
@@ -90,7 +90,7 @@ fn a_push_that_goes_out_in_part() {
 
 /// A thousand readers, with more than their sockets take at once.
 #[test]
-fn a_broadcast_to_a_thousand() {
+fn a_broadcast_reaches_a_thousand_readers_whole() {
     alone(Some(4096), || {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -156,7 +156,7 @@ fn a_large_producer_needs_little_memory() {
 
 /// A producer that fails is dropped; the dispatcher decides whether the rest is still sent.
 #[test]
-fn a_producer_that_fails() {
+fn a_producer_that_fails_is_dropped_and_the_dispatcher_decides() {
     type Answer = fn(&mut Vec<u8>) -> io::Result<More>;
     let fails: Answer = |_| Err(io::Error::other("the disk"));
     let panics: Answer = |_| panic!("the disk");

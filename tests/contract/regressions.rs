@@ -167,7 +167,7 @@ fn what_a_producer_fails_in_is_cut_short() {
 
 /// Options of TCP made a Unix-domain socket fail, and the socket file of a client was left behind.
 #[test]
-fn options_on_a_path() {
+fn options_of_tcp_do_no_harm_to_a_path() {
     use dispatch_loop::{ConnectOptions, ListenOptions, ToAddress};
     let dir = Dir::new();
     let log = Log::new();
@@ -314,7 +314,7 @@ mod kinds {
 
     /// A path was cut at a NUL: another file was bound or connected to.
     #[test]
-    fn a_nul_in_a_path() {
+    fn a_nul_in_a_path_is_refused() {
         let dir = Dir::new();
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -330,7 +330,7 @@ mod kinds {
 
     /// An attempt that the poller refused was never counted as lost: the channel waited for ever.
     #[test]
-    fn an_attempt_that_the_poller_refuses() {
+    fn an_attempt_that_the_poller_refuses_is_lost_and_told() {
         let listener = TcpListener::bind(loopbacks()[0]).unwrap();
         let to = listener.local_addr().unwrap();
         let log = Log::new();
@@ -344,7 +344,7 @@ mod kinds {
 
     /// Names that nobody waited for any more were looked up before those that somebody did.
     #[test]
-    fn a_lookup_for_nobody() {
+    fn a_lookup_for_nobody_is_not_made() {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let asked = Arc::new(AtomicUsize::new(0));
         let (inside, counter) = (gate.clone(), asked.clone());
@@ -372,7 +372,7 @@ mod kinds {
     /// One receiver on a path that did not read kept all others from being answered, and the loop
     /// from sleeping.
     #[test]
-    fn a_receiver_that_does_not_read() {
+    fn a_receiver_that_does_not_read_keeps_no_other_waiting() {
         struct Echo;
         impl Dispatcher for Echo {
             fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
@@ -421,7 +421,7 @@ mod kinds {
 
     /// An error of the network that came again and again was told 64 times a turn, without a pause.
     #[test]
-    fn an_error_that_does_not_go() {
+    fn an_error_that_does_not_go_is_told_with_pauses() {
         let (near, far) = UnixDatagram::pair().unwrap();
         let mut map = ChannelMap::new().unwrap();
         map.add(near, Recorder::new("a", &Log::new())).unwrap();
@@ -436,7 +436,7 @@ mod kinds {
 
     /// `unread` on a channel of datagrams kept the loop from sleeping.
     #[test]
-    fn nothing_to_put_back_of_a_datagram() {
+    fn unread_of_a_datagram_puts_nothing_back() {
         let (near, far) = UnixDatagram::pair().unwrap();
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -452,7 +452,7 @@ mod kinds {
     /// A socket of a kind that is neither was taken for one of datagrams, and its end for empty ones,
     /// for ever.
     #[test]
-    fn a_socket_of_another_kind() {
+    fn a_socket_of_another_kind_is_refused() {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None);
         // Not every system has them.
@@ -463,7 +463,7 @@ mod kinds {
 
     /// The end of one channel made the file of another one blocking, and with it the loop.
     #[test]
-    fn two_channels_of_one_file() {
+    fn two_channels_of_one_file_end_without_making_it_blocking() {
         let nonblocking =
             |file: &File| rustix::fs::fcntl_getfl(file).unwrap().contains(rustix::fs::OFlags::NONBLOCK);
         let (reader, _writer) = pipe();
@@ -481,7 +481,7 @@ mod kinds {
     /// A pipe that is written to did not end while reading was paused, and had the default
     /// `handle_read` complain of input; `shutdown_write` left its reader waiting.
     #[test]
-    fn the_ends_of_a_pipe_that_is_written_to() {
+    fn a_pipe_that_is_written_to_ends_with_its_reader_or_with_us() {
         for (end, queued) in [("reader", 0), ("reader", 200_000), ("shutdown", 0), ("shutdown", 3)] {
             let (mut reader, writer) = pipe();
             let log = Log::new();

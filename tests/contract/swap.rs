@@ -96,7 +96,7 @@ fn victim(place: &str) -> Option<&'static str> {
 
 /// In the two maps everything has the same slots. No dispatcher lands in a stranger's.
 #[test]
-fn two_maps_are_swapped_inside_a_hook() {
+fn maps_swapped_inside_a_hook_mix_up_no_channels() {
     for on in loopbacks() {
         for place in places() {
             let theirs = Log::new();
@@ -163,7 +163,7 @@ fn two_maps_are_swapped_inside_a_hook() {
 
 /// The map that runs is dropped by a hook of its own.
 #[test]
-fn a_map_is_replaced_inside_a_hook() {
+fn a_map_replaced_inside_a_hook_ends_its_channels_once() {
     for on in loopbacks() {
         for place in places() {
             let done = Log::new();
@@ -196,7 +196,7 @@ fn a_map_is_replaced_inside_a_hook() {
 
 /// A channel has one end, also when its dispatcher was replaced just before.
 #[test]
-fn a_dispatcher_and_then_its_map_are_replaced() {
+fn a_channel_whose_dispatcher_and_map_are_replaced_ends_once() {
     for on in loopbacks() {
         for drop_map in [false, true] {
             let log = Log::new();
@@ -226,7 +226,7 @@ fn a_dispatcher_and_then_its_map_are_replaced() {
 
 /// During the drop of a map; what takes its place ends with it.
 #[test]
-fn two_maps_are_swapped_while_one_is_dropped() {
+fn a_map_swapped_in_during_a_drop_ends_with_it() {
     for on in loopbacks() {
         let log = Log::new();
         let mut fars = Vec::new();

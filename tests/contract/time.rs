@@ -148,7 +148,7 @@ fn a_late_repeating_timer_fires_once() {
 
 /// EDGE_CASES 38.
 #[test]
-fn a_timer_cancels_itself_and_others_that_are_due() {
+fn a_cancelled_timer_does_not_fire_though_it_is_due() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let others = Rc::new(RefCell::new(Vec::<TimerId>::new()));

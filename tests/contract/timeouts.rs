@@ -162,7 +162,7 @@ fn the_time_starts_anew_after_the_hook() {
 
 /// An error of the hook is one of the dispatcher's; kept, the time starts anew as well.
 #[test]
-fn a_timeout_hook_that_fails() {
+fn a_timeout_hook_that_fails_is_an_error_of_its_channel() {
     for on_error in [OnError::End, OnError::Keep] {
         let log = Log::new();
         let (near, _far) = pair(loopbacks()[0]);
@@ -184,7 +184,7 @@ fn a_timeout_hook_that_fails() {
 /// The hook is not for a channel that ends: `close` has its own deadline. And a time that is taken
 /// back or replaced is over.
 #[test]
-fn no_timeout_for_those_that_end() {
+fn a_channel_that_ends_runs_no_timeout_hook() {
     let log = Log::new();
     let (near, _far) = narrow_pair(loopbacks()[0]);
     let mut map = ChannelMap::new().unwrap();

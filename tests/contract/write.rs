@@ -91,7 +91,7 @@ fn ten_thousand_small_pushes_keep_their_order() {
 
 /// EDGE_CASES 25.
 #[test]
-fn a_push_to_a_peer_that_has_closed() {
+fn a_push_to_a_peer_that_has_closed_is_ok_and_then_the_end() {
     alone(None, || {
         let signalled = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGPIPE, signalled.clone()).unwrap();
@@ -125,7 +125,7 @@ fn a_push_to_a_peer_that_has_closed() {
 
 /// Rule 7: a lost peer, as `send` tells it, and what is Ok and what not afterwards.
 #[test]
-fn the_answers_of_send() {
+fn send_says_how_much_went_and_why_no_more_goes() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, _far) = opened(on, Recorder::new("a", &log));
@@ -347,7 +347,7 @@ fn over_the_hard_limit_the_channel_ends() {
 
 /// A hook that hands a refusal back with `?` has its `handle_error` asked, as for any error.
 #[test]
-fn a_refusal_handed_back_by_the_hook() {
+fn a_refusal_handed_back_by_the_hook_asks_handle_error() {
     for (answer, ends) in [(OnError::Keep, 0), (OnError::End, 1)] {
         let log = Log::new();
         let dispatcher = Recorder::new("a", &log).on_error(answer).on("open", |ch| {

@@ -35,7 +35,7 @@ fn end(map: &mut ChannelMap, log: &Log, far: &std::net::TcpStream) {
 // What test_asynchat tries.
 
 #[test]
-fn lines_in_pieces_of_any_size() {
+fn lines_in_pieces_of_any_size_come_whole() {
     for on in loopbacks() {
         for terminator in ["\n", "\r\n", "qqq"] {
             for size in SIZES {
@@ -55,7 +55,7 @@ fn lines_in_pieces_of_any_size() {
 }
 
 #[test]
-fn counts_and_none() {
+fn a_count_cuts_every_so_many_bytes_and_none_never() {
     for on in loopbacks() {
         for size in SIZES {
             for (terminator, found, rest) in [
@@ -82,7 +82,7 @@ fn counts_and_none() {
 
 /// What one chat makes in small pieces, the other takes apart.
 #[test]
-fn two_chats_talk() {
+fn two_chats_understand_each_other() {
     for on in loopbacks() {
         for size in [1, 8, 1000] {
             let log = Log::new();
@@ -116,7 +116,7 @@ fn two_chats_talk() {
 }
 
 #[test]
-fn every_kind_of_push() {
+fn every_kind_of_push_keeps_the_order() {
     for on in loopbacks() {
         let log = Log::new();
         let talk = Talk::new("a", &log).on("found", |ch, _| {
@@ -140,7 +140,7 @@ fn every_kind_of_push() {
 
 /// asynchat's `close_when_done`: what is queued goes first; where nothing is, it is over at once.
 #[test]
-fn close_when_done() {
+fn close_sends_what_is_queued_first() {
     for on in loopbacks() {
         for queued in [0, 3_000_000] {
             let log = Log::new();
@@ -169,7 +169,7 @@ fn close_when_done() {
 
 /// The start of a terminator at the end of the stream was none.
 #[test]
-fn what_was_held_back_at_the_end_of_the_stream() {
+fn what_was_held_back_comes_with_the_end_of_the_stream() {
     for on in loopbacks() {
         for own in [false, true] {
             for (terminator, sent, rest) in [
@@ -202,7 +202,7 @@ fn what_was_held_back_at_the_end_of_the_stream() {
 
 /// Refused, and the one before it stays.
 #[test]
-fn a_terminator_that_would_be_found_for_ever() {
+fn a_terminator_that_would_be_found_for_ever_is_refused() {
     for nothing in [Terminator::from(""), Terminator::from(0), Terminator::from(Vec::new())] {
         let log = Log::new();
         let refused = ChatDispatcher::new(nothing.clone(), Talk::new("a", &log)).err().unwrap();
@@ -336,7 +336,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_terminator_in_any_input_in_any_pieces(
+    fn any_terminator_is_found_in_any_input_in_any_pieces(
         first in terminator(),
         steps in prop::collection::vec(letters(1..=12).prop_map(Step::Send), 1..20),
         habit in (any::<bool>(), any::<bool>(), any::<bool>()),
@@ -346,7 +346,7 @@ proptest! {
     }
 
     #[test]
-    fn terminators_that_change(
+    fn terminators_that_change_are_found_as_a_plain_search_finds_them(
         first in terminator(),
         next in prop::collection::vec(terminator(), 0..10),
         steps in prop::collection::vec(
@@ -379,7 +379,7 @@ proptest! {
 
 /// A header says how long the body is; an empty body is whole at once.
 #[test]
-fn a_header_and_a_body() {
+fn a_header_may_say_how_long_the_body_is() {
     for on in loopbacks() {
         for size in SIZES {
             let log = Log::new();
@@ -410,7 +410,7 @@ fn a_header_and_a_body() {
 /// It holds for what follows the piece that the hook is given, also for bytes that matched the old
 /// one so far.
 #[test]
-fn a_terminator_set_while_a_message_is_collected() {
+fn a_terminator_set_while_collecting_holds_for_what_follows() {
     for size in SIZES {
         let log = Log::new();
         let talk = Talk::new("a", &log).on("data", |ch, data| {
@@ -431,7 +431,7 @@ fn a_terminator_set_while_a_message_is_collected() {
 /// What was held back as the start of the old terminator is searched for the new one, also when
 /// nothing more comes.
 #[test]
-fn a_terminator_set_from_outside() {
+fn a_terminator_set_from_outside_searches_what_was_held_back() {
     for on in loopbacks() {
         for (terminator, found) in [
             (Terminator::from("\r"), &["found ab"][..]),
@@ -463,7 +463,7 @@ fn a_terminator_set_from_outside() {
 
 /// Nothing that `handle_eof` was given comes once more.
 #[test]
-fn a_terminator_set_at_the_end_of_the_stream() {
+fn a_terminator_set_at_the_end_of_the_stream_repeats_nothing() {
     let log = Log::new();
     let talk = Talk::new("a", &log).eof(Eof::KeepWriting).on("eof", |ch, _| ch.set_terminator("x"));
     let (mut map, handle, mut far) = talking(loopbacks()[0], "\r\n", talk);
@@ -486,7 +486,7 @@ fn a_terminator_set_at_the_end_of_the_stream() {
 /// A message of 4, 5 and 6 bytes where 5 are allowed, some of them looking like a terminator, in
 /// pieces of any size.
 #[test]
-fn the_limit_at_its_edge() {
+fn a_message_of_the_limit_passes_and_one_byte_more_does_not() {
     for message in ["abcd", "abcde", "ab\r\rd", "abcd\r", "abcdef", "abcde\r", "a\r\r\r\r\r", "\r\rcdef"] {
         for own in [false, true] {
             for size in (1..9).chain([usize::MAX]) {
@@ -527,7 +527,7 @@ fn the_limit_at_its_edge() {
 
 /// The answer to a message that is too long arrives, though more comes than is ever read.
 #[test]
-fn a_message_too_long_is_answered_and_that_is_the_end() {
+fn a_message_too_long_is_answered_before_the_end() {
     for on in loopbacks() {
         let log = Log::new();
         let talk = Talk::new("a", &log)
@@ -584,7 +584,7 @@ fn a_message_too_long_is_an_error() {
 
 /// A count is the chat's own word: over the limit it is told only if it is collected.
 #[test]
-fn a_count_over_the_limit() {
+fn a_count_over_the_limit_is_told_only_if_collected() {
     for size in [1, 3, usize::MAX] {
         for own in [false, true] {
             let log = Log::new();
@@ -697,7 +697,7 @@ fn a_message_costs_no_allocation() {
 
 /// More messages in the same chunk wait until reading is resumed, and come in order.
 #[test]
-fn a_pause_inside_found_terminator() {
+fn a_pause_inside_found_terminator_keeps_the_next_messages_waiting() {
     for on in loopbacks() {
         for ended in [false, true] {
             let log = Log::new();
@@ -734,7 +734,7 @@ fn a_pause_inside_found_terminator() {
 
 /// On a Unix-domain pair the peer's end is a hang-up, which cannot be masked.
 #[test]
-fn a_pause_and_the_hang_up_of_the_peer() {
+fn a_pause_holds_the_messages_although_the_peer_has_hung_up() {
     let log = Log::new();
     let talk = Talk::new("a", &log).on("found", |ch, _| {
         ch.pause_reading();
@@ -759,7 +759,7 @@ fn a_pause_and_the_hang_up_of_the_peer() {
 
 /// A pause that is over before the hook returns is none.
 #[test]
-fn a_pause_and_resume_inside_found_terminator() {
+fn a_pause_over_before_the_hook_returns_is_none() {
     let log = Log::new();
     let talk = Talk::new("a", &log).on("found", |ch, _| {
         ch.pause_reading();
@@ -774,7 +774,7 @@ fn a_pause_and_resume_inside_found_terminator() {
 /// A chat that pauses while it is given the last bytes of a message is told that it is whole: at the
 /// latest when it goes on, whether more comes or not.
 #[test]
-fn a_pause_while_the_last_of_a_message_is_collected() {
+fn a_pause_while_the_last_of_a_message_is_collected_does_not_hide_its_end() {
     for (terminator, sent) in [(Terminator::from(6), "abcdef"), ("\n".into(), "abcdef\n")] {
         let log = Log::new();
         let talk = Talk::new("a", &log).on("data", |ch, _| {
@@ -791,7 +791,7 @@ fn a_pause_while_the_last_of_a_message_is_collected() {
 
 /// The same where an error is kept.
 #[test]
-fn an_error_while_the_last_of_a_message_is_collected() {
+fn an_error_while_the_last_of_a_message_is_collected_does_not_hide_its_end() {
     for (terminator, sent) in [(Terminator::from(6), "abcdef"), ("\n".into(), "abcdef\n")] {
         let log = Log::new();
         let talk = Talk::new("a", &log)
@@ -812,7 +812,7 @@ fn an_error_while_the_last_of_a_message_is_collected() {
 /// What comes back piece by piece, in an answer that the peer does not read: no message is served
 /// before there is room for its answer, and none is lost.
 #[test]
-fn auto_pause() {
+fn auto_pause_serves_no_message_without_room_for_its_answer() {
     for on in loopbacks() {
         let log = Log::new();
         let most = Rc::new(Cell::new(0));
@@ -852,7 +852,7 @@ fn auto_pause() {
 /// A body that is passed on as it comes: the chat's answer to its last bytes pauses it, and it is
 /// whole all the same, though the peer sends no more before it has its answer.
 #[test]
-fn auto_pause_at_the_end_of_a_count() {
+fn auto_pause_at_the_end_of_a_count_does_not_hide_it() {
     let log = Log::new();
     let talk = Talk::new("a", &log)
         .on("open", |ch, _| {
@@ -878,7 +878,7 @@ fn auto_pause_at_the_end_of_a_count() {
 
 /// After `close` inside a hook nothing more of the chunk is handed on.
 #[test]
-fn close_inside_found_terminator() {
+fn after_close_inside_found_terminator_nothing_more_comes() {
     for on in loopbacks() {
         for abort in [false, true] {
             let log = Log::new();
@@ -909,7 +909,7 @@ fn close_inside_found_terminator() {
 
 /// Also when it is the end of the stream that made it run.
 #[test]
-fn close_while_the_rest_is_collected() {
+fn after_close_while_the_rest_is_collected_nothing_more_comes() {
     let log = Log::new();
     let talk = Talk::new("a", &log).on("data", |ch, data| {
         if data == b"\r" {
@@ -926,7 +926,7 @@ fn close_while_the_rest_is_collected() {
 /// Messages that came before the connection was lost are handed on, also when it is an answer to
 /// the first of them that finds out.
 #[test]
-fn messages_before_a_reset() {
+fn messages_before_a_reset_are_handed_on() {
     for on in loopbacks() {
         for answers in [false, true] {
             let log = Log::new();
@@ -951,7 +951,7 @@ fn messages_before_a_reset() {
 
 /// The peer does not listen any more, but it has asked.
 #[test]
-fn messages_after_a_write_that_failed() {
+fn messages_are_handed_on_after_a_write_that_failed() {
     let log = Log::new();
     let talk = Talk::new("a", &log).on("found", |ch, _| ch.push(b"ok\n"));
     let (mut map, handle, mut far) = talking(loopbacks()[0], "\n", talk);
@@ -993,7 +993,7 @@ fn hand_over(ch: &mut ChatChannel<'_>, kind: &str, log: &Log) -> io::Result<()> 
 }
 
 #[test]
-fn the_dispatcher_is_replaced_inside_found_terminator() {
+fn a_dispatcher_set_inside_found_terminator_gets_the_rest() {
     for on in loopbacks() {
         for kind in ["raw", "protocol", "chat", "quiet"] {
             for ended in [false, true] {
@@ -1035,7 +1035,7 @@ fn the_dispatcher_is_replaced_inside_found_terminator() {
 
 /// What was held back as the start of a terminator is the new one's as well.
 #[test]
-fn the_dispatcher_is_replaced_while_a_message_is_collected() {
+fn a_dispatcher_set_while_collecting_gets_what_was_held_back() {
     for kind in ["raw", "chat"] {
         let log = Log::new();
         let new = log.clone();
@@ -1053,7 +1053,7 @@ fn the_dispatcher_is_replaced_while_a_message_is_collected() {
 
 /// From outside, through the chat's own door.
 #[test]
-fn the_dispatcher_is_replaced_while_a_terminator_is_held_back() {
+fn a_dispatcher_set_from_outside_gets_what_was_held_back() {
     let log = Log::new();
     let new = log.clone();
     let (mut map, handle, mut far) = talking(loopbacks()[0], "\r\n", Talk::new("old", &log));
@@ -1128,7 +1128,7 @@ fn an_error_that_is_kept_loses_no_input() {
 
 /// An error about another channel ends nobody, and no message is lost.
 #[test]
-fn an_error_about_another_channel() {
+fn an_error_about_another_channel_ends_nobody() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (gone, _far) = pair(loopbacks()[0]);
@@ -1176,7 +1176,7 @@ fn a_panic_ends_the_chat_and_nobody_else() {
 /// Inside a hook: what of the chunk is not handed on yet, and the queue. From outside: also what
 /// waits because reading is paused.
 #[test]
-fn discard_buffers() {
+fn discard_buffers_drops_what_is_not_handed_on_and_the_queue() {
     for on in loopbacks() {
         for place in ["found", "data", "outside", "paused"] {
             let log = Log::new();
@@ -1232,7 +1232,7 @@ fn discard_buffers() {
 
 /// What a chat puts back by itself comes before all that was not handed on yet.
 #[test]
-fn what_a_chat_puts_back() {
+fn what_a_chat_puts_back_comes_before_what_is_not_handed_on() {
     for size in [3, usize::MAX] {
         let log = Log::new();
         let talk = Talk::new("a", &log).on("found", |ch, line| {
@@ -1251,7 +1251,7 @@ fn what_a_chat_puts_back() {
 
 /// What is collected while a message is found is the start of the next one.
 #[test]
-fn what_found_terminator_collects() {
+fn what_found_terminator_collects_begins_the_next_message() {
     for size in SIZES {
         let log = Log::new();
         let talk = Talk::new("a", &log)
@@ -1273,7 +1273,7 @@ fn what_found_terminator_collects() {
 
 /// A chat reaches another by its handle, with its view; and finds itself in use.
 #[test]
-fn a_chat_reaches_another() {
+fn a_chat_reaches_another_and_not_itself() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, other, mut other_far) = talking(on, "\r\n", Talk::new("other", &log));
@@ -1303,7 +1303,7 @@ fn a_chat_reaches_another() {
 
 /// Broadcasts, timers, high and low: the hooks of the channel under the chat's names.
 #[test]
-fn the_other_hooks() {
+fn the_other_hooks_are_called_under_the_chats_names() {
     for on in loopbacks() {
         let log = Log::new();
         let listener = std::net::TcpListener::bind(on).unwrap();
@@ -1335,7 +1335,7 @@ fn the_other_hooks() {
 /// 300 lines in one chunk, each of which reads no more: one a turn, and none is lost; the others are
 /// served meanwhile.
 #[test]
-fn a_chunk_of_many_messages_taken_one_by_one() {
+fn a_chunk_of_many_messages_taken_one_by_one_loses_none() {
     let log = Log::new();
     let order = Rc::new(RefCell::new(Vec::new()));
     let mut map = ChannelMap::new().unwrap();

@@ -113,7 +113,7 @@ fn reach<R>(
 // The callbacks.
 
 #[test]
-fn the_order_of_the_callbacks() {
+fn the_callbacks_come_in_their_order() {
     for on in loopbacks() {
         for connects in [false, true] {
             let log = Log::new();
@@ -305,7 +305,7 @@ fn end(map: &mut ChannelMap, handle: SpokenHandle, log: &Log, far: &mut TcpStrea
 }
 
 #[test]
-fn the_two_answers_of_eof_received() {
+fn eof_received_decides_whether_writing_goes_on() {
     for on in loopbacks() {
         for eof in [Eof::Close, Eof::KeepWriting] {
             let log = Log::new();
@@ -335,7 +335,7 @@ fn the_two_answers_of_eof_received() {
 
 /// Our own FIN: reading goes on.
 #[test]
-fn write_eof() {
+fn write_eof_sends_fin_and_reading_goes_on() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, handle, mut far) = made(on, Spoken::new("a", &log));
@@ -356,7 +356,7 @@ fn write_eof() {
 
 /// Once per crossing, whatever the marks are.
 #[test]
-fn pause_and_resume_writing() {
+fn pause_and_resume_writing_come_once_per_crossing() {
     for on in loopbacks() {
         let log = Log::new();
         let (near, mut far) = narrow_pair(on);
@@ -435,7 +435,7 @@ fn write_vectored_is_one_call() {
 
 /// What one call does not take goes out in the settle: the socket has room, and is not watched for it.
 #[test]
-fn more_than_sixteen_slices() {
+fn more_than_sixteen_slices_take_two_calls() {
     for on in loopbacks() {
         for slices in [17, 40, 1000] {
             let log = Log::new();
@@ -488,7 +488,7 @@ impl Source for Stingy {
 }
 
 #[test]
-fn write_vectored_of_which_a_part_is_taken() {
+fn write_vectored_goes_on_from_the_part_that_was_taken() {
     let log = Log::new();
     let (near, mut far) = unix_pair();
     near.set_nonblocking(true).unwrap();
@@ -520,7 +520,7 @@ fn write_vectored_of_which_a_part_is_taken() {
 
 /// A megabyte in slices, more than the socket has room for.
 #[test]
-fn write_vectored_of_much() {
+fn write_vectored_of_much_arrives_whole() {
     for on in loopbacks() {
         let log = Log::new();
         let (near, mut far) = narrow_pair(on);
@@ -539,7 +539,7 @@ fn write_vectored_of_much() {
 
 /// Over the hard limit nothing is taken, not even what would fit.
 #[test]
-fn write_vectored_over_the_limit() {
+fn write_vectored_over_the_limit_takes_nothing() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, handle, mut far) = made(on, Spoken::new("a", &log));
@@ -592,7 +592,7 @@ fn write_after_the_end_is_a_broken_pipe() {
 
 /// The rest goes to the new one, and then all that comes; the old one hears no more.
 #[test]
-fn set_protocol() {
+fn set_protocol_hands_the_rest_to_the_new_one() {
     for on in loopbacks() {
         for rest in ["", "rest"] {
             for ended in [false, true] {
@@ -628,7 +628,7 @@ fn set_protocol() {
 
 /// The last one has it, and all that was given back.
 #[test]
-fn set_protocol_twice_in_one_hook() {
+fn set_protocol_twice_in_one_hook_leaves_the_last_one() {
     for on in loopbacks() {
         let log = Log::new();
         let new = log.clone();
@@ -650,7 +650,7 @@ fn set_protocol_twice_in_one_hook() {
 
 /// In `connection_made`, from outside, and of a channel that has ended.
 #[test]
-fn set_protocol_elsewhere() {
+fn set_protocol_works_outside_of_data_received() {
     for on in loopbacks() {
         let log = Log::new();
         let new = log.clone();

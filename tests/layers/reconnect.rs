@@ -41,7 +41,7 @@ fn client(map: &mut ChannelMap, log: &Log, to: std::net::SocketAddr, attempts: u
 
 /// The server ends each connection after a word; every one is made anew, and all its data comes.
 #[test]
-fn a_server_that_hangs_up() {
+fn a_server_that_hangs_up_is_connected_to_again_and_all_its_data_comes() {
     for on in loopbacks() {
         let listener = TcpListener::bind(on).unwrap();
         let to = listener.local_addr().unwrap();
@@ -65,7 +65,7 @@ fn a_server_that_hangs_up() {
 
 /// Nobody is there, and then somebody is.
 #[test]
-fn a_server_that_comes_late() {
+fn a_server_that_comes_late_is_found() {
     for on in loopbacks() {
         let (bound, to) = refusing(on);
         let log = Log::new();
@@ -90,7 +90,7 @@ fn a_server_that_comes_late() {
 /// `stop`, in every state: while connecting, open, waiting for the next attempt, in the question
 /// itself; twice.
 #[test]
-fn stopping() {
+fn stop_ends_the_client_in_every_state() {
     for when in ["connecting", "open", "waiting", "asking"] {
         let on = loopbacks()[0];
         let listener = TcpListener::bind(on).unwrap();
@@ -132,7 +132,7 @@ fn stopping() {
 
 /// An address that will never do is refused at once; a name that is not found is tried again.
 #[test]
-fn addresses() {
+fn an_unusable_address_is_refused_and_a_name_not_found_is_tried_again() {
     let mut map = ChannelMap::new().unwrap();
     let log = Log::new();
     let events = log.clone();
@@ -148,7 +148,7 @@ fn addresses() {
 
 /// No descriptor is left for the next attempt: that is a failure like others.
 #[test]
-fn an_attempt_that_cannot_begin() {
+fn an_attempt_that_cannot_begin_counts_as_failed() {
     use dispatch_loop::faults::{Call, Fault, inject};
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
@@ -163,7 +163,7 @@ fn an_attempt_that_cannot_begin() {
 
 /// The map is dropped: one `handle_close`, and no question.
 #[test]
-fn a_map_dropped() {
+fn a_dropped_map_asks_for_no_further_attempt() {
     let on = loopbacks()[0];
     let listener = TcpListener::bind(on).unwrap();
     let log = Log::new();

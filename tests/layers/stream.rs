@@ -399,7 +399,7 @@ fn what_is_drained_is_there() {
 
 /// The end of the stream is under way as well.
 #[test]
-fn drain_after_write_eof() {
+fn drain_waits_for_the_end_of_the_stream_as_well() {
     for on in loopbacks() {
         let (mut map, _reader, mut writer, far) = open(on);
         let thread = thread::spawn(move || (fill(&mut writer), writer));
@@ -582,7 +582,7 @@ fn a_stop_ends_every_wait_and_the_next_run_goes_on() {
 /// What was read while it ran can still be had, and is not lost by it that the loop cannot be asked
 /// for more.
 #[test]
-fn a_stop_in_the_middle_of_a_flood() {
+fn a_stop_in_the_middle_of_a_flood_loses_nothing() {
     for on in loopbacks() {
         let (mut map, mut reader, writer, mut far) = open(on);
         let written = flood(&mut map, &mut far, reader.token());
@@ -1116,7 +1116,7 @@ fn no_moment_is_a_wrong_one_to_write() {
 
 /// Clients and servers, each with a thread of its own, all on one loop.
 #[test]
-fn a_hundred_conversations_at_once() {
+fn a_hundred_conversations_at_once_all_come_to_their_end() {
     const ROUNDS: usize = 50;
     struct Server(mpsc::Sender<JoinHandle<()>>);
     impl Dispatcher for Server {
@@ -1159,7 +1159,7 @@ fn a_hundred_conversations_at_once() {
 }
 
 #[test]
-fn odds_and_ends() {
+fn the_halves_are_send_and_named_and_a_listener_is_no_stream() {
     fn is_send<T: Send>(_: &T) {}
     let (map, reader, writer, _far) = open(loopbacks()[0]);
     is_send(&reader);

@@ -241,7 +241,7 @@ fn a_large_pipe_takes_bounded_memory() {
 }
 
 #[test]
-fn client_interrupted() {
+fn an_interrupted_client_ends_in_order() {
     for signal in ["INT", "TERM"] {
         let (mut client, mut server) = client_of(&[]);
         client.type_in(b"one\n");
@@ -253,7 +253,7 @@ fn client_interrupted() {
 }
 
 #[test]
-fn client_failures() {
+fn a_client_that_fails_says_why() {
     let (_held, address) = refuser();
     Program::start("agent_client", [&address]).end().assert_failure(&address);
 
@@ -271,7 +271,7 @@ fn client_failures() {
 // Both.
 
 #[test]
-fn together() {
+fn server_and_client_understand_each_other() {
     let (mut server, address) = serve();
     let mut client = Program::start_typed("agent_client", [address.to_string()]);
     let connected = server.line();

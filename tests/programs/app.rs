@@ -73,7 +73,7 @@ fn bytes_are_answered_with_their_first_ten() {
 }
 
 #[test]
-fn requests_in_whatever_pieces() {
+fn requests_are_answered_in_whatever_pieces_they_come() {
     let (server, address) = serve();
     let request = frame("text/json", "utf-8", "{\"action\": \"search\", \"value\": \"🐶\"}".as_bytes());
     let answer = frame("text/json", "utf-8", r#"{"result": "🐾 Playing ball! 🏐"}"#.as_bytes());
@@ -110,7 +110,7 @@ fn what_follows_the_request_is_ignored() {
 }
 
 #[test]
-fn the_largest_request() {
+fn the_largest_request_is_answered() {
     let (server, address) = serve();
     let answer =
         frame("binary/custom-server-binary-type", "binary", b"First 10 bytes of request: xxxxxxxxxx");
@@ -129,7 +129,7 @@ fn the_largest_request() {
 
 /// Each ends its connection without an answer, and the log says why; another connection has its answer.
 #[test]
-fn malformed_requests() {
+fn malformed_requests_end_without_an_answer_and_are_logged() {
     let of_length = |length: &str| {
         let header = head("text/plain", "binary", 10).replace(": 10}", &format!(": {length}}}"));
         raw(header.as_bytes(), b"0123456789")
@@ -190,7 +190,7 @@ fn malformed_requests() {
 }
 
 #[test]
-fn requests_cut_short() {
+fn requests_cut_short_are_logged() {
     let request = frame("text/plain", "binary", b"content");
     for (length, why) in
         [(1, "in the header"), (2, "in the header"), (50, "header"), (request.len() - 1, "content")]
@@ -290,7 +290,7 @@ fn answers_are_printed() {
 }
 
 #[test]
-fn answers_that_are_none() {
+fn answers_that_are_none_are_failures_that_say_why() {
     let good = frame("text/json", "utf-8", br#"{"result": "good"}"#);
     let header = head("text/plain", "binary", 1);
     for (answer, why) in [
@@ -323,7 +323,7 @@ fn answers_that_are_none() {
 }
 
 #[test]
-fn client_failures() {
+fn a_client_that_fails_says_why() {
     let (_held, address) = refuser();
     let ended = Program::start("app_client", [&address, "search", "x"]).end();
     ended.assert_failure(&address);
@@ -346,7 +346,7 @@ fn client_failures() {
 // Both, and Python.
 
 #[test]
-fn together() {
+fn server_and_client_understand_each_other() {
     let (server, address) = serve();
     let address = address.to_string();
     for (action, value, printed) in [
@@ -366,7 +366,7 @@ fn together() {
 
 /// As Python's own `json` and `struct` make and take the messages, where there is a Python.
 #[test]
-fn with_python() {
+fn a_client_in_python_understands_the_server() {
     const CLIENT: &str = r#"
 import json, socket, struct, sys
 
@@ -421,7 +421,7 @@ sys.stdout.buffer.write(result["result"].encode("utf-8"))
 // Programs.
 
 #[test]
-fn usage() {
+fn wrong_usage_is_answered_with_the_usage() {
     for name in ["app_server", "app_client"] {
         for option in ["--help", "-h"] {
             let ended = Program::start(name, [option]).end();

@@ -39,7 +39,7 @@ fn lines_go_to_everyone_else() {
 }
 
 #[test]
-fn in_whatever_pieces() {
+fn lines_may_come_in_whatever_pieces() {
     let (server, address) = serve();
     let mut clients = join(&address, 2);
     for byte in b"one\r\n/name x\ntwo\n" {
@@ -101,7 +101,7 @@ fn newcomers_are_guests() {
 }
 
 #[test]
-fn names() {
+fn names_are_changed_and_bad_ones_refused() {
     let (server, address) = serve();
     let mut clients = join(&address, 2);
     let (long, too_long) = ("x".repeat(32), "x".repeat(33));
@@ -141,7 +141,7 @@ fn names() {
 }
 
 #[test]
-fn commands() {
+fn commands_are_answered_and_heard_by_nobody_else() {
     let (server, address) = serve();
     let mut clients = join(&address, 2);
     for unknown in ["/", "/nonsense", "/WHO", "/who is here", "/names", "/quit now", "//"] {
@@ -177,7 +177,7 @@ fn everybody_hears_who_leaves() {
 // Too much.
 
 #[test]
-fn overlong_lines() {
+fn overlong_lines_are_refused_and_the_next_one_passes() {
     let (server, address) = serve();
     let mut clients = join(&address, 2);
     for end in ["\n", "\r\n"] {
@@ -294,7 +294,7 @@ fn who_does_not_read_its_answers_is_cut_off() {
 // Programs.
 
 #[test]
-fn usage() {
+fn wrong_usage_is_answered_with_the_usage() {
     for option in ["--help", "-h"] {
         let ended = Program::start("chat_server", [option]).end();
         ended.assert_quiet_success();
@@ -312,7 +312,7 @@ fn usage() {
 
 /// What was said before the end is heard, and that somebody has left is not said of everybody.
 #[test]
-fn ended_with_clients() {
+fn a_server_that_ends_lets_the_last_words_be_heard() {
     let (server, address) = serve();
     let mut clients = join(&address, 2);
     clients[0].say("last words\n/who\n");

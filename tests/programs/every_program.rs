@@ -39,14 +39,14 @@ const LOAD: usize = 64 * 1024 * 1024;
 // What all programs have in common.
 
 #[test]
-fn help() {
+fn help_says_how_each_program_is_used() {
     for name in PROGRAMS {
         assert_help(name);
     }
 }
 
 #[test]
-fn wrong_usage() {
+fn wrong_usage_is_answered_with_the_usage() {
     for name in PROGRAMS {
         let wrong: [&[&str]; 4] = [&["--bogus"], &["-x"], &["--log"], &["--log", "loud", "127.0.0.1:1"]];
         for args in wrong {
@@ -83,7 +83,7 @@ fn wrong_usage() {
 
 /// No name server could be asked about these.
 #[test]
-fn impossible_names() {
+fn impossible_names_are_wrong_usage() {
     for address in ["a name:80", "..:80", "localhost\n:80", "unix:"] {
         for name in WITH_ADDRESS {
             let ended = Program::start(name, [address]).end();
@@ -95,7 +95,7 @@ fn impossible_names() {
 
 /// Wherever a TCP address is taken, so is that of a Unix-domain socket.
 #[test]
-fn unix_domain_addresses() {
+fn a_unix_domain_address_is_taken_wherever_a_tcp_one_is() {
     let dir = Dir::new();
     let (path, address) = dir.socket("echo.sock");
     let server = Program::start("echo_server", [&address]);
@@ -112,7 +112,7 @@ fn unix_domain_addresses() {
 
 /// As with `| head`, but with the reader gone from the start.
 #[test]
-fn closed_stdout() {
+fn a_closed_stdout_is_no_failure() {
     let (_echo, address) = Program::serve("echo_server", ["127.0.0.1:0"]);
     for (name, argument) in [
         ("echo_server", "127.0.0.1:0"),
@@ -131,7 +131,7 @@ fn closed_stdout() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn full_stdout() {
+fn a_full_stdout_is_a_failure() {
     for name in PROGRAMS {
         let mut command = command(name);
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
@@ -143,7 +143,7 @@ fn full_stdout() {
 // echo_server
 
 #[test]
-fn echo_server_on_several_addresses() {
+fn echo_server_listens_on_several_addresses() {
     let mut args: Vec<String> = loopbacks().iter().map(SocketAddr::to_string).collect();
     let literal = args.len();
     args.push("localhost:0".to_owned());
@@ -215,7 +215,7 @@ fn echo_server_survives_resets() {
 }
 
 #[test]
-fn echo_server_address_in_use() {
+fn echo_server_fails_when_the_address_is_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let ended = Program::start("echo_server", [&address]).end();
@@ -293,7 +293,7 @@ fn echo_server_ends_at_once_at_the_second_signal() {
 // echo_client
 
 #[test]
-fn echo_client_with_many_connections() {
+fn echo_client_has_every_message_back_on_many_connections() {
     for (count, address) in [300, 1].into_iter().zip(loopbacks()) {
         let server = Program::start_with_descriptors("echo_server", [address.to_string()]);
         let address = server.listening().to_string();
@@ -324,7 +324,7 @@ fn echo_client_prints_pieces_escaped() {
 }
 
 #[test]
-fn echo_client_with_nothing_to_send() {
+fn echo_client_with_nothing_to_send_ends_in_order() {
     let (client, mut peer, _) = client_of(&["--message".as_ref(), "".as_ref()]);
     assert_eq!(read_to_end(&mut peer), b"");
     client.end().assert_quiet_success();
@@ -371,7 +371,7 @@ fn echo_client_fails_when_nobody_listens() {
 }
 
 #[test]
-fn echo_client_interrupted() {
+fn echo_client_fails_when_it_is_interrupted() {
     for signal in ["INT", "TERM"] {
         let (client, mut peer, address) = client_of(&[]);
         read_exactly(&mut peer, 44);
@@ -381,7 +381,7 @@ fn echo_client_interrupted() {
 }
 
 #[test]
-fn echo_client_interactive() {
+fn echo_client_passes_lines_both_ways_when_interactive() {
     let (listener, address) = listener();
     let mut client = Program::start_typed("echo_client", ["--interactive", &address]);
     let mut peer = accept(&listener);
@@ -401,7 +401,7 @@ fn echo_client_interactive() {
 }
 
 #[test]
-fn echo_client_interactive_with_a_large_pipe() {
+fn echo_client_passes_a_large_pipe_whole_when_interactive() {
     const LEN: usize = 16 * 1024 * 1024;
     let server = Program::start("echo_server", ["127.0.0.1:0"]);
     let mut command = command("echo_client");

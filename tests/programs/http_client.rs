@@ -11,7 +11,7 @@ use crate::support::programs::{Ended, Program, command, listener, refuser};
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
 #[test]
-fn the_request() {
+fn the_request_is_http_1_0_and_nothing_more() {
     let (listener, address) = listener();
     let port = listener.local_addr().unwrap().port();
     for (host, path) in [
@@ -32,7 +32,7 @@ fn the_request() {
 }
 
 #[test]
-fn over_ipv6() {
+fn an_ipv6_server_is_fetched_from() {
     let Ok(listener) = TcpListener::bind("[::1]:0") else { return };
     let host = listener.local_addr().unwrap().to_string();
     let client = Program::start("http_client", [&host, "/"]);
@@ -45,7 +45,7 @@ fn over_ipv6() {
 }
 
 #[test]
-fn bodies() {
+fn a_body_ends_where_its_length_or_the_stream_does() {
     for (answer, body) in [
         // That many bytes, and what comes after them is none of ours.
         (format!("{OK}Content-Length: 4\r\n\r\nbody"), "body"),
@@ -85,7 +85,7 @@ fn the_body_is_written_as_it_comes() {
 
 /// Nobody takes the body, and it waits with the server; then somebody does.
 #[test]
-fn a_large_body_for_a_slow_reader() {
+fn a_large_body_waits_with_the_server_for_a_slow_reader() {
     const PIECE: usize = 64 * 1024;
     const PIECES: usize = 1024;
     let (client, mut server, mut output) = raw_fetch(&[]);
@@ -132,7 +132,7 @@ fn a_large_body_for_a_slow_reader() {
 }
 
 #[test]
-fn verbose() {
+fn verbose_prints_the_head() {
     let head = "HTTP/1.1 200 Fine\r\nContent-Length: 4\r\nX-Bytes: \u{e9}\tx\r\n";
     let (client, mut server, mut output) = raw_fetch(&["-v"]);
     server.write_all(format!("{head}\r\nbody").as_bytes()).unwrap();
@@ -143,7 +143,7 @@ fn verbose() {
 }
 
 #[test]
-fn other_statuses() {
+fn other_statuses_are_failures_with_their_body_printed() {
     for (code, reason) in [(404, "Not Found"), (301, "Moved"), (500, ""), (304, "Not Modified"), (199, "Odd")]
     {
         let body = if code == 304 { "" } else { "the body\n" };
@@ -156,7 +156,7 @@ fn other_statuses() {
 }
 
 #[test]
-fn bodies_cut_short() {
+fn bodies_cut_short_are_failures() {
     for (answer, body) in
         [("HTTP/1.0 200 OK", "bod"), ("HTTP/1.0 200 OK", ""), ("HTTP/1.0 404 Not Found", "bod")]
     {
@@ -177,7 +177,7 @@ fn bodies_cut_short() {
 }
 
 #[test]
-fn answers_that_are_none() {
+fn answers_that_are_none_are_failures_that_say_why() {
     let many = "X: y\r\n".repeat(300);
     let long = "x".repeat(70_000);
     for (answer, why) in [
@@ -215,7 +215,7 @@ fn answers_that_are_none() {
 }
 
 #[test]
-fn failures() {
+fn a_client_that_fails_says_why() {
     let (_held, address) = refuser();
     let ended = Program::start("http_client", [&address, "/"]).end();
     ended.assert_failure(&address);
@@ -238,7 +238,7 @@ fn failures() {
 
 /// As with `| head`.
 #[test]
-fn closed_stdout() {
+fn a_closed_stdout_is_no_failure() {
     let (client, mut server, output) = raw_fetch(&[]);
     drop(output);
     server.write_all(format!("{OK}\r\nbody").as_bytes()).unwrap();
@@ -246,7 +246,7 @@ fn closed_stdout() {
 }
 
 #[test]
-fn usage() {
+fn wrong_usage_is_answered_with_the_usage() {
     for option in ["--help", "-h"] {
         let ended = Program::start("http_client", [option]).end();
         ended.assert_quiet_success();

@@ -19,7 +19,7 @@ use crate::support::waiting::wait_until;
 // The command line.
 
 #[test]
-fn help_and_usage() {
+fn wrong_usage_is_answered_with_the_usage() {
     let ended = Program::start("http_server", ["--help"]).end();
     ended.assert_quiet_success();
     assert!(ended.stdout.starts_with("usage: http_server [--root DIR] "), "{ended:?}");
@@ -37,7 +37,7 @@ fn help_and_usage() {
 }
 
 #[test]
-fn what_it_cannot_serve() {
+fn what_it_cannot_serve_is_a_failure_that_names_it() {
     let dir = Dir::new();
     let file = dir.file("file", b"");
     for root in [dir.join("missing"), file] {
@@ -65,7 +65,7 @@ fn a_signal_lets_answers_come_to_their_end() {
 }
 
 #[test]
-fn the_log() {
+fn the_log_has_a_line_for_each_answer() {
     let dir = Dir::new();
     dir.file("a b.txt", b"hello");
     let (server, address) = serve_with(&dir, &["--log", "info"]);
@@ -84,7 +84,7 @@ fn the_log() {
 // Files.
 
 #[test]
-fn files_of_all_sizes() {
+fn files_of_all_sizes_come_whole() {
     let dir = Dir::new();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -118,7 +118,7 @@ fn head_is_get_without_the_body() {
 }
 
 #[test]
-fn content_types() {
+fn each_ending_has_its_content_type() {
     let dir = Dir::new();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -144,7 +144,7 @@ fn content_types() {
 }
 
 #[test]
-fn not_modified() {
+fn a_file_not_modified_since_is_not_sent() {
     let dir = Dir::new();
     let file = dir.file("file", b"content");
     let (server, address) = serve(&dir);
@@ -171,7 +171,7 @@ fn not_modified() {
 
 /// Dates that HTTP cannot write.
 #[test]
-fn files_of_other_times() {
+fn files_of_times_that_http_cannot_write_are_served() {
     let dir = Dir::new();
     let year = Duration::from_secs(365 * 24 * 3600);
     let (server, address) = serve(&dir);
@@ -188,7 +188,7 @@ fn files_of_other_times() {
 }
 
 #[test]
-fn ranges() {
+fn a_range_is_answered_with_that_part() {
     let dir = Dir::new();
     let content = pattern(1000);
     dir.file("file", &content);
@@ -270,7 +270,7 @@ fn ranges() {
 }
 
 #[test]
-fn a_file_that_shrinks_while_it_is_sent() {
+fn a_file_that_shrinks_while_it_is_sent_ends_the_connection() {
     let dir = Dir::new();
     let file = dir.sparse("file", 64 * 1024 * 1024);
     let (server, address) = serve(&dir);
@@ -289,7 +289,7 @@ fn a_file_that_shrinks_while_it_is_sent() {
 }
 
 #[test]
-fn a_file_that_grows_while_it_is_sent() {
+fn a_file_that_grows_while_it_is_sent_is_sent_as_long_as_it_was() {
     let dir = Dir::new();
     let file = dir.sparse("file", 32 * 1024 * 1024);
     let (server, address) = serve(&dir);
@@ -305,7 +305,7 @@ fn a_file_that_grows_while_it_is_sent() {
 // Connections.
 
 #[test]
-fn keep_alive() {
+fn the_connection_is_kept_as_the_client_asks() {
     let dir = Dir::new();
     let (server, address) = serve(&dir);
     for (head, goes_on, says) in [
@@ -334,7 +334,7 @@ fn keep_alive() {
 }
 
 #[test]
-fn a_head_in_pieces() {
+fn a_head_may_come_in_pieces() {
     let dir = Dir::new();
     dir.file("file", b"content");
     let (server, address) = serve(&dir);
@@ -373,7 +373,7 @@ fn pipelined_requests_are_answered_in_order() {
 
 /// Answers of 120 MB in all wait to be read, but not with the server.
 #[test]
-fn pipelining_without_reading() {
+fn pipelining_without_reading_takes_bounded_memory() {
     const COUNT: usize = 2000;
     let dir = Dir::new();
     let content = pattern(60 * 1024);
@@ -397,7 +397,7 @@ fn pipelining_without_reading() {
 // What is refused.
 
 #[test]
-fn malformed_heads() {
+fn malformed_heads_are_refused() {
     let dir = Dir::new();
     dir.file("a", b"");
     let (server, address) = serve(&dir);
@@ -476,7 +476,7 @@ fn malformed_heads() {
 }
 
 #[test]
-fn the_methods_that_it_has() {
+fn other_methods_than_get_and_head_are_refused() {
     let dir = Dir::new();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -504,7 +504,7 @@ fn what_follows_a_refused_head_is_no_request() {
 }
 
 #[test]
-fn limits_of_a_head() {
+fn a_head_over_the_limits_is_refused() {
     let dir = Dir::new();
     let (server, address) = serve(&dir);
     let target = |len: usize| format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(len - 1));
@@ -541,7 +541,7 @@ fn limits_of_a_head() {
 
 /// The answer arrives although the client goes on sending.
 #[test]
-fn an_endless_head() {
+fn an_endless_head_is_answered_all_the_same() {
     let dir = Dir::new();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -560,7 +560,7 @@ fn an_endless_head() {
 // The way out of the root.
 
 #[test]
-fn no_way_out() {
+fn nothing_outside_the_root_is_served() {
     let dir = Dir::new();
     dir.file("secret", b"SECRET");
     dir.dir("root-beside");
@@ -654,7 +654,7 @@ fn no_way_out() {
 }
 
 #[test]
-fn only_files_and_directories() {
+fn only_files_and_directories_are_served() {
     let dir = Dir::new();
     dir.file("file", b"");
     assert!(Command::new("mkfifo").arg(dir.join("pipe")).status().unwrap().success());
@@ -669,7 +669,7 @@ fn only_files_and_directories() {
 }
 
 #[test]
-fn forbidden() {
+fn a_file_that_may_not_be_read_is_forbidden() {
     let dir = Dir::new();
     let file = dir.file("file", b"SECRET");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
@@ -683,7 +683,7 @@ fn forbidden() {
 // Directories.
 
 #[test]
-fn a_directory_ends_in_a_slash() {
+fn a_directory_is_redirected_to_its_slash() {
     let dir = Dir::new();
     dir.dir("a b/example.org");
     dir.file("a b/page", b"page");
@@ -707,7 +707,7 @@ fn a_directory_ends_in_a_slash() {
 }
 
 #[test]
-fn a_listing() {
+fn a_listing_escapes_and_links_every_name() {
     let dir = Dir::new();
     let mut names: Vec<&[u8]> = vec![
         // There is no slash in a name, so the script does not end.
@@ -757,7 +757,7 @@ fn a_listing() {
 }
 
 #[test]
-fn a_listing_has_an_end() {
+fn a_listing_ends_after_ten_thousand_names() {
     let dir = Dir::new();
     for number in 0..10_001 {
         dir.file(&number.to_string(), b"");
@@ -777,7 +777,7 @@ fn a_listing_has_an_end() {
 // What it costs.
 
 #[test]
-fn a_gigabyte() {
+fn a_gigabyte_takes_bounded_memory() {
     const GIB: u64 = 1024 * 1024 * 1024;
     let dir = Dir::new();
     dir.sparse("file", GIB);
@@ -792,7 +792,7 @@ fn a_gigabyte() {
 }
 
 #[test]
-fn clients_that_never_read() {
+fn clients_that_never_read_cost_bounded_memory() {
     let dir = Dir::new();
     dir.sparse("file", 32 * 1024 * 1024);
     let (server, address) = serve(&dir);
@@ -843,7 +843,7 @@ fn descriptors_are_given_back() {
 
 /// However many a client asks for.
 #[test]
-fn one_file_at_a_time() {
+fn one_file_at_a_time_is_open_for_a_client() {
     let dir = Dir::new();
     dir.sparse("file", 32 * 1024 * 1024);
     let (server, address) = serve_limited(&dir, 24);
@@ -859,7 +859,7 @@ fn one_file_at_a_time() {
 }
 
 #[test]
-fn without_descriptors() {
+fn a_shortage_of_descriptors_is_answered_and_passes() {
     let dir = Dir::new();
     dir.file("file", b"content");
     let (server, address) = serve_limited(&dir, 24);

@@ -126,7 +126,7 @@ fn clients_may_talk_half_close_and_go() {
 }
 
 #[test]
-fn server_wrong_usage() {
+fn wrong_usage_of_the_server_is_answered_with_the_usage() {
     let wrong: [&[&str]; 12] = [
         &["--num-bytes", "0"],
         &["--num-bytes", "-1"],
@@ -147,7 +147,7 @@ fn server_wrong_usage() {
 }
 
 #[test]
-fn server_failures() {
+fn a_server_that_fails_says_why() {
     let ended = Program::start("poetry_server", ["--port=0", "no such poem"]).end();
     ended.assert_failure("no such poem");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -247,7 +247,7 @@ fn one_failing_server_is_no_reason_not_to_ask_the_others() {
 }
 
 #[test]
-fn client_interrupted() {
+fn an_interrupted_client_prints_what_it_has() {
     for signal in ["INT", "TERM"] {
         let (done, done_address) = listener();
         let (slow, slow_address) = listener();
@@ -271,7 +271,7 @@ fn client_interrupted() {
 // Both.
 
 #[test]
-fn together() {
+fn server_and_client_understand_each_other() {
     let poem = Poem::new("together", &pattern(300));
     let server = serve(3, ["--delay", "0.01"], &[&poem]);
     let ports: Vec<String> = listening(&server, 3).iter().map(|address| address.port().to_string()).collect();

@@ -151,7 +151,7 @@ fn read_in_bursts(peer: TcpStream, burst: usize) -> Vec<u8> {
 // Bytes.
 
 #[test]
-fn both_ways_at_once() {
+fn bytes_go_both_ways_at_once() {
     const LEN: usize = 32 * MIB;
     let (proxy, client, server) = through();
     let bytes = pattern(LEN);
@@ -177,7 +177,7 @@ fn both_ways_at_once() {
 
 /// The sender is stopped, the proxy stays small, another connection is served; nothing is lost.
 #[test]
-fn a_reader_that_does_not_read() {
+fn a_reader_that_does_not_read_stops_its_sender() {
     both_directions(|proxy, mut sender, reader| {
         let (sent, error) = fill(&mut sender);
         assert!(error.is_none() && sent < LOAD, "after {sent}: {error:?}");
@@ -211,7 +211,7 @@ fn others_are_served_meanwhile() {
 
 /// FIN goes through as such; the other way stays open, and then ends as well.
 #[test]
-fn half_close() {
+fn a_half_close_goes_through_as_such() {
     both_directions(|proxy, mut first, mut second| {
         let open = proxy.descriptors();
         first.write_all(b"before").unwrap();
@@ -236,7 +236,7 @@ fn half_close() {
 
 /// Both at once, with nothing said.
 #[test]
-fn closed_at_once() {
+fn an_end_of_both_sides_at_once_leaves_nothing_behind() {
     both_directions(|proxy, first, mut second| {
         let open = proxy.descriptors();
         drop(first);
@@ -247,7 +247,7 @@ fn closed_at_once() {
 }
 
 #[test]
-fn a_reset() {
+fn a_reset_goes_through() {
     both_directions(|proxy, actor, mut watcher| {
         let open = proxy.descriptors();
         reset(actor);
@@ -258,7 +258,7 @@ fn a_reset() {
 
 /// What was sent before comes before.
 #[test]
-fn a_reset_after_data() {
+fn a_reset_goes_through_after_the_data() {
     for len in [1, 40_000] {
         both_directions(|proxy, mut actor, mut watcher| {
             let open = proxy.descriptors();
@@ -274,7 +274,7 @@ fn a_reset_after_data() {
 
 /// The other side has not read for long: what the proxy has is sent first, then the reset.
 #[test]
-fn a_reset_with_a_full_queue() {
+fn a_reset_with_a_full_queue_comes_after_what_the_proxy_has() {
     both_directions(|proxy, mut actor, mut watcher| {
         let open = proxy.descriptors();
         let (sent, _) = fill(&mut actor);
@@ -289,7 +289,7 @@ fn a_reset_with_a_full_queue() {
 
 /// After the FIN of the other side it is still noticed.
 #[test]
-fn a_reset_after_a_half_close() {
+fn a_reset_after_a_half_close_goes_through() {
     both_directions(|proxy, mut actor, mut watcher| {
         let open = proxy.descriptors();
         watcher.shutdown(Shutdown::Write).unwrap();
@@ -304,7 +304,7 @@ fn a_reset_after_a_half_close() {
 
 /// One side has sent its last, and is gone altogether: who goes on sending to it finds out.
 #[test]
-fn a_reset_after_its_own_half_close() {
+fn a_reset_after_its_own_half_close_is_found_out_by_the_sender() {
     both_directions(|proxy, actor, mut watcher| {
         let open = proxy.descriptors();
         actor.shutdown(Shutdown::Write).unwrap();
@@ -319,7 +319,7 @@ fn a_reset_after_its_own_half_close() {
 // Upstream.
 
 #[test]
-fn upstream_refuses() {
+fn an_upstream_that_refuses_resets_the_client() {
     for on in loopbacks() {
         let (upstream, address) = refusing(on);
         let proxy = Proxy::to(&address.to_string());
@@ -344,7 +344,7 @@ fn upstream_refuses() {
 }
 
 #[test]
-fn upstream_by_name() {
+fn an_upstream_is_found_by_name() {
     // What this name has here.
     let known: Vec<SocketAddr> = ("localhost", 0).to_socket_addrs().unwrap().collect();
     for on in loopbacks().into_iter().filter(|on| known.contains(on)) {
@@ -361,7 +361,7 @@ fn upstream_by_name() {
 }
 
 #[test]
-fn over_unix_domain_sockets() {
+fn unix_domain_sockets_are_passed_through() {
     let dir = Dir::new();
     let (at, listen) = dir.socket("listen.sock");
     let (to, upstream) = dir.socket("upstream.sock");
@@ -395,7 +395,7 @@ fn over_unix_domain_sockets() {
 /// A Unix-domain client half-closes and then goes without a word: whoever is upstream and sends to it
 /// must find out, and be let go.
 #[test]
-fn a_unix_client_that_goes_after_its_half_close() {
+fn a_unix_client_that_goes_after_its_half_close_is_found_out() {
     for talks in [true, false] {
         let dir = Dir::new();
         let (at, listen) = dir.socket("listen.sock");
@@ -417,7 +417,7 @@ fn a_unix_client_that_goes_after_its_half_close() {
 
 /// Nobody answers upstream: clients that give up leave nothing behind.
 #[test]
-fn upstream_never_answers() {
+fn an_upstream_that_never_answers_leaves_nothing_behind() {
     for on in loopbacks() {
         let (_full, _clients, silent) = black_hole(on);
         let proxy = Proxy::to(&silent.to_string());
@@ -436,7 +436,7 @@ fn upstream_never_answers() {
 /// 30 MB are offered while the connection upstream waits for room in a backlog: they wait with the
 /// client, and all arrive.
 #[test]
-fn much_is_sent_before_upstream_answers() {
+fn what_is_sent_before_upstream_answers_waits_and_arrives() {
     const LEN: usize = 30_000_000;
     let dir = Dir::new();
     let (to, upstream) = dir.socket("upstream.sock");
@@ -506,7 +506,7 @@ fn many_connections_leave_nothing_behind() {
 
 /// Bytes run both ways, and the peers read: it ends in order, and they see an end.
 #[test]
-fn a_signal_while_bytes_run() {
+fn a_signal_while_bytes_run_ends_in_order() {
     for signal in ["TERM", "INT"] {
         let (proxy, client, server) = through();
         thread::scope(|scope| {
@@ -536,7 +536,7 @@ fn a_signal_while_bytes_run() {
 
 /// A peer that does not read is waited for, for 3 s; or until somebody insists.
 #[test]
-fn a_second_signal() {
+fn a_second_signal_ends_the_wait_for_a_deaf_peer() {
     for (second, code) in [(None, 0), (Some("TERM"), 143), (Some("INT"), 130)] {
         let (proxy, mut client, _not_reading) = through();
         fill(&mut client);
@@ -553,12 +553,12 @@ fn a_second_signal() {
 }
 
 #[test]
-fn help() {
+fn help_says_how_it_is_used() {
     assert_help("tcp_proxy");
 }
 
 #[test]
-fn wrong_usage() {
+fn wrong_usage_is_answered_with_the_usage() {
     let wrong: [&[&str]; 15] = [
         &[],
         &["127.0.0.1:0"],
@@ -582,7 +582,7 @@ fn wrong_usage() {
 }
 
 #[test]
-fn address_in_use() {
+fn an_address_in_use_is_a_failure_that_names_it() {
     let dir = Dir::new();
     let (path, at) = dir.socket("taken.sock");
     let _taken = UnixListener::bind(&path).unwrap();
@@ -595,7 +595,7 @@ fn address_in_use() {
 }
 
 #[test]
-fn closed_stdout() {
+fn a_closed_stdout_is_no_failure() {
     let mut command = command("tcp_proxy");
     command.args(["127.0.0.1:0", "127.0.0.1:1"]).stdout(unread());
     Program::spawn(command).end().assert_quiet_success();

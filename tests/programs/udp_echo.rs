@@ -37,7 +37,7 @@ fn end(program: Program, signal: &str) {
 }
 
 #[test]
-fn every_size() {
+fn datagrams_of_every_size_come_back() {
     for on in loopbacks() {
         let (program, address) = start(on);
         let socket = socket(on);
@@ -52,7 +52,7 @@ fn every_size() {
 }
 
 #[test]
-fn in_order() {
+fn datagrams_come_back_in_order() {
     for on in loopbacks() {
         let (program, address) = start(on);
         let socket = socket(on);
@@ -71,7 +71,7 @@ fn in_order() {
 }
 
 #[test]
-fn to_each_its_own() {
+fn each_sender_has_its_own_back() {
     for on in loopbacks() {
         let (program, address) = start(on);
         let sockets: Vec<UdpSocket> = (0..100).map(|_| socket(on)).collect();
@@ -89,7 +89,7 @@ fn to_each_its_own() {
 
 /// Their answers come back as port unreachable, which is nobody else's concern.
 #[test]
-fn senders_that_are_gone() {
+fn senders_that_are_gone_do_no_harm_to_others() {
     for on in loopbacks() {
         let (program, address) = start(on);
         let here = socket(on);
@@ -104,7 +104,7 @@ fn senders_that_are_gone() {
 
 /// Whoever sends without reading loses what does not fit; nobody else does.
 #[test]
-fn a_sender_that_does_not_read() {
+fn a_sender_that_does_not_read_does_no_harm_to_others() {
     for on in loopbacks() {
         let (program, address) = start(on);
         let (deaf, here) = (socket(on), socket(on));
@@ -120,7 +120,7 @@ fn a_sender_that_does_not_read() {
 }
 
 #[test]
-fn by_name() {
+fn a_name_is_listened_on() {
     let (program, address) = Program::serve("udp_echo", ["localhost:0"]);
     let any: IpAddr = if address.is_ipv4() { [127, 0, 0, 1].into() } else { "::1".parse().unwrap() };
     let socket = socket((any, 0).into());
@@ -130,12 +130,12 @@ fn by_name() {
 }
 
 #[test]
-fn help() {
+fn help_says_how_it_is_used() {
     assert_help("udp_echo");
 }
 
 #[test]
-fn wrong_usage() {
+fn wrong_usage_is_answered_with_the_usage() {
     let wrong: [&[&str]; 12] = [
         &["--bogus"],
         &["-x"],
@@ -156,7 +156,7 @@ fn wrong_usage() {
 }
 
 #[test]
-fn address_in_use() {
+fn an_address_in_use_is_a_failure_that_names_it() {
     for on in loopbacks() {
         let taken = UdpSocket::bind(on).unwrap();
         let address = taken.local_addr().unwrap();
@@ -168,19 +168,19 @@ fn address_in_use() {
 
 /// An address of a network for examples, which is nobody's.
 #[test]
-fn not_our_address() {
+fn an_address_that_is_not_ours_is_a_failure() {
     Program::start("udp_echo", ["192.0.2.1:0"]).end().assert_failure("192.0.2.1:0");
 }
 
 #[test]
-fn closed_stdout() {
+fn a_closed_stdout_is_no_failure() {
     let mut command = command("udp_echo");
     command.arg("127.0.0.1:0").stdout(unread());
     Program::spawn(command).end().assert_quiet_success();
 }
 
 #[test]
-fn logs_what_it_is_asked_to() {
+fn it_logs_what_it_is_asked_to() {
     let (program, address) = Program::serve("udp_echo", ["--log", "debug", "127.0.0.1:0"]);
     let socket = socket(loopbacks()[0]);
     socket.send_to(b"hello", address).unwrap();

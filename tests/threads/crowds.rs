@@ -71,7 +71,7 @@ impl Dispatcher for Guest {}
 /// What four threads send, over two ways, to a channel that stays and to others that come and go.
 /// The last message of all ends the loop, which sleeps by then as often as not.
 #[test]
-fn a_million_messages_in_each_threads_order() {
+fn a_million_messages_come_in_each_threads_order() {
     const THREADS: usize = 4;
     const EACH: u32 = 250_000;
     let mut map = held_for(LONG);
@@ -163,7 +163,7 @@ fn read_numbers(far: UnixStream, threads: usize, each: u32) {
 
 /// A wake-up that were forgotten would leave everybody waiting: there is room for one message.
 #[test]
-fn many_threads_wait_for_one_place() {
+fn many_threads_that_wait_for_one_place_all_get_it() {
     const THREADS: usize = 8;
     const EACH: u32 = 2_000;
     let mut map = held_for(LONG);
@@ -339,7 +339,7 @@ fn a_map_that_goes_away_in_the_midst_of_a_crowd_keeps_nothing() {
 
 /// EDGE_CASES 40: channels that end while threads feed them, each in its own way.
 #[test]
-fn outlets_of_channels_that_come_and_go() {
+fn outlets_of_channels_that_come_and_go_tell_of_the_end() {
     const ROUNDS: usize = 40;
     let mut map = held_for(LONG);
     map.set_remote_capacity(4);

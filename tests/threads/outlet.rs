@@ -1,5 +1,5 @@
 //! `Outlet`: one channel fed by other threads, with backpressure. EDGE_CASES 40 and 41, rules 15 and 16 of
-//! the contract. (The crowds are in `threads.rs`.)
+//! the contract. (The crowds are in `crowds.rs`.)
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};

@@ -1,5 +1,5 @@
 //! `Remote`: EDGE_CASES 40 to 42 and 44, rules 3, 14 and 15 of the contract, without any crowd.
-//! (Outlets are in `outlet.rs`, the crowds in `threads.rs`.)
+//! (Outlets are in `outlet.rs`, the crowds in `crowds.rs`.)
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
@@ -505,7 +505,7 @@ fn a_call_that_panics_is_logged_and_harms_nobody() {
 /// EDGE_CASES 49. Messages belong to the map, wherever it is; and who waits for room in the one
 /// that went away is told all the same.
 #[test]
-fn maps_are_swapped_inside_a_message() {
+fn a_map_swapped_inside_a_message_keeps_its_messages() {
     for capacity in [1, 2, 100] {
         let mut maps = [held(), held()];
         for map in &mut maps {

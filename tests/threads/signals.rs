@@ -87,7 +87,7 @@ fn several_watches_are_all_called() {
 
 /// A watch keeps `run` from neither ending nor sleeping.
 #[test]
-fn a_watch_is_in_the_background() {
+fn a_watch_keeps_run_neither_going_nor_awake() {
     let mut map = ChannelMap::new().unwrap();
     let watch = map.on_signal(SIGHUP, |_| ()).unwrap();
     let begun = Instant::now();
