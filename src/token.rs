@@ -20,13 +20,23 @@ use std::marker::PhantomData;
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
 pub struct Token {
-    pub(crate) map: u64,
+    pub(crate) map: u32,
     pub(crate) slot: u32,
     pub(crate) generation: u32,
 }
 
 impl Token {
+    /// Names nothing: no map has the number 0.
+    pub(crate) const NONE: Token = Token { map: 0, slot: u32::MAX, generation: 0 };
+
+    /// Map and generation in one: what a slot knows its channel by.
+    #[inline]
+    pub(crate) fn key(self) -> u64 {
+        u64::from(self.map) << 32 | u64::from(self.generation)
+    }
+
     /// A handle for this channel, if its dispatcher is a `T`; that is checked when it is used.
     pub fn typed<T>(self) -> Handle<T> {
         Handle { token: self, dispatcher: PhantomData }

@@ -337,7 +337,7 @@ fn the_hard_limit_refuses_or_ends_as_configured() {
         let got = far.join().unwrap();
         match on_limit {
             OnLimit::Refuse => same(kind, &got.unwrap(), &pushed),
-            OnLimit::End => {
+            _ => {
                 assert!(got.is_err() || kind.on.is_none());
                 assert!(log.of("a").pop().unwrap().contains("over the limit"), "{kind:?}");
             }

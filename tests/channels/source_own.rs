@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -270,12 +270,10 @@ fn a_paused_channel_still_reads_what_its_writes_need() {
 #[test]
 fn would_block_from_drive_waits_as_elsewhere() {
     struct Idle(Wire);
-    impl AsFd for Idle {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.0.as_fd()
-        }
-    }
     impl Source for Idle {
+        fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            self.0.descriptor()
+        }
         fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             self.0.recv(buffer)
         }

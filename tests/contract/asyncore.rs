@@ -24,7 +24,7 @@ impl Dispatcher for Default {}
 
 /// One wait, without waiting.
 fn poll_once(map: &mut ChannelMap) {
-    let options = LoopOptions { timeout: Some(Duration::ZERO), count: Some(1), ..LoopOptions::default() };
+    let options = LoopOptions::default().with_timeout(Duration::ZERO).with_count(1);
     run_with(map, &options).unwrap();
 }
 

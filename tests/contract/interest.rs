@@ -49,7 +49,7 @@ fn readable_and_writable_are_asked_after_hooks_and_not_every_turn() {
         map.broadcast([token], b"x");
         turn_idle(&mut map);
         assert_eq!(since(), 1, "after a broadcast");
-        let options = LoopOptions { rescan: true, count: Some(5), timeout: Some(Duration::ZERO) };
+        let options = LoopOptions::default().with_rescan(true).with_count(5).with_timeout(Duration::ZERO);
         dispatch_loop::run_with(&mut map, &options).unwrap();
         assert_eq!(since(), 5, "every turn, as Python does");
     }
@@ -68,7 +68,7 @@ fn an_answer_that_changes_by_itself_is_seen_with_rescan() {
     open.set(true);
     turn_idle(&mut map);
     assert_eq!(log.of("a"), ["open"], "nobody said that it had changed");
-    let options = LoopOptions { rescan: true, count: Some(1), timeout: Some(DEADLINE) };
+    let options = LoopOptions::default().with_rescan(true).with_count(1).with_timeout(DEADLINE);
     dispatch_loop::run_with(&mut map, &options).unwrap();
     assert_eq!(log.of("a"), ["open", "read"]);
 }

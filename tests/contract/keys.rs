@@ -76,6 +76,7 @@ fn a_token_of_another_map_is_refused() {
     assert_gone(&mut map, theirs);
     assert_gone(&mut other, ours);
     map.channel(ours).unwrap().push(b"x").unwrap();
+    map.turn(Some(Duration::ZERO)).unwrap();
     drop(map);
     drop(other);
     assert_eq!(read_now(&mut far), (b"x".to_vec(), true));
@@ -338,8 +339,10 @@ fn a_nested_loop_is_refused() {
                 let nested = {
                     let log = log.clone();
                     move |map: &mut ChannelMap| {
-                        let options =
-                            LoopOptions { timeout: Some(Duration::ZERO), count: Some(1), rescan: true };
+                        let options = LoopOptions::default()
+                            .with_timeout(Duration::ZERO)
+                            .with_count(1)
+                            .with_rescan(true);
                         for result in [run(map), run_with(map, &options), map.turn(Some(Duration::ZERO))] {
                             log.add(format!("nested {}", result.unwrap_err().kind()));
                         }

@@ -23,13 +23,12 @@ fn timeout_count_and_rescan_bound_the_loop_and_ask_everybody() {
         // An empty map: nothing to wait for.
         run(&mut map).unwrap();
         map.listen(on, Recorder::new("listener", &log)).unwrap();
-        let options =
-            LoopOptions { timeout: Some(5 * MILLISECOND), count: Some(4), ..LoopOptions::default() };
+        let options = LoopOptions::default().with_timeout(5 * MILLISECOND).with_count(4);
         let (begun, waits) = (Instant::now(), count(Call::Wait));
         run_with(&mut map, &options).unwrap();
         assert_eq!(count(Call::Wait), waits + 4);
         assert!(begun.elapsed() >= 4 * options.timeout.unwrap());
-        run_with(&mut map, &LoopOptions { count: Some(0), ..LoopOptions::default() }).unwrap();
+        run_with(&mut map, &LoopOptions::default().with_count(0)).unwrap();
         assert_eq!(count(Call::Wait), waits + 4);
 
         // Python asks everybody every turn; here that has to be asked for.
@@ -43,7 +42,7 @@ fn timeout_count_and_rescan_bound_the_loop_and_ask_everybody() {
         hungry.set(true);
         turn_idle(&mut map);
         assert_eq!(log.of("a"), ["open"], "nobody has told the loop");
-        run_with(&mut map, &LoopOptions { rescan: true, ..options.clone() }).unwrap();
+        run_with(&mut map, &options.clone().with_rescan(true)).unwrap();
         assert_eq!(log.input("a"), b"food");
     }
 }

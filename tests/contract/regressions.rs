@@ -220,18 +220,15 @@ mod starttls {
     use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
     use dispatch_loop::{Channel, Dispatcher, Source};
     use std::io;
-    use std::os::fd::{AsFd, BorrowedFd};
+    use std::os::fd::BorrowedFd;
 
     /// Every byte turned over, which will do for a cipher.
     struct Inverted(Box<dyn Source>);
 
-    impl AsFd for Inverted {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.0.as_fd()
-        }
-    }
-
     impl Source for Inverted {
+        fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            self.0.descriptor()
+        }
         fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let read = self.0.recv(buffer)?;
             buffer[..read].iter_mut().for_each(|byte| *byte = !*byte);

@@ -22,7 +22,9 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// One wait, for as long as it takes.
-const ONE: LoopOptions = LoopOptions { timeout: None, count: Some(1), rescan: false };
+fn one() -> LoopOptions {
+    LoopOptions::default().with_count(1)
+}
 
 /// A timer that adds its name to the log.
 fn note(log: &Log, name: &'static str) -> impl FnOnce(&mut ChannelMap) + 'static {
@@ -82,7 +84,7 @@ fn a_zero_delay_inside_a_timer_waits_for_the_next_turn() {
         });
     });
     for wanted in [&["first"][..], &["first", "second"], &["first", "second", "third"]] {
-        run_with(&mut map, &ONE).unwrap();
+        run_with(&mut map, &one()).unwrap();
         assert_eq!(log.events(), wanted);
     }
 }
@@ -102,14 +104,14 @@ fn huge_delays_saturate() {
         channel.set_close_timeout(huge);
         let own = channel.call_later(huge, |_| panic!("so soon?"));
         channel.call_every(huge, |_| panic!("so soon?"));
-        run_with(&mut map, &LoopOptions { timeout: Some(Duration::ZERO), ..ONE }).unwrap();
+        run_with(&mut map, &one().with_timeout(Duration::ZERO)).unwrap();
         far.write_all(b"now").unwrap();
-        run_with(&mut map, &ONE).unwrap();
+        run_with(&mut map, &one()).unwrap();
         assert_eq!(log.input("a"), b"now");
         map.turn(Some(Duration::ZERO)).unwrap();
         assert!(map.cancel(own) && timers.into_iter().all(|timer| map.cancel(timer)));
         drop(far);
-        run_with(&mut map, &LoopOptions { timeout: Some(huge), ..LoopOptions::default() }).unwrap();
+        run_with(&mut map, &LoopOptions::default().with_timeout(huge)).unwrap();
         assert_eq!(log.of("a").last().unwrap(), "close: end of stream");
     }
 }
@@ -380,7 +382,7 @@ fn one_wait_runs_the_timer_that_ended_it() {
         let mut map = ChannelMap::new().unwrap();
         map.call_later(delay * MILLISECOND, note(&log, "fired"));
         map.call_later(HOUR, |_| panic!("nobody waits an hour"));
-        run_with(&mut map, &ONE).unwrap();
+        run_with(&mut map, &one()).unwrap();
         assert_eq!(log.events(), ["fired"], "after {delay} ms");
     }
 }
@@ -415,7 +417,7 @@ fn a_signal_does_not_end_the_wait() {
     let idle = begun.elapsed();
     map.call_later(PERIOD, note(&log, "fired"));
     let begun = Instant::now();
-    let result = run_with(&mut map, &ONE);
+    let result = run_with(&mut map, &one());
     let timer = begun.elapsed();
     done.store(true, Ordering::SeqCst);
     signals.join().unwrap();

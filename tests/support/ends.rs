@@ -17,13 +17,10 @@ use super::waiting::DEADLINE;
 /// A plain socket as a source, waiting or not.
 pub struct Wire(pub socket2::Socket);
 
-impl AsFd for Wire {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 impl Source for Wire {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         (&self.0).read(buffer)
     }

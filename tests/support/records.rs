@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use dispatch_loop::{Interest, Source};
@@ -223,13 +223,10 @@ impl Records {
     }
 }
 
-impl AsFd for Records {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wire.as_fd()
-    }
-}
-
 impl Source for Records {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.wire.descriptor()
+    }
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.look("recv");
         while self.stage == Stage::Up {

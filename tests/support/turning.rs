@@ -25,7 +25,7 @@ pub fn run_out(map: &mut ChannelMap, log: &Log) {
     while !map.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         assert!(!left.is_zero(), "it does not end; so far: {:#?}", log.events());
-        let options = LoopOptions { timeout: Some(left), count: Some(1), rescan: false };
+        let options = LoopOptions::default().with_timeout(left).with_count(1);
         run_with(map, &options).unwrap();
     }
 }

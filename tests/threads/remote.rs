@@ -409,7 +409,7 @@ fn a_wait_that_a_message_ends_counts_and_the_message_runs() {
     for n in 1..=50 {
         let (remote, one) = (remote.clone(), adding(&ran, 1));
         let thread = thread::spawn(move || remote.call(one).unwrap());
-        run_with(&mut map, &LoopOptions { count: Some(1), ..LoopOptions::default() }).unwrap();
+        run_with(&mut map, &LoopOptions::default().with_count(1)).unwrap();
         assert_eq!(ran.load(SeqCst), n);
         joined(thread);
     }

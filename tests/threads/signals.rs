@@ -126,7 +126,7 @@ fn run_ends_when_only_channels_in_the_background_are_left() {
         for on in [true, true, false, false] {
             map.channel(listener).unwrap().set_background(on);
         }
-        let short = LoopOptions { timeout: Some(Duration::ZERO), count: Some(3), ..LoopOptions::default() };
+        let short = LoopOptions::default().with_timeout(Duration::ZERO).with_count(3);
         let waits = count(Call::Wait);
         run_with(&mut map, &short).unwrap();
         assert_eq!(count(Call::Wait) - waits, 3);
