@@ -1,0 +1,15 @@
+//! Echo servers side by side: the same job done with `dispatch-loop`, with its peers and by hand.
+//!
+//! - `servers`: the echo servers, each written as a user of that library would write it
+//! - `process`: starts a server as a process of its own, and ends it
+//! - `load`: the load generator, which checks every byte that comes back
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("this comparison needs Linux: epoll, /proc and strace");
+
+pub mod load;
+pub mod plan;
+pub mod process;
+mod random;
+pub mod servers;
+pub mod system;
