@@ -1,28 +1,24 @@
-//! Runs each scenario once on each server, and checks every byte that comes back.
+//! Measures echo servers on this machine, and prints the instructions per message.
 
-use std::io;
+use std::process::ExitCode;
 
-use compare::load;
-use compare::plan::SCENARIOS;
-use compare::process::{Process, SERVE, Under};
-use compare::servers::{self, SERVERS};
+use compare::measure;
+use compare::plan::Plan;
+use compare::process::SERVE;
+use compare::servers;
 
-fn main() -> io::Result<()> {
+fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if let [word, name] = &words[..] {
         if word == SERVE {
-            return servers::serve(name);
+            let result = servers::serve(name);
+            eprintln!("{name}: {result:?}");
+            return ExitCode::FAILURE;
         }
     }
-    for server in &SERVERS {
-        for scenario in SCENARIOS {
-            let mut process = Process::start(server, Under::Nothing, None)?;
-            let mut load = load::open(scenario, process.address)?;
-            load.exactly(10_000)?;
-            load.finish()?;
-            process.check()?;
-            println!("{}, {}: every byte came back", server.name, scenario.name);
-        }
+    let results = measure::everything(&Plan::quick(), None);
+    for row in results.instructions.iter().chain(&results.variants) {
+        println!("{}: {:?}", row.server.name, row.figures);
     }
-    Ok(())
+    if results.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,8 +1,8 @@
 //! The load generator: one thread that keeps a server busy and checks every byte that comes back. It runs in
 //! the measuring process, on its own processor.
 //!
-//! It stops with an error if a byte is wrong, missing or too many, if a connection ends, or if nothing happens
-//! for ten seconds.
+//! It stops with an error if a byte is wrong, missing or too many, a connection ends, or nothing happens for ten
+//! seconds.
 
 mod accepts;
 mod echoes;

@@ -1,5 +1,5 @@
-//! With tokio's current-thread runtime: a task per connection with its own buffer. The buffer is never zeroed,
-//! so only the part that was used counts as resident memory.
+//! With tokio's current-thread runtime: a task per connection with its own buffer. The buffer is never
+//! zeroed, so only the part that was used counts as resident memory.
 
 use std::io;
 
