@@ -6,6 +6,7 @@
 //! - `load`: the load generator, which checks every byte that comes back
 //! - `measure`: throughput, system calls, instructions, memory and growth
 //! - `timers`: a million timers compared with a binary heap
+//! - `report`: the page and its picture
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("this comparison needs Linux: epoll, /proc and strace");
@@ -15,6 +16,7 @@ pub mod measure;
 pub mod plan;
 pub mod process;
 mod random;
+pub mod report;
 pub mod servers;
 pub mod system;
 pub mod timers;

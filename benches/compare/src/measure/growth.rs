@@ -7,6 +7,7 @@ use super::{Results, instructions, say};
 use crate::load::{self, Echoes};
 use crate::plan::{MANY, ONE, Plan};
 use crate::process::{Process, Under};
+use crate::report::number;
 use crate::servers::{self, PAUSING, Server, TIMEOUT};
 
 /// What the channels do that are not busy.
@@ -41,7 +42,7 @@ pub(super) fn measure(
         if !is_asked_for(server) {
             continue;
         }
-        let what = format!("{} {what}", count);
+        let what = format!("{} {what}", number(count as f64));
         say(&format!("growth: {what}"));
         let growth = grow(results, server, plan, count, others);
         if let Some((one, many)) = results.keep(&format!("growth, {what}"), growth) {
