@@ -175,69 +175,46 @@
 #[cfg(not(unix))]
 compile_error!("dispatch-loop is for Unix systems: Linux, macOS and the BSDs");
 
-mod accept;
-mod address;
-mod bell;
-mod channel;
-mod connect;
-mod datagram;
-mod dispatcher;
-mod due;
+mod channels;
+mod core;
 mod error;
 mod event_loop;
-#[cfg(feature = "faults")]
-#[doc(hidden)]
-pub mod faults;
-#[cfg(not(feature = "faults"))]
-mod faults;
-mod files;
-mod handover;
-mod hooks;
 #[cfg(feature = "layers")]
 mod layers;
-mod lines;
-mod listen;
-mod mailbox;
-mod map;
-mod options;
-mod outbox;
-mod outlet;
-mod poll;
-mod remote;
+mod link;
+mod net;
+mod reason;
 mod report;
-mod resolve;
-mod settle;
-#[cfg(feature = "signals")]
-mod signals;
-mod socket;
-mod source;
-mod state;
 mod sys;
+mod threads;
 mod timers;
 mod token;
-mod traffic;
-mod unix;
-mod unread;
 
-pub use address::{Address, ToAddress};
-pub use channel::{Channel, OnLimit};
-pub use datagram::{Datagram, DatagramOptions};
-pub use dispatcher::{Dispatcher, Eof, OnError};
-pub use error::{ChannelError, LookupError, Reason};
+pub use self::core::channel::Channel;
+pub use self::core::dispatcher::{Dispatcher, Eof, OnError};
+pub use self::core::map::ChannelMap;
+pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]
 pub use layers::{chat, framing, producers, protocol, reconnect, stream};
-pub use lines::{Line, read_lines};
-pub use map::ChannelMap;
-pub use options::{ConnectOptions, ListenOptions};
-pub use outbox::{More, Producer};
-pub use outlet::Outlet;
-pub use remote::{Call, OnStop, Remote, SendError};
-pub use socket::{Detached, Socket};
-pub use source::{Interest, Source};
+pub use link::outbox::OnLimit;
+pub use link::producer::{More, Producer};
+pub use link::source::Source;
+pub use net::address::{Address, ToAddress};
+pub use net::datagram::Datagram;
+pub use net::options::{ConnectOptions, DatagramOptions, ListenOptions};
+pub use net::socket::{Detached, Socket};
+pub use net::unix::Credentials;
+pub use reason::Reason;
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+pub use sys::faults;
+pub use sys::poll::Interest;
+pub use threads::lines::{Line, read_lines};
+pub use threads::outlet::Outlet;
+pub use threads::remote::{Call, OnStop, Remote, SendError};
 pub use timers::TimerId;
 pub use token::{Handle, Token};
-pub use unix::Credentials;
 
 /// The README's programs compile, too.
 #[cfg(doctest)]

@@ -4,7 +4,8 @@
 use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
 
-use crate::{ChannelMap, Token};
+use crate::core::map::ChannelMap;
+use crate::token::Token;
 
 /// Lines a second and map; the rest is only counted.
 const LINES: u32 = 10;

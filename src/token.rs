@@ -1,10 +1,7 @@
-//! The names of channels: `Token` for any, `Handle<T>` for one whose dispatcher is a `T`; and the
-//! table of slots that they name.
+//! The names of channels: `Token` for any, `Handle<T>` for one whose dispatcher is a `T`.
 
 use std::fmt;
 use std::marker::PhantomData;
-
-use crate::state::State;
 
 /// Names one channel for ever: never another one, even when its slot or its descriptor is used
 /// again. asyncore's map has descriptors in this place, and those come back.
@@ -101,97 +98,5 @@ impl<T> fmt::Debug for Handle<T> {
 impl<T> From<Handle<T>> for Token {
     fn from(handle: Handle<T>) -> Self {
         handle.token
-    }
-}
-
-/// The slots of one map. A slot whose generations are used up is not used again.
-pub(crate) struct Slots {
-    map: u64,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    live: usize,
-}
-
-struct Slot {
-    generation: u32,
-    state: Option<Box<State>>,
-}
-
-impl Slots {
-    pub(crate) fn new(map: u64) -> Slots {
-        Slots { map, slots: Vec::new(), free: Vec::new(), live: 0 }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.live
-    }
-
-    /// Slots in use or ever used: the bound of [`token_at`](Slots::token_at).
-    pub(crate) fn capacity(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// `None` when there are more than four thousand million.
-    pub(crate) fn insert(&mut self, state: Box<State>) -> Option<Token> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                let index = u32::try_from(self.slots.len()).ok().filter(|&index| index < u32::MAX)?;
-                self.slots.push(Slot { generation: 0, state: None });
-                index
-            }
-        };
-        let slot = &mut self.slots[index as usize];
-        slot.state = Some(state);
-        self.live += 1;
-        Some(Token { map: self.map, slot: index, generation: slot.generation })
-    }
-
-    #[inline]
-    pub(crate) fn get(&self, token: Token) -> Option<&State> {
-        let slot = self.slots.get(token.slot as usize)?;
-        if token.map != self.map || token.generation != slot.generation {
-            return None;
-        }
-        slot.state.as_deref()
-    }
-
-    #[inline]
-    pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut State> {
-        let slot = self.slots.get_mut(token.slot as usize)?;
-        if token.map != self.map || token.generation != slot.generation {
-            return None;
-        }
-        slot.state.as_deref_mut()
-    }
-
-    /// The channel that is in this slot now.
-    pub(crate) fn token_at(&self, index: usize) -> Option<Token> {
-        let slot = self.slots.get(index)?;
-        slot.state.as_ref()?;
-        Some(Token { map: self.map, slot: index as u32, generation: slot.generation })
-    }
-
-    pub(crate) fn remove(&mut self, token: Token) -> Option<Box<State>> {
-        self.get(token)?;
-        let slot = &mut self.slots[token.slot as usize];
-        let state = slot.state.take();
-        self.live -= 1;
-        if let Some(next) = slot.generation.checked_add(1) {
-            slot.generation = next;
-            self.free.push(token.slot);
-        }
-        state
-    }
-
-    pub(crate) fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
-        (0..self.slots.len()).filter_map(|index| self.token_at(index))
-    }
-
-    /// For a test: make a slot that has only `left` generations after the next one.
-    #[cfg(feature = "faults")]
-    pub(crate) fn wear_out(&mut self, left: u32) {
-        self.free.push(self.slots.len() as u32);
-        self.slots.push(Slot { generation: u32::MAX - left, state: None });
     }
 }

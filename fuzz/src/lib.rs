@@ -3,7 +3,8 @@
 
 use dispatch_loop::framing::{FrameError, Framing};
 
-#[path = "../../tests/util/heap.rs"]
+#[allow(dead_code)]
+#[path = "../../tests/support/heap.rs"]
 mod heap;
 
 /// A frame or an error, and how many bytes of the stream had been taken in by then.

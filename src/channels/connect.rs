@@ -1,0 +1,139 @@
+//! Connecting: to an address that is a socket and one system call; to a name it is to look that up
+//! first.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::core::action::Action;
+use crate::core::dispatcher::Dispatcher;
+use crate::core::map::ChannelMap;
+use crate::event_loop::{connect, dial};
+use crate::link::dial::Dial;
+use crate::link::source::{Held, Plain};
+use crate::link::{Phase, State};
+use crate::net::address::{ToAddress, about};
+use crate::net::options::ConnectOptions;
+use crate::net::resolve;
+use crate::sys;
+use crate::token::Handle;
+
+impl ChannelMap {
+    /// Connect to a TCP or a Unix-domain address, or to a name. The outcome comes by hooks, never
+    /// before this returns: `handle_connect` and `handle_open`, or `handle_error` with the cause and
+    /// `handle_close`. What is pushed meanwhile is sent first.
+    ///
+    /// A name is looked up by one of four threads of the process. Its addresses are tried in turn, the
+    /// families by turns, each 250 ms after the one before or as soon as that fails; the first that
+    /// answers is the connection, and all of it may take 30 s ([`ConnectOptions::timeout`]). The
+    /// error of a name lists what was tried. To a literal address there is no limit but the system's
+    /// and [`set_timeout`](Channel::set_timeout).
+    ///
+    /// # Errors
+    /// Only if the address is unusable or there is no socket to be had.
+    pub fn connect<D: Dispatcher>(
+        &mut self,
+        address: impl ToAddress,
+        dispatcher: D,
+    ) -> io::Result<Handle<D>> {
+        self.connect_with(address, &ConnectOptions::default(), dispatcher)
+    }
+
+    /// As [`connect`](ChannelMap::connect), with options.
+    ///
+    /// # Errors
+    /// As [`connect`](ChannelMap::connect); and an option that the system does not take, or a local
+    /// address that cannot be had.
+    pub fn connect_with<D: Dispatcher>(
+        &mut self,
+        address: impl ToAddress,
+        options: &ConnectOptions,
+        dispatcher: D,
+    ) -> io::Result<Handle<D>> {
+        let literal = address.to_address();
+        let address = match (literal, address.to_name()) {
+            (Ok(address), _) => address,
+            (Err(_), Some((host, port))) => return self.dial(host, port, options, dispatcher),
+            (Err(error), None) => return Err(error),
+        };
+        let (fd, file, begun) =
+            sys::connect(&address, options).map_err(|error| about("connect to", &address, &error))?;
+        let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Connecting);
+        state.clock();
+        state.peer = Some(address);
+        state.file = file.map(Box::new);
+        let later = state.connect_began(begun);
+        let handle = self.insert(state)?;
+        if later {
+            connect::connect_later(self, handle.token(), 0);
+        }
+        Ok(handle)
+    }
+
+    /// Look names up with `resolver` from now on, instead of the system's `getaddrinfo`. It is called
+    /// on threads of its own, a few at once, and may wait there.
+    ///
+    /// ```
+    /// use dispatch_loop::ChannelMap;
+    ///
+    /// let mut map = ChannelMap::new()?;
+    /// map.set_resolver(|host, port| match host {
+    ///     "database" => Ok(vec![([127, 0, 0, 1], port).into()]),
+    ///     _ => Err(std::io::Error::new(std::io::ErrorKind::NotFound, "no such host here")),
+    /// });
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn set_resolver<F>(&mut self, resolver: F)
+    where
+        F: Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    {
+        self.resolver = Arc::new(resolver);
+    }
+
+    /// A channel that is on its way to `host`, whose addresses are not known yet.
+    pub(crate) fn dial<D: Dispatcher>(
+        &mut self,
+        host: String,
+        port: u16,
+        options: &ConnectOptions,
+        dispatcher: D,
+    ) -> io::Result<Handle<D>> {
+        let name = format!("{host}:{port}");
+        let wanted = Arc::new(AtomicBool::new(true));
+        let mut state = State::without_source(Box::new(dispatcher), Phase::Dialing);
+        state.clock();
+        state.dial = Some(Box::new(Dial {
+            name,
+            options: options.clone(),
+            left: VecDeque::new(),
+            attempts: Vec::new(),
+            failures: Vec::new(),
+            stagger: None,
+            deadline: None,
+            wanted: wanted.clone(),
+        }));
+        let handle = self.insert(state)?;
+        let token = handle.token();
+        if let Some(timeout) = options.timeout {
+            let deadline = self.set_channel_timer(token, timeout, Action::DialTimeout(token));
+            if let Some(dial) = dial::dial_of(self, token) {
+                dial.deadline = Some(deadline);
+            }
+        }
+        let answers = self.answers();
+        let resolver = self.resolver.clone();
+        let job = move || {
+            if !wanted.load(Ordering::Relaxed) {
+                return;
+            }
+            let found = resolve::look_up(&resolver, &host, port);
+            answers.give(Box::new(move |map| dial::resolved(map, token, found)));
+        };
+        if let Err(error) = resolve::run_elsewhere(Box::new(job)) {
+            dial::resolved(self, token, Err(error));
+        }
+        Ok(handle)
+    }
+}

@@ -1,0 +1,89 @@
+//! Datagram channels: UDP and Unix-domain sockets, as a user makes and drives them.
+
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::core::channel::Channel;
+use crate::core::dispatcher::Dispatcher;
+use crate::core::map::ChannelMap;
+use crate::link::source::{Held, Plain};
+use crate::link::{Phase, State};
+use crate::net::address::{Address, ToAddress, about, literal};
+use crate::net::options::DatagramOptions;
+use crate::sys;
+use crate::token::Handle;
+
+impl ChannelMap {
+    /// A channel for datagrams, on a UDP or Unix-domain address: asyncio's
+    /// `create_datagram_endpoint`. What comes is given to
+    /// [`handle_datagram`](Dispatcher::handle_datagram); [`send_to`](Channel::send_to) sends. To send alone,
+    /// bind to `"0.0.0.0:0"`, or to [`Address::Unnamed`] for Unix-domain sockets.
+    ///
+    /// # Errors
+    /// As those of [`listen`](ChannelMap::listen).
+    pub fn bind<D: Dispatcher>(&mut self, address: impl ToAddress, dispatcher: D) -> io::Result<Handle<D>> {
+        self.bind_with(address, &DatagramOptions::default(), dispatcher)
+    }
+
+    /// As [`bind`](ChannelMap::bind), with options.
+    ///
+    /// # Errors
+    /// As [`bind`](ChannelMap::bind); and an option that the system does not take.
+    pub fn bind_with<D: Dispatcher>(
+        &mut self,
+        address: impl ToAddress,
+        options: &DatagramOptions,
+        dispatcher: D,
+    ) -> io::Result<Handle<D>> {
+        let address = literal(&address, "names are not looked up here")?;
+        let (fd, file) =
+            sys::bind_datagram(&address, options).map_err(|error| about("bind to", &address, &error))?;
+        let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Opening);
+        state.local = state.fd().and_then(|fd| sys::local_address(fd).ok()).map(Arc::new);
+        state.peer = options.peer.clone();
+        state.file = file.map(Box::new);
+        state.datagrams = true;
+        self.insert(state)
+    }
+}
+
+impl Channel<'_> {
+    /// Send a datagram, at once if there is room, else after those that wait: Python's `sendto`.
+    /// [`push`](Channel::push) is the same to the one peer of a connected socket.
+    ///
+    /// What the network says to it, also that it is too big, is told by
+    /// [`handle_network_error`](Dispatcher::handle_network_error).
+    ///
+    /// # Errors
+    /// `BrokenPipe` after `close` or `abort`; `QuotaExceeded` over the hard limit; `InvalidInput` if
+    /// this is no channel for datagrams.
+    pub fn send_to(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
+        self.put_datagram(bytes, to)
+    }
+
+    /// Receive what is sent to a multicast group: `IP_ADD_MEMBERSHIP`. `interface` is its index; 0
+    /// leaves the choice to the system.
+    ///
+    /// # Errors
+    /// This is no UDP socket of the group's family, or the system says no.
+    pub fn join_multicast(&mut self, group: IpAddr, interface: u32) -> io::Result<()> {
+        self.multicast(group, interface, true)
+    }
+
+    /// No longer: `IP_DROP_MEMBERSHIP`.
+    ///
+    /// # Errors
+    /// As [`join_multicast`](Channel::join_multicast).
+    pub fn leave_multicast(&mut self, group: IpAddr, interface: u32) -> io::Result<()> {
+        self.multicast(group, interface, false)
+    }
+
+    fn multicast(&self, group: IpAddr, interface: u32, join: bool) -> io::Result<()> {
+        let fd = self.socket().ok_or(ErrorKind::NotConnected)?;
+        let about = |error: io::Error| {
+            io::Error::new(error.kind(), format!("multicast group {group} on interface {interface}: {error}"))
+        };
+        self.named(sys::multicast(fd, group, interface, join).map_err(about))
+    }
+}

@@ -1,0 +1,160 @@
+//! Pipes, terminals and whatever else is read and written but is no socket: asyncore's
+//! `file_dispatcher`.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use crate::core::dispatcher::Dispatcher;
+use crate::core::map::ChannelMap;
+use crate::link::source::Source;
+use crate::sys;
+use crate::sys::poll::Interest;
+use crate::token::Handle;
+
+impl ChannelMap {
+    /// Make a channel of a pipe, a terminal, a FIFO, a child's standard input or output: asyncore's
+    /// `file_dispatcher`, asyncio's `connect_read_pipe` and `connect_write_pipe`.
+    ///
+    /// The descriptor is duplicated, so `file` can be given away or lent. It is made non-blocking,
+    /// which everybody notices who has the same pipe or terminal open through it; when the channel
+    /// ends, that is undone. When the reader of a pipe that is written to goes, the channel ends
+    /// with `BrokenPipe`; when [`shutdown_write`](crate::Channel::shutdown_write) is done with it, it ends as
+    /// well. (Rust programs ignore SIGPIPE; one whose `main` is not Rust's must.)
+    ///
+    /// ```
+    /// use dispatch_loop::{Channel, ChannelMap, Dispatcher};
+    /// use std::io;
+    /// use std::process::{Command, Stdio};
+    ///
+    /// struct Output(Vec<u8>);
+    ///
+    /// impl Dispatcher for Output {
+    ///     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+    ///         ch.read_with(|_, data| Ok(self.0.extend_from_slice(data)))
+    ///     }
+    ///     fn handle_close(&mut self, _: &mut Channel<'_>, _: &dispatch_loop::Reason) {
+    ///         assert_eq!(self.0, b"hello\n");
+    ///     }
+    /// }
+    ///
+    /// let mut child = Command::new("echo").arg("hello").stdout(Stdio::piped()).spawn()?;
+    /// let mut map = ChannelMap::new()?;
+    /// map.add_file(child.stdout.take().unwrap(), Output(Vec::new()))?;
+    /// dispatch_loop::run(&mut map)?;
+    /// # child.wait()?;
+    /// # io::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidInput` for a regular file or a directory: these are always ready, and no poller takes
+    /// them. Send a file with [`producers::from_reader`](crate::producers::from_reader); read one in a
+    /// thread, with [`read_lines`](crate::read_lines) or into an [`Outlet`](crate::Outlet).
+    pub fn add_file<D: Dispatcher>(&mut self, file: impl AsFd, dispatcher: D) -> io::Result<Handle<D>> {
+        let file = File::new(file.as_fd())?;
+        // Asked of the poller itself, which knows best.
+        match self.poll.add(file.as_fd(), usize::MAX >> 1, Interest::NONE) {
+            Ok(()) => self.poll.delete(file.as_fd())?,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(not_pollable()),
+            Err(error) => return Err(error),
+        }
+        let reads = file.mode.reads;
+        let handle = self.add_source(file, dispatcher)?;
+        if let Some(state) = self.state_mut(handle.token()) {
+            // What we do not read is for others who have it open.
+            state.lingers = false;
+            // And what has no input has come to its end.
+            state.read_ended = !reads;
+            state.eof_told = !reads;
+        }
+        Ok(handle)
+    }
+}
+
+fn not_pollable() -> io::Error {
+    io::Error::new(
+        ErrorKind::InvalidInput,
+        "a regular file (or a device such as /dev/null) is always ready, and cannot be waited for: send it with producers::from_reader, or read it in a thread",
+    )
+}
+
+struct File {
+    fd: OwnedFd,
+    mode: sys::FileMode,
+}
+
+/// What of this process has a file open through a channel, by inode and access: how often, and whether
+/// it blocked before. Two channels may share one open file, and its flags: the last puts them back.
+type Key = (u64, u64, bool, bool);
+static LIVING: Mutex<BTreeMap<Key, (usize, bool)>> = Mutex::new(BTreeMap::new());
+
+impl File {
+    fn new(fd: BorrowedFd<'_>) -> io::Result<File> {
+        let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mode = sys::file_mode(fd)?;
+        if mode.is_regular {
+            return Err(not_pollable());
+        }
+        let fd = sys::duplicate(fd)?;
+        sys::set_file_nonblocking(fd.as_fd(), true)?;
+        living.entry(mode.key()).or_insert((0, !mode.was_nonblocking)).0 += 1;
+        Ok(File { fd, mode })
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
+        let Entry::Occupied(mut entry) = living.entry(self.mode.key()) else { return };
+        entry.get_mut().0 -= 1;
+        if let (0, blocked) = *entry.get() {
+            entry.remove();
+            if blocked {
+                let _ = sys::set_file_nonblocking(self.fd.as_fd(), false);
+            }
+        }
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Source for File {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match sys::read_file(self.as_fd(), buffer) {
+            // What a terminal says when the other side is gone.
+            Err(error) if self.mode.is_device && sys::is_input_output(&error) => Ok(0),
+            result => result,
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        sys::write_file(self.as_fd(), &[IoSlice::new(bytes)])
+    }
+
+    fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        sys::write_file(self.as_fd(), pieces)
+    }
+
+    /// There is no half to close: of what has output alone, the channel ends; else nothing.
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Of what has output alone, only its hang-up is reported as input.
+    fn drive(&mut self, ready: Interest) -> io::Result<bool> {
+        match ready.read && !self.mode.reads && sys::has_hung_up(self.as_fd())? {
+            true => Err(ErrorKind::BrokenPipe.into()),
+            false => Ok(false),
+        }
+    }
+
+    fn interest(&self, wanted: Interest) -> Interest {
+        Interest { read: wanted.read && self.mode.reads, write: wanted.write && self.mode.writes }
+    }
+}

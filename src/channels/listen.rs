@@ -1,0 +1,165 @@
+//! Listening: on an address, or on all that a name has.
+
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use crate::core::dispatcher::Dispatcher;
+use crate::core::map::ChannelMap;
+use crate::link::source::{Held, Plain};
+use crate::link::{Phase, State};
+use crate::net::address::{Address, ToAddress, about, literal};
+use crate::net::options::ListenOptions;
+use crate::net::resolve;
+use crate::sys;
+use crate::token::Handle;
+
+/// How often a port that is free for one address is tried for the others.
+const TRIES: usize = 16;
+
+impl ChannelMap {
+    /// Listen on a TCP address: Python's `create_socket`, `set_reuse_addr`, `bind` and `listen` in
+    /// one. Port 0 asks for a free one; [`local_address`](crate::Channel::local_address) tells which.
+    ///
+    /// The address may be used again at once after the program ends (`SO_REUSEADDR`); an IPv6
+    /// address takes IPv6 only; accepted sockets send without delay (`TCP_NODELAY`).
+    ///
+    /// Or on a Unix-domain one. A file that a server has left behind, and nobody listens on, is
+    /// removed first; ours is removed when the channel ends. (Of two servers that start on one path
+    /// at the same moment, the later may take the earlier one's for such a file.)
+    ///
+    /// # Errors
+    /// Each names the address: not an address (`InvalidInput`), in use (`AddrInUse`), not ours
+    /// (`AddrNotAvailable`), not allowed (`PermissionDenied`).
+    pub fn listen<D: Dispatcher>(&mut self, address: impl ToAddress, dispatcher: D) -> io::Result<Handle<D>> {
+        self.listen_with(address, &ListenOptions::default(), dispatcher)
+    }
+
+    /// As [`listen`](ChannelMap::listen), with options.
+    ///
+    /// # Errors
+    /// As [`listen`](ChannelMap::listen); and an option that the system does not take.
+    pub fn listen_with<D: Dispatcher>(
+        &mut self,
+        address: impl ToAddress,
+        options: &ListenOptions,
+        dispatcher: D,
+    ) -> io::Result<Handle<D>> {
+        let address = literal(&address, "listen_all listens on all its addresses")?;
+        let about = |error| about("listen on", &address, &error);
+        let (fd, file) = sys::listen(&address, options).map_err(about)?;
+        let local = sys::local_address(fd.as_fd()).map_err(about)?;
+        let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Listening);
+        state.local = Some(Arc::new(local));
+        state.file = file.map(Box::new);
+        self.insert(state)
+    }
+
+    /// Listen on every address that `address` stands for: `"localhost:80"` is often one of IPv4 and
+    /// one of IPv6, `"*:80"` is all of this machine. asyncio's `create_server`. `make` is called
+    /// for each, in the order of the handles. With port 0 all have the same one.
+    ///
+    /// A name is looked up here and now, which may take a while: do it before the loop runs. What
+    /// the system does not have, such as IPv6, is passed over as long as there is another.
+    ///
+    /// ```
+    /// use dispatch_loop::{ChannelMap, Dispatcher, ListenOptions};
+    ///
+    /// struct Quiet;
+    /// impl Dispatcher for Quiet {}
+    ///
+    /// let mut map = ChannelMap::new()?;
+    /// for listener in map.listen_all("*:0", &ListenOptions::default(), |_| Quiet)? {
+    ///     println!("listening on {}", map.channel(listener)?.local_address().unwrap());
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`listen`](ChannelMap::listen), of the first address that fails: then there is no listener
+    /// at all. And that the name is not found.
+    pub fn listen_all<D: Dispatcher>(
+        &mut self,
+        address: &str,
+        options: &ListenOptions,
+        mut make: impl FnMut(&Address) -> D,
+    ) -> io::Result<Vec<Handle<D>>> {
+        let addresses = self.all_of(address)?;
+        let mut states = Vec::new();
+        for (address, fd, file) in bound(&addresses, options)? {
+            let local =
+                sys::local_address(fd.as_fd()).map_err(|error| about("listen on", &address, &error))?;
+            let mut state = State::new(Held::Plain(Plain(fd)), Box::new(make(&local)), Phase::Listening);
+            state.local = Some(Arc::new(local));
+            state.file = file.map(Box::new);
+            states.push(state);
+        }
+        states.into_iter().map(|state| self.insert(state)).collect()
+    }
+
+    fn all_of(&self, text: &str) -> io::Result<Vec<Address>> {
+        if let Some(port) = text.strip_prefix("*:").and_then(|port| port.parse::<u16>().ok()) {
+            let any: [SocketAddr; 2] =
+                [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
+            return Ok(any.map(Address::Ip).into());
+        }
+        let error = match text.to_address() {
+            Ok(address) => return Ok(vec![address]),
+            Err(error) => error,
+        };
+        let Some((host, port)) = text.to_name() else { return Err(error) };
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("cannot look up {text}: {error}"));
+        let mut found = resolve::look_up(&self.resolver, &host, port).map_err(named)?;
+        found.sort();
+        found.dedup();
+        Ok(found.into_iter().map(Address::Ip).collect())
+    }
+}
+
+type Bound = Vec<(Address, std::os::fd::OwnedFd, Option<crate::net::unix::SocketFile>)>;
+
+/// A socket for each address, all on one port, or none.
+fn bound(addresses: &[Address], options: &ListenOptions) -> io::Result<Bound> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match bound_once(addresses, options) {
+            Err((error, true)) if error.kind() == ErrorKind::AddrInUse && tries < TRIES => {}
+            result => return result.map_err(|(error, _)| error),
+        }
+    }
+}
+
+/// With the error stands whether another port may do.
+fn bound_once(addresses: &[Address], options: &ListenOptions) -> Result<Bound, (io::Error, bool)> {
+    let mut bound: Bound = Vec::new();
+    let mut passed_over = None;
+    let mut port = None;
+    for address in addresses {
+        let mut address = address.clone();
+        if let (Address::Ip(ip), Some(port)) = (&mut address, port) {
+            ip.set_port(port);
+        }
+        match sys::listen(&address, options) {
+            Ok((fd, file)) => {
+                let asked_for_any = address.port() == Some(0);
+                port = port.or_else(|| sys::local_address(fd.as_fd()).ok()?.port().filter(|_| asked_for_any));
+                bound.push((address, fd, file));
+            }
+            Err(error) => {
+                let missing = sys::is_not_there(&error);
+                let error = about("listen on", &address, &error);
+                if !missing {
+                    return Err((error, port.is_some()));
+                }
+                passed_over.get_or_insert(error);
+            }
+        }
+    }
+    match passed_over {
+        Some(error) if bound.is_empty() => Err((error, false)),
+        _ => Ok(bound),
+    }
+}

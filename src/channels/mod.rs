@@ -1,0 +1,9 @@
+//! What makes a channel, or hands it over.
+
+pub(crate) mod connect;
+pub(crate) mod datagram;
+pub(crate) mod file;
+pub(crate) mod handover;
+pub(crate) mod listen;
+#[cfg(feature = "signals")]
+pub(crate) mod signal;

@@ -1,0 +1,64 @@
+//! Signals as callbacks of the loop. A handler may do next to nothing, so that of `signal-hook` writes
+//! a byte into a socket pair, whose other end is a channel like any other, but in the background.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+
+use signal_hook::{SigId, low_level};
+
+use crate::core::channel::Channel;
+use crate::core::dispatcher::Dispatcher;
+use crate::core::map::ChannelMap;
+use crate::token::Token;
+
+impl ChannelMap {
+    /// Call `f` on the loop's thread whenever the process gets `signal` (`SIGTERM` is 15; see
+    /// `signal-hook`'s `consts`): asyncio's `add_signal_handler`. Signals that come close together
+    /// may be one call. With the feature `signals`.
+    ///
+    /// The watch is a channel in the background: it does not keep [`run`](crate::run) going. Closing
+    /// it ends the watch; the signal then does nothing.
+    ///
+    /// # Errors
+    /// A signal that cannot be caught (`InvalidInput`), or no descriptor is left.
+    ///
+    /// ```
+    /// use dispatch_loop::ChannelMap;
+    ///
+    /// let mut map = ChannelMap::new()?;
+    /// map.on_signal(signal_hook::consts::SIGUSR1, |map| map.close_all())?;
+    /// dispatch_loop::run(&mut map)?;                 // there is nothing else to do
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn on_signal(&mut self, signal: i32, f: impl FnMut(&mut ChannelMap) + 'static) -> io::Result<Token> {
+        if signal_hook::consts::FORBIDDEN.contains(&signal) {
+            let text = format!("signal {signal} cannot be caught");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let (reader, writer) = UnixStream::pair()?;
+        let id = low_level::pipe::register(signal, writer)?;
+        let token = self.add(reader, Watch { f: Box::new(f), id })?.token();
+        self.channel(token)?.set_background(true);
+        Ok(token)
+    }
+}
+
+struct Watch {
+    f: Box<dyn FnMut(&mut ChannelMap)>,
+    id: SigId,
+}
+
+impl Dispatcher for Watch {
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.read_with(|ch, _| {
+            (self.f)(ch.map());
+            Ok(())
+        })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        low_level::unregister(self.id);
+    }
+}

@@ -1,0 +1,204 @@
+//! The trait that users implement: asyncore's hooks, and ours beside them, with their defaults.
+
+use std::any::Any;
+use std::io;
+
+use crate::core::channel::Channel;
+use crate::net::address::Address;
+use crate::net::datagram::Datagram;
+use crate::net::socket::Socket;
+use crate::reason::Reason;
+
+/// The callbacks of one channel: `asyncore.dispatcher`.
+///
+/// Implement what differs; every hook has a useful default. A hook is given a [`Channel`], the view
+/// of its own channel, from which it reaches all else. Hooks run one after the other on the
+/// thread that runs the loop, never inside one another, and should return soon: while one runs,
+/// nobody else is served.
+///
+/// An `Err` or a panic goes to this dispatcher's [`handle_error`](Dispatcher::handle_error), which
+/// by default ends this channel and no other.
+///
+/// ```
+/// use dispatch_loop::{Channel, Dispatcher};
+/// use std::io;
+///
+/// struct Shout;
+///
+/// impl Dispatcher for Shout {
+///     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+///         ch.read_with(|ch, data| ch.push(&data.to_ascii_uppercase()))
+///     }
+/// }
+/// ```
+#[allow(unused_variables)]
+pub trait Dispatcher: Any {
+    /// Whether to wait for input (for a listener: for connections). Default: `true`.
+    ///
+    /// Asked when the channel opens, after every hook of it, and after it was reached through the
+    /// map; not every turn, unless [`LoopOptions::rescan`](crate::LoopOptions::rescan) says so.
+    /// A pure question: it cannot change the channel.
+    ///
+    /// While it is `false`, the peer's end of stream is not noticed either; a
+    /// [`set_timeout`](Channel::set_timeout) is the cure.
+    fn readable(&self, ch: &Channel<'_>) -> bool {
+        true
+    }
+
+    /// Whether to call [`handle_write`](Dispatcher::handle_write) when there is room. Default:
+    /// `false`, where Python's is `True`: what [`push`](Channel::push) queues is sent without it.
+    fn writable(&self, ch: &Channel<'_>) -> bool {
+        false
+    }
+
+    /// Once, when a channel that carries data is ready for use: accepted, adopted or connected,
+    /// and any handshake done. A server that speaks first greets here.
+    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Our own [`connect`](crate::ChannelMap::connect) succeeded; `handle_open` follows.
+    ///
+    /// A failed connect has other hooks: `handle_error` with the cause, then `handle_close`.
+    fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// A listener's: here is a connection, non-blocking and close-on-exec, and the address that
+    /// `accept` gave. [`ch.map().add(socket, …)`](crate::ChannelMap::add) makes it a channel.
+    ///
+    /// Python's `handle_accept`, `accept()` and `handle_accepted` in one. An `Err` drops this
+    /// connection (unless it was added already); the listener lives on. Default: drops the
+    /// connection, and logs that once.
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
+        ch.log_default("handle_accept drops connections");
+        Ok(())
+    }
+
+    /// There is input. Read it with [`read_with`](Channel::read_with) or [`recv`](Channel::recv);
+    /// what is left unread brings this hook again. It may also find nothing: `WouldBlock` handed
+    /// back with `?` is no error here. Default: reads and drops, and logs that once.
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.log_default("handle_read drops input");
+        ch.read_with(|_, _| Ok(()))
+    }
+
+    /// A datagram came, on a channel of [`bind`](crate::ChannelMap::bind): asyncio's
+    /// `datagram_received`. Default: drops it, and logs that once.
+    fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
+        ch.log_default("handle_datagram drops datagrams");
+        Ok(())
+    }
+
+    /// The network has something against a datagram that was sent: nobody listens there (which only
+    /// a connected socket is told), it is too big. asyncio's `error_received`. The channel lives
+    /// on. Default: nothing.
+    fn handle_network_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// There is room to send, nothing is queued, and [`writable`](Dispatcher::writable) said
+    /// `true`.
+    fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Urgent (out-of-band) data arrived; [`recv_urgent`](Channel::recv_urgent) takes it. Left
+    /// untaken, the loop drops it. Not reported on macOS and the BSDs.
+    fn handle_expt(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The peer will send no more (FIN), and all that it sent was read. Once.
+    ///
+    /// Default: [`Eof::Close`], which still sends what is queued. Not called when the connection
+    /// was lost rather than ended: half a message is not a message.
+    fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
+        Ok(Eof::Close)
+    }
+
+    /// More is queued than the high watermark: the peer takes less than we give. Once per
+    /// crossing; `handle_low` follows it.
+    fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The queue is down to the low watermark again.
+    fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Nothing came or went for as long as [`set_timeout`](Channel::set_timeout) allows (while
+    /// connecting: the connect took as long). Default: ends the channel with
+    /// [`Reason::TimedOut`]. If it lives on, the time starts anew.
+    fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.time_out();
+        Ok(())
+    }
+
+    /// A hook of this dispatcher returned an error or panicked, or its connect failed. What shall
+    /// become of the channel? Default: [`OnError::End`]; the loop logs it.
+    ///
+    /// A connection that is lost is not reported here but by `handle_close` with its reason. To end
+    /// the channel without a line in the log, [`abort`](Channel::abort) it and answer
+    /// [`OnError::Keep`].
+    fn handle_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> OnError {
+        OnError::End
+    }
+
+    /// The channel has ended: exactly once, whatever ended it, and the last of its hooks. The
+    /// descriptor is closed already; the addresses can still be read. The dispatcher is dropped
+    /// after it.
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {}
+}
+
+/// The answer of [`handle_eof`](Dispatcher::handle_eof).
+///
+/// ```
+/// use dispatch_loop::{Channel, Dispatcher, Eof};
+/// use std::io;
+///
+/// struct Answering;
+///
+/// impl Dispatcher for Answering {
+///     fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
+///         ch.push(b"that was all, then\n")?;
+///         Ok(Eof::Close)                    // sends it first
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Eof {
+    /// Send what is queued, then close.
+    #[default]
+    Close,
+    /// Keep the write side: the connection is half-closed until we end it, or the peer resets it.
+    KeepWriting,
+}
+
+/// The answer of [`handle_error`](Dispatcher::handle_error).
+///
+/// ```
+/// use dispatch_loop::{Channel, Dispatcher, OnError};
+/// use std::io;
+///
+/// struct Tolerant;
+///
+/// impl Dispatcher for Tolerant {
+///     fn handle_error(&mut self, _: &mut Channel<'_>, error: &io::Error) -> OnError {
+///         match error.kind() {
+///             io::ErrorKind::InvalidData => OnError::Keep,
+///             _ => OnError::End,
+///         }
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// Drop what is queued and close, with the error as the reason; if there was something, the
+    /// connection is reset, so that the peer does not take what came for all.
+    #[default]
+    End,
+    /// Go on as if nothing had happened. Ignored after a panic and after a failed connect.
+    Keep,
+}

@@ -1,0 +1,8 @@
+//! The table of channels and its views: a hook is given a view, the view holds the map, the map holds
+//! the hooks. The one knot of the crate.
+
+pub(crate) mod action;
+pub(crate) mod channel;
+pub(crate) mod dispatcher;
+pub(crate) mod map;
+pub(crate) mod slots;

@@ -1,0 +1,79 @@
+//! Taking connections out of a listener's backlog, a bounded number a turn, through shortages of
+//! descriptors and connections that died waiting.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use crate::core::map::ChannelMap;
+use crate::event_loop::hooks::Ran;
+use crate::event_loop::{hooks, settle};
+use crate::net::address::Address;
+use crate::net::socket::Socket;
+use crate::sys;
+use crate::token::Token;
+
+/// Connections a turn and listener.
+const ACCEPTS: usize = 16;
+
+/// How long to wait for a descriptor: the first time, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
+    for _ in 0..ACCEPTS {
+        let Some(state) = map.state_mut(token) else { return };
+        let fd: BorrowedFd<'_> = match state.fd() {
+            Some(fd) if state.accepts() => fd,
+            _ => return,
+        };
+        match sys::accept(fd) {
+            Ok((fd, peer)) => {
+                state.stamp();
+                state.pauses = 0;
+                // Bound to one address, all its connections have that as their own.
+                let local = state.local.clone().filter(|local| !is_wildcard(local));
+                let peer_of = Some(peer.clone());
+                let socket = Socket { nonblocking: true, local, peer: peer_of, ..Socket::stream(fd) };
+                hand_over(map, token, socket, peer);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if sys::out_of_resources(&error) => return starve(map, token, &error),
+            Err(error) if sys::listener_is_broken(&error) => {
+                return hooks::failed(map, token, "accept", error, false);
+            }
+            // This one connection failed while it waited.
+            Err(error) => log::debug!("channel {token}: a connection died in the backlog: {error}"),
+        }
+    }
+}
+
+fn is_wildcard(address: &Address) -> bool {
+    address.ip().is_none_or(|ip| ip.ip().is_unspecified())
+}
+
+/// An error here is about this connection, not about the listener: no `handle_error`.
+fn hand_over(map: &mut ChannelMap, token: Token, socket: Socket, peer: Address) {
+    let from = peer.clone();
+    let error = match hooks::call(map, token, |dispatcher, ch| dispatcher.handle_accept(ch, socket, peer)) {
+        Ran::Returned(Ok(())) | Ran::Absent => return,
+        Ran::Returned(Err(error)) | Ran::Panicked(error) => error,
+    };
+    map.report(token, "handle_accept", &format_args!("connection from {from}: {error}"));
+}
+
+fn starve(map: &mut ChannelMap, token: Token, error: &io::Error) {
+    let Some(state) = map.state_mut(token) else { return };
+    let pause = (FIRST_PAUSE * (1 << state.pauses.min(4))).min(LONGEST_PAUSE);
+    state.pauses = state.pauses.saturating_add(1);
+    state.busy = true;
+    if map.throttle_admits() {
+        log::warn!(
+            "channel {token}: cannot accept: {error}; clients wait until a channel closes, or for {pause:?} (raise `ulimit -n`, or serve fewer)"
+        );
+    }
+    if !map.starved.contains(&token) {
+        map.starved.push(token);
+    }
+    settle::disarm(map, token, pause);
+}

@@ -1,0 +1,62 @@
+//! A datagram channel is ready: each datagram is one hook.
+
+use std::io::{self, ErrorKind};
+
+use crate::core::map::ChannelMap;
+use crate::event_loop::hooks;
+use crate::link::Phase;
+use crate::net::address::Address;
+use crate::net::datagram::Datagram;
+use crate::sys;
+use crate::token::Token;
+
+/// Datagrams that one channel may receive in one turn, beside the budget of bytes.
+const DATAGRAMS: usize = 64;
+
+/// A channel of datagrams has some, or an error waits on its socket.
+pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
+    let mut buffer = map.take_buffer();
+    for _ in 0..DATAGRAMS {
+        let turn = map.turn;
+        let Some(state) = map.state_mut(token) else { break };
+        if !state.reads() || *state.read_budget(turn) == 0 {
+            break;
+        }
+        let Some(fd) = state.fd() else { break };
+        match sys::recv_datagram(fd, &mut buffer) {
+            Ok((read, from, truncated)) => {
+                state.stamp();
+                let left = state.read_budget(turn);
+                *left = left.saturating_sub(read as u32);
+                let from = from.or_else(|| state.peer.clone()).unwrap_or(Address::Unnamed);
+                let datagram = Datagram { data: &buffer[..read], from, truncated };
+                hooks::run(map, token, "handle_datagram", |dispatcher, ch| {
+                    dispatcher.handle_datagram(ch, &datagram)
+                });
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => {
+                tell(map, token, &error);
+                break;
+            }
+        }
+    }
+    map.give_buffer_back(buffer);
+}
+
+/// What the network has said.
+pub(crate) fn tell(map: &mut ChannelMap, token: Token, error: &io::Error) {
+    if map.state(token).is_some_and(|state| state.phase == Phase::Open) {
+        hooks::run(map, token, "handle_network_error", |dispatcher, ch| {
+            dispatcher.handle_network_error(ch, error)
+        });
+    }
+}
+
+/// What a send met since the last settle.
+pub(crate) fn tell_noted(map: &mut ChannelMap, token: Token) {
+    let noted = map.state_mut(token).and_then(|state| state.network_error.take());
+    if let Some(error) = noted {
+        tell(map, token, &error);
+    }
+}

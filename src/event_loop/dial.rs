@@ -1,0 +1,212 @@
+//! Connecting to a name: its addresses are tried by RFC 8305 ("happy eyeballs"), as one channel with
+//! one outcome. Each attempt is an internal channel; the first that connects gives its socket to the
+//! channel that the user has, and the others are closed.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::core::action::Action;
+use crate::core::channel::Channel;
+use crate::core::dispatcher::{Dispatcher, OnError};
+use crate::core::map::ChannelMap;
+use crate::error::twin;
+use crate::link::dial::Dial;
+use crate::link::source::{Held, Plain};
+use crate::link::{Phase, State};
+use crate::net::address::Address;
+use crate::reason::Reason;
+use crate::sys;
+use crate::token::Token;
+
+/// RFC 8305's Connection Attempt Delay.
+const STAGGER: Duration = Duration::from_millis(250);
+
+pub(crate) fn dial_of(map: &mut ChannelMap, token: Token) -> Option<&mut Dial> {
+    map.state_mut(token).filter(|state| state.phase == Phase::Dialing)?.dial.as_deref_mut()
+}
+
+pub(crate) fn resolved(map: &mut ChannelMap, token: Token, found: io::Result<Vec<SocketAddr>>) {
+    let Some(dial) = dial_of(map, token) else { return };
+    match found {
+        Ok(found) => {
+            dial.left = interleaved(found, dial.options.local.as_ref());
+            if dial.left.is_empty() {
+                let why = format!("cannot connect to {}: no address of the local one's family", dial.name);
+                return fail(map, token, io::Error::new(ErrorKind::AddrNotAvailable, why));
+            }
+            try_next(map, token);
+        }
+        Err(error) => {
+            let why = format!("cannot look up {}: {error}", dial.name);
+            fail(map, token, io::Error::new(error.kind(), why));
+        }
+    }
+}
+
+/// The families by turns, beginning with that of the first; each address once.
+fn interleaved(found: Vec<SocketAddr>, local: Option<&Address>) -> VecDeque<SocketAddr> {
+    let local = local.and_then(Address::ip);
+    let mut unique = Vec::new();
+    for address in found {
+        let reachable = local.is_none_or(|local| local.is_ipv4() == address.is_ipv4());
+        if reachable && !unique.contains(&address) {
+            unique.push(address);
+        }
+    }
+    let first_is_v4 = unique.first().is_some_and(SocketAddr::is_ipv4);
+    let (first, second): (Vec<_>, Vec<_>) =
+        unique.into_iter().partition(|address| address.is_ipv4() == first_is_v4);
+    let mut second = second.into_iter();
+    let mut order = VecDeque::new();
+    for address in first {
+        order.push_back(address);
+        order.extend(second.next());
+    }
+    order.extend(second);
+    order
+}
+
+/// Begin attempts until one is under way; or that was all.
+fn try_next(map: &mut ChannelMap, token: Token) {
+    loop {
+        let Some(dial) = dial_of(map, token) else { return };
+        let stagger = dial.stagger.take();
+        let Some(address) = dial.left.pop_front() else { break };
+        let begun = sys::connect(&Address::Ip(address), &dial.options);
+        let more = !dial.left.is_empty();
+        if let Some(stagger) = stagger {
+            map.timers.cancel(stagger);
+        }
+        let child = match begun {
+            Ok((fd, _, begun)) => {
+                let attempt = Attempt { parent: token, address };
+                let mut child = State::new(Held::Plain(Plain(fd)), Box::new(attempt), Phase::Connecting);
+                child.peer = Some(Address::Ip(address));
+                child.connect_began(begun);
+                map.insert_hidden(child)
+            }
+            Err(error) => Err(error),
+        };
+        let child = match child {
+            Ok(child) => child,
+            Err(error) => {
+                if let Some(dial) = dial_of(map, token) {
+                    dial.failures.push((address, error));
+                }
+                continue;
+            }
+        };
+        let stagger = more.then(|| map.set_channel_timer(token, STAGGER, Action::DialNext(token)));
+        if let Some(dial) = dial_of(map, token) {
+            dial.attempts.push((child, address));
+            dial.stagger = stagger;
+        }
+        return;
+    }
+    let Some(dial) = dial_of(map, token) else { return };
+    if dial.attempts.is_empty() {
+        let error = dial.error(None);
+        fail(map, token, error);
+    }
+}
+
+/// The attempt before has had its time.
+pub(crate) fn stagger_over(map: &mut ChannelMap, token: Token) {
+    if let Some(dial) = dial_of(map, token) {
+        dial.stagger = None;
+        try_next(map, token);
+    }
+}
+
+pub(crate) fn time_over(map: &mut ChannelMap, token: Token) {
+    if let Some(dial) = dial_of(map, token) {
+        let error = dial.error(Some(ErrorKind::TimedOut));
+        fail(map, token, error);
+    }
+}
+
+fn fail(map: &mut ChannelMap, token: Token, error: io::Error) {
+    call_off(map, token);
+    if let Some(state) = map.state_mut(token) {
+        state.failure = Some(error);
+        state.phase = Phase::ConnectFailed;
+    }
+    map.touch(token);
+}
+
+/// End the attempts that are under way.
+pub(crate) fn call_off(map: &mut ChannelMap, token: Token) {
+    let Some(dial) = map.state_mut(token).and_then(|state| state.dial.take()) else { return };
+    for timer in [dial.stagger, dial.deadline].into_iter().flatten() {
+        map.timers.cancel(timer);
+    }
+    for &(attempt, _) in &dial.attempts {
+        if let Some(state) = map.state_mut(attempt) {
+            state.kill(Reason::Aborted);
+        }
+        map.touch(attempt);
+    }
+}
+
+/// The dispatcher of one attempt.
+pub(crate) struct Attempt {
+    parent: Token,
+    address: SocketAddr,
+}
+
+impl Dispatcher for Attempt {
+    fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        let token = ch.token();
+        won(ch.map(), self.parent, token, self.address);
+        Ok(())
+    }
+
+    fn handle_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> OnError {
+        let token = ch.token();
+        lost(ch.map(), self.parent, token, self.address, error);
+        OnError::End
+    }
+
+    /// Ended in some other way: the poller did not take it.
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        let Reason::Error(error) = reason else { return };
+        let token = ch.token();
+        let is_under_way = |dial: &mut Dial| dial.attempts.iter().any(|(attempt, _)| *attempt == token);
+        if dial_of(ch.map(), self.parent).is_some_and(is_under_way) {
+            lost(ch.map(), self.parent, token, self.address, error);
+        }
+    }
+}
+
+fn won(map: &mut ChannelMap, parent: Token, attempt: Token, address: SocketAddr) {
+    let Some(child) = map.slots.get_mut(attempt) else { return };
+    if let Some(error) = child.lost_error().map(twin) {
+        // Connected, and gone since.
+        child.kill(Reason::Aborted);
+        return lost(map, parent, attempt, address, &error);
+    }
+    let source = child.source.take();
+    if let (Some(source), Some(_)) = (&source, child.armed.take()) {
+        let _ = map.poll.delete(std::os::fd::AsFd::as_fd(source));
+    }
+    child.kill(Reason::Detached);
+    if dial_of(map, parent).is_none() {
+        return;
+    }
+    call_off(map, parent);
+    if let Some(state) = map.state_mut(parent) {
+        state.source = source;
+        state.peer = Some(Address::Ip(address));
+        state.phase = Phase::Connected;
+    }
+    map.touch(parent);
+}
+
+fn lost(map: &mut ChannelMap, parent: Token, attempt: Token, address: SocketAddr, error: &io::Error) {
+    let Some(dial) = dial_of(map, parent) else { return };
+    dial.attempts.retain(|(token, _)| *token != attempt);
+    dial.failures.push((address, twin(error)));
+    try_next(map, parent);
+}

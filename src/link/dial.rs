@@ -1,0 +1,48 @@
+//! What is known of a connect by name while it is under way.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::net::options::ConnectOptions;
+use crate::token::Token;
+
+/// State of a connect by name: addresses left, attempts running, failures.
+pub(crate) struct Dial {
+    /// As it was given, for errors.
+    pub(crate) name: String,
+    pub(crate) options: ConnectOptions,
+    /// Addresses not tried yet.
+    pub(crate) left: VecDeque<SocketAddr>,
+    /// Attempts under way.
+    pub(crate) attempts: Vec<(Token, SocketAddr)>,
+    pub(crate) failures: Vec<(SocketAddr, io::Error)>,
+    pub(crate) stagger: Option<u64>,
+    pub(crate) deadline: Option<u64>,
+    /// Whether anybody still waits for the name to be looked up.
+    pub(crate) wanted: Arc<AtomicBool>,
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        self.wanted.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Dial {
+    /// What was tried, and what became of each.
+    pub(crate) fn error(&self, kind: Option<ErrorKind>) -> io::Error {
+        let mut why: Vec<String> =
+            self.failures.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+        why.extend(self.attempts.iter().map(|(_, address)| format!("{address}: no answer")));
+        let why = match why.is_empty() {
+            true => "the name was not found in time".to_owned(),
+            false => why.join("; "),
+        };
+        let of_last = self.failures.last().map(|(_, error)| error.kind());
+        let kind = kind.or(of_last).unwrap_or(ErrorKind::NotConnected);
+        io::Error::new(kind, format!("cannot connect to {}: {why}", self.name))
+    }
+}

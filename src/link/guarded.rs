@@ -1,0 +1,99 @@
+//! The panic wall around a user's source.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::error::{panicked, twin};
+use crate::link::source::Source;
+use crate::sys::poll::Interest;
+
+/// A source of the user's own, whose panics become errors. After one it is not called again.
+pub(crate) struct Guarded {
+    pub(crate) source: Box<dyn Source>,
+    panic: RefCell<Option<io::Error>>,
+}
+
+impl Guarded {
+    pub(crate) fn new(source: Box<dyn Source>) -> Guarded {
+        Guarded { source, panic: RefCell::new(None) }
+    }
+
+    /// What its panic said, if there was one.
+    pub(crate) fn panic(&self) -> Option<io::Error> {
+        self.panic.borrow().as_ref().map(twin)
+    }
+
+    fn ask<R>(&self, otherwise: R, question: impl FnOnce(&dyn Source) -> R) -> R {
+        if self.panic.borrow().is_some() {
+            return otherwise;
+        }
+        catch_unwind(AssertUnwindSafe(|| question(&*self.source))).unwrap_or_else(|payload| {
+            *self.panic.borrow_mut() = Some(panicked(payload));
+            otherwise
+        })
+    }
+
+    /// Again, if a signal interrupts it.
+    fn tell<R>(&mut self, mut call: impl FnMut(&mut dyn Source) -> io::Result<R>) -> io::Result<R> {
+        if let Some(error) = self.panic() {
+            return Err(error);
+        }
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| call(&mut *self.source))) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return result,
+                Err(payload) => {
+                    let error = panicked(payload);
+                    *self.panic.borrow_mut() = Some(twin(&error));
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Guarded {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
+
+impl Source for Guarded {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tell(|source| source.recv(buffer))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.tell(|source| source.send(bytes))
+    }
+
+    fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.tell(|source| source.send_vectored(pieces))
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.tell(|source| source.shutdown_write())
+    }
+
+    fn is_established(&self) -> bool {
+        self.ask(false, |source| source.is_established())
+    }
+
+    fn interest(&self, wanted: Interest) -> Interest {
+        self.ask(wanted, |source| source.interest(wanted))
+    }
+
+    fn drive(&mut self, ready: Interest) -> io::Result<bool> {
+        self.tell(|source| source.drive(ready))
+    }
+
+    fn input_pending(&self) -> bool {
+        self.ask(false, |source| source.input_pending())
+    }
+
+    fn output_pending(&self) -> bool {
+        self.ask(false, |source| source.output_pending())
+    }
+}

@@ -1,0 +1,426 @@
+//! What waits to be sent on one channel: bytes and producers in one order, with the watermarks and
+//! the hard limit. When to send is decided elsewhere.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::error::panicked;
+use crate::link::producer::{More, Producer};
+use crate::link::source::{Held, Source};
+use crate::net::address::Address;
+
+/// Pieces that one `sendmsg` takes.
+const PIECES: usize = 16;
+/// What a producer counts for among the limits, in bytes.
+const PRODUCER: usize = 4 * 1024;
+/// Small pushes are gathered in buffers of up to this many bytes.
+const GATHER: usize = 16 * 1024;
+
+/// As many of `bytes` as one call takes, and of them at most `most` bytes; how many slices are
+/// filled stands beside them.
+pub(crate) fn gathered<'a>(
+    bytes: impl Iterator<Item = &'a [u8]>,
+    most: usize,
+) -> ([IoSlice<'a>; PIECES], usize) {
+    let mut slices = [IoSlice::new(&[]); PIECES];
+    let (mut count, mut left) = (0, most);
+    for bytes in bytes.filter(|bytes| !bytes.is_empty()) {
+        if left == 0 || count == PIECES {
+            break;
+        }
+        let bytes = &bytes[..bytes.len().min(left)];
+        slices[count] = IoSlice::new(bytes);
+        count += 1;
+        left -= bytes.len();
+    }
+    (slices, count)
+}
+
+enum Piece {
+    Owned(Vec<u8>),
+    Shared(Arc<[u8]>),
+    Producer(Box<dyn Producer>),
+    /// For this address, or the one peer.
+    Datagram(Vec<u8>, Option<Box<Address>>),
+}
+
+impl Piece {
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Piece::Owned(bytes) => Some(bytes),
+            Piece::Shared(bytes) => Some(bytes),
+            Piece::Producer(_) | Piece::Datagram(..) => None,
+        }
+    }
+}
+
+pub(crate) struct Outbox {
+    pieces: VecDeque<Piece>,
+    /// How much of the first piece is sent already.
+    sent: usize,
+    /// Bytes in `pieces` not yet sent; what producers will still give is not known.
+    queued: usize,
+    producers: usize,
+    /// Where they differ from the defaults, which most channels keep.
+    limits: Option<Box<Limits>>,
+    /// Over the high watermark, and not yet down to the low one.
+    above: bool,
+    /// It was so since the dispatcher was last told.
+    crossed: bool,
+    told_high: bool,
+    /// The first producer had nothing, and waits to be woken.
+    stalled: bool,
+}
+
+/// In bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) low: usize,
+    pub(crate) high: usize,
+    pub(crate) hard: usize,
+}
+
+const LIMITS: Limits = Limits { low: 32 * 1024, high: 64 * 1024, hard: 16 * 1024 * 1024 };
+
+/// What becomes of a push that would put more in the queue than the hard limit.
+///
+/// ```
+/// use dispatch_loop::{Channel, Dispatcher, OnLimit};
+/// use std::io;
+///
+/// struct Feed;
+///
+/// impl Dispatcher for Feed {
+///     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+///         ch.set_limit(1024 * 1024, OnLimit::End);   // a reader so slow is cut off
+///         Ok(())
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLimit {
+    /// It takes nothing and fails with `QuotaExceeded`.
+    #[default]
+    Refuse,
+    /// The channel ends with [`Reason::Limit`], and the connection is reset.
+    End,
+}
+
+/// How a flush ended.
+pub(crate) enum Flushed {
+    /// All is sent.
+    Empty,
+    /// The socket takes no more now.
+    Blocked,
+    /// There was no budget left; the socket may well take more.
+    Budget,
+    /// The producer whose turn it is has nothing now.
+    Stalled,
+    /// A producer failed; `true` if it panicked.
+    Producer(io::Error, bool),
+    /// The socket failed.
+    Lost(io::Error),
+}
+
+/// A watermark that the dispatcher is to be told of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Watermark {
+    High,
+    Low,
+}
+
+impl Outbox {
+    pub(crate) fn new() -> Outbox {
+        Outbox {
+            pieces: VecDeque::new(),
+            sent: 0,
+            queued: 0,
+            producers: 0,
+            limits: None,
+            above: false,
+            crossed: false,
+            told_high: false,
+            stalled: false,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    pub(crate) fn is_above(&self) -> bool {
+        self.above
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits.as_deref().copied().unwrap_or(LIMITS)
+    }
+
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.limits = Some(Box::new(limits));
+        self.watch();
+    }
+
+    pub(crate) fn takes(&self, bytes: usize) -> bool {
+        self.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
+    }
+
+    /// What the limits look at: the bytes, and something for each producer, of which a peer that
+    /// asks much and reads nothing could have any number made.
+    fn weight(&self) -> usize {
+        self.queued + self.producers * PRODUCER
+    }
+
+    /// Copy `bytes` to the end.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        match self.pieces.back_mut() {
+            Some(Piece::Owned(last)) if last.len() + bytes.len() <= GATHER => last.extend_from_slice(bytes),
+            _ => self.pieces.push_back(Piece::Owned(bytes.to_vec())),
+        }
+        self.grown(bytes.len());
+    }
+
+    /// Take over `bytes`, of which the first `sent` are gone already (only if the box is empty).
+    pub(crate) fn push_vec(&mut self, bytes: Vec<u8>, sent: usize) {
+        self.push_piece(bytes.len(), sent, Piece::Owned(bytes));
+    }
+
+    /// As [`push_vec`](Outbox::push_vec), for bytes that others hold as well.
+    pub(crate) fn push_shared(&mut self, bytes: Arc<[u8]>, sent: usize) {
+        self.push_piece(bytes.len(), sent, Piece::Shared(bytes));
+    }
+
+    fn push_piece(&mut self, len: usize, sent: usize, piece: Piece) {
+        if sent == len {
+            return;
+        }
+        if sent > 0 {
+            debug_assert!(self.pieces.is_empty());
+            self.sent = sent;
+        }
+        self.pieces.push_back(piece);
+        self.grown(len - sent);
+    }
+
+    pub(crate) fn push_producer(&mut self, producer: Box<dyn Producer>) {
+        self.pieces.push_back(Piece::Producer(producer));
+        self.producers += 1;
+        self.watch();
+    }
+
+    /// Take everything out, as bytes; `None`, with nothing changed, if a producer is among it.
+    pub(crate) fn take_bytes(&mut self) -> Option<Vec<u8>> {
+        if self.pieces.iter().any(|piece| piece.bytes().is_none()) {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(self.queued);
+        let mut skip = self.sent;
+        for piece in self.pieces.iter().filter_map(Piece::bytes) {
+            bytes.extend_from_slice(&piece[std::mem::take(&mut skip)..]);
+        }
+        self.clear();
+        Some(bytes)
+    }
+
+    pub(crate) fn push_datagram(&mut self, bytes: &[u8], to: Option<&Address>) {
+        self.pieces.push_back(Piece::Datagram(bytes.to_vec(), to.cloned().map(Box::new)));
+        self.grown(bytes.len());
+    }
+
+    /// The first of a queue of datagrams.
+    pub(crate) fn take_datagram(&mut self) -> Option<(Vec<u8>, Option<Box<Address>>)> {
+        match self.pieces.pop_front() {
+            Some(Piece::Datagram(bytes, to)) => {
+                self.queued -= bytes.len();
+                self.watch();
+                Some((bytes, to))
+            }
+            _ => {
+                self.pieces = VecDeque::new();
+                None
+            }
+        }
+    }
+
+    pub(crate) fn put_datagram_back(&mut self, bytes: Vec<u8>, to: Option<Box<Address>>) {
+        let len = bytes.len();
+        self.pieces.push_front(Piece::Datagram(bytes, to));
+        self.grown(len);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Drop everything.
+    pub(crate) fn clear(&mut self) {
+        // A producer is the user's own value, and its drop may panic.
+        let pieces = std::mem::take(&mut self.pieces);
+        if pieces.iter().any(|piece| piece.bytes().is_none()) {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(pieces)));
+        }
+        self.sent = 0;
+        self.queued = 0;
+        self.producers = 0;
+        self.stalled = false;
+        self.watch();
+    }
+
+    /// The producer that had nothing may have something now.
+    pub(crate) fn wake_producer(&mut self) {
+        self.stalled = false;
+    }
+
+    /// Whether there is something to be sent, as far as the queue goes.
+    pub(crate) fn is_due(&self) -> bool {
+        match self.pieces.front() {
+            Some(Piece::Producer(_)) => !self.stalled,
+            first => first.is_some(),
+        }
+    }
+
+    /// Send as much as goes, at most `budget` bytes, and take what went out of `budget`.
+    pub(crate) fn flush(&mut self, source: &mut Held, budget: &mut usize) -> Flushed {
+        let plain = source.is_plain();
+        loop {
+            match self.produce() {
+                Ok(()) => {}
+                Err((error, panicked)) => return Flushed::Producer(error, panicked),
+            }
+            if self.pieces.is_empty() {
+                self.pieces = VecDeque::new();
+                return Flushed::Empty;
+            }
+            if !self.is_due() {
+                return Flushed::Stalled;
+            }
+            if *budget == 0 {
+                return Flushed::Budget;
+            }
+            let (result, offered) = self.send(source.as_dyn(), *budget);
+            match result {
+                Ok(taken) => {
+                    self.advance(taken);
+                    *budget -= taken;
+                    // A source of records may take one at a time, and still have room.
+                    if taken == 0 || (plain && taken < offered) {
+                        return Flushed::Blocked;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Flushed::Blocked,
+                Err(error) => return Flushed::Lost(error),
+            }
+        }
+    }
+
+    /// One call for as many pieces as fit; how much was offered stands beside the result.
+    fn send(&self, source: &mut dyn Source, most: usize) -> (io::Result<usize>, usize) {
+        let mut skip = self.sent;
+        let unsent = self.pieces.iter().map_while(Piece::bytes).map(|bytes| {
+            let skipped = std::mem::take(&mut skip);
+            &bytes[skipped..]
+        });
+        let (slices, count) = gathered(unsent, most);
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        let result = match &slices[..count] {
+            [one] => source.send(one),
+            several => source.send_vectored(several),
+        };
+        (result.map(|taken| taken.min(offered)), offered)
+    }
+
+    /// If a producer is first in the queue, let it put bytes before itself.
+    fn produce(&mut self) -> Result<(), (io::Error, bool)> {
+        while let Some(Piece::Producer(producer)) = self.pieces.front_mut().filter(|_| !self.stalled) {
+            let mut buffer = Vec::new();
+            let answer = match catch_unwind(AssertUnwindSafe(|| producer.more(&mut buffer))) {
+                Ok(Ok(More::Again)) if buffer.is_empty() => Err((
+                    io::Error::new(ErrorKind::InvalidInput, "a producer said More::Again and gave nothing"),
+                    false,
+                )),
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) => Err((error, false)),
+                Err(payload) => Err((panicked(payload), true)),
+            };
+            self.stalled = matches!(answer, Ok(More::Later));
+            if !matches!(answer, Ok(More::Again | More::Later)) {
+                let finished = self.pieces.pop_front();
+                self.producers -= 1;
+                self.watch();
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));
+            }
+            if !buffer.is_empty() {
+                let len = buffer.len();
+                self.pieces.push_front(Piece::Owned(buffer));
+                self.grown(len);
+            }
+            answer?;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, mut taken: usize) {
+        self.queued -= taken;
+        while let Some(bytes) = self.pieces.front().and_then(Piece::bytes) {
+            let left = bytes.len() - self.sent;
+            if taken < left {
+                self.sent += taken;
+                break;
+            }
+            taken -= left;
+            self.sent = 0;
+            self.pieces.pop_front();
+        }
+        self.watch();
+    }
+
+    fn grown(&mut self, bytes: usize) {
+        self.queued += bytes;
+        self.watch();
+    }
+
+    /// Note whether a watermark was crossed; after every change of the queue or of the marks.
+    fn watch(&mut self) {
+        let Limits { low, high, .. } = self.limits();
+        let weight = self.weight();
+        if !self.above && weight > high {
+            self.above = true;
+            // Risen again before the fall was told: nothing has happened.
+            self.crossed = !self.told_high;
+        } else if self.above && weight <= low {
+            self.above = false;
+        }
+    }
+
+    /// What the dispatcher is to be told next. It hears of high and low in turn, whatever
+    /// happened in between.
+    pub(crate) fn news(&mut self) -> Option<Watermark> {
+        if self.told_high {
+            if self.above {
+                self.crossed = false;
+                return None;
+            }
+            self.told_high = false;
+            return Some(Watermark::Low);
+        }
+        if !self.crossed {
+            return None;
+        }
+        self.crossed = false;
+        self.told_high = true;
+        Some(Watermark::High)
+    }
+
+    pub(crate) fn has_news(&self) -> bool {
+        if self.told_high { !self.above } else { self.crossed }
+    }
+}

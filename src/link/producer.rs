@@ -1,0 +1,64 @@
+//! Output that is made while it is sent.
+
+use std::io;
+
+/// What makes output when there is room for it: asynchat's `more()`.
+///
+/// A closure will do: it appends to the buffer what comes next, and says whether there is more.
+///
+/// ```
+/// use dispatch_loop::{Channel, Dispatcher, More};
+/// use std::io;
+///
+/// /// Sends the numbers up to a million, never holding more than a few KiB of them.
+/// struct Counting;
+///
+/// impl Dispatcher for Counting {
+///     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+///         let mut next = 0;
+///         ch.push_producer(move |buffer: &mut Vec<u8>| {
+///             next += 1;
+///             buffer.extend_from_slice(format!("{next}\n").as_bytes());
+///             Ok(if next < 1_000_000 { More::Again } else { More::Done })
+///         })
+///     }
+/// }
+/// ```
+pub trait Producer: 'static {
+    /// Append the next piece, at best some KiB, to `buffer`, which is empty. An `Err` goes to the
+    /// dispatcher's `handle_error`, and this producer is dropped.
+    fn more(&mut self, buffer: &mut Vec<u8>) -> io::Result<More>;
+}
+
+/// What a [`Producer`] says with each piece.
+///
+/// ```
+/// use dispatch_loop::{More, Producer};
+///
+/// let mut hello = |buffer: &mut Vec<u8>| {
+///     buffer.extend_from_slice(b"hello");
+///     Ok(More::Done)
+/// };
+/// assert_eq!(hello.more(&mut Vec::new())?, More::Done);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum More {
+    /// Ask again when this has been sent. With an empty buffer that is an error.
+    Again,
+    /// There is nothing (more) now: ask again after
+    /// [`wake_producer`](crate::Channel::wake_producer). What is queued behind it waits.
+    Later,
+    /// That was all; the buffer may be empty.
+    Done,
+}
+
+impl<F> Producer for F
+where
+    F: FnMut(&mut Vec<u8>) -> io::Result<More> + 'static,
+{
+    fn more(&mut self, buffer: &mut Vec<u8>) -> io::Result<More> {
+        self(buffer)
+    }
+}

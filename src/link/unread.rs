@@ -1,0 +1,106 @@
+//! Input that a hook has put back, to be read again before anything that comes after it.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::link::source::Source;
+use crate::sys::poll::Interest;
+
+#[derive(Default)]
+pub(crate) struct Unread {
+    bytes: Vec<u8>,
+    /// How many of `bytes`, from the start, were read again.
+    taken: usize,
+}
+
+impl Unread {
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.taken
+    }
+
+    /// Put `bytes` before what is here.
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+        // The common case: a part of what was just taken.
+        if let Some(start) = self.taken.checked_sub(bytes.len()) {
+            self.bytes[start..self.taken].copy_from_slice(bytes);
+            self.taken = start;
+        } else {
+            self.bytes.splice(..self.taken, bytes.iter().copied());
+            self.taken = 0;
+        }
+    }
+
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+        self.bytes.drain(..self.taken);
+        self.bytes
+    }
+
+    pub(crate) fn take(&mut self, buffer: &mut [u8]) -> usize {
+        let taken = self.len().min(buffer.len());
+        buffer[..taken].copy_from_slice(&self.bytes[self.taken..][..taken]);
+        self.taken += taken;
+        taken
+    }
+}
+
+/// A source whose input begins with what was put back: for the one that is put around it.
+pub(crate) struct Replay {
+    unread: Unread,
+    source: Box<dyn Source>,
+}
+
+impl Replay {
+    pub(crate) fn new(unread: Unread, source: Box<dyn Source>) -> Replay {
+        Replay { unread, source }
+    }
+}
+
+impl AsFd for Replay {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
+
+impl Source for Replay {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.unread.take(buffer) {
+            0 => {
+                self.unread = Unread::default();
+                self.source.recv(buffer)
+            }
+            read => Ok(read),
+        }
+    }
+
+    fn input_pending(&self) -> bool {
+        self.unread.len() > 0 || self.source.input_pending()
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.source.send(bytes)
+    }
+
+    fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.source.send_vectored(pieces)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.source.shutdown_write()
+    }
+
+    fn is_established(&self) -> bool {
+        self.source.is_established()
+    }
+
+    fn interest(&self, wanted: Interest) -> Interest {
+        self.source.interest(wanted)
+    }
+
+    fn drive(&mut self, ready: Interest) -> io::Result<bool> {
+        self.source.drive(ready)
+    }
+
+    fn output_pending(&self) -> bool {
+        self.source.output_pending()
+    }
+}

@@ -1,0 +1,163 @@
+//! A connected or listening socket on its way into a map.
+
+use std::io;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::sync::Arc;
+
+use crate::net::address::Address;
+use crate::net::unix::SocketFile;
+use crate::sys;
+use crate::sys::Kind;
+
+/// A socket that is in no map: what [`handle_accept`](crate::Dispatcher::handle_accept) is given
+/// and [`ChannelMap::add`](crate::ChannelMap::add) takes.
+///
+/// Made from the types of `std` with `into()`, and back through [`OwnedFd`]. Dropping it closes it.
+///
+/// ```
+/// use dispatch_loop::{ChannelMap, Dispatcher, Socket};
+/// use std::os::unix::net::UnixStream;
+///
+/// struct Quiet;
+/// impl Dispatcher for Quiet {}
+///
+/// let (ours, theirs) = UnixStream::pair()?;
+/// let socket = Socket::from(ours);
+/// let mut map = ChannelMap::new()?;
+/// map.add(socket, Quiet)?;
+/// # drop(theirs);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct Socket {
+    pub(crate) fd: OwnedFd,
+    pub(crate) kind: Kind,
+    pub(crate) nonblocking: bool,
+    /// Shared by all connections of a listener that is bound to one address.
+    pub(crate) local: Option<Arc<Address>>,
+    pub(crate) peer: Option<Address>,
+    /// Of a socket that is bound to a path.
+    pub(crate) file: Option<Box<SocketFile>>,
+}
+
+impl Socket {
+    pub(crate) fn stream(fd: OwnedFd) -> Socket {
+        Socket { fd, kind: Kind::Stream, nonblocking: false, local: None, peer: None, file: None }
+    }
+
+    /// Adopt a descriptor of which only the system knows what it is: one that was inherited, or
+    /// sent by another process. asyncore's `dispatcher(sock)`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no socket.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Socket> {
+        match sys::kind(fd.as_fd()) {
+            Ok(kind) => Ok(Socket { kind, ..Socket::stream(fd) }),
+            Err(error) if sys::is_no_socket(&error) => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "this descriptor is no socket; a pipe or a terminal is added with `add_file`",
+            )),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Our end: Python's `getsockname()`.
+    pub fn local_address(&self) -> io::Result<Address> {
+        match &self.local {
+            Some(address) => Ok(Address::clone(address)),
+            None => sys::local_address(self.as_fd()),
+        }
+    }
+
+    /// The other end: Python's `getpeername()`. Fails with `NotConnected` where there is none.
+    pub fn peer_address(&self) -> io::Result<Address> {
+        match &self.peer {
+            Some(address) => Ok(address.clone()),
+            None => sys::peer_address(self.as_fd()),
+        }
+    }
+}
+
+/// What [`Channel::detach`](crate::Channel::detach) takes out of a map.
+///
+/// ```
+/// use dispatch_loop::{ChannelMap, Dispatcher};
+///
+/// struct Quiet;
+/// impl Dispatcher for Quiet {}
+///
+/// // A connection moves to another map, and nobody notices.
+/// let (near, _far) = std::os::unix::net::UnixStream::pair()?;
+/// let (mut one, mut other) = (ChannelMap::new()?, ChannelMap::new()?);
+/// let quiet = one.add(near, Quiet)?;
+/// let detached = one.channel(quiet)?.detach()?;
+/// let quiet = other.add(detached.socket, Quiet)?;
+/// let mut ch = other.channel(quiet)?;
+/// ch.unread(&detached.unread);
+/// ch.push_vec(detached.unsent)?;
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Detached {
+    /// The socket, non-blocking.
+    pub socket: Socket,
+    /// Input that was read and put back, before what the socket still has.
+    pub unread: Vec<u8>,
+    /// Output that was pushed and not sent.
+    pub unsent: Vec<u8>,
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Socket::stream(stream.into())
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Socket::stream(stream.into())
+    }
+}
+
+impl From<TcpListener> for Socket {
+    fn from(listener: TcpListener) -> Self {
+        Socket { kind: Kind::Listener, ..Socket::stream(listener.into()) }
+    }
+}
+
+impl From<UnixListener> for Socket {
+    fn from(listener: UnixListener) -> Self {
+        Socket { kind: Kind::Listener, ..Socket::stream(listener.into()) }
+    }
+}
+
+impl From<UdpSocket> for Socket {
+    fn from(socket: UdpSocket) -> Self {
+        Socket { kind: Kind::Datagram, ..Socket::stream(socket.into()) }
+    }
+}
+
+impl From<UnixDatagram> for Socket {
+    fn from(socket: UnixDatagram) -> Self {
+        Socket { kind: Kind::Datagram, ..Socket::stream(socket.into()) }
+    }
+}
+
+/// The file of a listener on a Unix-domain address stays, and is whoever's it is now.
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        if let Some(file) = socket.file {
+            file.keep();
+        }
+        socket.fd
+    }
+}

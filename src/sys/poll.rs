@@ -1,0 +1,217 @@
+//! The one file that speaks to `polling`: which descriptor is watched for what, and the wait.
+//! Level mode only. The only `unsafe` of the library is here.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use polling::{Event, PollMode, Poller};
+
+use crate::sys;
+use crate::sys::faults::{self, Call};
+
+/// Events that one wait takes at most; the rest comes with the next.
+const BATCH: usize = 1024;
+
+/// Whether the wait is one call of ours on `polling`'s descriptor, or `polling`'s own.
+#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+type Batch = Vec<rustix::event::epoll::Event>;
+#[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+type Batch = Vec<Event>;
+
+pub(crate) struct Poll {
+    poller: Arc<Poller>,
+    batch: Batch,
+    /// What `polling` itself reports: the batch on the portable path, else only thrown away.
+    events: polling::Events,
+}
+
+/// What to wait for: C's `POLLIN` and `POLLOUT`.
+///
+/// ```
+/// use dispatch_loop::Interest;
+///
+/// let interest = Interest { read: true, ..Interest::NONE };
+/// assert!(!interest.write);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Until there is input.
+    pub read: bool,
+    /// Until there is room for output.
+    pub write: bool,
+}
+
+impl Interest {
+    /// Neither.
+    pub const NONE: Interest = Interest { read: false, write: false };
+}
+
+/// What one descriptor is ready for. `hup` and `err` come unasked where the system reports them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ready {
+    pub(crate) key: usize,
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    pub(crate) urgent: bool,
+    pub(crate) hup: bool,
+    pub(crate) err: bool,
+}
+
+impl Poll {
+    pub(crate) fn new() -> io::Result<Poll> {
+        let poller = Arc::new(Poller::new()?);
+        if !poller.supports_level() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this system's poller has no level-triggered mode, which dispatch-loop needs",
+            ));
+        }
+        let capacity = const { std::num::NonZeroUsize::new(BATCH).unwrap() };
+        let events = polling::Events::with_capacity(capacity);
+        Ok(Poll { poller, batch: Batch::with_capacity(BATCH), events })
+    }
+
+    /// What ends a wait from another thread.
+    pub(crate) fn waker(&self) -> Waker {
+        Waker(self.poller.clone())
+    }
+
+    /// Watch a descriptor. Hang-ups and errors are reported even if `interest` is in nothing.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, key: usize, interest: Interest) -> io::Result<()> {
+        faults::pass(Call::Control)?;
+        // SAFETY: the descriptor is owned by the source of a channel, and whoever closes or gives
+        // away a source calls `delete` first (settle.rs: `finish`; handover.rs; connect.rs: `won`).
+        #[allow(unsafe_code)]
+        unsafe {
+            self.poller.add_with_mode(fd.as_raw_fd(), event(key, interest), PollMode::Level)
+        }
+    }
+
+    pub(crate) fn modify(&self, fd: BorrowedFd<'_>, key: usize, interest: Interest) -> io::Result<()> {
+        faults::pass(Call::Control)?;
+        self.poller.modify_with_mode(fd, event(key, interest), PollMode::Level)
+    }
+
+    pub(crate) fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        faults::pass(Call::Control)?;
+        self.poller.delete(fd)
+    }
+
+    /// Wait until something is ready or `timeout` is over; [`event`](Poll::event) then gives
+    /// each. A signal does not end the wait.
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        let deadline = match timeout {
+            Some(timeout) if !timeout.is_zero() => Instant::now().checked_add(timeout),
+            _ => None,
+        };
+        let mut left = timeout;
+        loop {
+            match self.wait_once(left) {
+                Ok(()) => return Ok(self.batch.len()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    left = deadline.map_or(timeout, |at| Some(at.saturating_duration_since(Instant::now())));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+    fn wait_once(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        sys::epoll_wait(&*self.poller, &mut self.batch, timeout)?;
+        // `polling`'s own key: somebody called `notify`. Its own wait, with no time to spend,
+        // takes that back; what else it reports is level-triggered and in our batch already.
+        if let Some(at) = self.batch.iter().position(|event| event.data.u64() == NOTIFY_KEY) {
+            self.batch.swap_remove(at);
+            self.events.clear();
+            self.poller.wait(&mut self.events, Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+
+    #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+    pub(crate) fn event(&self, at: usize) -> Option<Ready> {
+        use rustix::event::epoll::EventFlags;
+        let event = self.batch.get(at)?;
+        let flags = event.flags;
+        Some(Ready {
+            key: event.data.u64() as usize,
+            read: flags.contains(EventFlags::IN),
+            write: flags.contains(EventFlags::OUT),
+            urgent: flags.contains(EventFlags::PRI),
+            hup: flags.contains(EventFlags::HUP),
+            err: flags.contains(EventFlags::ERR),
+        })
+    }
+
+    #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+    fn wait_once(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.batch.clear();
+        sys::polling_wait(&self.poller, &mut self.events, timeout)?;
+        self.batch.extend(self.events.iter());
+        Ok(())
+    }
+
+    /// `polling` says readable and writable for hang-ups, errors and urgent data as well: whoever
+    /// asks must look at what he is interested in.
+    #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+    pub(crate) fn event(&self, at: usize) -> Option<Ready> {
+        let event = self.batch.get(at)?;
+        Some(Ready {
+            key: event.key,
+            read: event.readable,
+            write: event.writable,
+            urgent: event.is_priority(),
+            hup: event.is_interrupt(),
+            err: event.is_err().unwrap_or(false),
+        })
+    }
+}
+
+/// Ends the wait that goes on, or the next one. Calls between two waits cost one system call
+/// together.
+pub(crate) struct Waker(Arc<Poller>);
+
+impl Waker {
+    pub(crate) fn wake(&self) {
+        // It can only fail when the poller is beyond use, which its own wait will tell.
+        let _ = self.0.notify();
+    }
+}
+
+impl AsFd for Poll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poller.as_fd()
+    }
+}
+
+/// The key that `polling` 3 keeps for itself.
+#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+const NOTIFY_KEY: u64 = usize::MAX as u64;
+
+fn event(key: usize, interest: Interest) -> Event {
+    Event::new(key, interest.read, interest.write)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The wait of ours stands on two facts of `polling` that are not in its documentation: the
+    /// key of `notify`, and that its own wait takes the notification back.
+    #[test]
+    fn a_notification_ends_one_wait_and_is_no_event() {
+        let mut poll = Poll::new().unwrap();
+        for _ in 0..3 {
+            poll.poller.notify().unwrap();
+            let begun = Instant::now();
+            assert_eq!(poll.wait(Some(Duration::from_secs(20))).unwrap(), 0);
+            assert!(begun.elapsed() < Duration::from_secs(10), "the notification did not end the wait");
+            let begun = Instant::now();
+            assert_eq!(poll.wait(Some(Duration::from_millis(30))).unwrap(), 0);
+            assert!(begun.elapsed() >= Duration::from_millis(30), "the notification was not taken back");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What other threads hold, and how they reach the loop.
+
+pub(crate) mod bell;
+pub(crate) mod credit;
+pub(crate) mod lines;
+pub(crate) mod outlet;
+pub(crate) mod queue;
+pub(crate) mod remote;

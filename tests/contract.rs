@@ -1,0 +1,51 @@
+//! The contract, rule by rule: turns, hooks, reading and writing, ends, errors, time, names of channels.
+
+// What a group leaves of a helper file is used by others. `warn`: this one uses all of it, so here it
+// shows what nobody needs.
+#[allow(dead_code)]
+#[path = "support"]
+mod support {
+    pub mod dirs;
+    pub mod ends;
+    pub mod heap;
+    #[warn(dead_code)]
+    pub mod logging;
+    #[warn(dead_code)]
+    pub mod opened;
+    #[warn(dead_code)]
+    pub mod peers;
+    #[warn(dead_code)]
+    pub mod process;
+    #[warn(dead_code)]
+    pub mod provoke;
+    #[warn(dead_code)]
+    pub mod recorder;
+    pub mod records;
+    pub mod turning;
+    #[warn(dead_code)]
+    pub mod waiting;
+}
+
+mod contract {
+    mod accept;
+    mod asyncore;
+    mod close;
+    mod connect;
+    mod errors;
+    mod faults;
+    mod handle_close;
+    mod interest;
+    mod keys;
+    mod loop_options;
+    mod model;
+    mod panics;
+    mod producers;
+    mod queue;
+    mod read;
+    mod regressions;
+    mod swap;
+    mod time;
+    mod timeouts;
+    mod world;
+    mod write;
+}

@@ -1,0 +1,217 @@
+//! Random programs against a simple model: what is done to channels, by hooks, timers and from
+//! outside, in any order, keeps the promises that do not depend on the order.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use dispatch_loop::ChannelMap;
+use proptest::prelude::*;
+
+use super::world::*;
+
+use crate::support::process::{alone, open_descriptors};
+use crate::support::waiting::DEADLINE;
+
+/// What the test itself does.
+#[derive(Clone, Debug)]
+enum Step {
+    Do(Action),
+    FarWrite(usize, usize),
+    FarRead(usize, usize),
+    FarShutdown(usize),
+    FarClose(usize),
+    FarReset(usize),
+    Turn,
+    Idle,
+}
+
+fn far(world: &mut World, step: Step) {
+    if world.lives.is_empty() {
+        return;
+    }
+    let count = world.lives.len();
+    match step {
+        Step::FarWrite(index, len) => {
+            let index = index % count;
+            let bytes = world.bytes(index, world.lives[index].far_wrote, len);
+            let life = &mut world.lives[index];
+            if let Some(Ok(written)) = life.far.as_mut().map(|far| far.write(&bytes)) {
+                life.far_wrote += written;
+                life.far_late |= life.closes > 0;
+            }
+        }
+        Step::FarRead(index, most) => drop(world.far_read(index % count, most)),
+        Step::FarShutdown(index) => {
+            let life = &mut world.lives[index % count];
+            life.far_ended = true;
+            let _ = life.far.as_ref().map(|far| far.shutdown(Shutdown::Write));
+        }
+        Step::FarClose(index) | Step::FarReset(index) => {
+            let life = &mut world.lives[index % count];
+            life.far_ended = true;
+            life.far_cut = true;
+            if let (Some(far), Step::FarReset(_)) = (life.far.take(), step) {
+                let _ = far.set_linger(Some(Duration::ZERO));
+            }
+        }
+        Step::Do(_) | Step::Turn | Step::Idle => unreachable!(),
+    }
+}
+
+/// Turn until one turn has waited for all of its time.
+fn until_idle(map: &mut ChannelMap, shared: &Shared) {
+    for _ in 0..5000 {
+        let begun = Instant::now();
+        map.turn(Some(Duration::from_millis(5))).unwrap();
+        if begun.elapsed() >= Duration::from_millis(4) {
+            return;
+        }
+    }
+    must(false, format!("the loop spins: {:#?}", living(map, shared)));
+}
+
+/// What there is to say of the channels that live.
+fn living(map: &mut ChannelMap, shared: &Shared) -> Vec<String> {
+    let world = shared.borrow();
+    let lives = world.lives.iter().filter(|life| life.closes == 0);
+    lives.map(|life| format!("{:?}: {life:?}", map.channel(life.handle.unwrap()))).collect()
+}
+
+/// What ended is gone for good; what has not, is there.
+fn look_up(map: &mut ChannelMap, world: &World) {
+    for life in &world.lives {
+        let handle = life.handle.unwrap();
+        must(life.closes == life.drops && life.closes <= 1, "handle_close or drop, and not the other");
+        must(map.contains(handle) == (life.closes == 0), "in the map or not");
+        must(map.get(handle).is_ok() == (life.closes == 0), "a dispatcher is there or not");
+        must(map.channel(handle).is_ok() == (life.closes == 0), "a channel is there or not");
+    }
+}
+
+/// Read all that comes for the far ends; those at their end are closed. Whether anything came.
+fn read_all(world: &mut World) -> bool {
+    let mut moved = false;
+    for index in 0..world.lives.len() {
+        while let Some(read) = world.far_read(index, 1 << 16) {
+            moved = true;
+            if read == 0 {
+                world.lives[index].far = None;
+                world.lives[index].far_ended = true;
+            }
+        }
+    }
+    moved
+}
+
+fn play(steps: Vec<Step>, script: Vec<Action>, dropping: bool) {
+    WRONG.take();
+    let descriptors = open_descriptors();
+    let pattern: Vec<u8> = (0..PERIOD as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let world = World { lives: vec![], script: script.into(), pattern, dropping: false };
+    let shared = Rc::new(RefCell::new(world));
+    let mut map = ChannelMap::new().unwrap();
+    for step in steps {
+        match step {
+            Step::Do(action) => act(&mut map, &shared, action),
+            Step::Turn => map.turn(Some(Duration::from_millis(1))).unwrap(),
+            Step::Idle => until_idle(&mut map, &shared),
+            step => far(&mut shared.borrow_mut(), step),
+        }
+        look_up(&mut map, &shared.borrow());
+    }
+    // The script is over; everybody reads, and all that was sent arrives.
+    shared.borrow_mut().script.clear();
+    let count = shared.borrow().lives.len();
+    let deadline = Instant::now() + DEADLINE;
+    for target in 0..count {
+        act(&mut map, &shared, Action::Pause(target, false));
+    }
+    let arrived = |life: &Life| life.closed || life.far_cut || life.got == life.far_wrote;
+    while read_all(&mut shared.borrow_mut()) || !shared.borrow().lives.iter().all(arrived) {
+        if Instant::now() > deadline {
+            panic!("not all that was sent arrives: {:#?}", living(&mut map, &shared));
+        }
+        until_idle(&mut map, &shared);
+    }
+    if dropping {
+        shared.borrow_mut().dropping = true;
+        drop(map);
+    } else {
+        (0..count).for_each(|target| act(&mut map, &shared, Action::Close(target)));
+        while !map.is_empty() {
+            assert!(Instant::now() < deadline, "not all channels end: {:#?}", living(&mut map, &shared));
+            map.turn(Some(Duration::from_millis(1))).unwrap();
+            read_all(&mut shared.borrow_mut());
+        }
+        look_up(&mut map, &shared.borrow());
+        drop(map);
+    }
+    read_all(&mut shared.borrow_mut());
+    for (index, life) in shared.borrow_mut().lives.iter_mut().enumerate() {
+        must(life.closes == 1 && life.drops == 1, format!("channel {index}: {} closes", life.closes));
+        let all = life.far_got == life.pushed || life.cut || life.far_cut || life.far_late;
+        must(all, format!("the far end of {index} got {} of {}", life.far_got, life.pushed));
+        life.far = None;
+    }
+    must(open_descriptors() == descriptors, "a descriptor is left");
+    let wrong = WRONG.take();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    use Action::*;
+    let channel = 0..CHANNELS;
+    prop_oneof![
+        3 => (0..3u8).prop_map(Add),
+        6 => (channel.clone(), 1..3000usize).prop_map(|(to, len)| Push(to, len)),
+        2 => (channel.clone(), 50_000..400_000usize).prop_map(|(to, len)| Push(to, len)),
+        2 => channel.clone().prop_map(Close),
+        1 => channel.clone().prop_map(Abort),
+        1 => channel.clone().prop_map(ShutdownWrite),
+        3 => (channel.clone(), any::<bool>()).prop_map(|(of, on)| Pause(of, on)),
+        1 => channel.clone().prop_map(AutoPause),
+        1 => channel.clone().prop_map(WantWrite),
+        3 => (channel, 0..3u64).prop_map(|(of, millis)| Later(of, millis)),
+        1 => Just(Soon),
+        1 => prop_oneof![Just(Fail), Just(Panic)],
+        6 => Just(Nothing),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    use Step::*;
+    let channel = 0..CHANNELS;
+    prop_oneof![
+        6 => action().prop_map(Do),
+        3 => (channel.clone(), 1..100_000usize).prop_map(|(of, len)| FarWrite(of, len)),
+        3 => (channel.clone(), 1..100_000usize).prop_map(|(of, most)| FarRead(of, most)),
+        1 => channel.clone().prop_map(FarShutdown),
+        1 => prop_oneof![channel.clone().prop_map(FarClose), channel.prop_map(FarReset)],
+        5 => Just(Turn),
+        1 => Just(Idle),
+    ]
+}
+
+#[test]
+fn random_programs_keep_the_promises() {
+    alone(None, || {
+        let config = ProptestConfig {
+            cases: 96,
+            failure_persistence: None,
+            max_shrink_iters: 60,
+            ..ProptestConfig::default()
+        };
+        proptest!(config, |(
+            steps in prop::collection::vec(step(), 10..80),
+            script in prop::collection::vec(action(), 0..60),
+            dropping in any::<bool>(),
+        )| {
+            let mut all = vec![Step::Do(Action::Add(0)), Step::Do(Action::Add(1)), Step::Do(Action::Add(2))];
+            all.extend(steps);
+            play(all, script, dropping);
+        });
+    });
+}

@@ -1,0 +1,506 @@
+//! Bugs that were there once, and must not come back. Each says what happened.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use dispatch_loop::ChannelMap;
+use dispatch_loop::faults::{Call, count};
+
+use crate::support::dirs::Dir;
+use crate::support::opened::{fill, view};
+use crate::support::peers::{black_hole, loopbacks, pair, pipe};
+use crate::support::process::{alone, open_descriptors};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until, waits_in};
+use crate::support::waiting::{DEADLINE, wait_until};
+
+/// A channel that had crossed its high watermark and was closed, with input unread, kept the loop
+/// from sleeping while it waited for the peer's end: the news of the watermark, which nobody was
+/// to be told any more, had it settled again and again.
+#[test]
+fn a_lingering_channel_with_untold_watermarks_does_not_spin() {
+    for on in loopbacks() {
+        let log = Log::new();
+        let (near, mut far) = pair(on);
+        far.write_all(b"never read").unwrap();
+        let mut map = ChannelMap::new().unwrap();
+        let recorder = Recorder::new("a", &log).readable(|_| false).on("open", |ch| {
+            ch.set_watermarks(0, 0);
+            ch.push(b"goes out at once")?;
+            ch.push(b"is queued")?;
+            ch.close();
+            Ok(())
+        });
+        map.add(near, recorder).unwrap();
+        turn_until(&mut map, &log, |_| log.has("a open"));
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"goes out at onceis queued");
+        // It has sent FIN, and waits for ours.
+        let (begun, before) = (Instant::now(), count(Call::Wait));
+        while begun.elapsed() < Duration::from_millis(200) {
+            map.turn(Some(Duration::from_millis(50))).unwrap();
+        }
+        assert!(!log.closed("a"), "not lingering: {:?}", log.events());
+        assert!(count(Call::Wait) - before < 20, "{} waits", count(Call::Wait) - before);
+        drop(far);
+        turn_until(&mut map, &log, |_| log.closed("a"));
+    }
+}
+
+/// A channel that ended by an error or a time-out while output was queued sent FIN, so that the peer took
+/// what had come for all there was.
+#[test]
+fn what_is_cut_short_does_not_look_like_an_end() {
+    for on in loopbacks() {
+        for end in ["error", "timeout", "nothing queued"] {
+            let log = Log::new();
+            let (near, mut far) = pair(on);
+            let mut map = ChannelMap::new().unwrap();
+            let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
+            turn_until(&mut map, &log, |_| log.has("a open"));
+            if end != "nothing queued" {
+                fill(&mut map, &log, token);
+            }
+            let mut channel = map.channel(token).unwrap();
+            match end {
+                "timeout" => channel.time_out(),
+                _ => drop(channel.call_later(Duration::ZERO, |_| Err(std::io::Error::other("wanted")))),
+            }
+            turn_until(&mut map, &log, |map| !map.contains(token));
+            let read = far.read_to_end(&mut Vec::new());
+            match end {
+                "nothing queued" => assert_eq!(read.unwrap(), 0),
+                _ => assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{end}"),
+            }
+        }
+    }
+}
+
+/// Output that the settle had sent was forgotten when the next event came, so that an empty
+/// `handle_write` in between counted as nothing done: from the 64th on, it came up to a second late.
+#[test]
+fn a_handle_write_after_each_push_is_not_put_aside() {
+    use dispatch_loop::{Channel, Dispatcher};
+    struct Told {
+        want: bool,
+        times: u32,
+    }
+    impl Dispatcher for Told {
+        fn writable(&self, _: &Channel<'_>) -> bool {
+            self.want
+        }
+        fn handle_write(&mut self, _: &mut Channel<'_>) -> std::io::Result<()> {
+            self.want = false;
+            self.times += 1;
+            Ok(())
+        }
+    }
+    let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut map = ChannelMap::new().unwrap();
+    let told = map.add(near, Told { want: false, times: 0 }).unwrap();
+    map.turn(Some(Duration::ZERO)).unwrap();
+    for round in 0..200 {
+        map.with(told, |told, ch| {
+            ch.push(b"at once, ")?;
+            ch.push(b"and at the settle")?;
+            told.want = true;
+            Ok(())
+        })
+        .unwrap();
+        // No timer that would bring it back is ever set.
+        for _ in 0..5 {
+            assert_eq!(map.wait_limit().filter(|limit| !limit.is_zero()), None, "put aside in round {round}");
+            map.turn(Some(Duration::ZERO)).unwrap();
+        }
+        assert_eq!(map.get(told).unwrap().times, round + 1);
+        far.read_exact(&mut [0; 26]).unwrap();
+    }
+}
+
+/// The poller failed, and threads that waited for the loop were never told.
+#[test]
+fn a_failing_poller_wakes_who_waits() {
+    use dispatch_loop::faults::{Fault, inject};
+    let mut map = ChannelMap::new().unwrap();
+    map.set_remote_capacity(1);
+    let remote = map.remote();
+    remote.call(|_| ()).unwrap();
+    let waiting = std::thread::spawn(move || remote.call(|_| ()).is_err());
+    inject(Call::Wait, 0, 1, Fault::Errno(libc::EBADF));
+    // Whether it waits already or comes later: it is told.
+    assert!(dispatch_loop::run(&mut map).is_err());
+    assert!(waiting.join().unwrap());
+}
+
+/// A producer that failed had the connection closed by FIN, so that a part of a file looked like all
+/// of it.
+#[test]
+fn what_a_producer_fails_in_is_cut_short() {
+    for on in loopbacks() {
+        for closing in [false, true] {
+            let log = Log::new();
+            let (near, mut far) = pair(on);
+            let mut map = ChannelMap::new().unwrap();
+            let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
+            turn_until(&mut map, &log, |_| log.has("a open"));
+            let mut first = true;
+            let mut channel = map.channel(token).unwrap();
+            let producer = move |buffer: &mut Vec<u8>| match std::mem::replace(&mut first, false) {
+                true => {
+                    buffer.extend_from_slice(b"half");
+                    Ok(dispatch_loop::More::Again)
+                }
+                false => Err(std::io::Error::other("the disk")),
+            };
+            channel.push_producer(producer).unwrap();
+            if closing {
+                channel.close();
+            }
+            turn_until(&mut map, &log, |map| !map.contains(token));
+            let mut got = Vec::new();
+            let end = far.read_to_end(&mut got).unwrap_err();
+            assert_eq!((end.kind(), &got[..]), (std::io::ErrorKind::ConnectionReset, &b"half"[..]));
+        }
+    }
+}
+
+/// Options of TCP made a Unix-domain socket fail, and the socket file of a client was left behind.
+#[test]
+fn options_of_tcp_do_no_harm_to_a_path() {
+    use dispatch_loop::{ConnectOptions, ListenOptions, ToAddress};
+    let dir = Dir::new();
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let keep_alive = Some(Duration::from_millis(1));
+    let options = ListenOptions { keep_alive, ..Default::default() };
+    map.listen_with(dir.join("server"), &options, Recorder::new("server", &log)).unwrap();
+    let local = Some(dir.join("client").to_address().unwrap());
+    let options = ConnectOptions { keep_alive, local, ..Default::default() };
+    let client = map.connect_with(dir.join("server"), &options, Recorder::new("client", &log)).unwrap();
+    turn_until(&mut map, &log, |_| log.has("client open") && log.has("server accept"));
+    assert!(dir.join("client").exists());
+    map.channel(client).unwrap().abort();
+    turn_until(&mut map, &log, |map| !map.contains(client));
+    assert!(!dir.join("client").exists());
+    // And a second is the least of a TCP one.
+    for on in loopbacks() {
+        let options = ListenOptions { keep_alive, ..Default::default() };
+        map.listen_with(on, &options, Recorder::new("server", &log)).unwrap();
+    }
+}
+
+/// `run` returned while attempts of a connect that was given up were still under way.
+#[test]
+fn attempts_end_with_their_channel() {
+    alone(None, || {
+        let (_full, _clients, silent) = black_hole(loopbacks()[0]);
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        map.set_resolver(move |_, _| Ok(vec![silent]));
+        let client = map.connect("name:1", Recorder::new("a", &log)).unwrap();
+        map.turn(Some(Duration::from_millis(50))).unwrap();
+        map.turn(Some(Duration::ZERO)).unwrap();
+        map.channel(client).unwrap().call_later(Duration::ZERO, |ch| {
+            ch.abort();
+            Ok(())
+        });
+        let before = open_descriptors();
+        dispatch_loop::run(&mut map).unwrap();
+        wait_until("its socket is closed", || open_descriptors() < before);
+        assert!(map.is_idle() && log.closed("a"));
+    });
+}
+
+/// What a peer sent in the clear right behind STARTTLS counted as if it had come through the new
+/// source. It goes to that source, which finds its own first bytes there.
+#[cfg(feature = "layers")]
+mod starttls {
+    use super::*;
+    use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
+    use dispatch_loop::{Channel, Dispatcher, Source};
+    use std::io;
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    /// Every byte turned over, which will do for a cipher.
+    struct Inverted(Box<dyn Source>);
+
+    impl AsFd for Inverted {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+
+    impl Source for Inverted {
+        fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let read = self.0.recv(buffer)?;
+            buffer[..read].iter_mut().for_each(|byte| *byte = !*byte);
+            Ok(read)
+        }
+        fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes)
+        }
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            self.0.shutdown_write()
+        }
+        fn input_pending(&self) -> bool {
+            self.0.input_pending()
+        }
+    }
+
+    struct Server(Log);
+
+    impl Chat for Server {
+        fn found_terminator(&mut self, ch: &mut ChatChannel<'_>, line: &[u8]) -> io::Result<()> {
+            self.0.add(format!("line {}", line.escape_ascii()));
+            if line == b"STARTTLS" {
+                ch.wrap_source(|plain| Ok(Box::new(Inverted(plain))))?;
+            }
+            Ok(())
+        }
+    }
+
+    /// The same with the raw hooks and `unread`.
+    struct Raw(Log, bool);
+
+    impl Dispatcher for Raw {
+        fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            ch.read_with(|ch, data| {
+                let end = data.iter().position(|&byte| byte == b'\n').map_or(data.len(), |at| at + 1);
+                self.0.add(format!("line {}", data[..end].trim_ascii_end().escape_ascii()));
+                ch.unread(&data[end..]);
+                match std::mem::replace(&mut self.1, true) {
+                    true => Ok(()),
+                    false => ch.wrap_source(|plain| Ok(Box::new(Inverted(plain)))),
+                }
+            })
+        }
+    }
+
+    #[test]
+    fn what_follows_starttls_goes_to_the_new_source() {
+        for raw in [false, true] {
+            let log = Log::new();
+            let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+            let mut map = dispatch_loop::ChannelMap::new().unwrap();
+            match raw {
+                false => {
+                    map.add(near, ChatDispatcher::new("\n", Server(log.clone())).unwrap()).unwrap().token()
+                }
+                true => map.add(near, Raw(log.clone(), false)).unwrap().token(),
+            };
+            let hidden: Vec<u8> = b"MAIL\n".iter().map(|byte| !byte).collect();
+            far.write_all(&[b"STARTTLS\n", &hidden[..]].concat()).unwrap();
+            turn_until(&mut map, &log, |_| log.events().len() == 2);
+            assert_eq!(log.events(), ["line STARTTLS", "line MAIL"]);
+            far.write_all(&hidden).unwrap();
+            turn_until(&mut map, &log, |_| log.events().len() == 3);
+            assert_eq!(log.events()[2], "line MAIL");
+        }
+    }
+}
+
+/// Bugs of datagrams, pipes, names and paths.
+mod kinds {
+    use super::*;
+    use dispatch_loop::faults::{Fault, inject};
+    use dispatch_loop::{Channel, ConnectOptions, Datagram, Dispatcher, Socket};
+    use std::fs::File;
+    use std::io::{self, ErrorKind};
+    use std::net::TcpListener;
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::sync::{Arc, Condvar, Mutex};
+
+    /// A path was cut at a NUL: another file was bound or connected to.
+    #[test]
+    fn a_nul_in_a_path_is_refused() {
+        let dir = Dir::new();
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let cut = format!("unix:{}/a\0b", dir.path().display());
+        for path in [&*cut, "unix:\0name"] {
+            let error = map.listen(path, Recorder::new("a", &log)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        }
+        assert!(!dir.join("a").exists());
+        let _other = UnixListener::bind(dir.join("a")).unwrap();
+        assert_eq!(map.connect(&*cut, Recorder::new("a", &log)).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    /// An attempt that the poller refused was never counted as lost: the channel waited for ever.
+    #[test]
+    fn an_attempt_that_the_poller_refuses_is_lost_and_told() {
+        let listener = TcpListener::bind(loopbacks()[0]).unwrap();
+        let to = listener.local_addr().unwrap();
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        map.set_resolver(move |_, _| Ok(vec![to]));
+        let options = ConnectOptions { timeout: None, ..Default::default() };
+        inject(Call::Control, 0, 1, Fault::Errno(libc::ENOSPC));
+        map.connect_with("name:1", &options, Recorder::new("a", &log)).unwrap();
+        turn_until(&mut map, &log, |_| log.closed("a"));
+    }
+
+    /// Names that nobody waited for any more were looked up before those that somebody did.
+    #[test]
+    fn a_lookup_for_nobody_is_not_made() {
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (inside, counter) = (gate.clone(), asked.clone());
+        let mut map = ChannelMap::new().unwrap();
+        map.set_resolver(move |_, _| {
+            counter.fetch_add(1, SeqCst);
+            let open = inside.0.lock().unwrap();
+            drop(inside.1.wait_timeout_while(open, DEADLINE, |open| !*open));
+            Err(ErrorKind::NotFound.into())
+        });
+        let log = Log::new();
+        let dial = |map: &mut ChannelMap| map.connect("name:1", Recorder::new("a", &log)).unwrap().token();
+        let tokens: Vec<_> = (0..10).map(|_| dial(&mut map)).collect();
+        // Other tests may keep some of the threads busy.
+        wait_until("some are asked", || asked.load(SeqCst) > 0);
+        tokens.into_iter().for_each(|token| view(&mut map, token).abort());
+        turn_until(&mut map, &log, |map| map.is_empty());
+        dial(&mut map);
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        turn_until(&mut map, &log, |map| map.is_empty());
+        assert!(asked.load(SeqCst) <= 5, "{} were asked", asked.load(SeqCst));
+    }
+
+    /// One receiver on a path that did not read kept all others from being answered, and the loop
+    /// from sleeping.
+    #[test]
+    fn a_receiver_that_does_not_read_keeps_no_other_waiting() {
+        struct Echo;
+        impl Dispatcher for Echo {
+            fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
+                ch.send_to(datagram.data, &datagram.from)
+            }
+        }
+        let dir = Dir::new();
+        let mut map = ChannelMap::new().unwrap();
+        map.bind(dir.join("here"), Echo).unwrap();
+        let lazy = UnixDatagram::bind(dir.join("lazy")).unwrap();
+        let other = UnixDatagram::bind(dir.join("other")).unwrap();
+        other.set_nonblocking(true).unwrap();
+        for _ in 0..40 {
+            lazy.send_to(b"x", dir.join("here")).unwrap();
+            map.turn(Some(Duration::ZERO)).unwrap();
+        }
+        turn_idle(&mut map);
+        assert_calm(&mut map);
+        other.send_to(b"y", dir.join("here")).unwrap();
+        turn_until(&mut map, &Log::new(), |_| other.recv(&mut [0; 8]).is_ok());
+    }
+
+    /// A queue that fell and rose between two settles was told as high again, with nothing in it.
+    #[test]
+    fn high_is_told_once() {
+        let (near, far) = UnixDatagram::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
+        map.turn(Some(Duration::ZERO)).unwrap();
+        view(&mut map, token).set_watermarks(100, 200);
+        let mut sent = 0;
+        while view(&mut map, token).queued() == 0 {
+            view(&mut map, token).push(&[0; 201]).unwrap();
+            sent += 1;
+            map.turn(Some(Duration::ZERO)).unwrap();
+        }
+        turn_until(&mut map, &log, |_| {
+            sent -= std::iter::from_fn(|| far.recv(&mut [0; 300]).ok()).count();
+            sent == 0
+        });
+        turn_idle(&mut map);
+        assert_eq!((log.count("a high"), log.count("a low")), (1, 1), "{:?}", log.events());
+    }
+
+    /// An error of the network that came again and again was told 64 times a turn, without a pause.
+    #[test]
+    fn an_error_that_does_not_go_is_told_with_pauses() {
+        let (near, far) = UnixDatagram::pair().unwrap();
+        let mut map = ChannelMap::new().unwrap();
+        map.add(near, Recorder::new("a", &Log::new())).unwrap();
+        turn_idle(&mut map);
+        far.send(b"x").unwrap();
+        inject(Call::Recv, 0, 1_000_000, Fault::Errno(libc::ENOMEM));
+        let before = count(Call::Recv);
+        waits_in(&mut map, Duration::from_millis(150));
+        dispatch_loop::faults::clear();
+        assert!(count(Call::Recv) - before < 200, "{} calls", count(Call::Recv) - before);
+    }
+
+    /// `unread` on a channel of datagrams kept the loop from sleeping.
+    #[test]
+    fn unread_of_a_datagram_puts_nothing_back() {
+        let (near, far) = UnixDatagram::pair().unwrap();
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
+        turn_idle(&mut map);
+        view(&mut map, token).unread(b"x");
+        turn_idle(&mut map);
+        assert_calm(&mut map);
+        far.send(b"y").unwrap();
+        turn_until(&mut map, &log, |_| log.has("a datagram"));
+    }
+
+    /// A socket of a kind that is neither was taken for one of datagrams, and its end for empty ones,
+    /// for ever.
+    #[test]
+    fn a_socket_of_another_kind_is_refused() {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None);
+        // Not every system has them.
+        if let Ok((near, _far)) = pair {
+            assert_eq!(Socket::from_fd(near).unwrap_err().kind(), ErrorKind::Unsupported);
+        }
+    }
+
+    /// The end of one channel made the file of another one blocking, and with it the loop.
+    #[test]
+    fn two_channels_of_one_file_end_without_making_it_blocking() {
+        let nonblocking =
+            |file: &File| rustix::fs::fcntl_getfl(file).unwrap().contains(rustix::fs::OFlags::NONBLOCK);
+        let (reader, _writer) = pipe();
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let first = map.add_file(&reader, Recorder::new("a", &log)).unwrap().token();
+        let second = map.add_file(&reader, Recorder::new("b", &log)).unwrap().token();
+        for (token, still) in [(first, true), (second, false)] {
+            view(&mut map, token).abort();
+            turn_until(&mut map, &log, |map| !map.contains(token));
+            assert_eq!(nonblocking(&reader), still);
+        }
+    }
+
+    /// A pipe that is written to did not end while reading was paused, and had the default
+    /// `handle_read` complain of input; `shutdown_write` left its reader waiting.
+    #[test]
+    fn a_pipe_that_is_written_to_ends_with_its_reader_or_with_us() {
+        for (end, queued) in [("reader", 0), ("reader", 200_000), ("shutdown", 0), ("shutdown", 3)] {
+            let (mut reader, writer) = pipe();
+            let log = Log::new();
+            let mut map = ChannelMap::new().unwrap();
+            let token = map.add_file(writer, Recorder::new("a", &log)).unwrap().token();
+            view(&mut map, token).pause_reading();
+            view(&mut map, token).push(&vec![0; queued]).unwrap();
+            turn_idle(&mut map);
+            match end {
+                "reader" => drop(reader),
+                _ => {
+                    view(&mut map, token).shutdown_write();
+                    run_out(&mut map, &log);
+                    assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), queued);
+                }
+            }
+            run_out(&mut map, &log);
+            assert_eq!(log.count("a read"), 0, "{:?}", log.events());
+            assert_eq!(log.count("a close"), 1);
+        }
+    }
+}

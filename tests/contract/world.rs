@@ -1,0 +1,388 @@
+//! The world of `model.rs`: channels whose hooks do to each other what a script says, and the record
+//! of what happened to each.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read};
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::time::Duration;
+
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, LookupError, Reason};
+
+use crate::support::peers::{loopbacks, pair, unix_pair};
+
+/// Channels that one program makes, at most.
+pub const CHANNELS: usize = 12;
+/// The bytes of every stream, over and over, begun elsewhere for each.
+pub const PERIOD: usize = 65_521;
+
+/// What a hook, a timer or the test does, to the channel of this number.
+#[derive(Clone, Debug)]
+pub enum Action {
+    Add(u8),
+    Push(usize, usize),
+    Close(usize),
+    Abort(usize),
+    ShutdownWrite(usize),
+    Pause(usize, bool),
+    AutoPause(usize),
+    WantWrite(usize),
+    /// Do the next action of the script after so many milliseconds, on behalf of a channel.
+    Later(usize, u64),
+    /// The same, in the next turn and on behalf of nobody.
+    Soon,
+    /// Return an error, or panic, if this is a hook.
+    Fail,
+    Panic,
+    Nothing,
+}
+
+thread_local! {
+    /// Broken promises: an assertion would be a panic that the loop catches.
+    pub static WRONG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+pub fn must(promise: bool, what: impl Into<String>) {
+    if !promise {
+        WRONG.with_borrow_mut(|wrong| wrong.push(what.into()));
+    }
+}
+
+/// What is known of one channel.
+#[derive(Debug)]
+pub struct Life {
+    pub handle: Option<Handle<Actor>>,
+    pub far: Option<socket2::Socket>,
+    pub connects: bool,
+    pub connected: u32,
+    pub opens: u32,
+    pub closes: u32,
+    pub drops: u32,
+    pub eofs: u32,
+    pub wants_write: bool,
+    /// Bytes of the stream to the far end, and of the one from there.
+    pub pushed: usize,
+    pub far_got: usize,
+    pub far_wrote: usize,
+    pub got: usize,
+    /// Ended by us: no more can be pushed. Closed: nor read. Cut: what was pushed may be lost.
+    pub ended: bool,
+    pub closed: bool,
+    pub cut: bool,
+    /// The far end did so.
+    pub far_ended: bool,
+    pub far_cut: bool,
+    /// It wrote to a socket that is closed: the reset may destroy what is on its way to it.
+    pub far_late: bool,
+}
+
+pub struct World {
+    pub lives: Vec<Life>,
+    pub script: VecDeque<Action>,
+    pub pattern: Vec<u8>,
+    pub dropping: bool,
+}
+
+pub type Shared = Rc<RefCell<World>>;
+
+impl World {
+    /// The `len` bytes at `at` of the stream of this channel.
+    pub fn bytes(&self, index: usize, at: usize, len: usize) -> Vec<u8> {
+        let start = (at + index * 1999) % PERIOD;
+        self.pattern.iter().cycle().skip(start).take(len).copied().collect()
+    }
+
+    fn check(&self, index: usize, at: usize, got: &[u8], whose: &str) {
+        let start = (at + index * 1999) % PERIOD;
+        let mut rest = got;
+        let mut from = start;
+        while !rest.is_empty() {
+            let len = rest.len().min(PERIOD - from);
+            must(
+                rest[..len] == self.pattern[from..from + len],
+                format!("{whose} {index}: wrong bytes after {at}"),
+            );
+            rest = &rest[len..];
+            from = 0;
+        }
+    }
+
+    /// Read for the far end, at most so much; `None` if there is nothing.
+    pub fn far_read(&mut self, index: usize, most: usize) -> Option<usize> {
+        let mut buffer = vec![0; most];
+        let read = match self.lives[index].far.as_mut()?.read(&mut buffer) {
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+            Err(_) => 0,
+        };
+        let at = self.lives[index].far_got;
+        self.check(index, at, &buffer[..read], "the far end of");
+        self.lives[index].far_got += read;
+        Some(read)
+    }
+}
+
+pub struct Actor {
+    index: usize,
+    world: Shared,
+}
+
+impl Actor {
+    /// Every hook but `handle_close`: note it, then do what is next in the script.
+    fn hook(&self, map: &mut ChannelMap, note: impl FnOnce(&mut Life)) -> io::Result<()> {
+        let action = {
+            let mut world = self.world.borrow_mut();
+            let life = &mut world.lives[self.index];
+            must(life.closes + life.drops == 0, "a hook after handle_close");
+            note(life);
+            world.script.pop_front()
+        };
+        match action {
+            Some(Action::Fail) => {
+                let life = &mut self.world.borrow_mut().lives[self.index];
+                // Where the connection is lost already, this is only logged, and reading goes on.
+                if !life.far_cut {
+                    life.cut();
+                }
+                Err(io::Error::other("a hook that fails"))
+            }
+            Some(Action::Panic) => {
+                self.world.borrow_mut().lives[self.index].cut();
+                panic!("a hook that panics");
+            }
+            Some(action) => {
+                act(map, &self.world, action);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Dispatcher for Actor {
+    fn writable(&self, _: &Channel<'_>) -> bool {
+        self.world.borrow().lives[self.index].wants_write
+    }
+    fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.hook(ch.map(), |life| {
+            life.connected += 1;
+            must(life.connects && life.connected == 1 && life.opens == 0, "handle_connect");
+        })
+    }
+    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.hook(ch.map(), |life| {
+            life.opens += 1;
+            must(life.opens == 1 && life.connected == u32::from(life.connects), "handle_open");
+        })
+    }
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        let index = self.index;
+        let world = self.world.clone();
+        let take = |data: &[u8]| {
+            let mut world = world.borrow_mut();
+            let at = world.lives[index].got;
+            world.check(index, at, data, "the channel");
+            world.lives[index].got += data.len();
+            let life = &world.lives[index];
+            must(data.is_empty() || !life.closed && life.eofs == 0, format!("data after the end: {life:?}"));
+        };
+        let some = self.world.borrow().script.len() % 2 == 0;
+        if some {
+            let mut buffer = [0; 5000];
+            let read = ch.recv(&mut buffer)?;
+            take(&buffer[..read]);
+        } else {
+            ch.read_with(|_, data| {
+                take(data);
+                Ok(())
+            })?;
+        }
+        self.hook(ch.map(), |life| must(life.opens == 1, "read before open"))
+    }
+    fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        act(ch.map(), &self.world, Action::Push(self.index, 10));
+        self.hook(ch.map(), |life| life.wants_write = false)
+    }
+    fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
+        self.hook(ch.map(), |life| {
+            life.eofs += 1;
+            must(life.eofs == 1 && life.far_ended, "handle_eof");
+        })?;
+        Ok(if self.index % 2 == 0 { Eof::Close } else { Eof::KeepWriting })
+    }
+    fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.hook(ch.map(), |_| ())
+    }
+    fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.hook(ch.map(), |_| ())
+    }
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        must(ch.socket().is_none(), "a descriptor in handle_close");
+        let world = self.world.clone();
+        let action = {
+            let mut world = world.borrow_mut();
+            let dropping = world.dropping;
+            let life = &mut world.lives[self.index];
+            life.closes += 1;
+            let excused = match reason {
+                Reason::Closed | Reason::EndOfStream => true,
+                Reason::MapEnded => dropping,
+                Reason::Error(_) => life.cut || life.far_cut,
+                _ => life.cut,
+            };
+            must(excused, format!("channel {}: {reason}", self.index));
+            life.ended = true;
+            life.cut |= dropping;
+            world.script.pop_front()
+        };
+        act(ch.map(), &world, action.unwrap_or(Action::Nothing));
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        self.world.borrow_mut().lives[self.index].drops += 1;
+    }
+}
+
+impl Life {
+    fn cut(&mut self) {
+        self.ended = true;
+        self.closed = true;
+        self.cut = true;
+    }
+}
+
+/// Do one action. The world stays borrowed all the while: a hook that ran inside one of the calls
+/// would be found out.
+pub fn act(map: &mut ChannelMap, shared: &Shared, action: Action) {
+    let world = &mut *shared.borrow_mut();
+    let (target, what) = match action {
+        Action::Add(kind) => return add(map, shared, world, kind),
+        Action::Soon => {
+            let shared = shared.clone();
+            map.call_soon(move |map| next(map, &shared));
+            return;
+        }
+        Action::Fail | Action::Panic | Action::Nothing => return,
+        Action::Push(target, _)
+        | Action::Close(target)
+        | Action::Abort(target)
+        | Action::ShutdownWrite(target)
+        | Action::Pause(target, _)
+        | Action::AutoPause(target)
+        | Action::WantWrite(target)
+        | Action::Later(target, _) => (target, action),
+    };
+    if world.lives.is_empty() {
+        return;
+    }
+    let index = target % world.lives.len();
+    let at = world.lives[index].pushed;
+    let bytes = match what {
+        Action::Push(_, len) => world.bytes(index, at, len),
+        _ => Vec::new(),
+    };
+    let life = &mut world.lives[index];
+    let Some(handle) = life.handle else { return };
+    let mut ch = match map.channel(handle) {
+        Ok(ch) => ch,
+        Err(error) => {
+            must(life.closes == 1 && error == LookupError::Gone(handle.token()), "a channel is lost");
+            return;
+        }
+    };
+    match what {
+        Action::Push(_, len) => match ch.push(&bytes) {
+            Ok(()) => {
+                must(!life.ended || life.far_cut, "pushed after the end");
+                life.pushed += len;
+            }
+            Err(error) => {
+                must(error.kind() == ErrorKind::BrokenPipe, error.to_string());
+                must(life.ended || life.far_ended, "a push is refused");
+            }
+        },
+        Action::Close(_) => {
+            ch.close();
+            life.ended = true;
+            life.closed = true;
+            // There is no connection yet, or it is not known.
+            life.cut |= life.connects && life.connected == 0;
+        }
+        Action::Abort(_) => {
+            ch.abort();
+            life.cut();
+        }
+        Action::ShutdownWrite(_) => {
+            ch.shutdown_write();
+            life.ended = true;
+        }
+        Action::Pause(_, true) => ch.pause_reading(),
+        Action::Pause(_, false) => ch.resume_reading(),
+        Action::AutoPause(_) => ch.set_auto_pause(true),
+        Action::WantWrite(_) => life.wants_write = true,
+        Action::Later(_, millis) => {
+            let shared = shared.clone();
+            ch.call_later(Duration::from_millis(millis), move |ch| {
+                must(shared.borrow().lives[index].closes == 0, "a timer after handle_close");
+                next(ch.map(), &shared);
+                Ok(())
+            });
+        }
+        _ => unreachable!(),
+    }
+}
+
+/// Do what is next in the script, on behalf of no hook.
+pub fn next(map: &mut ChannelMap, shared: &Shared) {
+    let action = shared.borrow_mut().script.pop_front();
+    act(map, shared, action.unwrap_or(Action::Nothing));
+}
+
+pub fn add(map: &mut ChannelMap, shared: &Shared, world: &mut World, kind: u8) {
+    let index = world.lives.len();
+    if index == CHANNELS || world.dropping {
+        return;
+    }
+    let actor = Actor { index, world: shared.clone() };
+    let on = loopbacks()[0];
+    let (far, handle): (socket2::Socket, _) = match kind {
+        0 => {
+            let (near, far) = unix_pair();
+            (far.into(), map.add(near, actor))
+        }
+        1 => {
+            let (near, far) = pair(on);
+            (far.into(), map.add(near, actor))
+        }
+        _ => {
+            let listener = TcpListener::bind(on).unwrap();
+            let handle = map.connect(Address::Ip(listener.local_addr().unwrap()), actor);
+            (listener.accept().unwrap().0.into(), handle)
+        }
+    };
+    far.set_nonblocking(true).unwrap();
+    world.lives.push(Life {
+        handle: Some(handle.unwrap()),
+        far: Some(far),
+        connects: kind > 1,
+        connected: 0,
+        opens: 0,
+        closes: 0,
+        drops: 0,
+        eofs: 0,
+        wants_write: false,
+        pushed: 0,
+        far_got: 0,
+        far_wrote: 0,
+        got: 0,
+        ended: false,
+        closed: false,
+        cut: false,
+        far_ended: false,
+        far_cut: false,
+        far_late: false,
+    });
+}

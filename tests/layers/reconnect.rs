@@ -1,0 +1,175 @@
+//! A client that connects again: when, how often, and when no more.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use dispatch_loop::reconnect::{self, Attempt, Backoff, Client};
+use dispatch_loop::{ChannelMap, Reason};
+
+use crate::support::peers::{loopbacks, refusing};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
+use crate::support::waiting::DEADLINE;
+
+/// Turn until nothing is left to do, no timer either.
+#[track_caller]
+fn turn_until_idle(map: &mut ChannelMap, log: &Log) {
+    turn_until(map, log, |map| map.is_idle());
+}
+
+/// Impatient, so that the tests are not slow.
+fn quick() -> Backoff {
+    Backoff { first: Duration::from_millis(2), longest: Duration::from_millis(4), ..Backoff::default() }
+}
+
+/// A client whose attempts are recorded as `a`, and whose ends in a row of their own. It stops after
+/// so many attempts.
+fn client(map: &mut ChannelMap, log: &Log, to: std::net::SocketAddr, attempts: usize) -> Client {
+    let (events, left) = (log.clone(), Cell::new(attempts));
+    reconnect::connect(map, to, quick(), move |_, ended| {
+        if let Some(reason) = ended {
+            events.add(format!("asked: {reason}"));
+        }
+        left.set(left.get().checked_sub(1)?);
+        Some(Recorder::new("a", &events))
+    })
+    .unwrap()
+}
+
+/// The server ends each connection after a word; every one is made anew, and all its data comes.
+#[test]
+fn a_server_that_hangs_up_is_connected_to_again_and_all_its_data_comes() {
+    for on in loopbacks() {
+        let listener = TcpListener::bind(on).unwrap();
+        let to = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || -> io::Result<()> {
+            for _ in 0..5 {
+                listener.accept()?.0.write_all(b"word ")?;
+            }
+            Ok(())
+        });
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        client(&mut map, &log, to, 5);
+        turn_until_idle(&mut map, &log);
+        server.join().unwrap().unwrap();
+        assert_eq!(log.input("a"), b"word word word word word ");
+        assert_eq!(log.count("a open"), 5);
+        assert_eq!(log.count("asked: end of stream"), 5);
+        assert!(map.is_empty());
+    }
+}
+
+/// Nobody is there, and then somebody is.
+#[test]
+fn a_server_that_comes_late_is_found() {
+    for on in loopbacks() {
+        let (bound, to) = refusing(on);
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let client = client(&mut map, &log, to, usize::MAX);
+        turn_until(&mut map, &log, |_| log.count("asked: ") >= 3);
+        assert!(!log.has("a connect"));
+        bound.listen(8).unwrap();
+        turn_until(&mut map, &log, |_| log.has("a open"));
+        let handle = client.token().unwrap().typed::<Attempt<Recorder>>();
+        assert_eq!(map.get(handle).unwrap().name, "a");
+        let asked = log.count("asked: ");
+        turn_idle(&mut map);
+        assert_calm(&mut map);
+        assert_eq!(log.count("asked: "), asked, "while it lasts");
+        client.stop(&mut map);
+        turn_until_idle(&mut map, &log);
+        assert_eq!(log.of("a").last().unwrap(), "close: closed");
+    }
+}
+
+/// `stop`, in every state: while connecting, open, waiting for the next attempt, in the question
+/// itself; twice.
+#[test]
+fn stop_ends_the_client_in_every_state() {
+    for when in ["connecting", "open", "waiting", "asking"] {
+        let on = loopbacks()[0];
+        let listener = TcpListener::bind(on).unwrap();
+        let (_held, refused) = refusing(on);
+        let to = match when {
+            "open" | "connecting" => listener.local_addr().unwrap(),
+            _ => refused,
+        };
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let slot: Rc<RefCell<Option<Client>>> = Rc::default();
+        let (own, asking, events) = (slot.clone(), when == "asking", log.clone());
+        let patient = Backoff { first: DEADLINE, longest: DEADLINE, jitter: 0.0, ..Backoff::default() };
+        let client = reconnect::connect(&mut map, to, patient, move |map, ended| {
+            if let (Some(client), true) = (&*own.borrow(), asking && ended.is_some()) {
+                client.stop(map);
+            }
+            Some(Recorder::new("a", &events))
+        });
+        let client = client.unwrap();
+        *slot.borrow_mut() = Some(client.clone());
+        match when {
+            "open" => turn_until(&mut map, &log, |_| log.has("a open")),
+            "waiting" => turn_until(&mut map, &log, |_| client.token().is_none()),
+            _ => {}
+        }
+        if when != "asking" {
+            client.stop(&mut map);
+            client.stop(&mut map);
+        }
+        let begun = Instant::now();
+        turn_until_idle(&mut map, &log);
+        assert!(begun.elapsed() < DEADLINE / 2, "{when}: a timer was left");
+        assert_eq!(log.count("a close"), 1, "{when}: {:?}", log.events());
+        assert_eq!(client.token(), None);
+        slot.borrow_mut().take();
+    }
+}
+
+/// An address that will never do is refused at once; a name that is not found is tried again.
+#[test]
+fn an_unusable_address_is_refused_and_a_name_not_found_is_tried_again() {
+    let mut map = ChannelMap::new().unwrap();
+    let log = Log::new();
+    let events = log.clone();
+    let make = move |_: &mut ChannelMap, _: Option<&Reason>| Some(Recorder::new("a", &events));
+    assert!(reconnect::connect(&mut map, "no address", quick(), make.clone()).is_err());
+    assert!(map.is_empty() && map.wait_limit().is_none());
+    map.set_resolver(|_, _| Err(io::Error::new(io::ErrorKind::NotFound, "not yet")));
+    let client = reconnect::connect(&mut map, "name:80", quick(), make).unwrap();
+    turn_until(&mut map, &log, |_| log.count("a close") >= 3);
+    client.stop(&mut map);
+    turn_until_idle(&mut map, &log);
+}
+
+/// No descriptor is left for the next attempt: that is a failure like others.
+#[test]
+fn an_attempt_that_cannot_begin_counts_as_failed() {
+    use dispatch_loop::faults::{Call, Fault, inject};
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let (_held, address) = refusing(loopbacks()[0]);
+    let client = client(&mut map, &log, address, 3);
+    inject(Call::Socket, 0, 1, Fault::Errno(libc::EMFILE));
+    turn_until_idle(&mut map, &log);
+    assert_eq!(log.count("asked: "), 3);
+    assert_eq!(log.count("a close"), 2, "{:?}", log.events());
+    assert_eq!(client.token(), None);
+}
+
+/// The map is dropped: one `handle_close`, and no question.
+#[test]
+fn a_dropped_map_asks_for_no_further_attempt() {
+    let on = loopbacks()[0];
+    let listener = TcpListener::bind(on).unwrap();
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    client(&mut map, &log, listener.local_addr().unwrap(), usize::MAX);
+    turn_until(&mut map, &log, |_| log.has("a open"));
+    drop(map);
+    assert_eq!((log.count("a close"), log.count("asked")), (1, 0));
+}
