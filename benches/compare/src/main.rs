@@ -55,7 +55,7 @@ fn compare(plan: &Plan, only: Option<&[String]>, out: &Path) -> Result<ExitCode,
     let machine = Machine::look();
     let results = measure::everything(plan, only);
     report::write(out, &results, plan, &machine).map_err(|error| format!("{}: {error}", out.display()))?;
-    println!("{}", out.display());
+    println!("{}", out.canonicalize().as_deref().unwrap_or(out).display());
     Ok(if results.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -120,9 +120,9 @@ impl Plan {
         Plan {
             is_quick: true,
             rounds: 3,
-            warm_up: Duration::from_millis(15),
-            measured: Duration::from_millis(50),
-            traced: 500,
+            warm_up: Duration::from_millis(10),
+            measured: Duration::from_millis(40),
+            traced: 250,
             counted: 500,
             idle: 1000,
             paused: 1000,

@@ -52,7 +52,7 @@ fn page(results: &Results, plan: &Plan, machine: &Machine, picture: &str) -> Str
 fn head(plan: &Plan, picture: &str) -> String {
     let glance = match plan.is_quick {
         true => {
-            "\n\n**This is a quick run (`--quick`): its rounds are too few and too short for the times to mean \
+            "\n\n**This is a quick run (`--quick`): its rounds are too few and too short for the times to\nmean \
              much. The counts are good.**"
         }
         false => "",

@@ -104,9 +104,9 @@ pub(super) fn timers(results: &Results) -> String {
     format!(
         "## Timers
 
-{} timers are set (`map.call_later`), all of them are pushed forward (cancelled and set again), every second
-one is cancelled, and the rest fire. Compared with closures and a plain `BinaryHeap`, in which a cancelled
-timer stays until it is due. Wall time; {}.
+{} timers are set (`map.call_later`), all of them are pushed forward (cancelled and set again),
+every second one is cancelled, and the rest fire. Compared with closures and a plain `BinaryHeap`, in which a
+cancelled timer stays until it is due. Wall time; {}.
 
 {table}",
         number(outcome.timers as f64),
