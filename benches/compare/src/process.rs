@@ -5,10 +5,11 @@ use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 use crate::servers::{Program, Server};
 use crate::system::{self, Processors};
@@ -19,6 +20,9 @@ pub const SERVE: &str = "serve";
 /// The longest that a server may take to start; under valgrind it takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long valgrind may take to end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// What a server runs under.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Under {
@@ -28,6 +32,7 @@ pub enum Under {
 
 pub struct Process {
     child: Child,
+    under: Under,
     pub address: SocketAddr,
 }
 
@@ -52,7 +57,7 @@ impl Process {
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         // From here on it is killed whatever happens.
-        let mut process = Process { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut process = Process { child, under, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         process.address = process.announced()?;
         if let Some(processors) = processors {
             system::pin(Some(Pid::from_child(&process.child)), processors.server)?;
@@ -88,6 +93,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.under == Under::Callgrind {
+            // Asked to end, valgrind removes the pipes that it keeps in the temporary folder.
+            let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM);
+            let asked = Instant::now();
+            while asked.elapsed() < FAREWELL && matches!(self.child.try_wait(), Ok(None)) {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
