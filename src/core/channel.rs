@@ -11,6 +11,7 @@ use crate::core::action::Action;
 use crate::core::map::{Buffer, ChannelMap};
 use crate::error::{ChannelError, LookupError};
 use crate::link::Link;
+use crate::link::input::Missed;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::output::Pushed;
 use crate::link::producer::Producer;
@@ -91,22 +92,25 @@ impl<'a> Channel<'a> {
     #[inline]
     pub fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.recv_quickly(buffer) {
-            Some(read) => Ok(read),
-            None => self.recv_any(buffer),
+            Ok(read) => Ok(read),
+            Err(missed) => self.recv_after(missed, buffer),
         }
     }
 
     #[inline(always)]
-    fn recv_quickly(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        let turn = self.map.turn;
-        self.map.link_mut(self.token)?.recv_quickly(turn, buffer)
+    fn recv_quickly(&mut self, buffer: &mut [u8]) -> Result<usize, Missed> {
+        let turn = self.map.turn.number;
+        match self.map.link_mut(self.token) {
+            Some(link) => link.recv_quickly(turn, buffer),
+            None => Err(Missed::NotTried),
+        }
     }
 
     #[cold]
     #[inline(never)]
-    fn recv_any(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn recv_after(&mut self, missed: Missed, buffer: &mut [u8]) -> io::Result<usize> {
         let turn = self.map.turn;
-        let result = self.link_mut().and_then(|link| link.recv(turn, buffer));
+        let result = self.link_mut().and_then(|link| link.recv_after(missed, turn, buffer));
         self.named(result)
     }
 
@@ -129,8 +133,8 @@ impl<'a> Channel<'a> {
         let mut lent = LentBuffer { buffer: Some(self.map.take_buffer()), ch: self };
         let Some(buffer) = &mut lent.buffer else { return Ok(()) };
         let read = match lent.ch.recv_quickly(&mut buffer[..]) {
-            Some(read) => read,
-            None => match lent.ch.recv_any(&mut buffer[..]) {
+            Ok(read) => read,
+            Err(missed) => match lent.ch.recv_after(missed, &mut buffer[..]) {
                 Ok(0) => return Ok(()),
                 Ok(read) => read,
                 Err(error) => return but_not_would_block(error),

@@ -6,12 +6,12 @@ use crate::link::output::Pushed;
 use crate::token::Token;
 
 pub(crate) struct Gather {
-    /// The channel whose hook is running, if its output can be gathered.
+    /// The channel whose hook is running, if its output is gathered.
     owner: Token,
+    /// The same, as long as its pushes can take the short way: nothing was done with the channel that
+    /// has to be looked at first.
+    open: Token,
     len: usize,
-    /// Where the buffer ends for the short way of a push: 0 when something was done with the channel
-    /// that has to be looked at first.
-    end: usize,
     buffer: Box<[u8; GATHERED]>,
 }
 
@@ -21,32 +21,36 @@ impl Gather {
             Ok(buffer) => buffer,
             Err(_) => unreachable!("it has that length"),
         };
-        Gather { owner: Token::NONE, len: 0, end: 0, buffer }
+        Gather { owner: Token::NONE, open: Token::NONE, len: 0, buffer }
     }
 
     /// A hook of `owner` begins.
     #[inline]
     pub(crate) fn begin(&mut self, owner: Token) {
         self.owner = owner;
-        self.end = GATHERED;
+        self.open = owner;
+    }
+
+    /// Whose output is gathered.
+    pub(crate) fn owner(&self) -> Token {
+        self.owner
     }
 
     /// No hook is running whose output is gathered.
+    #[inline]
     pub(crate) fn is_free(&self) -> bool {
-        self.owner == Token::NONE
+        self.owner.slot == Token::NONE.slot
     }
 
     /// Append a small piece; `false`, with nothing done, if this is not the short way.
     #[inline(always)]
     pub(crate) fn push(&mut self, token: Token, bytes: &[u8]) -> bool {
-        let end = self.len.wrapping_add(bytes.len());
-        if self.owner != token || end >= self.end {
+        if self.open != token {
             return false;
         }
-        match self.buffer.get_mut(self.len..end) {
-            Some(room) => room.copy_from_slice(bytes),
-            None => return false,
-        }
+        let end = self.len + bytes.len();
+        let Some(room) = self.buffer.get_mut(self.len..end) else { return false };
+        room.copy_from_slice(bytes);
         self.len = end;
         true
     }
@@ -55,7 +59,7 @@ impl Gather {
     pub(crate) fn push_small(&mut self, token: Token, pushed: &Pushed<'_>) -> bool {
         match pushed {
             Pushed::Slices(slices) => {
-                let fits = self.len + pushed.len() < self.end;
+                let fits = self.len + pushed.len() <= GATHERED;
                 fits && slices.iter().all(|slice| self.push(token, slice))
             }
             pushed => self.push(token, pushed.bytes()),
@@ -66,13 +70,13 @@ impl Gather {
     #[inline]
     pub(crate) fn seal(&mut self, token: Token) {
         if self.owner == token {
-            self.end = 0;
+            self.open = Token::NONE;
         }
     }
 
     /// The long way has found that pushes can go on to be gathered.
     pub(crate) fn unseal(&mut self) {
-        self.end = GATHERED;
+        self.open = self.owner;
     }
 
     pub(crate) fn is_of(&self, token: Token) -> bool {
@@ -96,15 +100,16 @@ impl Gather {
     pub(crate) fn sent(&mut self, token: Token) {
         if self.owner == token {
             self.len = 0;
-            self.end = 0;
+            self.open = Token::NONE;
         }
     }
 
     /// The hook is over.
     #[inline]
     pub(crate) fn end(&mut self) {
-        self.owner = Token::NONE;
+        // The slot alone names nothing, and that is enough.
+        self.owner.slot = Token::NONE.slot;
+        self.open.slot = Token::NONE.slot;
         self.len = 0;
-        self.end = 0;
     }
 }

@@ -42,6 +42,7 @@ const REMOTE_CAPACITY: usize = 1024;
 const MOST_REMOTE_CAPACITY: usize = 1 << 20;
 
 /// What a slot holds.
+#[derive(Default)]
 pub(crate) struct Seat {
     /// Not there while one of its hooks runs.
     pub(crate) dispatcher: Option<Box<dyn Dispatcher>>,

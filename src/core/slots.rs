@@ -1,33 +1,32 @@
 //! The generational table: what a [`Token`] names, found in O(1) and never another thing in its place.
 
-use crate::token::Token;
-
-/// Slots that one page has. What is in a slot stays where it is; a page is never given back.
-const PAGE: usize = 64;
+use crate::token::{Token, key};
 
 struct Slot<T> {
-    /// Map and generation of what is, or comes next, in this slot: one compare finds a stale token.
+    /// Map and generation of what is in this slot. Of a vacant one: the generation that comes next, and
+    /// the number of no map, so that no token finds it.
     key: u64,
-    value: Option<T>,
+    /// The default where the slot is vacant.
+    value: T,
+}
+
+impl<T> Slot<T> {
+    fn is_vacant(&self) -> bool {
+        self.key >> 32 == 0
+    }
 }
 
 /// The slots of one map. A slot whose generations are used up is not used again.
 pub(crate) struct Slots<T> {
     map: u32,
-    pages: Vec<Box<[Slot<T>]>>,
-    /// Slots that were ever used: the bound of [`token_at`](Slots::token_at).
-    used: usize,
+    slots: Vec<Slot<T>>,
     free: Vec<u32>,
     live: usize,
 }
 
-fn key(map: u32, generation: u32) -> u64 {
-    u64::from(map) << 32 | u64::from(generation)
-}
-
-impl<T> Slots<T> {
+impl<T: Default> Slots<T> {
     pub(crate) fn new(map: u32) -> Slots<T> {
-        Slots { map, pages: Vec::new(), used: 0, free: Vec::new(), live: 0 }
+        Slots { map, slots: Vec::new(), free: Vec::new(), live: 0 }
     }
 
     #[inline]
@@ -35,8 +34,9 @@ impl<T> Slots<T> {
         self.live
     }
 
+    /// Slots in use or ever used: the bound of [`token_at`](Slots::token_at).
     pub(crate) fn used(&self) -> usize {
-        self.used
+        self.slots.len()
     }
 
     /// `None` when all 2^32 are in use.
@@ -45,93 +45,70 @@ impl<T> Slots<T> {
             Some(index) => index,
             None => self.new_slot()?,
         };
-        let slot = self.slot_mut(index)?;
-        slot.value = Some(value);
-        let generation = slot.key as u32;
+        let slot = self.slots.get_mut(index as usize)?;
+        let token = Token::new(self.map, index, slot.key as u32);
+        *slot = Slot { key: token.key, value };
         self.live += 1;
-        Some(Token { map: self.map, slot: index, generation })
+        Some(token)
     }
 
     #[cold]
     fn new_slot(&mut self) -> Option<u32> {
-        let index = u32::try_from(self.used).ok().filter(|&index| index < u32::MAX)?;
-        if self.used == self.pages.len() * PAGE {
-            let fresh = key(self.map, 0);
-            self.pages.push((0..PAGE).map(|_| Slot { key: fresh, value: None }).collect());
-        }
-        self.used += 1;
+        let index = u32::try_from(self.slots.len()).ok().filter(|&index| index < u32::MAX)?;
+        self.slots.push(Slot { key: 0, value: T::default() });
         Some(index)
     }
 
     #[inline]
-    fn slot(&self, index: u32) -> Option<&Slot<T>> {
-        self.pages.get(index as usize / PAGE)?.get(index as usize % PAGE)
-    }
-
-    #[inline]
-    fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
-        self.pages.get_mut(index as usize / PAGE)?.get_mut(index as usize % PAGE)
-    }
-
-    #[inline]
     pub(crate) fn get(&self, token: Token) -> Option<&T> {
-        let slot = self.slot(token.slot)?;
-        if slot.key != token.key() {
-            return None;
-        }
-        slot.value.as_ref()
+        let slot = self.slots.get(token.slot as usize)?;
+        (slot.key == token.key).then_some(&slot.value)
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut T> {
-        let slot = self.slot_mut(token.slot)?;
-        if slot.key != token.key() {
-            return None;
-        }
-        slot.value.as_mut()
+        let slot = self.slots.get_mut(token.slot as usize)?;
+        (slot.key == token.key).then_some(&mut slot.value)
     }
 
-    /// What is in this slot now, and its name.
+    /// What is in this slot now, and its name, which is [stale](Slots::is_stale) where it is vacant.
     #[inline]
     pub(crate) fn entry_at(&mut self, index: usize) -> Option<(Token, &mut T)> {
-        let index = u32::try_from(index).ok()?;
-        let map = self.map;
-        let slot = self.slot_mut(index)?;
-        let token = Token { map, slot: index, generation: slot.key as u32 };
-        Some((token, slot.value.as_mut()?))
+        let slot = self.slots.get_mut(index)?;
+        Some((Token { key: slot.key, slot: index as u32 }, &mut slot.value))
+    }
+
+    /// Whether a name that [`entry_at`](Slots::entry_at) gave is that of a vacant slot.
+    pub(crate) fn is_stale(&self, token: Token) -> bool {
+        token.map() == 0
     }
 
     /// The name of what is in this slot now.
     pub(crate) fn token_at(&self, index: usize) -> Option<Token> {
-        let index = u32::try_from(index).ok()?;
-        let slot = self.slot(index)?;
-        slot.value.as_ref()?;
-        Some(Token { map: self.map, slot: index, generation: slot.key as u32 })
+        let slot = self.slots.get(index).filter(|slot| !slot.is_vacant())?;
+        Some(Token { key: slot.key, slot: index as u32 })
     }
 
     pub(crate) fn remove(&mut self, token: Token) -> Option<T> {
-        let slot = self.slot_mut(token.slot).filter(|slot| slot.key == token.key())?;
-        let value = slot.value.take()?;
-        if let Some(next) = token.generation.checked_add(1) {
-            slot.key = key(token.map, next);
+        let slot = self.slots.get_mut(token.slot as usize).filter(|slot| slot.key == token.key)?;
+        slot.key = 0;
+        if let Some(next) = token.generation().checked_add(1) {
+            slot.key = key(0, next);
             self.free.push(token.slot);
         }
         self.live -= 1;
-        Some(value)
+        Some(std::mem::take(&mut slot.value))
     }
 
     pub(crate) fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
-        (0..self.used).filter_map(|index| self.token_at(index))
+        (0..self.slots.len()).filter_map(|index| self.token_at(index))
     }
 
     /// For a test: let the next thing have a slot with only `left` generations after it.
     #[cfg(any(test, feature = "faults"))]
     pub(crate) fn wear_out(&mut self, left: u32) {
         if let Some(index) = self.new_slot() {
-            let worn = key(self.map, u32::MAX - left);
-            if let Some(slot) = self.slot_mut(index) {
-                slot.key = worn;
-            }
+            self.slots[index as usize].key = key(0, u32::MAX - left);
             self.free.push(index);
         }
     }
@@ -170,7 +147,7 @@ mod tests {
         let first = slots.insert(1).unwrap();
         slots.remove(first);
         let last = slots.insert(2).unwrap();
-        assert_eq!((last.slot, last.generation), (first.slot, u32::MAX));
+        assert_eq!((last.slot, last.generation()), (first.slot, u32::MAX));
         slots.remove(last);
         assert_ne!(slots.insert(3).unwrap().slot, last.slot);
         assert_eq!(slots.get(last), None);

@@ -60,7 +60,7 @@ fn lend<R>(
 }
 
 /// The hook is over: what it has pushed leaves.
-fn end_gathering(map: &mut ChannelMap, token: Token) {
+pub(crate) fn end_gathering(map: &mut ChannelMap, token: Token) {
     // Else its map is no longer where it was, and the channel not in this one.
     if map.gather.is_of(token) {
         map.send_gathered(token);

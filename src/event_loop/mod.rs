@@ -210,6 +210,7 @@ impl ChannelMap {
     fn waits_for_descriptors_alone(&self) -> bool {
         let lists = self.dirty.len() | self.pending.len() | self.out as usize | usize::from(self.stopping);
         lists == 0
+            && self.gather.is_free()
             && self.timers.is_empty()
             && self.slots.len() != self.background
             && self.queue.as_ref().is_none_or(|queue| !queue.has_news() && !queue.is_stop_asked())
@@ -245,7 +246,7 @@ fn before_the_wait(
     in_run: bool,
 ) -> Option<(Option<Duration>, Time)> {
     let id = map.id;
-    if map.out > 0 {
+    if map.out > 0 || !map.gather.is_free() {
         teardown::free_orphans(map);
     }
     if rescan {

@@ -18,21 +18,14 @@ use crate::sys;
 use crate::sys::poll::{Interest, Ready};
 use crate::token::Token;
 
-/// How far a batch is served.
-pub(crate) struct Progress {
-    next: usize,
-    /// The `handle_read` of the last one before that runs, without a net of its own.
-    reading: bool,
-}
-
 /// Serve every channel of the batch, then those with input inside their source.
 #[inline]
 pub(crate) fn serve_all(map: &mut ChannelMap) {
     let id = map.id;
-    let mut progress = Progress { next: 0, reading: false };
+    let mut next = 0;
     // One net for the whole batch. It goes on with the channel after the one that fell.
-    while let Err(payload) = catch_unwind(AssertUnwindSafe(|| serve_batch(map, id, &mut progress))) {
-        after_panic(map, id, &mut progress, payload);
+    while let Err(payload) = catch_unwind(AssertUnwindSafe(|| serve_batch(map, id, &mut next))) {
+        after_panic(map, id, next, payload);
         if map.id != id {
             return;
         }
@@ -43,9 +36,9 @@ pub(crate) fn serve_all(map: &mut ChannelMap) {
 }
 
 #[inline(always)]
-fn serve_batch(map: &mut ChannelMap, id: u32, progress: &mut Progress) {
-    while let Some((key, input_alone)) = map.poll.key(progress.next) {
-        progress.next += 1;
+fn serve_batch(map: &mut ChannelMap, id: u32, next: &mut usize) {
+    while let Some((key, input_alone)) = map.poll.key(*next) {
+        *next += 1;
         let Some((token, seat)) = map.slots.entry_at(key) else {
             map.poll.take_notification_back(key);
             continue;
@@ -53,11 +46,9 @@ fn serve_batch(map: &mut ChannelMap, id: u32, progress: &mut Progress) {
         match seat.dispatcher.take_if(|_| input_alone && seat.link.is_quiet()) {
             Some(dispatcher) => {
                 debug_assert!(seat.link.is_usual());
-                progress.reading = true;
                 read_quickly(map, token, dispatcher);
-                progress.reading = false;
             }
-            None => serve(map, token, map.poll.event(progress.next - 1)),
+            None => serve(map, token, map.poll.event(*next - 1)),
         }
         // A hook swapped the maps: this batch is the other one's.
         if map.id != id {
@@ -85,11 +76,8 @@ impl Drop for Lent<'_> {
 #[cold]
 #[inline(never)]
 fn fell_back(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>) {
+    map.out += 1;
     hooks::put_back(map, token, dispatcher, false);
-    if map.gather.is_of(token) {
-        map.send_gathered(token);
-        map.gather.end();
-    }
 }
 
 /// The short way of a message: there is input for a channel of which nothing is due. Its `handle_read`
@@ -97,7 +85,6 @@ fn fell_back(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>
 /// is for the caller to catch.
 #[inline(always)]
 fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>) {
-    map.out += 1;
     map.gather.begin(token);
     let mut lent = Lent { map, token, dispatcher: Some(dispatcher) };
     let Some(dispatcher) = &mut lent.dispatcher else { return };
@@ -108,11 +95,9 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
     match map.slots.get_mut(token) {
         Some(seat) if seat.dispatcher.is_none() => {
             seat.dispatcher = dispatcher;
-            map.out -= 1;
-            let gathered = map.gather.bytes();
-            let sent = gathered.is_empty() || seat.link.send_gathered(turn, gathered);
+            let quick = seat.link.end_quickly(turn, map.gather.bytes());
             map.gather.end();
-            if sent && seat.link.has_been_quick(turn) && result.is_ok() {
+            if quick && result.is_ok() {
                 if seat.link.asks() {
                     // The settle asks, after all that happens in this turn.
                     map.touch(token);
@@ -120,17 +105,20 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
                 return;
             }
         }
-        _ => {
-            if let Some(dispatcher) = dispatcher {
-                hooks::not_put_back(map, token, dispatcher, false);
-            }
-            if map.gather.is_of(token) {
-                map.send_gathered(token);
-                map.gather.end();
-            }
-        }
+        _ => replaced_while_read(map, token, dispatcher),
     }
     read_led_to_something(map, token, result);
+}
+
+/// The slot has another dispatcher now, or is in another place.
+#[cold]
+#[inline(never)]
+fn replaced_while_read(map: &mut ChannelMap, token: Token, dispatcher: Option<Box<dyn Dispatcher>>) {
+    if let Some(dispatcher) = dispatcher {
+        map.out += 1;
+        hooks::not_put_back(map, token, dispatcher, false);
+    }
+    hooks::end_gathering(map, token);
 }
 
 #[cold]
@@ -158,20 +146,19 @@ fn after_quick_read(map: &mut ChannelMap, token: Token) {
 /// The `handle_read` of a channel on the short way panicked.
 #[cold]
 #[inline(never)]
-fn after_panic(map: &mut ChannelMap, id: u32, progress: &mut Progress, payload: Box<dyn Any + Send>) {
-    if !std::mem::replace(&mut progress.reading, false) {
+fn after_panic(map: &mut ChannelMap, id: u32, next: usize, payload: Box<dyn Any + Send>) {
+    if map.id != id {
+        return log::warn!("handle_read: {}", Escaped(&panicked(payload)));
+    }
+    // Whose output is gathered is whose hook it was; its slot is its own until the settle.
+    let token = map.gather.owner();
+    let key = map.poll.key(next - 1).map(|(key, _)| key);
+    if map.gather.is_free() || key != Some(token.slot as usize) {
         resume_unwind(payload);
     }
-    let error = panicked(payload);
-    if map.id != id {
-        return log::warn!("handle_read: {}", Escaped(&error));
-    }
-    // Its slot is its own until the settle.
-    let key = map.poll.key(progress.next - 1);
-    if let Some(token) = key.and_then(|(key, _)| map.slots.token_at(key)) {
-        hooks::failed(map, token, "handle_read", error, true);
-        after_quick_read(map, token);
-    }
+    hooks::end_gathering(map, token);
+    hooks::failed(map, token, "handle_read", panicked(payload), true);
+    after_quick_read(map, token);
 }
 
 /// Serve those with input inside their source.
@@ -197,6 +184,10 @@ fn serve_pending(map: &mut ChannelMap, id: u32) {
 #[inline(never)]
 fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     let turn = map.turn;
+    // An event of a channel that has ended since.
+    if map.slots.is_stale(token) {
+        return;
+    }
     let Some(link) = map.link_mut(token) else { return };
     link.begin_event();
     link.set_pending(false);

@@ -24,6 +24,13 @@ pub(crate) enum InputEnd {
     Never,
 }
 
+/// Why the short way of a read gave nothing.
+pub(crate) enum Missed {
+    NotTried,
+    End,
+    Error(io::Error),
+}
+
 pub(super) struct Input {
     pub(super) end: InputEnd,
     /// The last answer of `readable`.
@@ -40,42 +47,42 @@ impl Input {
 }
 
 impl Link {
-    /// What a channel of which nothing is due has, if it is something. `None`: nothing was done but to
-    /// find that, and [`recv`](Link::recv) says why.
+    /// The short way of a read, for a channel of which nothing is due.
     #[inline(always)]
-    pub(crate) fn recv_quickly(&mut self, turn: Turn, buffer: &mut [u8]) -> Option<usize> {
+    pub(crate) fn recv_quickly(&mut self, turn: u32, buffer: &mut [u8]) -> Result<usize, Missed> {
         if !self.is_quiet() {
-            return None;
+            return Err(Missed::NotTried);
         }
-        self.renew_budgets(turn);
-        let Some(Held::Plain(plain)) = &self.socket else { return None };
+        if self.turn != turn {
+            self.new_budgets(turn);
+        }
         let most = buffer.len().min(self.read_left as usize);
+        let Some(Held::Plain(plain)) = &self.socket else { return Err(Missed::NotTried) };
         if most == 0 {
-            return None;
+            return Err(Missed::NotTried);
         }
         match sys::recv_once(plain.fd(), &mut buffer[..most]) {
             Ok(read @ 1..) => {
                 // A plain socket that gives less than was asked for has no more. This saves a hook that
                 // reads until there is nothing its last call.
                 self.read_left = if read < most { 0 } else { self.read_left - most as u32 };
-                Some(read)
+                Ok(read)
             }
-            result => {
-                self.received_otherwise(turn, result);
-                None
-            }
+            Ok(_) => Err(Missed::End),
+            Err(error) => Err(Missed::Error(error)),
         }
     }
 
-    /// A quick read gave nothing. After a signal the call is made again.
-    #[cold]
-    #[inline(never)]
-    fn received_otherwise(&mut self, turn: Turn, result: io::Result<usize>) {
-        match result {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => self.read_left = 0,
-            // `recv` finds what it says.
-            result => drop(self.received(turn, result, 1, true)),
+    /// The long way, on from where the short one has ended.
+    pub(crate) fn recv_after(&mut self, missed: Missed, turn: Turn, buffer: &mut [u8]) -> io::Result<usize> {
+        match missed {
+            Missed::NotTried => self.recv(turn, buffer),
+            Missed::End => self.received(turn, Ok(0), 1, true),
+            Missed::Error(error) if error.kind() == ErrorKind::Interrupted => self.recv(turn, buffer),
+            Missed::Error(error) => {
+                self.read_left = 0;
+                self.received(turn, Err(error), 1, true)
+            }
         }
     }
 

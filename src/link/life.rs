@@ -24,6 +24,11 @@ pub(crate) enum Life {
     Ending(Ending),
 }
 
+impl Life {
+    pub(super) const OVER: Life =
+        Life::Ending(Ending { stage: Stage::Told, reset: false, cause: Reason::Closed });
+}
+
 /// How far a connect is.
 pub(crate) enum Connecting {
     /// To a name: looked up, and its addresses tried.

@@ -68,6 +68,13 @@ pub(crate) struct Link {
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Link>() <= 128);
 
+/// Of a vacant slot: it has ended.
+impl Default for Link {
+    fn default() -> Link {
+        Link::with(None, Kind::Stream, Life::OVER)
+    }
+}
+
 impl Link {
     pub(crate) fn new(socket: Held, kind: Kind) -> Link {
         let life = if kind == Kind::Listener { Life::Listening } else { Life::Opening };
@@ -270,10 +277,15 @@ impl Link {
     #[inline]
     fn renew_budgets(&mut self, turn: Turn) {
         if self.turn != turn.number {
-            self.turn = turn.number;
-            self.read_left = READ_BUDGET;
-            self.write_left = WRITE_BUDGET;
+            self.new_budgets(turn.number);
         }
+    }
+
+    #[inline]
+    fn new_budgets(&mut self, turn: u32) {
+        self.turn = turn;
+        self.read_left = READ_BUDGET;
+        self.write_left = WRITE_BUDGET;
     }
 
     pub(crate) fn read_budget(&mut self, turn: Turn) -> &mut u32 {

@@ -173,56 +173,52 @@ impl Link {
             && self.is_established()
     }
 
-    /// What a hook has pushed, all of it in one call; `false` if not all of it is gone, and the channel
-    /// is to be settled.
+    /// The end of the short way: what the hook has pushed leaves in one call. `true` if something was read
+    /// and all of that is gone, and nothing is due.
     #[inline(always)]
-    pub(crate) fn send_gathered(&mut self, turn: Turn, bytes: &[u8]) -> bool {
-        self.renew_budgets(turn);
-        if let (true, Some(Held::Plain(plain))) = (self.is_quiet(), &self.socket) {
-            if bytes.len() <= self.write_left as usize {
-                match sys::send_once(plain.fd(), bytes) {
-                    Ok(sent) if sent == bytes.len() => {
-                        self.write_left -= sent as u32;
-                        return true;
-                    }
-                    result => {
-                        self.sent_in_part(bytes, result);
-                        return false;
-                    }
+    pub(crate) fn end_quickly(&mut self, turn: Turn, bytes: &[u8]) -> bool {
+        // Of this turn are its budgets if it has read.
+        if !self.is_quiet() || self.turn != turn.number {
+            self.send_gathered(turn, bytes);
+            return false;
+        }
+        if !bytes.is_empty() {
+            let Some(Held::Plain(plain)) = &self.socket else { return false };
+            match sys::send_once(plain.fd(), bytes) {
+                Ok(sent) if sent == bytes.len() => {}
+                result => {
+                    self.sent_in_part(turn, bytes, result);
+                    return false;
                 }
             }
         }
-        self.send_gathered_any(turn, bytes);
-        false
+        self.active = turn.time;
+        self.forget_idle_turns();
+        true
     }
 
     #[cold]
     #[inline(never)]
-    fn sent_in_part(&mut self, bytes: &[u8], result: io::Result<usize>) {
+    fn sent_in_part(&mut self, turn: Turn, bytes: &[u8], result: io::Result<usize>) {
         let sent = match result {
             Ok(sent) => sent,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) if error.kind() == ErrorKind::Interrupted => return self.keep(bytes, 0),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return self.send_gathered(turn, bytes),
             Err(error) => return self.write_lost(error),
         };
-        self.write_left -= sent as u32;
         self.output.blocked = true;
-        self.keep(bytes, sent);
+        self.output.queue().push(&bytes[sent..]);
+        self.queued_more();
     }
 
+    /// What a hook has pushed, all of it in one call.
     #[cold]
     #[inline(never)]
-    fn send_gathered_any(&mut self, turn: Turn, bytes: &[u8]) {
-        if self.is_broken() || (self.is_ending() && !self.is_flushing()) {
+    pub(crate) fn send_gathered(&mut self, turn: Turn, bytes: &[u8]) {
+        if bytes.is_empty() || self.is_broken() || (self.is_ending() && !self.is_flushing()) {
             return;
         }
         self.put(turn, &[], Pushed::Bytes(bytes), true);
-    }
-
-    /// Queue what is left of `bytes`.
-    fn keep(&mut self, bytes: &[u8], sent: usize) {
-        self.output.queue().push(&bytes[sent..]);
-        self.queued_more();
     }
 
     pub(super) fn queued_more(&mut self) {

@@ -140,8 +140,8 @@ impl Source for Plain {
 
 /// What a slot holds: the plain socket in place, everything else in a box.
 pub(crate) enum Held {
-    Plain(Plain),
     Own(Box<Guarded>),
+    Plain(Plain),
 }
 
 impl Held {

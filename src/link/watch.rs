@@ -124,18 +124,12 @@ impl Link {
         }
     }
 
-    /// A read on the short way is over; `true` if it has read something and nothing is due.
     #[inline(always)]
-    pub(crate) fn has_been_quick(&mut self, turn: Turn) -> bool {
-        let quick = self.is_quiet() && self.turn == turn.number;
-        if quick {
-            self.active = turn.time;
-            self.watch.idle_turns = 0;
-        }
-        quick
+    pub(super) fn forget_idle_turns(&mut self) {
+        self.watch.idle_turns = 0;
     }
 
-    /// It led to more, or to nothing at all.
+    /// A read on the short way has led to more than that, or to nothing at all.
     pub(crate) fn end_quick_read(&mut self, turn: Turn) {
         // It has used the budgets of this turn, so something was read or sent.
         match self.turn == turn.number {
