@@ -93,7 +93,7 @@ impl Gather {
 
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.buffer.get(..self.len).unwrap_or_default()
+        &self.buffer[..self.len]
     }
 
     /// What was gathered for `token` has been sent or queued, or is of no use any more.

@@ -13,6 +13,7 @@ pub(crate) mod teardown;
 pub(crate) mod timers;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::clock::Time;
@@ -109,12 +110,18 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
         if map.is_idle() || options.count.is_some_and(|count| waits >= count) {
             return Ok(());
         }
-        if let Err(error) = turn_of_entered(map, options.timeout, options.rescan, true) {
+        let turned = match options.timeout.is_none() && !options.rescan && map.waits_for_descriptors_alone() {
+            true => quick_turns(map, &mut waits, options.count.unwrap_or(u64::MAX)),
+            false => {
+                waits += 1;
+                turn_of_entered(map, options.timeout, options.rescan, true)
+            }
+        };
+        if let Err(error) = turned {
             // `run` may never be called again: release the threads that wait for it.
             map.set_stopped(true);
             return Err(error);
         }
-        waits += 1;
     }
 }
 
@@ -171,8 +178,41 @@ fn refuse_nested(map: &ChannelMap) -> io::Result<()> {
     Ok(())
 }
 
+/// Turns that begin with nothing due, and when only descriptors can bring work, round and round in a
+/// small circle under one net, up to the first that leaves something to be done.
+fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<()> {
+    let id = map.id;
+    // Where in its batch the last one has got to: at first, there is none.
+    let mut next = usize::MAX;
+    loop {
+        let circle = AssertUnwindSafe(|| -> io::Result<()> {
+            loop {
+                serve::serve_batch(map, id, next);
+                if *waits >= most || map.id != id || !map.waits_for_descriptors_alone() {
+                    return Ok(());
+                }
+                map.turn.number = map.turn.number.wrapping_add(1);
+                map.poll.wait(None)?;
+                *waits += 1;
+                next = 0;
+            }
+        });
+        match catch_unwind(circle) {
+            Ok(Ok(())) => break,
+            // A signal: what was ready has been served.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => next = usize::MAX,
+            Ok(Err(error)) => return Err(error),
+            Err(payload) => next = serve::after_panic(map, id, payload),
+        }
+    }
+    if map.id == id {
+        finish_turn(map, id);
+    }
+    Ok(())
+}
+
 /// Settle, wait, serve what is ready, run timers and messages, settle.
-#[inline]
+#[inline(never)]
 fn turn_of_entered(
     map: &mut ChannelMap,
     timeout: Option<Duration>,
@@ -181,14 +221,10 @@ fn turn_of_entered(
 ) -> io::Result<()> {
     let id = map.id;
     map.turn.number = map.turn.number.wrapping_add(1);
-    let mut timeout = timeout;
-    let mut begun = map.turn.time;
-    if !map.waits_for_descriptors_alone() || rescan || timeout.is_some() {
-        (timeout, begun) = match before_the_wait(map, timeout, rescan, in_run) {
-            Some(wait) => wait,
-            None => return Ok(()),
-        };
-    }
+    let (timeout, begun) = match before_the_wait(map, timeout, rescan, in_run) {
+        Some(wait) => wait,
+        None => return Ok(()),
+    };
     match map.poll.wait(timeout) {
         Ok(()) => {}
         Err(error) => wait_again(map, error, timeout, begun)?,
@@ -198,14 +234,15 @@ fn turn_of_entered(
         map.turn.time = map.clock.now();
     }
     serve::serve_all(map);
-    if map.id == id && !map.waits_for_descriptors_alone() {
-        after_serving(map, id);
+    if map.id == id {
+        finish_turn(map, id);
     }
     Ok(())
 }
 
 impl ChannelMap {
-    /// Whether there are channels, nothing of them is due, and only their descriptors can bring work.
+    /// Whether there are channels, nothing of them is due, and only their descriptors can bring work: no
+    /// timer, and no other thread.
     #[inline]
     fn waits_for_descriptors_alone(&self) -> bool {
         let lists = self.dirty.len() | self.pending.len() | self.out as usize | usize::from(self.stopping);
@@ -213,7 +250,7 @@ impl ChannelMap {
             && self.gather.is_free()
             && self.timers.is_empty()
             && self.slots.len() != self.background
-            && self.queue.as_ref().is_none_or(|queue| !queue.has_news() && !queue.is_stop_asked())
+            && self.queue.is_none()
     }
 }
 
@@ -277,8 +314,11 @@ fn before_the_wait(
 
 /// The rest of a turn. When a hook has swapped the maps, it is not the other one's.
 #[inline(never)]
-fn after_serving(map: &mut ChannelMap, id: u32) {
-    if !map.timers.is_empty() {
+fn finish_turn(map: &mut ChannelMap, id: u32) {
+    if !map.pending.is_empty() {
+        serve::serve_pending(map, id);
+    }
+    if map.id == id && !map.timers.is_empty() {
         timers::run_timers(map);
     }
     if map.id == id && map.queue.as_ref().is_some_and(Queue::has_news) {

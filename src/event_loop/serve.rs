@@ -18,27 +18,21 @@ use crate::sys;
 use crate::sys::poll::{Interest, Ready};
 use crate::token::Token;
 
-/// Serve every channel of the batch, then those with input inside their source.
-#[inline]
+/// Serve every channel of the batch.
 pub(crate) fn serve_all(map: &mut ChannelMap) {
     let id = map.id;
     let mut next = 0;
     // One net for the whole batch. It goes on with the channel after the one that fell.
-    while let Err(payload) = catch_unwind(AssertUnwindSafe(|| serve_batch(map, id, &mut next))) {
-        after_panic(map, id, next, payload);
-        if map.id != id {
-            return;
-        }
-    }
-    if map.id == id && !map.pending.is_empty() {
-        serve_pending(map, id);
+    while let Err(payload) = catch_unwind(AssertUnwindSafe(|| serve_batch(map, id, next))) {
+        next = after_panic(map, id, payload);
     }
 }
 
+/// Serve what the batch has from `next` on. What panics is the `handle_read` of a channel on the short way.
 #[inline(always)]
-fn serve_batch(map: &mut ChannelMap, id: u32, next: &mut usize) {
-    while let Some((key, input_alone)) = map.poll.key(*next) {
-        *next += 1;
+pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
+    while let Some((key, input_alone)) = map.poll.key(next) {
+        next += 1;
         let Some((token, seat)) = map.slots.entry_at(key) else {
             map.poll.take_notification_back(key);
             continue;
@@ -46,9 +40,11 @@ fn serve_batch(map: &mut ChannelMap, id: u32, next: &mut usize) {
         match seat.dispatcher.take_if(|_| input_alone && seat.link.is_quiet()) {
             Some(dispatcher) => {
                 debug_assert!(seat.link.is_usual());
-                read_quickly(map, token, dispatcher);
+                if read_quickly(map, token, dispatcher) {
+                    continue;
+                }
             }
-            None => serve(map, token, map.poll.event(*next - 1)),
+            None => serve(map, token, map.poll.event(next - 1)),
         }
         // A hook swapped the maps: this batch is the other one's.
         if map.id != id {
@@ -81,33 +77,36 @@ fn fell_back(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>
 }
 
 /// The short way of a message: there is input for a channel of which nothing is due. Its `handle_read`
-/// runs, what that has pushed leaves, and if nothing is due then, the settle need not look at it. A panic
-/// is for the caller to catch.
+/// runs, what that has pushed leaves, and if nothing is due then, `true`, the settle need not look at it. A
+/// panic is for the caller to catch.
 #[inline(always)]
-fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>) {
+fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>) -> bool {
     map.gather.begin(token);
     let mut lent = Lent { map, token, dispatcher: Some(dispatcher) };
-    let Some(dispatcher) = &mut lent.dispatcher else { return };
+    let Some(dispatcher) = &mut lent.dispatcher else { return false };
     let result = dispatcher.handle_read(&mut Channel::own(lent.map, token));
     let dispatcher = lent.dispatcher.take();
     let map = &mut *lent.map;
-    let turn = map.turn;
     match map.slots.get_mut(token) {
         Some(seat) if seat.dispatcher.is_none() => {
             seat.dispatcher = dispatcher;
-            let quick = seat.link.end_quickly(turn, map.gather.bytes());
-            map.gather.end();
-            if quick && result.is_ok() {
-                if seat.link.asks() {
-                    // The settle asks, after all that happens in this turn.
-                    map.touch(token);
+            if seat.link.has_read_quickly(map.turn.number) && result.is_ok() {
+                seat.link.note_quick_read(map.turn.time);
+                let bytes = map.gather.bytes();
+                match seat.link.send_quickly(bytes) {
+                    Ok(()) => {
+                        map.gather.end();
+                        return true;
+                    }
+                    Err(sent) => seat.link.sent_in_part(map.turn, bytes, sent),
                 }
-                return;
+                map.gather.end();
             }
         }
         _ => replaced_while_read(map, token, dispatcher),
     }
     read_led_to_something(map, token, result);
+    false
 }
 
 /// The slot has another dispatcher now, or is in another place.
@@ -118,14 +117,19 @@ fn replaced_while_read(map: &mut ChannelMap, token: Token, dispatcher: Option<Bo
         map.out += 1;
         hooks::not_put_back(map, token, dispatcher, false);
     }
-    hooks::end_gathering(map, token);
 }
 
-#[cold]
 #[inline(never)]
 fn read_led_to_something(map: &mut ChannelMap, token: Token, result: io::Result<()>) {
     let turn = map.turn;
+    hooks::end_gathering(map, token);
     if let Some(link) = map.link_mut(token) {
+        if link.has_read_quickly_and_asks(turn.number) && result.is_ok() {
+            link.note_quick_read(turn.time);
+            // The settle asks, after all that happens in this turn.
+            map.touch(token);
+            return;
+        }
         link.end_quick_read(turn);
     }
     match result {
@@ -143,27 +147,28 @@ fn after_quick_read(map: &mut ChannelMap, token: Token) {
     backoff::guard(map, token, Ready { read: true, ..Ready::default() });
 }
 
-/// The `handle_read` of a channel on the short way panicked.
+/// The `handle_read` of a channel on the short way panicked. Where the batch goes on.
 #[cold]
 #[inline(never)]
-fn after_panic(map: &mut ChannelMap, id: u32, next: usize, payload: Box<dyn Any + Send>) {
+pub(crate) fn after_panic(map: &mut ChannelMap, id: u32, payload: Box<dyn Any + Send>) -> usize {
     if map.id != id {
-        return log::warn!("handle_read: {}", Escaped(&panicked(payload)));
+        log::warn!("handle_read: {}", Escaped(&panicked(payload)));
+        return usize::MAX;
     }
     // Whose output is gathered is whose hook it was; its slot is its own until the settle.
     let token = map.gather.owner();
-    let key = map.poll.key(next - 1).map(|(key, _)| key);
-    if map.gather.is_free() || key != Some(token.slot as usize) {
-        resume_unwind(payload);
-    }
+    let keys = (0..).map_while(|at| map.poll.key(at));
+    let at = keys.into_iter().position(|(key, _)| key == token.slot as usize);
+    let Some(at) = at.filter(|_| !map.gather.is_free()) else { resume_unwind(payload) };
     hooks::end_gathering(map, token);
     hooks::failed(map, token, "handle_read", panicked(payload), true);
     after_quick_read(map, token);
+    if map.id == id { at + 1 } else { usize::MAX }
 }
 
 /// Serve those with input inside their source.
 #[cold]
-fn serve_pending(map: &mut ChannelMap, id: u32) {
+pub(crate) fn serve_pending(map: &mut ChannelMap, id: u32) {
     let pending = map.pending.len();
     for at in 0..pending {
         let token = map.pending[at];

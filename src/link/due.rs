@@ -24,15 +24,17 @@ pub(crate) enum Step {
     End = 1 << 8,
 }
 
-/// A set of steps; and whether the channel is in an unusual state, in which its events go the long way.
+/// A set of steps; whether the channel is in an unusual state, in which its events go the long way; and
+/// whether `readable` or `writable` of its dispatcher may not be the default, and must be asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Due(u16);
 
 const UNUSUAL: u16 = 1 << 15;
+const ASKS: u16 = 1 << 14;
 
 impl Due {
     /// Of a new channel.
-    pub(crate) const TO_OPEN: Due = Due(Step::Open as u16 | Step::Look as u16 | UNUSUAL);
+    pub(crate) const TO_OPEN: Due = Due(Step::Open as u16 | Step::Look as u16 | UNUSUAL | ASKS);
 
     pub(crate) fn set(&mut self, step: Step) {
         self.0 |= step as u16;
@@ -49,17 +51,31 @@ impl Due {
     /// Nothing is due, and the channel is what most are: an open stream that waits for input.
     #[inline]
     pub(crate) fn is_quiet(self) -> bool {
+        self.0 & !ASKS == 0
+    }
+
+    /// And there is nothing to ask after its hooks.
+    #[inline]
+    pub(crate) fn is_quiet_and_asks_nothing(self) -> bool {
         self.0 == 0
     }
 
     pub(crate) fn has_steps(self) -> bool {
-        self.0 & !UNUSUAL != 0
+        self.0 & !(UNUSUAL | ASKS) != 0
+    }
+
+    pub(crate) fn asks(self) -> bool {
+        self.0 & ASKS != 0
+    }
+
+    pub(crate) fn set_asks(&mut self, asks: bool) {
+        self.0 = self.0 & !ASKS | if asks { ASKS } else { 0 };
     }
 
     /// Take all steps; those set from now on are the next settle's.
     pub(crate) fn take(&mut self) -> Due {
         let taken = *self;
-        self.0 = UNUSUAL;
+        self.0 = UNUSUAL | self.0 & ASKS;
         taken
     }
 

@@ -4,13 +4,13 @@ use std::io::{self, ErrorKind};
 
 use crate::clock::Turn;
 use crate::error::twin;
-use crate::link::Link;
 use crate::link::due::Step;
 use crate::link::life::Life;
 use crate::link::output::{no_bytes, no_stream, would_block};
 use crate::link::source::{Held, Source};
 use crate::link::unread::Unread;
 use crate::link::watch::Rest;
+use crate::link::{Link, READ_BUDGET};
 use crate::sys;
 
 /// How far the end of input is.
@@ -53,24 +53,33 @@ impl Link {
         if !self.is_quiet() {
             return Err(Missed::NotTried);
         }
-        if self.turn != turn {
-            self.new_budgets(turn);
-        }
-        let most = buffer.len().min(self.read_left as usize);
-        let Some(Held::Plain(plain)) = &self.socket else { return Err(Missed::NotTried) };
-        if most == 0 {
+        // Once a turn: most hooks read once, and most reads are short.
+        if self.turn == turn || buffer.is_empty() {
             return Err(Missed::NotTried);
         }
+        self.new_budgets(turn);
+        let most = buffer.len().min(READ_BUDGET as usize);
+        let Some(Held::Plain(plain)) = &self.socket else { return Err(Missed::NotTried) };
         match sys::recv_once(plain.fd(), &mut buffer[..most]) {
             Ok(read @ 1..) => {
                 // A plain socket that gives less than was asked for has no more. This saves a hook that
                 // reads until there is nothing its last call.
-                self.read_left = if read < most { 0 } else { self.read_left - most as u32 };
+                self.read_left = 0;
+                if read == most {
+                    self.read_all(most);
+                }
                 Ok(read)
             }
             Ok(_) => Err(Missed::End),
             Err(error) => Err(Missed::Error(error)),
         }
+    }
+
+    /// The read has filled its buffer: there may be more.
+    #[cold]
+    #[inline(never)]
+    fn read_all(&mut self, most: usize) {
+        self.read_left = READ_BUDGET - most as u32;
     }
 
     /// The long way, on from where the short one has ended.

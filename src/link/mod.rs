@@ -45,8 +45,6 @@ pub(crate) struct Link {
     /// In the list of the next settle.
     pub(crate) listed: bool,
     pub(crate) default_logged: bool,
-    /// `readable` or `writable` of the dispatcher may not be the default.
-    asks: bool,
     /// The turn that the two budgets are of.
     turn: u32,
     read_left: u32,
@@ -94,7 +92,6 @@ impl Link {
             role: Role::User,
             listed: false,
             default_logged: false,
-            asks: true,
             turn: 0,
             read_left: READ_BUDGET,
             write_left: WRITE_BUDGET,
@@ -180,13 +177,12 @@ impl Link {
     }
 
     /// Whether `readable` and `writable` must be asked: they may not be the defaults.
-    #[inline]
     pub(crate) fn asks(&self) -> bool {
-        self.asks
+        self.due.asks()
     }
 
     pub(crate) fn set_asks(&mut self, asks: bool) {
-        self.asks = asks;
+        self.due.set_asks(asks);
     }
 
     pub(crate) fn peer(&self) -> Option<Address> {

@@ -173,33 +173,24 @@ impl Link {
             && self.is_established()
     }
 
-    /// The end of the short way: what the hook has pushed leaves in one call. `true` if something was read
-    /// and all of that is gone, and nothing is due.
+    /// The end of the short way: what the hook has pushed leaves in one call. An `Err` if not all of it
+    /// is gone.
     #[inline(always)]
-    pub(crate) fn end_quickly(&mut self, turn: Turn, bytes: &[u8]) -> bool {
-        // Of this turn are its budgets if it has read.
-        if !self.is_quiet() || self.turn != turn.number {
-            self.send_gathered(turn, bytes);
-            return false;
+    pub(crate) fn send_quickly(&mut self, bytes: &[u8]) -> Result<(), io::Result<usize>> {
+        let Some(Held::Plain(plain)) = &self.socket else { return Ok(()) };
+        if bytes.is_empty() {
+            return Ok(());
         }
-        if !bytes.is_empty() {
-            let Some(Held::Plain(plain)) = &self.socket else { return false };
-            match sys::send_once(plain.fd(), bytes) {
-                Ok(sent) if sent == bytes.len() => {}
-                result => {
-                    self.sent_in_part(turn, bytes, result);
-                    return false;
-                }
-            }
+        match sys::send_once(plain.fd(), bytes) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            result => Err(result),
         }
-        self.active = turn.time;
-        self.forget_idle_turns();
-        true
     }
 
+    /// It is not, as `result` says.
     #[cold]
     #[inline(never)]
-    fn sent_in_part(&mut self, turn: Turn, bytes: &[u8], result: io::Result<usize>) {
+    pub(crate) fn sent_in_part(&mut self, turn: Turn, bytes: &[u8], result: io::Result<usize>) {
         let sent = match result {
             Ok(sent) => sent,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,

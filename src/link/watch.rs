@@ -1,6 +1,6 @@
 //! What the poller is told about a channel, and when it is told less.
 
-use crate::clock::Turn;
+use crate::clock::{Time, Turn};
 use crate::link::Link;
 use crate::link::life::{Connecting, Life};
 use crate::link::source::{Held, Source};
@@ -124,8 +124,21 @@ impl Link {
         }
     }
 
+    /// Whether a hook on the short way has read something, as its budgets of this turn show, and led to
+    /// nothing else.
     #[inline(always)]
-    pub(super) fn forget_idle_turns(&mut self) {
+    pub(crate) fn has_read_quickly(&self, turn: u32) -> bool {
+        self.due.is_quiet_and_asks_nothing() && self.turn == turn
+    }
+
+    /// The same, but its dispatcher is to be asked.
+    pub(crate) fn has_read_quickly_and_asks(&self, turn: u32) -> bool {
+        self.is_quiet() && self.turn == turn
+    }
+
+    #[inline(always)]
+    pub(crate) fn note_quick_read(&mut self, now: Time) {
+        self.active = now;
         self.watch.idle_turns = 0;
     }
 
