@@ -2,7 +2,7 @@
 //! them first; for a single test, `cargo build --examples` does.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use super::peers::refusing;
+use super::peers::{limit_time, refusing};
 use super::waiting::{DEADLINE, wait_until};
 
 /// A running program; killed if a test ends before it does.
@@ -234,6 +235,24 @@ pub fn read_piece(peer: &mut TcpStream) -> Vec<u8> {
             }
         }
     }
+}
+
+/// Write until nothing was taken for half a second, or so many bytes, or an error: how many bytes that
+/// were. The byte at each place is what `byte` says.
+pub fn flood(peer: &mut TcpStream, most: usize, byte: impl Fn(usize) -> u8) -> (usize, io::Result<()>) {
+    peer.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let (mut sent, mut end) = (0, Ok(()));
+    while sent < most && end.is_ok() {
+        let piece: Vec<u8> = (sent..most.min(sent + 64 * 1024)).map(&byte).collect();
+        match peer.write(&piece) {
+            Ok(written) => sent += written,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => end = Err(error),
+        }
+    }
+    limit_time(peer);
+    (sent, end)
 }
 
 /// A listener of the test, and its address as a program takes it.
