@@ -9,7 +9,9 @@
 mod support {
     #[warn(dead_code)]
     pub mod dirs;
+    pub mod memory;
     pub mod peers;
+    pub mod process;
     #[warn(dead_code)]
     pub mod programs;
     pub mod waiting;

@@ -15,6 +15,7 @@ use crate::support::peers::{
     accept, black_hole, connect, cut_short, limit_time, loopbacks, pattern, pattern_at, read_exactly,
     read_to_end, refusing, reset,
 };
+use crate::support::process::open_descriptors_of;
 use crate::support::programs::{Program, assert_help, command, flood, listener, unread};
 use crate::support::waiting::{DEADLINE, wait_until};
 
@@ -61,7 +62,7 @@ impl Proxy {
 
     /// Open descriptors (Linux).
     fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid)).map_or(0, |entries| entries.count())
+        open_descriptors_of(self.pid)
     }
 
     #[track_caller]

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::memory;
 use super::peers::{limit_time, refusing};
 use super::waiting::{DEADLINE, wait_until};
 
@@ -128,9 +129,10 @@ impl Program {
 
     /// The most memory that it has had, in KiB (Linux).
     pub fn peak_memory(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().strip_suffix(" kB").and_then(|number| number.parse().ok()).expect(peak)
+        match memory::peak_memory(self.child.id()) {
+            0 => panic!("the program has ended"),
+            peak => peak,
+        }
     }
 
     /// Wait until it listens, and where.
