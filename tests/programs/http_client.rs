@@ -6,7 +6,9 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStringExt;
 
 use crate::support::peers::{accept, pattern, pattern_at, read_exactly, read_to_end, reset};
-use crate::support::programs::{Ended, Program, assert_help, command, flood, listener, refuser};
+use crate::support::programs::{
+    Ended, Program, assert_help, command, flood, listener, read_no_more, refuser,
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
@@ -225,7 +227,7 @@ fn a_client_that_fails_says_why() {
 #[test]
 fn a_closed_stdout_is_no_failure() {
     let (client, mut server, output) = raw_fetch(&[]);
-    drop(output);
+    read_no_more(&output);
     server.write_all(format!("{OK}\r\nbody").as_bytes()).unwrap();
     client.end().assert_quiet_success();
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -220,8 +220,15 @@ pub fn assert_help(name: &str) {
 
 /// The output of a program that nobody reads any more, as with `| head`.
 pub fn unread() -> Stdio {
-    let (theirs, _) = UnixStream::pair().unwrap();
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    read_no_more(&ours);
     Stdio::from(OwnedFd::from(theirs))
+}
+
+/// From now on this output is read by nobody. Dropping it would not do: a program that another test
+/// has just started has it, too, until it is under way.
+pub fn read_no_more(output: &UnixStream) {
+    output.shutdown(Shutdown::Both).unwrap();
 }
 
 /// What one read gives.
