@@ -65,6 +65,7 @@ impl Dispatcher for Server {
 
 const ROLE: &str = "DISPATCH_LOOP_TEST_CLIENTS_OF";
 
+/// EDGE_CASES 12.
 #[test]
 fn a_server_short_of_descriptors_serves_whom_it_can_and_later_the_others() {
     match std::env::var(ROLE) {

@@ -9,6 +9,8 @@ mod support {
     #[warn(dead_code)]
     pub mod heap;
     pub mod logging;
+    #[warn(dead_code)]
+    pub mod memory;
     pub mod opened;
     pub mod peers;
     pub mod process;

@@ -232,6 +232,7 @@ fn tokens(map: &ChannelMap) -> Vec<Token> {
     map.tokens().collect()
 }
 
+/// EDGE_CASES 11.
 #[test]
 fn five_hundred_clients_that_connect_and_reset_leave_nothing_behind() {
     let mut server = Server::new();

@@ -66,7 +66,7 @@ fn a_name_is_connected_to_and_what_was_pushed_goes_first() {
     assert_eq!(got, "first");
 }
 
-/// The first refuses: the next is tried, at once.
+/// EDGE_CASES 48: the first refuses, and the next is tried at once.
 #[test]
 fn an_address_that_refuses_is_followed_by_the_next_at_once() {
     for (first, second) in [(V4, V6), (V6, V4), (V4, V4)] {

@@ -94,7 +94,7 @@ fn victim(place: &str) -> Option<&'static str> {
     }
 }
 
-/// In the two maps everything has the same slots. No dispatcher lands in a stranger's.
+/// EDGE_CASES 49: in the two maps everything has the same slots. No dispatcher lands in a stranger's.
 #[test]
 fn maps_swapped_inside_a_hook_mix_up_no_channels() {
     for on in loopbacks() {
@@ -161,7 +161,7 @@ fn maps_swapped_inside_a_hook_mix_up_no_channels() {
     }
 }
 
-/// The map that runs is dropped by a hook of its own.
+/// EDGE_CASES 49: the map that runs is dropped by a hook of its own.
 #[test]
 fn a_map_replaced_inside_a_hook_ends_its_channels_once() {
     for on in loopbacks() {
@@ -194,7 +194,7 @@ fn a_map_replaced_inside_a_hook_ends_its_channels_once() {
     }
 }
 
-/// A channel has one end, also when its dispatcher was replaced just before.
+/// EDGE_CASES 49: a channel has one end, also when its dispatcher was replaced just before.
 #[test]
 fn a_channel_whose_dispatcher_and_map_are_replaced_ends_once() {
     for on in loopbacks() {
@@ -224,7 +224,7 @@ fn a_channel_whose_dispatcher_and_map_are_replaced_ends_once() {
     }
 }
 
-/// During the drop of a map; what takes its place ends with it.
+/// EDGE_CASES 49: during the drop of a map; what takes its place ends with it.
 #[test]
 fn a_map_swapped_in_during_a_drop_ends_with_it() {
     for on in loopbacks() {
@@ -260,7 +260,7 @@ fn a_map_swapped_in_during_a_drop_ends_with_it() {
     }
 }
 
-/// Rule 3: whichever map it is that a turn finds itself with, it cannot be run from inside.
+/// EDGE_CASES 49 and rule 3: whichever map it is that a turn finds itself with, it cannot be run from inside.
 #[test]
 fn a_map_that_was_swapped_in_is_not_run_twice() {
     for on in loopbacks() {

@@ -14,6 +14,7 @@ use dispatch_loop::{
 };
 use socket2::SockRef;
 
+use crate::support::memory::peak_memory;
 use crate::support::opened::address_of;
 use crate::support::peers::{
     black_hole, loopbacks, narrow, narrow_pair, pair, pattern, pattern_at, read_all, reads_all, refusing,
@@ -129,13 +130,6 @@ fn flood(map: &mut ChannelMap, far: &mut TcpStream, token: Token) -> usize {
     written
 }
 
-/// The most memory that this process has had, in KiB (Linux; elsewhere 0).
-fn peak_memory() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
-}
-
 /// Both the error and its text, which must be the same every time.
 #[track_caller]
 fn failure(reader: &mut StreamReader, writer: &mut StreamWriter) -> io::Error {
@@ -200,7 +194,7 @@ fn eight_mib_both_ways_at_once_take_bounded_memory() {
     alone(None, || {
         let (mut map, mut reader, mut writer, mut far) = open(loopbacks()[0]);
         let token = reader.token();
-        let before = peak_memory();
+        let before = peak_memory("self");
         let (mut far_writer, keep) = (far.try_clone().unwrap(), far.try_clone().unwrap());
         let ((go, when), (far_go, far_when)) = (mpsc::channel::<()>(), mpsc::channel::<()>());
         let threads = [
@@ -235,7 +229,7 @@ fn eight_mib_both_ways_at_once_take_bounded_memory() {
             serve(&mut map, thread);
         }
         run_out(&mut map, &Log::new());
-        let grown = peak_memory() - before;
+        let grown = peak_memory("self") - before;
         assert!(grown < 4 * 1024, "{grown} KiB more than at the beginning");
     });
 }
@@ -924,7 +918,7 @@ fn a_dropped_reader_lets_everything_pass() {
                 }
                 widen(&mut map, reader.token(), &far);
                 drop(reader);
-                let before = peak_memory();
+                let before = peak_memory("self");
                 let peer = thread::spawn(move || {
                     let piece = [0; 10_000];
                     (0..1600).for_each(|_| far.write_all(&piece).unwrap());
@@ -950,7 +944,7 @@ fn a_dropped_reader_lets_everything_pass() {
                 serve(&mut map, thread);
                 run_out(&mut map, &Log::new());
                 assert_eq!(read_all(&mut far).0, b"and still is");
-                let grown = peak_memory() - before;
+                let grown = peak_memory("self") - before;
                 assert!(grown < 2048, "{grown} KiB more than at the beginning");
             }
         }

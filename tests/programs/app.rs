@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::Command;
 
 use crate::support::peers::{accept, connect, read_exactly, read_to_end, reset};
-use crate::support::programs::{Ended, Program, command, listener, refuser};
+use crate::support::programs::{Ended, Program, assert_help, command, listener, refuser};
 
 const LIMIT: usize = 1024 * 1024;
 
@@ -423,12 +423,7 @@ sys.stdout.buffer.write(result["result"].encode("utf-8"))
 #[test]
 fn wrong_usage_is_answered_with_the_usage() {
     for name in ["app_server", "app_client"] {
-        for option in ["--help", "-h"] {
-            let ended = Program::start(name, [option]).end();
-            ended.assert_quiet_success();
-            assert!(ended.stdout.starts_with(&format!("usage: {name} ")), "{ended:?}");
-            assert!(ended.stdout.contains("--log LEVEL"), "{ended:?}");
-        }
+        assert_help(name);
     }
     for wrong in [&["--bogus"][..], &["127.0.0.1"], &["127.0.0.1:1", "127.0.0.1:2"], &["--log", "loud"]] {
         Program::start("app_server", wrong).end().assert_wrong_usage("app_server");

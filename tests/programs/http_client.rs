@@ -1,12 +1,14 @@
 //! The example http_client, as its users meet it: against a server of one connection, which the test is.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStringExt;
 
-use crate::support::peers::{accept, pattern, read_exactly, read_to_end, reset};
-use crate::support::programs::{Ended, Program, command, listener, refuser};
+use crate::support::peers::{accept, pattern, pattern_at, read_exactly, read_to_end, reset};
+use crate::support::programs::{
+    Ended, Program, assert_help, command, flood, listener, read_no_more, refuser,
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
@@ -91,28 +93,13 @@ fn a_large_body_waits_with_the_server_for_a_slow_reader() {
     let (client, mut server, mut output) = raw_fetch(&[]);
     server.write_all(format!("{OK}Content-Length: {}\r\n\r\n", PIECE * PIECES).as_bytes()).unwrap();
     let piece = pattern(PIECE);
-    server.set_nonblocking(true).unwrap();
-    // As much as fits: a piece is not split, because the rest of it is sent first.
-    let (mut sent, mut offset, mut stalls) = (0, 0, 0);
-    while stalls < 50 {
-        match server.write(&piece[offset..]) {
-            Ok(written) => {
-                offset = (offset + written) % PIECE;
-                sent += written;
-                stalls = 0;
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                stalls += 1;
-                std::thread::sleep(std::time::Duration::from_millis(2));
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
+    // A piece is not split, because the rest of it is sent first.
+    let (sent, end) = flood(&mut server, PIECE * PIECES, |at| pattern_at(at % PIECE));
+    end.unwrap();
     assert!(sent < PIECE * PIECES / 2, "nothing made the server wait");
-    server.set_nonblocking(false).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            server.write_all(&piece[offset..]).unwrap();
+            server.write_all(&piece[sent % PIECE..]).unwrap();
             for _ in sent / PIECE + 1..PIECES {
                 server.write_all(&piece).unwrap();
             }
@@ -240,19 +227,14 @@ fn a_client_that_fails_says_why() {
 #[test]
 fn a_closed_stdout_is_no_failure() {
     let (client, mut server, output) = raw_fetch(&[]);
-    drop(output);
+    read_no_more(&output);
     server.write_all(format!("{OK}\r\nbody").as_bytes()).unwrap();
     client.end().assert_quiet_success();
 }
 
 #[test]
 fn wrong_usage_is_answered_with_the_usage() {
-    for option in ["--help", "-h"] {
-        let ended = Program::start("http_client", [option]).end();
-        ended.assert_quiet_success();
-        assert!(ended.stdout.starts_with("usage: http_client "), "{ended:?}");
-        assert!(ended.stdout.contains("--log LEVEL"), "{ended:?}");
-    }
+    assert_help("http_client");
     for wrong in [
         &[][..],
         &["127.0.0.1:1"],

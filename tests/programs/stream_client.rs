@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::peers::{accept, connect, read_exactly, read_to_end, reset};
-use crate::support::programs::{Program, command, listener, refuser};
+use crate::support::programs::{Program, command, listener, read_no_more, refuser};
 use crate::support::waiting::DEADLINE;
 
 /// A stream_client with a stdin to write to, the server's end of its connection, and its address.
@@ -163,7 +163,7 @@ fn a_closed_stdout_is_no_failure() {
     command.arg(&address).stdin(Stdio::piped());
     let (mut client, output) = Program::spawn_raw(command);
     let mut server = accept(&listener);
-    drop(output);
+    read_no_more(&output);
     client.type_in(b"one\n");
     read_exactly(&mut server, 4);
     server.write_all(b"answer\n").unwrap();

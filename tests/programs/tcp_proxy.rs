@@ -1,8 +1,8 @@
 //! `tcp_proxy` as its users meet it: what one side does, the other sees, at any speed, in bounded
-//! memory. Run `cargo build --examples` first.
+//! memory.
 
 use std::ffi::OsStr;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use crate::support::dirs::Dir;
 use crate::support::peers::{
-    accept, black_hole, connect, cut_short, limit_time, loopbacks, pattern, read_exactly, read_to_end,
-    refusing, reset,
+    accept, black_hole, connect, cut_short, limit_time, loopbacks, pattern, pattern_at, read_exactly,
+    read_to_end, refusing, reset,
 };
-use crate::support::programs::{Program, assert_help, command, listener, unread};
+use crate::support::process::open_descriptors_of;
+use crate::support::programs::{Program, assert_help, command, flood, listener, unread};
 use crate::support::waiting::{DEADLINE, wait_until};
 
 const MIB: usize = 1024 * 1024;
@@ -61,7 +62,7 @@ impl Proxy {
 
     /// Open descriptors (Linux).
     fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid)).map_or(0, |entries| entries.count())
+        open_descriptors_of(self.pid)
     }
 
     #[track_caller]
@@ -98,22 +99,6 @@ fn both_directions(test: impl Fn(&Proxy, TcpStream, TcpStream)) {
     }
 }
 
-/// Write pieces until nothing was taken for half a second, or an error; how many bytes that were.
-fn fill(peer: &mut TcpStream) -> (usize, Option<io::Error>) {
-    let piece = pattern(PERIOD);
-    peer.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
-    let mut sent = 0;
-    while sent < LOAD {
-        match peer.write(&piece[sent % PERIOD..]) {
-            Ok(written) => sent += written,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
-            Err(error) => return (sent, Some(error)),
-        }
-    }
-    (sent, None)
-}
-
 /// Whoever goes on writing is told that nobody is there.
 #[track_caller]
 fn assert_write_fails(peer: &mut TcpStream) {
@@ -125,17 +110,10 @@ fn assert_write_fails(peer: &mut TcpStream) {
     }
 }
 
-/// After so many bytes what `fill` sends begins anew.
-const PERIOD: usize = 65_521;
-
 #[track_caller]
-fn assert_filled(got: &[u8]) {
-    let piece = pattern(PERIOD);
-    assert!(
-        got.chunks(PERIOD).all(|part| part == &piece[..part.len()]),
-        "{} bytes, but not those",
-        got.len()
-    );
+fn assert_flooded(got: &[u8]) {
+    let whole = got.iter().enumerate().all(|(at, byte)| *byte == pattern_at(at));
+    assert!(whole, "{} bytes, but not those", got.len());
 }
 
 /// Read to the end, `burst` bytes at a time, with a pause after each: not to wait for anything, but
@@ -179,13 +157,13 @@ fn bytes_go_both_ways_at_once() {
 #[test]
 fn a_reader_that_does_not_read_stops_its_sender() {
     both_directions(|proxy, mut sender, reader| {
-        let (sent, error) = fill(&mut sender);
-        assert!(error.is_none() && sent < LOAD, "after {sent}: {error:?}");
+        let (sent, end) = flood(&mut sender, LOAD, pattern_at);
+        assert!(end.is_ok() && sent < LOAD, "after {sent}: {end:?}");
         assert!(proxy.program.peak_memory() < MEMORY, "{} KiB", proxy.program.peak_memory());
         sender.shutdown(Shutdown::Write).unwrap();
         let got = read_in_bursts(reader, MIB);
         assert_eq!(got.len(), sent);
-        assert_filled(&got);
+        assert_flooded(&got);
     });
 }
 
@@ -196,7 +174,7 @@ fn others_are_served_meanwhile() {
     let proxy = Proxy::to(&upstream);
     let mut stopped = proxy.client();
     let _not_reading = accept(&listener);
-    fill(&mut stopped);
+    flood(&mut stopped, LOAD, pattern_at).1.unwrap();
     for _ in 0..10 {
         let mut client = proxy.client();
         let mut server = accept(&listener);
@@ -277,12 +255,12 @@ fn a_reset_goes_through_after_the_data() {
 fn a_reset_with_a_full_queue_comes_after_what_the_proxy_has() {
     both_directions(|proxy, mut actor, mut watcher| {
         let open = proxy.descriptors();
-        let (sent, _) = fill(&mut actor);
+        let (sent, _) = flood(&mut actor, LOAD, pattern_at);
         reset(actor);
         proxy.wait_for_descriptors(open - 1);
         let got = cut_short(&mut watcher);
         assert!(!got.is_empty() && got.len() < sent, "{} of {sent} bytes", got.len());
-        assert_filled(&got);
+        assert_flooded(&got);
         proxy.wait_for_descriptors(open - 2);
     });
 }
@@ -539,7 +517,7 @@ fn a_signal_while_bytes_run_ends_in_order() {
 fn a_second_signal_ends_the_wait_for_a_deaf_peer() {
     for (second, code) in [(None, 0), (Some("TERM"), 143), (Some("INT"), 130)] {
         let (proxy, mut client, _not_reading) = through();
-        fill(&mut client);
+        flood(&mut client, LOAD, pattern_at).1.unwrap();
         let address: SocketAddr = proxy.address.parse().unwrap();
         proxy.program.signal("TERM");
         wait_until("it accepts no more", || TcpStream::connect(address).is_err());

@@ -1,4 +1,4 @@
-//! `udp_echo` as its users meet it. Run `cargo build --examples` first.
+//! `udp_echo` as its users meet it.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 

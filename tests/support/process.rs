@@ -1,5 +1,6 @@
 //! Tests that need a process of their own, and the descriptors of a process.
 
+use std::fmt::Display;
 use std::process::Command;
 
 /// Run a test in a process of its own, because it counts or uses up what a process has one of;
@@ -24,5 +25,10 @@ pub fn alone<F: FnOnce()>(descriptors: Option<u32>, test: F) {
 
 /// Descriptors that this process has open (Linux).
 pub fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count())
+    open_descriptors_of("self")
+}
+
+/// The same of any process, by its number.
+pub fn open_descriptors_of(process: impl Display) -> usize {
+    std::fs::read_dir(format!("/proc/{process}/fd")).map_or(0, |entries| entries.count())
 }

@@ -2,16 +2,18 @@
 //! them first; for a single test, `cargo build --examples` does.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use super::peers::refusing;
+use super::memory;
+use super::peers::{limit_time, refusing};
 use super::waiting::{DEADLINE, wait_until};
 
 /// A running program; killed if a test ends before it does.
@@ -127,9 +129,10 @@ impl Program {
 
     /// The most memory that it has had, in KiB (Linux).
     pub fn peak_memory(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().strip_suffix(" kB").and_then(|number| number.parse().ok()).expect(peak)
+        match memory::peak_memory(self.child.id()) {
+            0 => panic!("the program has ended"),
+            peak => peak,
+        }
     }
 
     /// Wait until it listens, and where.
@@ -217,8 +220,15 @@ pub fn assert_help(name: &str) {
 
 /// The output of a program that nobody reads any more, as with `| head`.
 pub fn unread() -> Stdio {
-    let (theirs, _) = UnixStream::pair().unwrap();
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    read_no_more(&ours);
     Stdio::from(OwnedFd::from(theirs))
+}
+
+/// From now on this output is read by nobody. Dropping it would not do: a program that another test
+/// has just started has it, too, until it is under way.
+pub fn read_no_more(output: &UnixStream) {
+    output.shutdown(Shutdown::Both).unwrap();
 }
 
 /// What one read gives.
@@ -234,6 +244,24 @@ pub fn read_piece(peer: &mut TcpStream) -> Vec<u8> {
             }
         }
     }
+}
+
+/// Write until nothing was taken for half a second, or so many bytes, or an error: how many bytes that
+/// were. The byte at each place is what `byte` says.
+pub fn flood(peer: &mut TcpStream, most: usize, byte: impl Fn(usize) -> u8) -> (usize, io::Result<()>) {
+    peer.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let (mut sent, mut end) = (0, Ok(()));
+    while sent < most && end.is_ok() {
+        let piece: Vec<u8> = (sent..most.min(sent + 64 * 1024)).map(&byte).collect();
+        match peer.write(&piece) {
+            Ok(written) => sent += written,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => end = Err(error),
+        }
+    }
+    limit_time(peer);
+    (sent, end)
 }
 
 /// A listener of the test, and its address as a program takes it.

@@ -68,7 +68,8 @@ struct Guest;
 
 impl Dispatcher for Guest {}
 
-/// What four threads send, over two ways, to a channel that stays and to others that come and go.
+/// EDGE_CASES 40: what four threads send, over two ways, to a channel that stays and to others that
+/// come and go.
 /// The last message of all ends the loop, which sleeps by then as often as not.
 #[test]
 fn a_million_messages_come_in_each_threads_order() {
@@ -190,7 +191,7 @@ fn many_threads_that_wait_for_one_place_all_get_it() {
     threads.into_iter().for_each(joined);
 }
 
-/// Each turn takes 256; and while the loop is at work nobody need wake it, which would end the
+/// EDGE_CASES 40: each turn takes 256; and while the loop is at work nobody need wake it, which would end the
 /// next wait for nothing.
 #[test]
 fn wake_ups_are_coalesced() {
