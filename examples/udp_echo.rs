@@ -43,7 +43,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     // Room for a burst: what finds none is lost, as datagrams are.
-    let options = DatagramOptions { recv_buffer: Some(1024 * 1024), ..DatagramOptions::default() };
+    let options = DatagramOptions::default().with_recv_buffer(1024 * 1024);
     let echo = map.bind_with(address, &options, Echo)?;
     common::announce(&mut map, echo);
     dispatch_loop::run(&mut map)?; // until a signal

@@ -143,7 +143,7 @@ fn nobody_listens_there() {
         let nobody = UdpSocket::bind(on).unwrap();
         let address = nobody.local_addr().unwrap();
         drop(nobody);
-        let options = DatagramOptions { peer: Some(address.into()), ..Default::default() };
+        let options = DatagramOptions::default().with_peer(address);
         let (mut map, station, seen) = station(on, &options, false);
         let here = address_of(&mut map, station);
         for told in 1..=3 {
@@ -170,7 +170,7 @@ fn nobody_listens_there() {
 fn an_error_while_reading_is_paused() {
     let on = loopbacks()[0];
     let nobody = UdpSocket::bind(on).unwrap();
-    let options = DatagramOptions { peer: Some(nobody.local_addr().unwrap().into()), ..Default::default() };
+    let options = DatagramOptions::default().with_peer(nobody.local_addr().unwrap());
     drop(nobody);
     let (mut map, station, seen) = station(on, &options, false);
     map.channel(station).unwrap().pause_reading();
@@ -379,7 +379,7 @@ fn on_paths() {
 #[test]
 fn a_multicast_group() {
     let group = Ipv4Addr::new(239, 255, 77, 77);
-    let options = DatagramOptions { reuse_address: true, ..Default::default() };
+    let options = DatagramOptions::default().with_reuse_address(true);
     let (mut map, station, seen) = station((Ipv4Addr::UNSPECIFIED, 0).into(), &options, false);
     let port = address_of(&mut map, station).port();
     let mut ch = map.channel(station).unwrap();
@@ -399,7 +399,7 @@ fn a_multicast_group() {
 fn broadcast_must_be_asked_for() {
     let to = Address::Ip((Ipv4Addr::BROADCAST, 9).into());
     for broadcast in [false, true] {
-        let options = DatagramOptions { broadcast, ..Default::default() };
+        let options = DatagramOptions::default().with_broadcast(broadcast);
         let (mut map, station, seen) = station((Ipv4Addr::UNSPECIFIED, 0).into(), &options, false);
         map.channel(station).unwrap().send_to(b"", &to).unwrap();
         turn_idle(&mut map);

@@ -132,7 +132,7 @@ fn the_deadline_of_a_name() {
     let (_bound, dead) = refusing(V6);
     let log = Log::new();
     let mut map = map_with(&[dead, silent]);
-    let options = ConnectOptions { timeout: Some(Duration::from_millis(50)), ..Default::default() };
+    let options = ConnectOptions::default().with_timeout(Some(Duration::from_millis(50)));
     map.connect_with("name:1", &options, Recorder::new("a", &log)).unwrap();
     run_out(&mut map, &log);
     let error = &log.of("a")[0];
@@ -160,7 +160,7 @@ fn a_lookup_that_hangs() {
     let log = Log::new();
     for end in ["timeout", "deadline", "close", "abort"] {
         let options = match end {
-            "deadline" => ConnectOptions { timeout: Some(Duration::from_millis(30)), ..Default::default() },
+            "deadline" => ConnectOptions::default().with_timeout(Some(Duration::from_millis(30))),
             _ => ConnectOptions::default(),
         };
         let client = map.connect_with("name:1", &options, Recorder::new(end, &log)).unwrap().token();

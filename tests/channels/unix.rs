@@ -157,7 +157,7 @@ fn the_permissions_of_the_file() {
     let mut map = ChannelMap::new().unwrap();
     for mode in [0o600, 0o660, 0o777] {
         let path = dir.path(&format!("{mode:o}.sock"));
-        let options = ListenOptions { mode: Some(mode), ..ListenOptions::default() };
+        let options = ListenOptions::default().with_mode(mode);
         map.listen_with(&path, &options, EchoServer).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
     }

@@ -169,10 +169,10 @@ fn options_on_a_path() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let keep_alive = Some(Duration::from_millis(1));
-    let options = ListenOptions { keep_alive, ..Default::default() };
+    let options = ListenOptions::default().with_keep_alive(keep_alive);
     map.listen_with(dir.join("server"), &options, Recorder::new("server", &log)).unwrap();
-    let local = Some(dir.join("client").to_address().unwrap());
-    let options = ConnectOptions { keep_alive, local, ..Default::default() };
+    let local = dir.join("client").to_address().unwrap();
+    let options = ConnectOptions::default().with_keep_alive(keep_alive).with_local(local);
     let client = map.connect_with(dir.join("server"), &options, Recorder::new("client", &log)).unwrap();
     turn_until(&mut map, &log, |_| log.has("client open") && log.has("server accept"));
     assert!(dir.join("client").exists());
@@ -181,7 +181,7 @@ fn options_on_a_path() {
     assert!(!dir.join("client").exists());
     // And a second is the least of a TCP one.
     for on in loopbacks() {
-        let options = ListenOptions { keep_alive, ..Default::default() };
+        let options = ListenOptions::default().with_keep_alive(keep_alive);
         map.listen_with(on, &options, Recorder::new("server", &log)).unwrap();
     }
     std::fs::remove_dir_all(&dir).unwrap();
@@ -346,7 +346,7 @@ mod kinds {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         map.set_resolver(move |_, _| Ok(vec![to]));
-        let options = ConnectOptions { timeout: None, ..Default::default() };
+        let options = ConnectOptions::default().with_timeout(None);
         inject(Call::Control, 0, 1, Fault::Errno(libc::ENOSPC));
         map.connect_with("name:1", &options, Recorder::new("a", &log)).unwrap();
         turn_until(&mut map, &log, |_| log.closed("a"));
