@@ -3,6 +3,7 @@
 mod support;
 
 mod channels {
+    mod addresses;
     mod datagram;
     mod detach;
     mod files;

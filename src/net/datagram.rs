@@ -21,7 +21,7 @@ use crate::net::address::Address;
 ///     }
 /// }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Datagram<'a> {
     /// What it carries; may be empty.

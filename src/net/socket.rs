@@ -101,6 +101,7 @@ impl Socket {
 /// ```
 #[derive(Debug)]
 #[non_exhaustive]
+#[must_use = "dropping it closes the socket"]
 pub struct Detached {
     /// The socket, non-blocking.
     pub socket: Socket,

@@ -25,6 +25,7 @@ pub type Call = Box<dyn FnOnce(&mut ChannelMap) + Send>;
 /// assert!(matches!(refused, SendError::Ended(_)));
 /// # std::io::Result::Ok(())
 /// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SendError<T> {
     /// There is no room, and this thread does not wait: it asked not to, or it owns a map, and two

@@ -437,3 +437,14 @@ fn what_goes_on_by_itself_starves_nobody() {
         assert_calm(&mut map);
     }
 }
+
+#[test]
+fn handles_compare_and_hash_as_their_tokens_do() {
+    let mut map = ChannelMap::new().unwrap();
+    let (first, _far) = quiet(&mut map);
+    let (second, _far) = quiet(&mut map);
+    assert!(first < second && first.token() < second.token());
+    assert_eq!(first.max(second), second);
+    let set = HashSet::from([first, second, first.token().typed()]);
+    assert_eq!((set.len(), set.contains(&second)), (2, true));
+}
