@@ -162,7 +162,7 @@ impl ChannelMap {
                 Err(error)
             }
             Err(payload) => {
-                state.kill(Reason::Error(io::Error::other("the making of a new source panicked")));
+                state.kill(Reason::from(io::Error::other("the making of a new source panicked")));
                 resume_unwind(payload)
             }
         }

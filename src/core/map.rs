@@ -266,7 +266,7 @@ impl ChannelMap {
                 let copy = ChannelError::wrap(token, twin(&error));
                 self.report(token, "with", &error);
                 if let Some(state) = self.state_mut(token) {
-                    state.kill(Reason::Error(error));
+                    state.kill(Reason::from(error));
                 }
                 Err(copy)
             }

@@ -137,7 +137,7 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
     }
     map.report(token, hook, &error);
     if let Some(state) = map.state_mut(token) {
-        state.kill(Reason::Error(error));
+        state.kill(Reason::from(error));
         map.touch(token);
     }
 }

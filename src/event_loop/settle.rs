@@ -52,7 +52,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     arm(map, token);
     let Some(state) = map.state_mut(token) else { return };
     if let Some(error) = state.source.as_ref().and_then(Held::panic) {
-        state.kill(Reason::Error(error));
+        state.kill(Reason::from(error));
     }
     // Nobody will read what a lost connection may still hold.
     if state.lost && state.phase == Phase::Open && !state.reads() {
@@ -133,7 +133,7 @@ pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Erro
     // The dispatcher is told twice: this is for those who look on.
     log::info!("channel {token}: connect: {}", Escaped(&error));
     if let Some(state) = map.state_mut(token) {
-        state.kill(Reason::Error(error));
+        state.kill(Reason::from(error));
     }
 }
 
@@ -226,7 +226,7 @@ fn producer_failed(map: &mut ChannelMap, token: Token, error: io::Error, panic: 
     // While closing, the dispatcher is not asked, and what the producer owed will never come.
     if let Some(state) = map.state_mut(token).filter(|state| state.is_closing()) {
         if matches!(state.reason, Some(Reason::Closed | Reason::EndOfStream)) {
-            state.reason = Some(Reason::Error(crate::error::twin(&error)));
+            state.reason = Some(Reason::from(crate::error::twin(&error)));
         }
         state.kill(Reason::Closed);
     }
@@ -363,7 +363,7 @@ fn arm(map: &mut ChannelMap, token: Token) {
             match told {
                 Ok(()) => state.armed = wanted,
                 Err(error) => {
-                    state.kill(Reason::Error(crate::error::twin(&error)));
+                    state.kill(Reason::from(crate::error::twin(&error)));
                     return map.report(token, "the poller does not take it", &error);
                 }
             }

@@ -452,13 +452,13 @@ impl State {
 
     /// Reading met an error: the connection is gone.
     pub(crate) fn lost_reading(&mut self, error: &io::Error) {
-        self.kill(Reason::Error(twin(error)));
+        self.kill(Reason::from(twin(error)));
         self.lost = true;
     }
 
     /// Writing met an error: nothing more can be sent, but what has come may still be read.
     pub(crate) fn lost_writing(&mut self, error: &io::Error) {
-        self.give_reason(Reason::Error(twin(error)));
+        self.give_reason(Reason::from(twin(error)));
         self.lost = true;
         self.outbox.clear();
         self.blocked = false;

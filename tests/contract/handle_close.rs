@@ -241,3 +241,41 @@ fn a_stopped_loop_goes_on() {
         assert_eq!(log.of("a").last().unwrap(), "close: end of stream");
     }
 }
+
+/// An error of the user's own, with a type.
+#[derive(Debug, PartialEq)]
+struct Refused(u32);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "refused, code {}", self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Fails with it, and keeps the reason it is given.
+struct Keeps(Rc<RefCell<Option<Reason>>>);
+
+impl Dispatcher for Keeps {
+    fn handle_open(&mut self, _: &mut Channel<'_>) -> std::io::Result<()> {
+        Err(std::io::Error::other(Refused(7)))
+    }
+    fn handle_close(&mut self, _: &mut Channel<'_>, reason: &Reason) {
+        *self.0.borrow_mut() = Some(reason.clone());
+    }
+}
+
+#[test]
+fn a_reason_can_be_kept_with_the_typed_error_of_the_hook() {
+    let kept = Rc::default();
+    let (near, _far) = UnixStream::pair().unwrap();
+    let mut map = ChannelMap::new().unwrap();
+    map.add(near, Keeps(Rc::clone(&kept))).unwrap();
+    dispatch_loop::run(&mut map).unwrap();
+    drop(map);
+    let reason = kept.take().unwrap();
+    assert_eq!(reason.to_string(), "refused, code 7");
+    let inner = reason.error().and_then(std::io::Error::get_ref);
+    assert_eq!(inner.and_then(|inner| inner.downcast_ref()), Some(&Refused(7)));
+}
