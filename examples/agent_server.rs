@@ -103,7 +103,7 @@ impl Dispatcher for Client {
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         self.clients.borrow_mut().remove(&ch.token());
-        if let Some(peer) = ch.peer_address() {
+        if let Ok(peer) = ch.peer_addr() {
             common::say(format_args!("disconnected: {peer}"));
             log::info!("{peer} disconnected: {reason}");
         }

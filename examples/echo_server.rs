@@ -109,7 +109,7 @@ impl Dispatcher for Echo {
     // There is no `handle_eof`: by default what is queued is sent, then the connection is closed.
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        if let Some(peer) = ch.peer_address() {
+        if let Ok(peer) = ch.peer_addr() {
             log::info!("{peer} disconnected: {reason}");
         }
     }

@@ -177,7 +177,7 @@ impl Dispatcher for Recital {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        if let Some(peer) = ch.peer_address() {
+        if let Ok(peer) = ch.peer_addr() {
             log::info!("{peer} disconnected after {} bytes: {reason}", self.sent);
         }
     }

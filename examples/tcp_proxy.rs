@@ -149,7 +149,7 @@ impl Dispatcher for Half {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        if let Some(peer) = ch.peer_address() {
+        if let Ok(peer) = ch.peer_addr() {
             log::info!("{peer} disconnected: {reason}");
         }
         // When both sides have said their last, both end by themselves.

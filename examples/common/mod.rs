@@ -174,7 +174,7 @@ pub fn listen<D: Dispatcher>(
 
 /// Say where a listener listens: with port 0, only now is it known.
 pub fn announce<T>(map: &mut ChannelMap, listener: Handle<T>) {
-    if let Some(address) = map.channel(listener).ok().and_then(|mut ch| ch.local_address()) {
+    if let Some(address) = map.channel(listener).ok().and_then(|ch| ch.local_addr().ok()) {
         say(format_args!("listening on {address}"));
     }
 }

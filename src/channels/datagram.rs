@@ -40,7 +40,7 @@ impl ChannelMap {
         let (fd, file) =
             sys::bind_datagram(&address, options).map_err(|error| about("bind to", &address, &error))?;
         let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Opening);
-        state.local = state.fd().and_then(|fd| sys::local_address(fd).ok()).map(Arc::new);
+        state.local = state.fd().and_then(|fd| sys::local_addr(fd).ok()).map(Arc::new);
         state.peer = options.peer.clone();
         state.file = file.map(Box::new);
         state.datagrams = true;

@@ -351,19 +351,30 @@ impl<'a> Channel<'a> {
 
     // Who and what it is.
 
-    /// Our end: Python's `getsockname()`. Asked of the system once; `None` if that failed.
-    pub fn local_address(&mut self) -> Option<Address> {
-        let state = self.state_mut().ok()?;
-        if state.local.is_none() {
-            state.local = crate::sys::local_address(state.fd()?).ok().map(Arc::new);
-        }
-        state.local.as_deref().cloned()
+    /// The address of this end: Python's `getsockname()`. A listener and most of the connections it
+    /// accepts know it; otherwise each call asks the system.
+    ///
+    /// # Errors
+    /// `NotConnected` if there is no socket yet.
+    pub fn local_addr(&self) -> io::Result<Address> {
+        let state = self.state();
+        let asked = match state.and_then(|state| state.local.as_deref()) {
+            Some(known) => Ok(known.clone()),
+            None => match state.and_then(State::fd) {
+                Some(fd) => crate::sys::local_addr(fd),
+                None => Err(io::ErrorKind::NotConnected.into()),
+            },
+        };
+        self.named(asked)
     }
 
-    /// The other end: Python's `getpeername()`, as `accept` or `connect` had it. `None` on a
-    /// listener.
-    pub fn peer_address(&self) -> Option<Address> {
-        self.state()?.peer.clone()
+    /// The address of the other end: Python's `getpeername()`, as `accept` or `connect` had it.
+    ///
+    /// # Errors
+    /// `NotConnected` where there is none, as on a listener.
+    pub fn peer_addr(&self) -> io::Result<Address> {
+        let known = self.state().and_then(|state| state.peer.clone());
+        self.named(known.ok_or_else(|| io::ErrorKind::NotConnected.into()))
     }
 
     /// Who is at the other end of a Unix-domain socket: `SO_PEERCRED`. Linux only.

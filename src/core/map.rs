@@ -155,7 +155,7 @@ impl ChannelMap {
         }
         let phase = if socket.kind == Kind::Listener { Phase::Listening } else { Phase::Opening };
         let peer = match socket.peer {
-            None if socket.kind != Kind::Listener => sys::peer_address(socket.fd.as_fd()).ok(),
+            None if socket.kind != Kind::Listener => sys::peer_addr(socket.fd.as_fd()).ok(),
             peer => peer,
         };
         let mut state = State::new(Held::Plain(Plain(socket.fd)), Box::new(dispatcher), phase);
@@ -171,7 +171,7 @@ impl ChannelMap {
     /// # Errors
     /// The map is being dropped.
     pub fn add_source<D: Dispatcher>(&mut self, source: impl Source, dispatcher: D) -> io::Result<Handle<D>> {
-        let peer = sys::peer_address(source.as_fd()).ok();
+        let peer = sys::peer_addr(source.as_fd()).ok();
         let mut state = State::new(Held::own(Box::new(source)), Box::new(dispatcher), Phase::Opening);
         state.peer = peer;
         self.insert(state)

@@ -409,7 +409,7 @@ fn finish(map: &mut ChannelMap, token: Token) {
     let source = state.source.take();
     if let Some(source) = &source {
         if state.local.is_none() {
-            state.local = sys::local_address(source.as_fd()).ok().map(Arc::new);
+            state.local = sys::local_addr(source.as_fd()).ok().map(Arc::new);
         }
         if state.armed.take().is_some() {
             // What fails here is that the descriptor is in no poller, which is what we want.

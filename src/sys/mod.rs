@@ -420,12 +420,12 @@ pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     SockRef::from(&fd).take_error()
 }
 
-pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
+pub(crate) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<Address> {
     faults::pass(Call::Address)?;
     Ok(address(&SockRef::from(&fd).local_addr()?))
 }
 
-pub(crate) fn peer_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
+pub(crate) fn peer_addr(fd: BorrowedFd<'_>) -> io::Result<Address> {
     faults::pass(Call::Address)?;
     Ok(address(&SockRef::from(&fd).peer_addr()?))
 }

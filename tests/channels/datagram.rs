@@ -332,7 +332,7 @@ fn what_is_refused() {
     assert_eq!(ch.send_to(b"x", &Address::Unnamed).unwrap_err().kind(), ErrorKind::InvalidInput);
     for on in loopbacks() {
         let error = map.bind(on, Station { seen: seen.clone(), echo: false }).and_then(|station| {
-            let taken = map.channel(station)?.local_address().unwrap();
+            let taken = map.channel(station)?.local_addr()?;
             map.bind(taken, Station { seen: seen.clone(), echo: false })
         });
         assert_eq!(error.unwrap_err().kind(), ErrorKind::AddrInUse);
@@ -426,7 +426,7 @@ fn errors_of_the_network_and_of_the_hook() {
         }
     }
     let socket = Socket::from(UdpSocket::bind(on).unwrap());
-    let to = socket.local_address().unwrap().ip().unwrap();
+    let to = socket.local_addr().unwrap().ip().unwrap();
     let failing = map.add(socket, Failing).unwrap();
     far.send_to(b"x", to).unwrap();
     let log = Log::new();

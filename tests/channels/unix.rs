@@ -75,7 +75,7 @@ fn a_server_on_a_path() {
     let mut map = ChannelMap::new().unwrap();
     let server = map.listen(&path, EchoServer).unwrap();
     assert!(is_socket(&path));
-    let address = map.channel(server).unwrap().local_address().unwrap();
+    let address = map.channel(server).unwrap().local_addr().unwrap();
     assert_eq!(address, Address::Unix(path.as_path().into()));
     assert_eq!(address.to_string(), format!("unix:{}", path.display()));
     assert_serves(&mut map, &path);
@@ -169,7 +169,7 @@ fn a_name_without_a_file() {
     let name = format!("unix:@dispatch-loop-test-{}", std::process::id());
     let mut map = ChannelMap::new().unwrap();
     let server = map.listen(&*name, EchoServer).unwrap();
-    assert_eq!(map.channel(server).unwrap().local_address().unwrap().to_string(), name);
+    assert_eq!(map.channel(server).unwrap().local_addr().unwrap().to_string(), name);
     assert_eq!(map.listen(&*name, EchoServer).unwrap_err().kind(), ErrorKind::AddrInUse);
     assert_serves(&mut map, &*name);
 }

@@ -68,8 +68,8 @@ fn a_refused_connect_tells_who_refused() {
             let error = reason.error().unwrap();
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
             assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
-            assert_eq!(ch.peer_address(), Some(Address::Ip(self.1)));
-            assert!(ch.local_address().is_some() && ch.socket().is_none());
+            assert_eq!(ch.peer_addr().unwrap(), Address::Ip(self.1));
+            assert!(ch.local_addr().is_ok() && ch.socket().is_none());
             self.0.set(true);
         }
     }

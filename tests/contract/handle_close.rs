@@ -26,7 +26,7 @@ struct Last {
 impl Dispatcher for Last {
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         assert!(ch.socket().is_none() && !ch.is_connected() && ch.is_closing());
-        assert!(ch.local_address().is_some() && ch.peer_address().is_some(), "addresses stay readable");
+        assert!(ch.local_addr().is_ok() && ch.peer_addr().is_ok(), "addresses stay readable");
         assert!(read_now(&mut self.far).1, "the descriptor is closed before the hook");
         assert_eq!(ch.push(b"?").unwrap_err().kind(), ErrorKind::BrokenPipe);
         self.log.add(format!("last close: {reason}"));

@@ -175,7 +175,7 @@ fn every_connection_is_lost_once() {
             let log = Log::new();
             let fails = |_: &mut Transport<'_>, _: &[u8]| Err(io::Error::other("on purpose"));
             let mut protocol = Spoken::new("a", &log).on("lost", |transport, _| {
-                assert!(transport.socket().is_none() && transport.peer_address().is_some());
+                assert!(transport.socket().is_none() && transport.peer_addr().is_ok());
                 transport.close();
                 transport.abort();
                 Ok(())

@@ -444,7 +444,7 @@ fn what_is_written_before_the_connect_ends_is_sent_first() {
         let address = listener.local_addr().unwrap();
         let mut map = ChannelMap::new().unwrap();
         let (mut reader, mut writer) = stream::connect(&mut map, address).unwrap();
-        assert_eq!(reader.peer_address(), Some(&Address::Ip(address)));
+        assert_eq!(reader.peer_addr().unwrap(), Address::Ip(address));
         let thread = waiting(move || {
             writer.write_all(b"early").unwrap();
             writer.drain().unwrap();
@@ -463,8 +463,8 @@ fn what_is_written_before_the_connect_ends_is_sent_first() {
         let (reader, writer, answer) = serve(&mut map, thread);
         let (got, from) = joined(peer);
         assert_eq!((&got[..], &answer[..]), (&b"early and late"[..], "welcome"));
-        assert_eq!(writer.local_address(), Some(&Address::Ip(from)));
-        assert_eq!(writer.peer_address(), reader.peer_address());
+        assert_eq!(writer.local_addr().unwrap(), Address::Ip(from));
+        assert_eq!(writer.peer_addr().unwrap(), reader.peer_addr().unwrap());
         assert_eq!(writer.token(), reader.token());
     }
 }

@@ -267,7 +267,7 @@ pub fn loopbacks() -> Vec<SocketAddr> {
 
 /// The real address of a listener or another channel of the map.
 pub fn address_of<T>(map: &mut ChannelMap, handle: Handle<T>) -> SocketAddr {
-    map.channel(handle).unwrap().local_address().unwrap().ip().unwrap()
+    map.channel(handle).unwrap().local_addr().unwrap().ip().unwrap()
 }
 
 /// A connected pair: the near end for the map, the far end a blocking socket with a time limit.
