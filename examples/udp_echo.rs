@@ -56,7 +56,7 @@ struct Echo;
 impl Dispatcher for Echo {
     fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
         log::debug!("{}: {} bytes", datagram.from, datagram.data.len());
-        match ch.send_to(datagram.data, &datagram.from) {
+        match ch.push_to(datagram.data, &datagram.from) {
             // More answers wait than are worth waiting for: this one is lost, as datagrams are.
             Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => Ok(()),
             result => result,

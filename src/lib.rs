@@ -212,7 +212,7 @@ pub use sys::faults;
 pub use sys::poll::Interest;
 pub use threads::lines::{Line, read_lines};
 pub use threads::outlet::Outlet;
-pub use threads::remote::{Call, OnStop, Remote, SendError};
+pub use threads::remote::{Call, Remote, SendError, StopGuard};
 pub use timers::TimerId;
 pub use token::{Handle, Token};
 

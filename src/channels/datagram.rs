@@ -17,7 +17,7 @@ use crate::token::Handle;
 impl ChannelMap {
     /// A channel for datagrams, on a UDP or Unix-domain address: asyncio's
     /// `create_datagram_endpoint`. What comes is given to
-    /// [`handle_datagram`](Dispatcher::handle_datagram); [`send_to`](Channel::send_to) sends. To send alone,
+    /// [`handle_datagram`](Dispatcher::handle_datagram); [`push_to`](Channel::push_to) sends. To send alone,
     /// bind to `"0.0.0.0:0"`, or to [`Address::Unnamed`] for Unix-domain sockets.
     ///
     /// # Errors
@@ -49,16 +49,17 @@ impl ChannelMap {
 }
 
 impl Channel<'_> {
-    /// Send a datagram, at once if there is room, else after those that wait: Python's `sendto`.
-    /// [`push`](Channel::push) is the same to the one peer of a connected socket.
+    /// Queue a datagram; it is sent at once if nothing is queued before it: Python's `sendto`.
+    /// [`push`](Channel::push) does the same to the one peer of a connected socket.
     ///
-    /// What the network says to it, also that it is too big, is told by
-    /// [`handle_network_error`](Dispatcher::handle_network_error).
+    /// If it is too long, or the network reports that it cannot be delivered,
+    /// [`handle_network_error`](Dispatcher::handle_network_error) is called.
     ///
     /// # Errors
     /// `BrokenPipe` after `close` or `abort`; `QuotaExceeded` over the hard limit; `InvalidInput` if
     /// this is no channel for datagrams.
-    pub fn send_to(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
+    #[doc(alias = "sendto")]
+    pub fn push_to(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
         self.put_datagram(bytes, to)
     }
 

@@ -63,8 +63,8 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::{
-    Address, Call, Channel, ChannelMap, Dispatcher, Eof, Handle, OnStop, Reason, Remote, SendError, Socket,
-    ToAddress, Token, read_lines,
+    Address, Call, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Remote, SendError, Socket,
+    StopGuard, ToAddress, Token, read_lines,
 };
 
 /// The loop stops reading when so many bytes wait for the reader, and the writer waits when so many
@@ -477,7 +477,7 @@ struct Link {
     home: ThreadId,
     local: Option<Address>,
     peer: Option<Address>,
-    _on_stop: OnStop,
+    _on_stop: StopGuard,
 }
 
 impl Link {

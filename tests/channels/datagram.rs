@@ -50,7 +50,7 @@ impl Dispatcher for Station {
         };
         self.seen.add(format!("got {shown}{}", if datagram.truncated { " truncated" } else { "" }));
         if self.echo {
-            ch.send_to(datagram.data, &datagram.from)?;
+            ch.push_to(datagram.data, &datagram.from)?;
         }
         Ok(())
     }
@@ -190,8 +190,8 @@ fn too_big_to_send() {
         let far = far(on);
         let to = far.local_addr().unwrap().into();
         let mut ch = map.channel(station).unwrap();
-        ch.send_to(&[0; 66_000], &to).unwrap();
-        ch.send_to(b"fits", &to).unwrap();
+        ch.push_to(&[0; 66_000], &to).unwrap();
+        ch.push_to(b"fits", &to).unwrap();
         turn_till(&mut map, &seen, |seen| seen.count("network") == 1);
         assert_eq!(far.recv(&mut [0; 8]).unwrap(), 4);
         assert!(map.contains(station));
@@ -329,7 +329,7 @@ fn what_is_refused() {
     ch.shutdown_write();
     ch.push(b"still open").unwrap();
     let mut ch = map.channel(stream).unwrap();
-    assert_eq!(ch.send_to(b"x", &Address::Unnamed).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(ch.push_to(b"x", &Address::Unnamed).unwrap_err().kind(), ErrorKind::InvalidInput);
     for on in loopbacks() {
         let error = map.bind(on, Station { seen: seen.clone(), echo: false }).and_then(|station| {
             let taken = map.channel(station)?.local_addr()?;
@@ -357,11 +357,11 @@ fn on_paths() {
     // Nobody is at the path any more, and then not even the path.
     drop(far);
     let mut ch = map.channel(station).unwrap();
-    ch.send_to(b"x", &Address::Unix(there.as_path().into())).unwrap();
+    ch.push_to(b"x", &Address::Unix(there.as_path().into())).unwrap();
     turn_till(&mut map, &seen, |seen| seen.count("network: ConnectionRefused") == 1);
     std::fs::remove_file(&there).unwrap();
     let mut ch = map.channel(station).unwrap();
-    ch.send_to(b"x", &Address::Unix(there.as_path().into())).unwrap();
+    ch.push_to(b"x", &Address::Unix(there.as_path().into())).unwrap();
     turn_till(&mut map, &seen, |seen| seen.count("network: NotFound") == 1);
     turn_idle(&mut map);
     assert_calm(&mut map);
@@ -401,7 +401,7 @@ fn broadcast_must_be_asked_for() {
     for broadcast in [false, true] {
         let options = DatagramOptions::default().with_broadcast(broadcast);
         let (mut map, station, seen) = station((Ipv4Addr::UNSPECIFIED, 0).into(), &options, false);
-        map.channel(station).unwrap().send_to(b"", &to).unwrap();
+        map.channel(station).unwrap().push_to(b"", &to).unwrap();
         turn_idle(&mut map);
         assert_eq!(seen.count("network: PermissionDenied"), usize::from(!broadcast), "{:?}", seen.all());
     }

@@ -386,7 +386,7 @@ mod kinds {
         struct Echo;
         impl Dispatcher for Echo {
             fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
-                ch.send_to(datagram.data, &datagram.from)
+                ch.push_to(datagram.data, &datagram.from)
             }
         }
         let dir = dir("receivers");
