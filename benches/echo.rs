@@ -330,7 +330,7 @@ mod linux {
 
     impl Dispatcher for Listener {
         fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-            ch.map().add(socket, Echo).map(|_| ())
+            ch.map_mut().add(socket, Echo).map(|_| ())
         }
     }
 
@@ -354,7 +354,7 @@ mod linux {
             ch.read_with(|ch, _| ch.push(&calls.map(u64::to_ne_bytes).concat()))
         }
         fn handle_close(&mut self, ch: &mut Channel<'_>, _: &dispatch_loop::Reason) {
-            ch.map().stop();
+            ch.map_mut().stop();
         }
     }
 

@@ -76,7 +76,7 @@ struct AgentServer {
 impl Dispatcher for AgentServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         let client = Client { clients: self.clients.clone(), lines: Lines::default() };
-        let client = ch.map().add(socket, client)?;
+        let client = ch.map_mut().add(socket, client)?;
         self.clients.borrow_mut().insert(client.token());
         common::say(format_args!("connected: {peer}"));
         Ok(())

@@ -80,7 +80,7 @@ struct EchoServer {
 impl Dispatcher for EchoServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         log::info!("{peer} connected");
-        ch.map().add(socket, Echo { around: self.around.clone() })?;
+        ch.map_mut().add(socket, Echo { around: self.around.clone() })?;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Implement [`Dispatcher`], give it to a [`ChannelMap`] with its socket, and [`run`] the map. Each
 //! hook is given a [`Channel`], the view of its own connection; through
-//! [`map()`](Channel::map) it reaches all others by their [`Token`] or typed [`Handle`].
+//! [`map_mut()`](Channel::map_mut) it reaches all others by their [`Token`] or typed [`Handle`].
 //!
 //! # A server
 //!
@@ -23,7 +23,7 @@
 //!
 //! impl Dispatcher for EchoServer {
 //!     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-//!         ch.map().add(socket, Echo)?;
+//!         ch.map_mut().add(socket, Echo)?;
 //!         ch.close();                            // one client is enough for an example
 //!         Ok(())
 //!     }
@@ -97,10 +97,10 @@
 //! impl Dispatcher for Half {
 //!     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
 //!         let Some(twin) = self.twin else { return Ok(()) };
-//!         ch.read_with(|ch, data| ch.map().channel(twin)?.push(data))
+//!         ch.read_with(|ch, data| ch.map_mut().channel(twin)?.push(data))
 //!     }
 //!     fn handle_close(&mut self, ch: &mut Channel<'_>, _: &dispatch_loop::Reason) {
-//!         if let Some(Ok(mut twin)) = self.twin.map(|twin| ch.map().channel(twin)) {
+//!         if let Some(Ok(mut twin)) = self.twin.map(|twin| ch.map_mut().channel(twin)) {
 //!             twin.close();
 //!         }
 //!     }

@@ -42,7 +42,7 @@ struct Server {
 
 impl Dispatcher for Server {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        ch.map().add(socket, Echo { echoed: self.echoed.clone() }).map(|_| ())
+        ch.map_mut().add(socket, Echo { echoed: self.echoed.clone() }).map(|_| ())
     }
 }
 

@@ -35,7 +35,7 @@ struct EchoServer;
 
 impl Dispatcher for EchoServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        ch.map().add(socket, Echo).map(|_| ())
+        ch.map_mut().add(socket, Echo).map(|_| ())
     }
 }
 

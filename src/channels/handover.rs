@@ -32,7 +32,7 @@ impl Channel<'_> {
         if old.is_none() {
             hooks::note_replaced(token);
         }
-        hooks::drop_guarded(self.map(), "a replaced dispatcher", old);
+        hooks::drop_guarded(self.map_mut(), "a replaced dispatcher", old);
         Ok(token.typed())
     }
 
@@ -51,7 +51,7 @@ impl Channel<'_> {
     {
         self.touch();
         let token = self.token();
-        let result = self.map().wrap_source(token, f);
+        let result = self.map_mut().wrap_source(token, f);
         self.named(result)
     }
 
@@ -92,7 +92,7 @@ impl Channel<'_> {
     pub fn detach(&mut self) -> io::Result<Detached> {
         self.touch();
         let token = self.token();
-        let result = self.map().detach(token);
+        let result = self.map_mut().detach(token);
         self.named(result)
     }
 }

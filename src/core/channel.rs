@@ -70,8 +70,13 @@ impl<'a> Channel<'a> {
         self.token
     }
 
+    /// The map that the channel is in, to look something up.
+    pub fn map(&self) -> &ChannelMap {
+        self.map
+    }
+
     /// The map that the channel is in, and through it every other channel.
-    pub fn map(&mut self) -> &mut ChannelMap {
+    pub fn map_mut(&mut self) -> &mut ChannelMap {
         self.map
     }
 

@@ -23,7 +23,7 @@
 //!
 //! impl Dispatcher for Server {
 //!     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-//!         ch.map().add(socket, ChatDispatcher::new("\n", Length)?)?;
+//!         ch.map_mut().add(socket, ChatDispatcher::new("\n", Length)?)?;
 //! #       ch.close();
 //!         Ok(())
 //!     }

@@ -93,7 +93,7 @@ pub fn connect(map: &mut ChannelMap, address: impl ToAddress) -> io::Result<(Str
 ///
 /// impl Dispatcher for Server {
 ///     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-///         let (reader, mut writer) = stream::add(ch.map(), socket)?;
+///         let (reader, mut writer) = stream::add(ch.map_mut(), socket)?;
 ///         thread::Builder::new().spawn(move || -> io::Result<()> {
 ///             for line in reader.lines() {
 ///                 writeln!(writer, "{}", line?.to_uppercase())?;

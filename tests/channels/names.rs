@@ -228,7 +228,7 @@ fn a_stop_during_the_lookup() {
     let on_open = log.clone();
     let client = Recorder::new("a", &log).on("open", move |ch| {
         on_open.add("stop");
-        ch.map().stop();
+        ch.map_mut().stop();
         Ok(())
     });
     map.connect("name:1", client).unwrap();

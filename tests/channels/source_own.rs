@@ -130,7 +130,7 @@ fn a_panic_inside_a_source() {
         // It is another channel's hook that makes the source send, or say farewell.
         let neighbour = Recorder::new("b", &log).on("read", move |ch| {
             ch.read_with(|ch, _| {
-                let mut a = ch.map().channel(token)?;
+                let mut a = ch.map_mut().channel(token)?;
                 match place {
                     "send" => a.push(b"to a")?,
                     "shutdown_write" => a.shutdown_write(),

@@ -39,7 +39,7 @@ struct EchoServer;
 
 impl Dispatcher for EchoServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        ch.map().add(socket, Echo)?;
+        ch.map_mut().add(socket, Echo)?;
         Ok(())
     }
 }
@@ -94,7 +94,7 @@ fn listening_again_in_handle_close() {
     let mut map = ChannelMap::new().unwrap();
     let again = path.clone();
     let first =
-        Recorder::new("first", &log).on("close", move |ch| ch.map().listen(&again, EchoServer).map(drop));
+        Recorder::new("first", &log).on("close", move |ch| ch.map_mut().listen(&again, EchoServer).map(drop));
     let first = map.listen(&path, first).unwrap();
     map.channel(first).unwrap().close();
     turn_until(&mut map, &log, |map| !map.contains(first));

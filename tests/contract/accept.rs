@@ -16,7 +16,7 @@ use crate::support::*;
 fn server(name: &'static str, log: &Log) -> Recorder {
     let conns = log.clone();
     Recorder::new(name, log).on_accept(move |ch, socket, _| {
-        ch.map().add(socket, Recorder::new("conn", &conns))?;
+        ch.map_mut().add(socket, Recorder::new("conn", &conns))?;
         Ok(())
     })
 }
@@ -229,10 +229,10 @@ fn an_accept_hook_that_fails_loses_that_connection_only() {
                     Ok(())
                 }
                 4 => {
-                    ch.map().add(socket, Recorder::new("kept", &conns))?;
+                    ch.map_mut().add(socket, Recorder::new("kept", &conns))?;
                     Err(io::Error::other("after add"))
                 }
-                _ => ch.map().add(socket, Recorder::new("conn", &conns)).map(drop),
+                _ => ch.map_mut().add(socket, Recorder::new("conn", &conns)).map(drop),
             }
         });
         let (mut map, _, address) = listening(on, dispatcher);

@@ -204,7 +204,7 @@ fn server(map: &mut ChannelMap, on: SocketAddr, log: &Log, make: fn(Recorder) ->
     let inner = log.clone();
     let recorder = Recorder::new("server", log).on_accept(move |ch, socket, peer| {
         assert_eq!(socket.peer_addr().unwrap(), peer);
-        ch.map().add(socket, make(Recorder::new("handler", &inner))).map(drop)
+        ch.map_mut().add(socket, make(Recorder::new("handler", &inner))).map(drop)
     });
     let server = map.listen(on, recorder).unwrap();
     address_of(map, server)

@@ -86,7 +86,7 @@ fn close_and_abort_on_any_channel() {
             let listener = Recorder::new("listener", &log).on_accept(move |ch, _, _| {
                 acts.iter().for_each(|what| act(ch, *what));
                 for &other in others.borrow().iter() {
-                    let mut other = ch.map().channel(other)?;
+                    let mut other = ch.map_mut().channel(other)?;
                     acts.iter().for_each(|what| act(&mut other, *what));
                 }
                 Ok(())

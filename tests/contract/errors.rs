@@ -208,9 +208,9 @@ fn an_error_about_another_channel_ends_nobody() {
                 ch.set_timeout(None);
                 round += 1;
                 let error = match round {
-                    1 => io::Error::from(ch.map().channel(gone).map(drop).unwrap_err()),
-                    2 => ch.map().channel(listener)?.push(b"to a listener?").unwrap_err(),
-                    _ => ch.map().with(listener, |_, ch| ch.push(b"to a listener?")).unwrap_err(),
+                    1 => io::Error::from(ch.map_mut().channel(gone).map(drop).unwrap_err()),
+                    2 => ch.map_mut().channel(listener)?.push(b"to a listener?").unwrap_err(),
+                    _ => ch.map_mut().with(listener, |_, ch| ch.push(b"to a listener?")).unwrap_err(),
                 };
                 let about = if round == 1 { gone } else { listener.token() };
                 assert_eq!(ChannelError::token_of(&error), Some(about));

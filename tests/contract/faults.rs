@@ -128,8 +128,9 @@ fn accept_in_bad_times() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         let accepted = log.clone();
-        let listener = Recorder::new("l", &log)
-            .on_accept(move |ch, socket, _| ch.map().add(socket, Recorder::new("a", &accepted)).map(drop));
+        let listener = Recorder::new("l", &log).on_accept(move |ch, socket, _| {
+            ch.map_mut().add(socket, Recorder::new("a", &accepted)).map(drop)
+        });
         let listener = map.listen(on, listener).unwrap();
         let address = address_of(&mut map, listener);
         inject(Call::Accept, 0, 2, Fault::Errno(errno));

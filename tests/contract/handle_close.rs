@@ -131,18 +131,18 @@ fn full_map(log: &Log) -> (ChannelMap, Vec<TcpStream>, usize) {
         Recorder::new(name, &log.clone()).on("close", move |ch| {
             let own = ch.token();
             for &other in tokens.borrow().iter().filter(|token| **token != own) {
-                if let Ok(mut other) = ch.map().channel(other) {
+                if let Ok(mut other) = ch.map_mut().channel(other) {
                     let _ = other.push(b"farewell");
                     other.close();
                 }
             }
             let (near, far) = UnixStream::pair()?;
-            let added = ch.map().add(near, Recorder::new("late", &log));
+            let added = ch.map_mut().add(near, Recorder::new("late", &log));
             assert_eq!(added.unwrap_err().kind(), ErrorKind::BrokenPipe, "a map that is dropped takes none");
             drop(far);
             let late = log.clone();
-            ch.map().call_soon(move |_| late.add("late timer"));
-            ch.map().close_all();
+            ch.map_mut().call_soon(move |_| late.add("late timer"));
+            ch.map_mut().close_all();
             log.add("ended well");
             Ok(())
         })
@@ -224,7 +224,7 @@ fn a_stopped_loop_goes_on() {
         let (near, mut far) = pair(on);
         let mut map = ChannelMap::new().unwrap();
         let recorder = Recorder::new("a", &log).on("read", |ch| {
-            ch.map().stop();
+            ch.map_mut().stop();
             ch.read_with(|ch, data| ch.push(data))
         });
         map.add(near, recorder).unwrap();

@@ -173,15 +173,15 @@ fn typed_access_from_hooks() {
                 let own = ch.token().typed::<Recorder>();
                 let running = LookupError::Running(own.token());
                 assert_eq!(ch.map().get(own).err(), Some(running));
-                assert_eq!(ch.map().get_mut(own).err(), Some(running));
-                let error = ch.map().with(own, |_, _| Ok(())).unwrap_err();
+                assert_eq!(ch.map_mut().get_mut(own).err(), Some(running));
+                let error = ch.map_mut().with(own, |_, _| Ok(())).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::ResourceBusy);
-                ch.map().get_mut(counter).unwrap().count += 1;
-                let inner = ch.map().with(counter, |counter, ch| {
+                ch.map_mut().get_mut(counter).unwrap().count += 1;
+                let inner = ch.map_mut().with(counter, |counter, ch| {
                     counter.count += 1;
                     // Here it is the other way round.
                     assert!(ch.map().get(own).is_err());
-                    ch.map().with(own, |_, _| Ok(()))
+                    ch.map_mut().with(own, |_, _| Ok(()))
                 });
                 assert_eq!(inner.unwrap_err().kind(), ErrorKind::ResourceBusy);
                 seen.add("all as it should be");
@@ -352,7 +352,7 @@ fn a_nested_loop_is_refused() {
                 let mut done = false;
                 let recorder = Recorder::new("a", &log).on(hook, move |ch| {
                     if !std::mem::replace(&mut done, true) {
-                        nested(ch.map())?;
+                        nested(ch.map_mut())?;
                     }
                     Ok(())
                 });
@@ -363,16 +363,16 @@ fn a_nested_loop_is_refused() {
                     "close" if !drop_map => map.channel(handle).unwrap().close(),
                     "accept" => {
                         let acceptor = Recorder::new("listener", &log);
-                        let acceptor = acceptor.on_accept(move |ch, _, _| of_accept(ch.map()));
+                        let acceptor = acceptor.on_accept(move |ch, _, _| of_accept(ch.map_mut()));
                         let listener = map.listen(on, acceptor).unwrap();
                         client = Some(TcpStream::connect(address_of(&mut map, listener)).unwrap());
                     }
                     "timer" => drop(map.call_soon(move |map| of_timer(map).unwrap())),
                     "own timer" => {
                         let mut ch = map.channel(handle).unwrap();
-                        ch.call_later(Duration::ZERO, move |ch| of_own_timer(ch.map()));
+                        ch.call_later(Duration::ZERO, move |ch| of_own_timer(ch.map_mut()));
                     }
-                    "with" => map.with(handle, |_, ch| of_map(ch.map())).unwrap(),
+                    "with" => map.with(handle, |_, ch| of_map(ch.map_mut())).unwrap(),
                     _ => {}
                 }
                 if !(drop_map && hook == "close") {
@@ -398,9 +398,9 @@ fn what_goes_on_by_itself_starves_nobody() {
         far.borrow_mut().push(theirs);
         let (again, far) = (log.clone(), far.clone());
         let added = Recorder::new("added", log).on("open", move |ch| add_again(ch, &again, &far));
-        let added = ch.map().add(ours, added)?;
-        ch.map().channel(added)?.close();
-        let mut channel = ch.map().channel(added)?;
+        let added = ch.map_mut().add(ours, added)?;
+        ch.map_mut().channel(added)?.close();
+        let mut channel = ch.map_mut().channel(added)?;
         channel.shutdown_write();
         Ok(())
     }
@@ -408,7 +408,7 @@ fn what_goes_on_by_itself_starves_nobody() {
         let (again, stopped) = (log.clone(), stop.clone());
         let client = Recorder::new("client", log).on("close", move |ch| {
             if !stopped.get() {
-                connect_again(ch.map(), to, &again, &stopped);
+                connect_again(ch.map_mut(), to, &again, &stopped);
             }
             Ok(())
         });

@@ -149,7 +149,7 @@ fn it_is_woken_from_anywhere() {
             let dispatcher = Recorder::new("a", &log).on("read", move |ch| {
                 ch.recv(&mut [0; 9])?;
                 let token = ch.token();
-                Ok(from_own(ch.map(), token)?)
+                Ok(from_own(ch.map_mut(), token)?)
             });
             let (mut map, token, mut far) = opened(on, dispatcher);
             view(&mut map, token).push_producer(tap.producer()).unwrap();
@@ -164,7 +164,7 @@ fn it_is_woken_from_anywhere() {
                     let (near, mut other) = pair(on);
                     let dispatcher = Recorder::new("b", &log).on("read", move |ch| {
                         ch.recv(&mut [0; 9])?;
-                        Ok(wake(ch.map(), token)?)
+                        Ok(wake(ch.map_mut(), token)?)
                     });
                     map.add(near, dispatcher).unwrap();
                     other.write_all(b"now").unwrap();

@@ -40,13 +40,13 @@ fn an_event_of_a_closed_channel_reaches_no_other() {
                     let Some(socket) = spare.borrow_mut().take() else { return ch.recv(&mut [0]).map(drop) };
                     let own = ch.token();
                     let other = *twins_of.borrow().iter().find(|token| **token != own).unwrap();
-                    let mut twin = ch.map().channel(other)?;
+                    let mut twin = ch.map_mut().channel(other)?;
                     if abort {
                         twin.abort()
                     } else {
                         twin.close()
                     }
-                    ch.map().add(socket, Recorder::new("c", &c_log))?;
+                    ch.map_mut().add(socket, Recorder::new("c", &c_log))?;
                     ch.recv(&mut [0; 10]).map(drop)
                 });
                 twins.borrow_mut().push(map.add(near, dispatcher).unwrap().token());
@@ -92,7 +92,7 @@ fn a_descriptor_used_again_at_once() {
                 let (near, far) = UnixStream::pair()?;
                 assert_eq!(near.as_raw_fd(), old, "the lowest free descriptor");
                 *keep.borrow_mut() = Some(far);
-                ch.map().add(near, Recorder::new("c", &c_log)).map(drop)
+                ch.map_mut().add(near, Recorder::new("c", &c_log)).map(drop)
             });
         map.add(near, dispatcher).unwrap();
         turn_until(&mut map, &log, |_| log.has("c open"));
@@ -118,7 +118,7 @@ fn one_closes_all_others_of_the_batch() {
                     let own = ch.token();
                     let others: Vec<Token> = ch.map().tokens().filter(|&token| token != own).collect();
                     for token in others {
-                        let mut other = ch.map().channel(token)?;
+                        let mut other = ch.map_mut().channel(token)?;
                         if abort { other.abort() } else { other.close() }
                     }
                     ch.recv(&mut [0; 10]).map(drop)

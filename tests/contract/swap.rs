@@ -43,7 +43,7 @@ fn scene(on: SocketAddr, place: &'static str, f: impl FnOnce(&mut ChannelMap) + 
     };
     let in_hook = once.clone();
     let recorder = Recorder::new("a", &log).on(place, move |ch: &mut Channel<'_>| {
-        in_hook(ch.map());
+        in_hook(ch.map_mut());
         Ok(())
     });
     let hook = if hooks().any(|hook| hook == place) { place } else { "open" };
@@ -54,7 +54,7 @@ fn scene(on: SocketAddr, place: &'static str, f: impl FnOnce(&mut ChannelMap) + 
         "close" => map.channel(handle).unwrap().close(),
         "accept" => {
             let listener = Recorder::new("listener", &log).on_accept(move |ch, _, _| {
-                once(ch.map());
+                once(ch.map_mut());
                 Ok(())
             });
             handle = map.listen(on, listener).unwrap();
@@ -65,14 +65,14 @@ fn scene(on: SocketAddr, place: &'static str, f: impl FnOnce(&mut ChannelMap) + 
         "own timer" => {
             let mut ch = map.channel(handle).unwrap();
             ch.call_later(Duration::ZERO, move |ch| {
-                once(ch.map());
+                once(ch.map_mut());
                 Ok(())
             });
         }
         "with" => {
             turn_until(&mut map, &log, |_| log.has("a open"));
             let result = map.with(handle, |_, ch| {
-                once(ch.map());
+                once(ch.map_mut());
                 Ok(())
             });
             result.unwrap();
@@ -204,8 +204,8 @@ fn a_dispatcher_and_then_its_map_are_replaced() {
             let old = Recorder::new("old", &log).on("open", move |ch| {
                 ch.replace_dispatcher(Recorder::new("new", &inner))?;
                 match drop_map {
-                    true => *ch.map() = ChannelMap::new()?,
-                    false => mem::swap(ch.map(), &mut other.borrow_mut()),
+                    true => *ch.map_mut() = ChannelMap::new()?,
+                    false => mem::swap(ch.map_mut(), &mut other.borrow_mut()),
                 }
                 Ok(())
             });
@@ -236,7 +236,7 @@ fn two_maps_are_swapped_while_one_is_dropped() {
                 let mut first = at == 0;
                 let recorder = Recorder::new(name, &log).on("close", move |ch| {
                     if mem::replace(&mut first, false) {
-                        mem::swap(ch.map(), &mut elsewhere.borrow_mut());
+                        mem::swap(ch.map_mut(), &mut elsewhere.borrow_mut());
                     }
                     Ok(())
                 });

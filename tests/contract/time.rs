@@ -358,7 +358,7 @@ fn stop_ends_the_loop_after_its_turn() {
     // From a hook that the settle runs, before the wait.
     let (near, far) = UnixStream::pair().unwrap();
     let recorder = Recorder::new("a", &log).on("open", |ch| {
-        ch.map().stop();
+        ch.map_mut().stop();
         Ok(())
     });
     map.add(near, recorder).unwrap();

@@ -1134,7 +1134,7 @@ fn an_error_about_another_channel() {
     let gone = map.add(gone, Recorder::new("gone", &log)).unwrap();
     map.channel(gone).unwrap().abort();
     turn_until(&mut map, &log, |map| map.is_empty());
-    let talk = Talk::new("a", &log).on("found", move |ch, data| ch.map().channel(gone)?.push(data));
+    let talk = Talk::new("a", &log).on("found", move |ch, data| ch.map_mut().channel(gone)?.push(data));
     let (near, mut far) = pair(loopbacks()[0]);
     let handle = map.add(near, ChatDispatcher::new("\n", talk).unwrap()).unwrap();
     deliver(&mut map, handle, &mut far, b"one\ntwo\nthree\n", 99);
@@ -1281,7 +1281,7 @@ fn a_chat_reaches_another() {
             let own = ch.token().typed::<ChatDispatcher<Talk>>();
             assert!(matches!(ch.map().get(own), Err(dispatch_loop::LookupError::Running(_))));
             seen.add(format!("a sees {}", ch.map().get(other)?.name));
-            ch.map().with(other, |chat, ch| {
+            ch.map_mut().with(other, |chat, ch| {
                 chat.with(ch, |_, ch| {
                     ch.set_terminator("\r")?;
                     ch.push(line)

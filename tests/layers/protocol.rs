@@ -762,7 +762,7 @@ struct Relay {
 
 impl Relay {
     fn twin<'a>(&self, transport: &'a mut Transport<'_>) -> io::Result<Channel<'a>> {
-        Ok(transport.map().channel(self.twin.unwrap())?)
+        Ok(transport.map_mut().channel(self.twin.unwrap())?)
     }
 }
 

@@ -1083,9 +1083,9 @@ fn a_stream_that_is_dropped_in_a_hook_ends() {
     struct Server;
     impl Dispatcher for Server {
         fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-            let remote = ch.map().remote();
+            let remote = ch.map_mut().remote();
             while remote.call(|_| ()).is_ok() {}
-            drop(stream::add(ch.map(), socket)?);
+            drop(stream::add(ch.map_mut(), socket)?);
             ch.close();
             Ok(())
         }
@@ -1138,7 +1138,7 @@ fn a_hundred_conversations_at_once() {
     struct Server(mpsc::Sender<JoinHandle<()>>);
     impl Dispatcher for Server {
         fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-            let (reader, mut writer) = stream::add(ch.map(), socket)?;
+            let (reader, mut writer) = stream::add(ch.map_mut(), socket)?;
             let thread = thread::spawn(move || {
                 for line in reader.lines() {
                     writeln!(writer, "you said {}", line.unwrap()).unwrap();

@@ -119,7 +119,7 @@ fn a_message_runs_after_the_hook_that_sent_it() {
                 if asked.replace(true) {
                     return Ok(());
                 }
-                let remote = ch.map().remote();
+                let remote = ch.map_mut().remote();
                 let call = adding(&in_hook, 1);
                 let sent = remote.call(move |map| {
                     assert_eq!(run(map).unwrap_err().kind(), io::ErrorKind::Deadlock);
@@ -129,7 +129,7 @@ fn a_message_runs_after_the_hook_that_sent_it() {
                 sent.unwrap();
                 let (remote, call) = (remote.clone(), adding(&in_hook, 10));
                 thread::spawn(move || remote.call(call).unwrap()).join().unwrap();
-                assert_eq!(queued(&ch.map().remote()), 2);
+                assert_eq!(queued(&ch.map_mut().remote()), 2);
                 well.set(in_hook.load(SeqCst) == 0);
                 Ok(())
             });
@@ -195,7 +195,7 @@ fn a_with_that_fails_is_its_own_dispatchers_affair() {
             }
             remote.with(panics, |_, _| panic!("on purpose")).unwrap();
             remote.with(fine, |_, _| Err(io::ErrorKind::WouldBlock.into())).unwrap();
-            remote.with(fine, move |_, ch| ch.map().channel(keeps)?.push(b"reached")).unwrap();
+            remote.with(fine, move |_, ch| ch.map_mut().channel(keeps)?.push(b"reached")).unwrap();
             remote.call(|map| map.stop()).unwrap();
         });
         run(&mut map).unwrap();
@@ -561,7 +561,7 @@ fn maps_are_swapped_inside_a_message() {
         let handle = here.add(near, Swapper(Some(there))).unwrap();
         here.turn(Some(Duration::ZERO)).unwrap();
         let swap = remote.with(handle, |swapper, ch| {
-            mem::swap(ch.map(), swapper.0.as_mut().unwrap());
+            mem::swap(ch.map_mut(), swapper.0.as_mut().unwrap());
             AWAY.set(swapper.0.take());
             Ok(())
         });
