@@ -112,8 +112,8 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
     };
     if !panic {
         // A `with` on the channel has noted it already.
-        let noted = state.failure.as_ref().is_some_and(|noted| noted.kind() == error.kind());
-        if noted && ChannelError::token_of(&error) == Some(token) {
+        let noted = state.failure.as_ref().is_some_and(|noted| same(noted, &error));
+        if noted && about == token {
             return;
         }
         let of_the_loss = state.lost_error().is_some_and(|lost| same(lost, &error));
