@@ -59,7 +59,7 @@ impl ChannelMap {
             (Err(error), None) => return Err(error),
         };
         let (fd, file, begun) =
-            sys::connect(&address, options).map_err(|error| about("connect to", &address, &error))?;
+            sys::stream::connect(&address, options).map_err(|error| about("connect to", &address, &error))?;
         let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Connecting);
         state.clock();
         state.peer = Some(address);

@@ -38,7 +38,7 @@ impl ChannelMap {
     ) -> io::Result<Handle<D>> {
         let address = literal(&address, "names are not looked up here")?;
         let (fd, file) =
-            sys::bind_datagram(&address, options).map_err(|error| about("bind to", &address, &error))?;
+            sys::datagram::bind(&address, options).map_err(|error| about("bind to", &address, &error))?;
         let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Opening);
         state.local = state.fd().and_then(|fd| sys::local_addr(fd).ok()).map(Arc::new);
         state.peer = options.peer.clone();
@@ -85,6 +85,6 @@ impl Channel<'_> {
         let about = |error: io::Error| {
             io::Error::new(error.kind(), format!("multicast group {group} on interface {interface}: {error}"))
         };
-        self.named(sys::multicast(fd, group, interface, join).map_err(about))
+        self.named(sys::datagram::multicast(fd, group, interface, join).map_err(about))
     }
 }

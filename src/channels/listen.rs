@@ -48,7 +48,7 @@ impl ChannelMap {
     ) -> io::Result<Handle<D>> {
         let address = literal(&address, "listen_all listens on all its addresses")?;
         let about = |error| about("listen on", &address, &error);
-        let (fd, file) = sys::listen(&address, options).map_err(about)?;
+        let (fd, file) = sys::stream::listen(&address, options).map_err(about)?;
         let local = sys::local_addr(fd.as_fd()).map_err(about)?;
         let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Listening);
         state.local = Some(Arc::new(local));
@@ -141,14 +141,14 @@ fn bound_once(addresses: &[Address], options: &ListenOptions) -> Result<Bound, (
         if let (Address::Ip(ip), Some(port)) = (&mut address, port) {
             ip.set_port(port);
         }
-        match sys::listen(&address, options) {
+        match sys::stream::listen(&address, options) {
             Ok((fd, file)) => {
                 let asked_for_any = address.port() == Some(0);
                 port = port.or_else(|| sys::local_addr(fd.as_fd()).ok()?.port().filter(|_| asked_for_any));
                 bound.push((address, fd, file));
             }
             Err(error) => {
-                let missing = sys::is_not_there(&error);
+                let missing = sys::errno::is_address_unavailable(&error);
                 let error = about("listen on", &address, &error);
                 if !missing {
                     return Err((error, port.is_some()));

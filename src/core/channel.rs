@@ -398,7 +398,7 @@ impl<'a> Channel<'a> {
     /// This is no TCP socket (any more).
     pub fn set_no_delay(&mut self, on: bool) -> io::Result<()> {
         let fd = self.state().and_then(State::fd).ok_or(io::ErrorKind::NotConnected)?;
-        self.named(crate::sys::set_no_delay(fd, on))
+        self.named(crate::sys::stream::set_no_delay(fd, on))
     }
 
     /// `SO_KEEPALIVE`: probe the peer when it was silent for so long; `None`, the default: never.
@@ -408,7 +408,7 @@ impl<'a> Channel<'a> {
     /// This is no TCP socket (any more), or the system does not take the time.
     pub fn set_keep_alive(&mut self, silence: Option<Duration>) -> io::Result<()> {
         let fd = self.state().and_then(State::fd).ok_or(io::ErrorKind::NotConnected)?;
-        self.named(crate::sys::set_keep_alive(fd, silence))
+        self.named(crate::sys::stream::set_keep_alive(fd, silence))
     }
 
     /// Whether this is a listener: Python's `accepting`.

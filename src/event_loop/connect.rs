@@ -22,7 +22,7 @@ pub(crate) fn connect_later(map: &mut ChannelMap, token: Token, tries: u32) {
 pub(crate) fn connect_again(map: &mut ChannelMap, token: Token, tries: u32) {
     let Some(state) = map.state_mut(token).filter(|state| state.phase == Phase::ConnectLater) else { return };
     let (Some(fd), Some(peer)) = (state.fd(), &state.peer) else { return };
-    let begun = sys::connect_again(fd, peer);
+    let begun = sys::stream::connect_again(fd, peer);
     if state.connect_began(begun) {
         connect_later(map, token, tries);
     }

@@ -23,7 +23,7 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
             break;
         }
         let Some(fd) = state.fd() else { break };
-        match sys::recv_datagram(fd, &mut buffer) {
+        match sys::datagram::recv(fd, &mut buffer) {
             Ok((read, from, truncated)) => {
                 state.stamp();
                 let left = state.read_budget(turn);

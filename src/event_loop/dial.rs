@@ -74,7 +74,7 @@ fn try_next(map: &mut ChannelMap, token: Token) {
         let Some(dial) = dial_of(map, token) else { return };
         let stagger = dial.stagger.take();
         let Some(address) = dial.left.pop_front() else { break };
-        let begun = sys::connect(&Address::Ip(address), &dial.options);
+        let begun = sys::stream::connect(&Address::Ip(address), &dial.options);
         let more = !dial.left.is_empty();
         if let Some(stagger) = stagger {
             map.timers.cancel(stagger);

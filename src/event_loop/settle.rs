@@ -416,7 +416,7 @@ fn finish(map: &mut ChannelMap, token: Token) {
             let _ = map.poll.delete(source.as_fd());
         }
         if state.reset {
-            let _ = sys::set_reset_on_close(source.as_fd());
+            let _ = sys::stream::set_reset_on_close(source.as_fd());
         }
     }
     let timers = match state.has_timers {

@@ -71,9 +71,9 @@ impl State {
     /// so one more try.
     fn send_datagram(&mut self, bytes: &[u8], to: Option<&Address>) -> Sent {
         let Some(fd) = self.fd() else { return Sent::Later };
-        let sent = match sys::send_datagram(fd, bytes, to) {
-            Err(error) if sys::is_of_an_earlier_datagram(&error) => {
-                let again = sys::send_datagram(fd, bytes, to);
+        let sent = match sys::datagram::send(fd, bytes, to) {
+            Err(error) if sys::errno::is_of_an_earlier_datagram(&error) => {
+                let again = sys::datagram::send(fd, bytes, to);
                 self.note(error);
                 again
             }

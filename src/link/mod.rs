@@ -24,8 +24,8 @@ use crate::link::unread::Unread;
 use crate::net::address::Address;
 use crate::net::unix::SocketFile;
 use crate::reason::Reason;
-use crate::sys::Connect;
 use crate::sys::poll::Interest;
+use crate::sys::stream::Connect;
 use crate::threads::credit::Credit;
 
 /// Bytes that one channel may read, and may write, in one turn.

@@ -130,7 +130,7 @@ impl State {
             _ => return Err(would_block()),
         }
         let Some(fd) = self.fd() else { return Err(would_block()) };
-        match sys::recv_urgent(fd, buffer) {
+        match sys::stream::recv_urgent(fd, buffer) {
             Ok(read) => {
                 self.stamp();
                 Ok(read)

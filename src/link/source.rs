@@ -115,19 +115,19 @@ impl AsFd for Plain {
 
 impl Source for Plain {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        sys::recv(self.as_fd(), buffer)
+        sys::stream::recv(self.as_fd(), buffer)
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        sys::send(self.as_fd(), bytes)
+        sys::stream::send(self.as_fd(), bytes)
     }
 
     fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        sys::send_vectored(self.as_fd(), pieces)
+        sys::stream::send_vectored(self.as_fd(), pieces)
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
-        sys::shutdown_write(self.as_fd())
+        sys::stream::shutdown_write(self.as_fd())
     }
 }
 

@@ -55,7 +55,7 @@ impl Socket {
     pub fn from_fd(fd: OwnedFd) -> io::Result<Socket> {
         match sys::kind(fd.as_fd()) {
             Ok(kind) => Ok(Socket { kind, ..Socket::stream(fd) }),
-            Err(error) if sys::is_no_socket(&error) => Err(io::Error::new(
+            Err(error) if sys::errno::is_not_a_socket(&error) => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "this descriptor is no socket; a pipe or a terminal is added with `add_file`",
             )),
