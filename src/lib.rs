@@ -206,15 +206,25 @@ pub use net::options::{ConnectOptions, DatagramOptions, ListenOptions};
 pub use net::socket::{Detached, Socket};
 pub use net::unix::Credentials;
 pub use reason::Reason;
-#[cfg(feature = "faults")]
-#[doc(hidden)]
-pub use sys::faults;
 pub use sys::poll::Interest;
 pub use threads::lines::{Line, read_lines};
 pub use threads::outlet::Outlet;
 pub use threads::remote::{Call, Remote, SendError, StopGuard};
 pub use timers::TimerId;
 pub use token::{Handle, Token};
+
+/// For this crate's own tests, and in debug builds alone: makes a chosen system call fail, counts the
+/// calls. Not part of the API.
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub mod faults {
+    pub use crate::sys::faults::{Call, Fault, clear, count, inject};
+
+    /// Let the next channel of `map` be given a slot whose generation is its last but `left`.
+    pub fn wear_out(map: &mut crate::ChannelMap, left: u32) {
+        map.wear_out(left);
+    }
+}
 
 /// The README's programs compile, too.
 #[cfg(doctest)]

@@ -13,9 +13,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Handle, Socket};
 
+use support::calm::waits_in;
 use support::heap;
 use support::{DEADLINE, Log, address_of, open_descriptors, turn_until};
 
@@ -82,10 +82,7 @@ fn server() {
 
     // Nothing is to be done now but to try again from time to time.
     support::turn_idle(&mut map);
-    let waits = count(Call::Wait);
-    map.call_later(Duration::from_millis(600), ChannelMap::stop);
-    dispatch_loop::run(&mut map).unwrap();
-    let waits = count(Call::Wait) - waits;
+    let waits = waits_in(&mut map, Duration::from_millis(600));
     assert!(waits <= 20, "{waits} waits in 600 ms");
 
     // Those who have a connection are served meanwhile.

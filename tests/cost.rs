@@ -1,5 +1,8 @@
 //! What things cost: system calls, hooks, allocations, memory. Counted, never timed.
 
+// A release build has no `faults`: the tests that need it are left out, and their helpers unused.
+#![cfg_attr(not(debug_assertions), allow(unused))]
+
 mod support;
 
 use std::cell::Cell;
@@ -8,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Socket};
 
@@ -62,10 +66,12 @@ fn add_idle<D: Dispatcher>(map: &mut ChannelMap, channels: usize, dispatcher: im
 
 // System calls and allocations of a message.
 
+#[cfg(debug_assertions)]
 const CALLS: [Call; 5] = [Call::Recv, Call::Send, Call::Control, Call::Option, Call::Wait];
 
 /// Echo `rounds` messages on each of these connections, all at once in every round. The calls made
 /// meanwhile, and the turns.
+#[cfg(debug_assertions)]
 fn echo<F: Read + Write>(pairs: Vec<(impl Into<Socket>, F)>, rounds: u64) -> ([u64; 5], u64) {
     let mut map = ChannelMap::new().unwrap();
     let mut peers = Vec::new();
@@ -98,6 +104,7 @@ fn echo<F: Read + Write>(pairs: Vec<(impl Into<Socket>, F)>, rounds: u64) -> ([u
 }
 
 /// A Unix socket has the message at once, so that each round is one turn.
+#[cfg(debug_assertions)]
 #[test]
 fn a_message_is_one_recv_one_send_and_a_share_of_one_wait() {
     for connections in [1, 64] {
@@ -109,6 +116,7 @@ fn a_message_is_one_recv_one_send_and_a_share_of_one_wait() {
 }
 
 /// Over TCP the messages of a round may take more than one turn to arrive.
+#[cfg(debug_assertions)]
 #[test]
 fn over_tcp_as_well() {
     for address in loopbacks() {
@@ -121,6 +129,7 @@ fn over_tcp_as_well() {
     }
 }
 
+#[cfg(debug_assertions)]
 #[test]
 fn an_idle_map_makes_no_call_but_the_wait() {
     let mut map = ChannelMap::new().unwrap();

@@ -1,5 +1,8 @@
 //! What is built on the hooks: chat, protocols, streams, framings, reconnecting.
 
+// A release build has no `faults`: the tests that need it are left out, and their helpers unused.
+#![cfg_attr(not(debug_assertions), allow(unused))]
+
 mod support;
 
 // What `outside` finds where the layers look for the crate.

@@ -12,12 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Handle, OnLimit, Reason, Socket, Token};
 use socket2::SockRef;
 
-use support::heap;
 use support::{DEADLINE, Log, address_of, open_descriptors, reset, turn_until};
+use support::{calm, heap};
 
 struct Echo;
 
@@ -88,10 +87,7 @@ impl Server {
     /// Nothing is going on: how often does the loop wait in this time?
     fn waits_in(&mut self, time: Duration) -> u64 {
         support::turn_idle(&mut self.map);
-        let before = count(Call::Wait);
-        self.map.call_later(time, ChannelMap::stop);
-        dispatch_loop::run(&mut self.map).unwrap();
-        count(Call::Wait) - before
+        calm::waits_in(&mut self.map, time)
     }
 }
 

@@ -503,7 +503,7 @@ impl ChannelMap {
         }
     }
 
-    #[cfg(feature = "faults")]
+    #[cfg(debug_assertions)]
     pub(crate) fn wear_out(&mut self, left: u32) {
         self.slots.wear_out(left);
     }

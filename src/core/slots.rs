@@ -87,7 +87,7 @@ impl<T> Slots<T> {
     }
 
     /// For a test: make a slot that has only `left` generations after the next one.
-    #[cfg(feature = "faults")]
+    #[cfg(debug_assertions)]
     pub(crate) fn wear_out(&mut self, left: u32) {
         self.free.push(self.slots.len() as u32);
         self.slots.push(Slot { generation: u32::MAX - left, state: None });

@@ -3,9 +3,6 @@
 
 pub(crate) mod datagram;
 pub(crate) mod errno;
-#[cfg(feature = "faults")]
-pub mod faults;
-#[cfg(not(feature = "faults"))]
 pub(crate) mod faults;
 pub(crate) mod file;
 pub(crate) mod poll;

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, count, inject};
 use dispatch_loop::{
     Address, Channel, ChannelMap, Datagram, DatagramOptions, Dispatcher, Handle, OnLimit, Reason, Socket,
@@ -119,6 +120,7 @@ fn an_echo() {
 }
 
 /// One call each way for a datagram, and nothing else.
+#[cfg(debug_assertions)]
 #[test]
 fn what_an_echo_costs() {
     let (mut map, station, seen) = station(loopbacks()[0], &DatagramOptions::default(), true);
@@ -408,6 +410,7 @@ fn broadcast_must_be_asked_for() {
 }
 
 /// What the system says between two hooks; an own error of the hook is another matter.
+#[cfg(debug_assertions)]
 #[test]
 fn errors_of_the_network_and_of_the_hook() {
     let on = loopbacks()[0];

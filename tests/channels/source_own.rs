@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults;
 use dispatch_loop::{Channel, ChannelMap, Interest, Source};
 
@@ -303,6 +304,7 @@ fn would_block_from_drive() {
 }
 
 /// A source takes a record at a time: as long as it takes any, there is no need to wait for room.
+#[cfg(debug_assertions)]
 #[test]
 fn a_source_that_takes_little_at_a_time() {
     let log = Log::new();

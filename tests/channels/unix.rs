@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, ListenOptions, Socket, ToAddress};
 
@@ -231,6 +232,7 @@ fn a_client_of_nobody() {
 
 /// The backlog is full, which a Unix-domain listener says with would-block: tried again by timer until
 /// there is room, with what was pushed kept; never polled.
+#[cfg(debug_assertions)]
 #[test]
 fn a_full_backlog_is_waited_for() {
     let dir = Dir::new("backlog");

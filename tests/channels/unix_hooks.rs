@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{ChannelMap, Eof, Handle, Token};
 
@@ -328,6 +329,7 @@ fn data_then_reset() {
 }
 
 /// EDGE_CASES 20: readable, but nothing is there.
+#[cfg(debug_assertions)]
 #[test]
 fn a_false_alarm() {
     let log = Log::new();

@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, count, inject};
 use dispatch_loop::{Channel, ChannelMap, Eof, OnError, Token};
 use proptest::prelude::*;
@@ -94,6 +95,7 @@ fn in_one_piece_and_in_several() {
 
 /// It is there without the socket being ready, in the next turn, which does not wait; and it costs no
 /// system call.
+#[cfg(debug_assertions)]
 #[test]
 fn it_comes_without_waiting() {
     for on in loopbacks() {
@@ -196,6 +198,7 @@ fn paused_from_outside_when_it_was_due() {
 }
 
 /// The end was read before: first what was put back, then the end, once.
+#[cfg(debug_assertions)]
 #[test]
 fn with_the_end_already_read() {
     for on in loopbacks() {
@@ -342,6 +345,7 @@ fn with_the_peers_reset() {
 }
 
 /// Rule 7: a write that fails does not end the reading, and so not what was put back.
+#[cfg(debug_assertions)]
 #[test]
 fn after_a_write_that_failed() {
     for on in loopbacks() {

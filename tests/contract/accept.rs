@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, clear, count, inject};
 use dispatch_loop::{Address, ChannelMap, Handle, OnError, Socket};
 
@@ -57,6 +58,7 @@ fn an_address_in_use_is_an_error_that_names_it() {
 }
 
 /// `listen` says what it was that failed, whatever failed.
+#[cfg(debug_assertions)]
 #[test]
 fn every_failure_of_listen_is_an_error() {
     let log = Log::new();
@@ -182,6 +184,7 @@ fn reset_in_the_backlog() {
 }
 
 /// EDGE_CASES 9, as other systems do it: `accept` itself fails with the error of the connection.
+#[cfg(debug_assertions)]
 #[test]
 fn an_accept_that_fails_for_one_connection_is_skipped() {
     for on in loopbacks() {
@@ -199,6 +202,7 @@ fn an_accept_that_fails_for_one_connection_is_skipped() {
 }
 
 /// Not a failed connection but a failed listener: it does not go round and round with it.
+#[cfg(debug_assertions)]
 #[test]
 fn a_broken_listener_ends() {
     for on in loopbacks() {
@@ -281,6 +285,7 @@ fn clients_that_connect_and_reset_at_once() {
 }
 
 /// EDGE_CASES 12: a shortage, of each kind, for as long as it lasts.
+#[cfg(debug_assertions)]
 #[test]
 fn out_of_descriptors_or_memory() {
     for on in loopbacks() {
@@ -314,6 +319,7 @@ fn out_of_descriptors_or_memory() {
 }
 
 /// EDGE_CASES 12: nobody closes anything, and yet the clients are served when there is room again.
+#[cfg(debug_assertions)]
 #[test]
 fn after_a_shortage_the_listener_tries_again_by_itself() {
     for on in loopbacks() {

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{Channel, ChannelMap, Eof, Token};
 
@@ -398,6 +399,7 @@ fn both_sides_shut_down_and_both_end() {
 }
 
 /// EDGE_CASES 34: before the connect is through, and when `shutdown` itself fails.
+#[cfg(debug_assertions)]
 #[test]
 fn shutdown_write_early_and_in_vain() {
     for on in loopbacks() {

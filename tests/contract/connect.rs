@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, clear, inject};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, OnError, Reason};
 
@@ -121,6 +122,7 @@ fn data_pushed_before_the_connect_ends_is_sent_in_order() {
 }
 
 /// EDGE_CASES 2: the connect fails, also at once.
+#[cfg(debug_assertions)]
 #[test]
 fn data_pushed_before_a_failed_connect_is_dropped() {
     for on in loopbacks() {
@@ -280,6 +282,7 @@ fn a_slow_connect_costs_nothing() {
 }
 
 /// EDGE_CASES 6: no socket is made of these, and the dispatcher is dropped without a hook.
+#[cfg(debug_assertions)]
 #[test]
 fn an_unusable_address_is_an_error_of_connect() {
     let log = Log::new();
@@ -303,6 +306,7 @@ fn an_unusable_address_is_an_error_of_connect() {
 }
 
 /// EDGE_CASES 6: an address that is refused at once is an outcome, told in the next turn.
+#[cfg(debug_assertions)]
 #[test]
 fn a_connect_refused_at_once_is_an_outcome() {
     for on in loopbacks() {
@@ -334,6 +338,7 @@ fn port_zero_is_refused_by_the_system() {
 }
 
 /// Rule 8: an error that waits on the socket is the cause that is told.
+#[cfg(debug_assertions)]
 #[test]
 fn the_cause_is_the_one_of_the_socket() {
     for on in loopbacks() {

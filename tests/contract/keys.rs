@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::wear_out;
 use dispatch_loop::{
     Channel, ChannelError, ChannelMap, Dispatcher, Handle, LookupError, LoopOptions, OnLimit, Reason, Token,
@@ -98,6 +99,7 @@ fn a_stale_token_is_refused() {
 }
 
 /// EDGE_CASES 49: the last generation of a slot, and after it.
+#[cfg(debug_assertions)]
 #[test]
 fn a_worn_out_slot_is_retired() {
     let mut map = ChannelMap::new().unwrap();

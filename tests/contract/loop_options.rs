@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{ChannelMap, LoopOptions, run, run_with};
 
@@ -14,6 +15,7 @@ use crate::support::*;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// `loop(timeout, use_poll, map, count)`.
+#[cfg(debug_assertions)]
 #[test]
 fn timeout_count_and_rescan() {
     for on in loopbacks() {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{ChannelMap, Eof, More, OnError, Producer, Token};
 
@@ -263,6 +264,7 @@ fn woken_before_its_turn() {
 }
 
 /// Woken while its own last bytes are still queued, it is asked when they are gone.
+#[cfg(debug_assertions)]
 #[test]
 fn woken_while_its_bytes_are_under_way() {
     for on in loopbacks() {
@@ -412,6 +414,7 @@ fn the_peer_goes_while_a_producer_waits() {
     }
 }
 
+#[cfg(debug_assertions)]
 #[test]
 fn discard_queued() {
     for on in loopbacks() {

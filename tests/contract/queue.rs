@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{ChannelMap, More, OnError, OnLimit};
 
@@ -54,6 +55,7 @@ fn a_broadcast_serves_the_rest() {
 }
 
 /// What the system takes a part of at once is sent from there on, however it was pushed.
+#[cfg(debug_assertions)]
 #[test]
 fn a_push_that_goes_out_in_part() {
     for on in loopbacks() {

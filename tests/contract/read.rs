@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{Channel, ChannelMap, Token};
 
@@ -323,6 +324,7 @@ fn data_and_then_a_reset() {
 }
 
 /// EDGE_CASES 20, and an interrupted `recv`, which is made again.
+#[cfg(debug_assertions)]
 #[test]
 fn readable_and_nothing_there() {
     for on in loopbacks() {
@@ -458,6 +460,7 @@ fn the_answers_of_recv() {
 
 /// Rule 7: `WouldBlock` is no error of a read hook, but it is one of `handle_open`; and a system
 /// call that fails in some other way ends the channel with that.
+#[cfg(debug_assertions)]
 #[test]
 fn what_becomes_of_errors_of_recv() {
     for on in loopbacks() {

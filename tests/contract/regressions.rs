@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use dispatch_loop::ChannelMap;
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 
 use crate::support::calm::*;
@@ -12,6 +13,7 @@ use crate::support::*;
 /// A channel that had crossed its high watermark and was closed, with input unread, kept the loop
 /// from sleeping while it waited for the peer's end: the news of the watermark, which nobody was
 /// to be told any more, had it settled again and again.
+#[cfg(debug_assertions)]
 #[test]
 fn a_lingering_channel_with_untold_watermarks_does_not_spin() {
     for on in loopbacks() {
@@ -114,6 +116,7 @@ fn a_handle_write_after_each_push_is_not_put_aside() {
 }
 
 /// The poller failed, and threads that waited for the loop were never told.
+#[cfg(debug_assertions)]
 #[test]
 fn a_failing_poller_wakes_who_waits() {
     use dispatch_loop::faults::{Fault, inject};
@@ -301,6 +304,7 @@ mod starttls {
 mod kinds {
     use super::*;
     use crate::support::flow::{run_out, view};
+    #[cfg(debug_assertions)]
     use dispatch_loop::faults::{Fault, inject};
     use dispatch_loop::{Channel, ConnectOptions, Datagram, Dispatcher, Socket};
     use std::fs::File;
@@ -339,6 +343,7 @@ mod kinds {
     }
 
     /// An attempt that the poller refused was never counted as lost: the channel waited for ever.
+    #[cfg(debug_assertions)]
     #[test]
     fn an_attempt_that_the_poller_refuses() {
         let listener = TcpListener::bind(loopbacks()[0]).unwrap();
@@ -431,6 +436,7 @@ mod kinds {
     }
 
     /// An error of the network that came again and again was told 64 times a turn, without a pause.
+    #[cfg(debug_assertions)]
     #[test]
     fn an_error_that_does_not_go() {
         let (near, far) = UnixDatagram::pair().unwrap();

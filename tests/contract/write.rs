@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, clear, count, inject};
 use dispatch_loop::{ChannelMap, More, OnError, OnLimit};
 
@@ -17,6 +18,7 @@ use crate::support::flow::*;
 use crate::support::*;
 
 /// EDGE_CASES 23.
+#[cfg(debug_assertions)]
 #[test]
 fn an_empty_push_is_nothing() {
     for on in loopbacks() {
@@ -38,6 +40,7 @@ fn an_empty_push_is_nothing() {
 
 /// EDGE_CASES 24, in all the ways to push, and with a system that takes little, nothing, or is
 /// interrupted.
+#[cfg(debug_assertions)]
 #[test]
 fn ten_thousand_small_pushes_keep_their_order() {
     for on in loopbacks() {
@@ -123,6 +126,7 @@ fn a_push_to_a_peer_that_has_closed() {
 }
 
 /// Rule 7: a lost peer, as `send` tells it, and what is Ok and what not afterwards.
+#[cfg(debug_assertions)]
 #[test]
 fn the_answers_of_send() {
     for on in loopbacks() {
@@ -158,6 +162,7 @@ fn the_answers_of_send() {
 }
 
 /// EDGE_CASES 26: on while the socket takes it, without waiting, a bounded part of it each turn.
+#[cfg(debug_assertions)]
 #[test]
 fn the_budget_of_a_turn_ends_before_the_socket_is_full() {
     let log = Log::new();

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher, Terminator};
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{self, Call, Fault, inject};
 use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
 use dispatch_loop::{ChannelMap, Eof, OnError, producers};
@@ -678,6 +679,7 @@ impl Chat for Quiet {
 }
 
 /// A message that comes whole costs one `recv`, and no allocation once there was one of its size.
+#[cfg(debug_assertions)]
 #[test]
 fn a_message_costs_no_allocation() {
     let (near, mut far) = UnixStream::pair().unwrap();
@@ -850,6 +852,7 @@ fn auto_pause() {
 
 /// A body that is passed on as it comes: the chat's answer to its last bytes pauses it, and it is
 /// whole all the same, though the peer sends no more before it has its answer.
+#[cfg(debug_assertions)]
 #[test]
 fn auto_pause_at_the_end_of_a_count() {
     let log = Log::new();
@@ -949,6 +952,7 @@ fn messages_before_a_reset() {
 }
 
 /// The peer does not listen any more, but it has asked.
+#[cfg(debug_assertions)]
 #[test]
 fn messages_after_a_write_that_failed() {
     let log = Log::new();
@@ -1068,6 +1072,7 @@ fn the_dispatcher_is_replaced_while_a_terminator_is_held_back() {
 // Errors.
 
 /// An error of each hook that is kept, and none of the messages after it is lost.
+#[cfg(debug_assertions)]
 #[test]
 fn an_error_that_is_kept_loses_no_input() {
     for on in loopbacks() {

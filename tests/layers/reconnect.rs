@@ -144,6 +144,7 @@ fn addresses() {
 }
 
 /// No descriptor is left for the next attempt: that is a failure like others.
+#[cfg(debug_assertions)]
 #[test]
 fn an_attempt_that_cannot_begin() {
     use dispatch_loop::faults::{Call, Fault, inject};

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, count, inject};
 use dispatch_loop::stream::{self, StreamReader, StreamWriter};
 use dispatch_loop::{
@@ -211,6 +212,7 @@ fn whatever_the_pieces_reading_is_the_same() {
 }
 
 /// Each of the four ends is slow when its turn comes. In a process of its own, for the memory.
+#[cfg(debug_assertions)]
 #[test]
 fn eight_mib_both_ways_at_once_take_bounded_memory() {
     const BYTES: usize = 8 << 20;
@@ -312,6 +314,7 @@ fn a_writer_waits_for_its_peer_and_nothing_is_lost() {
     }
 }
 
+#[cfg(debug_assertions)]
 #[test]
 fn what_is_written_in_small_pieces_leaves_together_and_in_order() {
     const PIECES: u32 = 10_000;
@@ -393,6 +396,7 @@ fn drain_waits_until_all_is_sent() {
 
 /// And no shorter: a Unix-domain peer has at once what the system has taken. Asked at all moments of
 /// the loop's work.
+#[cfg(debug_assertions)]
 #[test]
 fn what_is_drained_is_there() {
     let (near, mut far) = UnixStream::pair().unwrap();
@@ -806,6 +810,7 @@ struct Idle;
 impl Dispatcher for Idle {}
 
 /// Nobody is told of a write that fails but who asks; and what comes the other way still comes.
+#[cfg(debug_assertions)]
 #[test]
 fn a_peer_that_reads_no_more_may_still_send() {
     for late in [false, true] {
@@ -1104,6 +1109,7 @@ fn a_stream_that_is_dropped_in_a_hook_ends() {
 
 /// Messages come at all moments of the loop's work on those before them, some of which the system takes
 /// only in part; none may be forgotten. Then the answer to all is waited for.
+#[cfg(debug_assertions)]
 #[test]
 fn no_moment_is_a_wrong_one_to_write() {
     const ROUNDS: u32 = 5000;

@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{ChannelMap, Dispatcher, LoopOptions, OnError, Remote, SendError, run, run_with};
 
@@ -417,6 +418,7 @@ fn a_remote_that_is_made_after_a_stop_refuses_too() {
 }
 
 /// EDGE_CASES 42.
+#[cfg(debug_assertions)]
 #[test]
 fn a_stop_before_run_ends_it_without_a_wait() {
     let mut map = held();
@@ -508,6 +510,7 @@ fn enclosing(held: &Arc<()>) -> impl FnOnce(&mut ChannelMap) + Send + 'static {
 }
 
 /// Rules 16 and 17.
+#[cfg(debug_assertions)]
 #[test]
 fn after_256_messages_io_has_its_turn() {
     for on in loopbacks() {
