@@ -10,5 +10,6 @@ mod threads {
     mod lines;
     mod outlet;
     mod remote;
+    #[cfg(feature = "signals")]
     mod signals;
 }
