@@ -291,7 +291,7 @@ impl<D: Dispatcher> Dispatcher for Attempt<D> {
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         let told = catch_unwind(AssertUnwindSafe(|| self.dispatcher.handle_close(ch, reason)));
         let open_for = self.opened.map(|opened| opened.elapsed());
-        self.client.ended(ch.map(), reason, open_for);
+        self.client.ended(ch.map_mut(), reason, open_for);
         told.unwrap_or_else(|payload| resume_unwind(payload));
     }
 

@@ -40,7 +40,7 @@
 //! | `write_eof` | [`write_eof`](StreamWriter::write_eof), or dropping the writer |
 //! | `close` | dropping both halves |
 //! | `wait_for(reader.…, 5)` | [`set_read_timeout`](StreamReader::set_read_timeout) |
-//! | `get_extra_info("peername")` | `peer_address` |
+//! | `get_extra_info("peername")` | `peer_addr` |
 //!
 //! # What holds
 //!
@@ -63,8 +63,8 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::{
-    Address, Call, Channel, ChannelMap, Dispatcher, Eof, Handle, OnStop, Reason, Remote, SendError, Socket,
-    ToAddress, Token, read_lines,
+    Address, Call, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Remote, SendError, Socket,
+    StopGuard, ToAddress, Token, read_lines,
 };
 
 /// The loop stops reading when so many bytes wait for the reader, and the writer waits when so many
@@ -93,7 +93,7 @@ pub fn connect(map: &mut ChannelMap, address: impl ToAddress) -> io::Result<(Str
 ///
 /// impl Dispatcher for Server {
 ///     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-///         let (reader, mut writer) = stream::add(ch.map(), socket)?;
+///         let (reader, mut writer) = stream::add(ch.map_mut(), socket)?;
 ///         thread::Builder::new().spawn(move || -> io::Result<()> {
 ///             for line in reader.lines() {
 ///                 writeln!(writer, "{}", line?.to_uppercase())?;
@@ -130,14 +130,14 @@ fn halves(
     let remote = map.remote();
     let waiting = shared.clone();
     let on_stop = remote.on_stop(move || waiting.wake_both(waiting.lock()));
-    let mut ch = map.channel(handle)?;
+    let ch = map.channel(handle)?;
     let link = Arc::new(Link {
         shared,
         remote,
         handle,
         home: thread::current().id(),
-        local: ch.local_address(),
-        peer: ch.peer_address(),
+        local: ch.local_addr().ok(),
+        peer: ch.peer_addr().ok(),
         _on_stop: on_stop,
     });
     let reader = StreamReader { link: link.clone(), buffer: Vec::new(), at: 0, timeout: None };
@@ -197,13 +197,19 @@ impl StreamReader {
     }
 
     /// Our end of the connection: `get_extra_info("sockname")`.
-    pub fn local_address(&self) -> Option<&Address> {
-        self.link.local.as_ref()
+    ///
+    /// # Errors
+    /// `NotConnected` if it was not known when the stream was made.
+    pub fn local_addr(&self) -> io::Result<Address> {
+        self.link.local.clone().ok_or_else(|| ErrorKind::NotConnected.into())
     }
 
     /// The other end: `get_extra_info("peername")`.
-    pub fn peer_address(&self) -> Option<&Address> {
-        self.link.peer.as_ref()
+    ///
+    /// # Errors
+    /// As [`local_addr`](Self::local_addr).
+    pub fn peer_addr(&self) -> io::Result<Address> {
+        self.link.peer.clone().ok_or_else(|| ErrorKind::NotConnected.into())
     }
 
     /// The channel, for those on the loop's side.
@@ -376,13 +382,19 @@ impl StreamWriter {
     }
 
     /// Our end of the connection: `get_extra_info("sockname")`.
-    pub fn local_address(&self) -> Option<&Address> {
-        self.link.local.as_ref()
+    ///
+    /// # Errors
+    /// `NotConnected` if it was not known when the stream was made.
+    pub fn local_addr(&self) -> io::Result<Address> {
+        self.link.local.clone().ok_or_else(|| ErrorKind::NotConnected.into())
     }
 
     /// The other end: `get_extra_info("peername")`.
-    pub fn peer_address(&self) -> Option<&Address> {
-        self.link.peer.as_ref()
+    ///
+    /// # Errors
+    /// As [`local_addr`](Self::local_addr).
+    pub fn peer_addr(&self) -> io::Result<Address> {
+        self.link.peer.clone().ok_or_else(|| ErrorKind::NotConnected.into())
     }
 
     /// The channel, for those on the loop's side.
@@ -465,7 +477,7 @@ struct Link {
     home: ThreadId,
     local: Option<Address>,
     peer: Option<Address>,
-    _on_stop: OnStop,
+    _on_stop: StopGuard,
 }
 
 impl Link {

@@ -147,6 +147,7 @@ fn an_unusable_address_is_refused_and_a_name_not_found_is_tried_again() {
 }
 
 /// No descriptor is left for the next attempt: that is a failure like others.
+#[cfg(debug_assertions)]
 #[test]
 fn an_attempt_that_cannot_begin_counts_as_failed() {
     use dispatch_loop::faults::{Call, Fault, inject};
