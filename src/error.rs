@@ -131,7 +131,10 @@ pub(crate) fn twin(error: &io::Error) -> io::Error {
 
 /// Whether two errors say the same.
 pub(crate) fn same(a: &io::Error, b: &io::Error) -> bool {
-    a.kind() == b.kind() && a.raw_os_error() == b.raw_os_error()
+    match (a.raw_os_error(), b.raw_os_error()) {
+        (None, None) => a.kind() == b.kind(),
+        (a, b) => a == b,
+    }
 }
 
 /// What a caught panic becomes.

@@ -12,6 +12,7 @@ use crate::core::map::ChannelMap;
 use crate::error::{ChannelError, LookupError, panicked, same, twin};
 use crate::guard::drop_guarded;
 use crate::reason::Reason;
+use crate::sys::errno::would_block;
 use crate::token::{Handle, Token};
 
 /// What became of a call.
@@ -213,7 +214,7 @@ impl ChannelMap {
             Ran::Returned(Ok(value)) => Ok(value),
             Ran::Returned(Err(error)) => {
                 let about_it = ChannelError::token_of(&error).is_none_or(|about| about == token);
-                if about_it && error.kind() != io::ErrorKind::WouldBlock {
+                if about_it && !would_block(&error) {
                     if let Some(link) = self.link_mut(token) {
                         link.note_failure(twin(&error));
                     }

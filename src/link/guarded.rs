@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{panicked, twin};
 use crate::link::source::Source;
+use crate::sys::errno::is_interrupted;
 use crate::sys::poll::Interest;
 
 /// A source of the user's own, whose panics become errors. After one it is not called again.
@@ -42,7 +43,7 @@ impl Guarded {
         }
         loop {
             match catch_unwind(AssertUnwindSafe(|| call(&mut *self.source))) {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) if is_interrupted(&error) => {}
                 Ok(result) => return result,
                 Err(payload) => {
                     let error = panicked(payload);

@@ -16,6 +16,7 @@ use crate::link::source::Held;
 use crate::link::{Link, WRITE_BUDGET};
 use crate::reason::Reason;
 use crate::sys;
+use crate::sys::errno::{is_interrupted, would_block};
 
 /// One direction, one way: each state excludes the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,8 +194,8 @@ impl Link {
     pub(crate) fn sent_in_part(&mut self, turn: Turn, bytes: &[u8], result: io::Result<usize>) {
         let sent = match result {
             Ok(sent) => sent,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) if error.kind() == ErrorKind::Interrupted => return self.send_gathered(turn, bytes),
+            Err(error) if would_block(&error) => 0,
+            Err(error) if is_interrupted(&error) => return self.send_gathered(turn, bytes),
             Err(error) => return self.write_lost(error),
         };
         self.output.blocked = true;
@@ -343,7 +344,7 @@ impl Link {
                 self.moved(turn);
                 Ok((sent, offered))
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok((0, offered)),
+            Err(error) if would_block(&error) => Ok((0, offered)),
             Err(error) => Err(error),
         }
     }
@@ -537,7 +538,7 @@ pub(super) fn no_bytes() -> io::Error {
 }
 
 #[cold]
-pub(super) fn would_block() -> io::Error {
+pub(super) fn nothing_now() -> io::Error {
     ErrorKind::WouldBlock.into()
 }
 

@@ -16,11 +16,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::net::{SendFlags, SocketAddrAny, SocketAddrUnix};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix};
 use socket2::{SockAddr, SockRef, Socket, Type};
 
 use crate::net::address::Address;
 use crate::net::unix;
+use crate::sys::errno::is_interrupted;
 use crate::sys::faults::Call;
 
 /// A peer that is gone is an error, never a signal.
@@ -33,15 +34,15 @@ const SEND_FLAGS: SendFlags = SendFlags::empty();
 fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if is_interrupted(&error) => {}
             result => return result,
         }
     }
 }
 
 fn address_of_any(any: SocketAddrAny) -> Option<Address> {
-    if let Ok(ip) = SocketAddr::try_from(any.clone()) {
-        return Some(Address::Ip(ip));
+    if matches!(any.address_family(), AddressFamily::INET | AddressFamily::INET6) {
+        return SocketAddr::try_from(any).ok().map(Address::Ip);
     }
     let unix = SocketAddrUnix::try_from(any).ok()?;
     #[cfg(target_os = "linux")]

@@ -144,6 +144,18 @@ impl<M> Shared<M> {
         }
     }
 
+    /// As [`post`](Shared::post), past the bound and through a stop.
+    pub(crate) fn post_unbounded(&self, message: M) -> Result<(), SendError<M>> {
+        if self.state.load(Ordering::SeqCst) == GONE {
+            return Err(SendError::Ended(message));
+        }
+        // The other end is in this very struct.
+        let _ = self.answers.0.send(message);
+        self.wake();
+        self.drop_if_gone();
+        Ok(())
+    }
+
     fn post_when_there_is_room(&self, message: M, may_wait: bool) -> Result<(), SendError<M>> {
         let mut kept = Some(message);
         let result = self.wait_until(may_wait, || match self.queue.try_send(kept.take()?) {
@@ -387,10 +399,8 @@ pub(crate) struct Answers<M>(Arc<Shared<M>>);
 impl<M> Answers<M> {
     /// Run `answer` on the loop's thread, also after a stop, when it runs again.
     pub(crate) fn give(&self, answer: M) {
-        // It fails when nobody will ever take it.
-        let _ = self.0.answers.0.send(answer);
-        self.0.wake();
-        self.0.drop_if_gone();
+        // It fails when nothing will ever take it.
+        drop(self.0.post_unbounded(answer));
     }
 }
 

@@ -63,6 +63,33 @@ impl Remote {
         }
     }
 
+    /// Run `f` on the loop's thread, also if the loop is stopped now: then when it runs again, or never if it
+    /// does not. It needs no room in the queue and never waits, so it is for what must not be refused and
+    /// comes once: the drop of a guard that has something to undo on its channel.
+    ///
+    /// ```
+    /// use dispatch_loop::ChannelMap;
+    ///
+    /// let mut map = ChannelMap::new()?;
+    /// let remote = map.remote();
+    /// map.stop();
+    /// dispatch_loop::run(&mut map)?;                          // stopped: nothing else is taken
+    /// assert!(remote.call(|_| ()).is_err());
+    /// assert!(remote.call_after_stop(|_| println!("the loop runs again")).is_ok());
+    /// dispatch_loop::run(&mut map)?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Ended`, with the closure: the map is gone.
+    pub fn call_after_stop(
+        &self,
+        f: impl FnOnce(&mut ChannelMap) + Send + 'static,
+    ) -> Result<(), SendError<Call>> {
+        let message = Message::Call(Box::new(f));
+        self.shared.post_unbounded(message).map_err(|error| error.map(Message::into_call))
+    }
+
     /// Run `f` with a dispatcher and its channel, as [`ChannelMap::with`] does: an `Err` goes to
     /// its `handle_error`, a panic ends that channel. If the channel is gone, `f` is dropped.
     ///
