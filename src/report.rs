@@ -1,5 +1,5 @@
-//! What goes into the log: what a peer may have had a hand in is escaped, and repeated failures do
-//! not flood it.
+//! Log lines about failures: throttled, so that repeated ones do not flood the log, and with text that a
+//! peer may have influenced escaped.
 
 use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::core::map::ChannelMap;
 use crate::token::Token;
 
-/// Lines a second and map; the rest is only counted.
+/// Lines per second of each map; further ones are only counted.
 const LINES: u32 = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -19,7 +19,7 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
-    /// Whether to write this line; if so, how many were not written before it.
+    /// Whether to write this line, and how many were suppressed before it.
     fn admit(&mut self) -> Option<u64> {
         let now = Instant::now();
         if self.since.is_none_or(|since| now.duration_since(since) >= SECOND) {
@@ -36,7 +36,7 @@ impl Throttle {
 }
 
 impl ChannelMap {
-    /// Whether a line about a failure may be written.
+    /// Whether a line about a failure may be written now.
     pub(crate) fn throttle_admits(&mut self) -> bool {
         let unsaid = self.throttle.admit();
         if let Some(unsaid @ 1..) = unsaid {
@@ -45,7 +45,7 @@ impl ChannelMap {
         unsaid.is_some()
     }
 
-    /// Log a failure of `token`: what failed, and why.
+    /// Log a failure of the channel: what failed, and why.
     pub(crate) fn report(&mut self, token: Token, what: &str, why: &dyn fmt::Display) {
         if !self.throttle_admits() {
             return;
@@ -59,7 +59,7 @@ impl ChannelMap {
     }
 }
 
-/// Without control characters: a line of the log stays a line.
+/// Displays without control characters, so that it stays on one line of the log.
 pub(crate) struct Escaped<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {

@@ -12,7 +12,7 @@ use crate::core::action::Action;
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::slots::Slots;
-use crate::error::{ChannelError, LookupError, twin};
+use crate::error::{ChannelError, LookupError, clone_error};
 use crate::event_loop::hooks::{Entered, Ran};
 use crate::event_loop::{hooks, settle};
 use crate::link::output::Output;
@@ -261,12 +261,12 @@ impl ChannelMap {
             Ran::Returned(Err(error)) => {
                 let about_it = ChannelError::token_of(&error).is_none_or(|about| about == token);
                 if about_it && error.kind() != io::ErrorKind::WouldBlock {
-                    self.note_failure(token, twin(&error));
+                    self.note_failure(token, clone_error(&error));
                 }
                 Err(error)
             }
             Ran::Panicked(error) => {
-                let copy = ChannelError::wrap(token, twin(&error));
+                let copy = ChannelError::wrap(token, clone_error(&error));
                 self.report(token, "with", &error);
                 if let Some(state) = self.state_mut(token) {
                     state.kill(Reason::from(error));

@@ -226,7 +226,7 @@ fn producer_failed(map: &mut ChannelMap, token: Token, error: io::Error, panic: 
     // While closing, the dispatcher is not asked, and what the producer owed will never come.
     if let Some(state) = map.state_mut(token).filter(|state| state.is_closing()) {
         if matches!(state.reason, Some(Reason::Closed | Reason::EndOfStream)) {
-            state.reason = Some(Reason::from(crate::error::twin(&error)));
+            state.reason = Some(Reason::from(crate::error::clone_error(&error)));
         }
         state.kill(Reason::Closed);
     }
@@ -363,7 +363,7 @@ fn arm(map: &mut ChannelMap, token: Token) {
             match told {
                 Ok(()) => state.armed = wanted,
                 Err(error) => {
-                    state.kill(Reason::from(crate::error::twin(&error)));
+                    state.kill(Reason::from(crate::error::clone_error(&error)));
                     return map.report(token, "the poller does not take it", &error);
                 }
             }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::core::dispatcher::Dispatcher;
-use crate::error::twin;
+use crate::error::clone_error;
 use crate::link::dial::Dial;
 use crate::link::outbox::{OnLimit, Outbox};
 use crate::link::source::{Held, Source};
@@ -452,13 +452,13 @@ impl State {
 
     /// Reading met an error: the connection is gone.
     pub(crate) fn lost_reading(&mut self, error: &io::Error) {
-        self.kill(Reason::from(twin(error)));
+        self.kill(Reason::from(clone_error(error)));
         self.lost = true;
     }
 
     /// Writing met an error: nothing more can be sent, but what has come may still be read.
     pub(crate) fn lost_writing(&mut self, error: &io::Error) {
-        self.give_reason(Reason::from(twin(error)));
+        self.give_reason(Reason::from(clone_error(error)));
         self.lost = true;
         self.outbox.clear();
         self.blocked = false;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
 
-use crate::error::twin;
+use crate::error::clone_error;
 use crate::link::outbox::{Flushed, OnLimit, gathered};
 use crate::link::producer::Producer;
 use crate::link::source::Source;
@@ -60,7 +60,7 @@ impl State {
             _ if self.datagrams => return Err(no_bytes()),
             Phase::Opening if self.is_established() => {}
             Phase::Open => {}
-            Phase::Dead => return Err(self.lost_error().map_or_else(would_block, twin)),
+            Phase::Dead => return Err(self.lost_error().map_or_else(would_block, clone_error)),
             _ => return Err(would_block()),
         }
         let most = buffer.len().min(*self.read_budget(turn) as usize);
@@ -148,7 +148,7 @@ impl State {
 
     pub(crate) fn send(&mut self, turn: u32, bytes: &[u8]) -> io::Result<usize> {
         if let Some(error) = self.lost_error() {
-            return Err(twin(error));
+            return Err(clone_error(error));
         }
         self.check_open_for_output()?;
         if self.datagrams {
