@@ -3,7 +3,25 @@
 // A release build has no `faults`: the tests that need it are left out, and their helpers unused.
 #![cfg_attr(not(debug_assertions), allow(unused))]
 
-mod support;
+// What a group leaves of a helper file is used by others. `warn`: this one uses all of it, so here it
+// shows what nobody needs.
+#[allow(dead_code)]
+#[path = "support"]
+mod support {
+    pub mod echo;
+    #[warn(dead_code)]
+    pub mod heap;
+    pub mod logging;
+    #[warn(dead_code)]
+    pub mod memory;
+    pub mod opened;
+    pub mod peers;
+    pub mod process;
+    pub mod recorder;
+    pub mod threads;
+    pub mod turning;
+    pub mod waiting;
+}
 
 // What `outside` finds where the layers look for the crate.
 use dispatch_loop::*;
@@ -16,4 +34,5 @@ mod layers {
     mod protocol;
     mod reconnect;
     mod stream;
+    mod talk;
 }

@@ -96,6 +96,8 @@ pub(crate) enum Kind {
     Listener,
     Stream,
     Datagram,
+    /// Not a socket.
+    File,
 }
 
 /// `SO_TYPE` and `SO_ACCEPTCONN`.
@@ -161,23 +163,30 @@ fn address_of(address: &SockAddr) -> Address {
 
 /// One `epoll_pwait` on the descriptor of `polling`'s own poller. `events` is cleared first.
 #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+#[inline(always)]
 pub(crate) fn epoll_wait(
     epoll: impl std::os::fd::AsFd,
     events: &mut Vec<rustix::event::epoll::Event>,
     timeout: Option<Duration>,
 ) -> io::Result<()> {
-    use rustix::event::Timespec;
-    /// Whole milliseconds within an `i32` need only the call that every kernel has.
-    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
     faults::pass(Call::Wait)?;
-    // Rounded up: a timer must not be early.
-    let timeout = timeout.map(|timeout| {
-        let millis = timeout.min(LONGEST).as_nanos().div_ceil(1_000_000);
-        Timespec { tv_sec: (millis / 1000) as _, tv_nsec: (millis % 1000 * 1_000_000) as _ }
-    });
+    let timeout = match timeout {
+        None => None,
+        Some(timeout) => Some(whole_millis(timeout)),
+    };
     events.clear();
     rustix::event::epoll::wait(epoll, rustix::buffer::spare_capacity(events), timeout.as_ref())?;
     Ok(())
+}
+
+/// Rounded up: a timer must not be early.
+#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+fn whole_millis(timeout: Duration) -> rustix::event::Timespec {
+    /// Whole milliseconds within an `i32` need only the call that every kernel has.
+    const LONGEST: u64 = 24 * 60 * 60 * 1000;
+    let whole = timeout.as_secs().saturating_mul(1000);
+    let millis = whole.saturating_add(u64::from(timeout.subsec_nanos().div_ceil(1_000_000))).min(LONGEST);
+    rustix::event::Timespec { tv_sec: (millis / 1000) as _, tv_nsec: (millis % 1000 * 1_000_000) as _ }
 }
 
 /// The portable wait: `polling` makes the call.

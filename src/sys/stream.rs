@@ -24,6 +24,33 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     })
 }
 
+/// As [`recv`], but a signal may interrupt it.
+#[inline(always)]
+pub(crate) fn recv_once(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let most = faults::pass_bytes(Call::Recv, buffer.len())?;
+    match rustix::net::recv(fd, &mut buffer[..most], RecvFlags::empty()) {
+        Ok((_, read)) => Ok(read),
+        Err(errno) => Err(error_of(errno)),
+    }
+}
+
+/// As [`send`], but a signal may interrupt it.
+#[inline(always)]
+pub(crate) fn send_once(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let most = faults::pass_bytes(Call::Send, bytes.len())?;
+    match rustix::net::send(fd, &bytes[..most], SEND_FLAGS) {
+        Ok(sent) => Ok(sent),
+        Err(errno) => Err(error_of(errno)),
+    }
+}
+
+/// Out of the way of the calls that succeed.
+#[cold]
+#[inline(never)]
+fn error_of(errno: rustix::io::Errno) -> io::Error {
+    errno.into()
+}
+
 /// The one urgent byte that TCP keeps apart.
 pub(crate) fn recv_urgent(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     uninterrupted(|| {
