@@ -107,7 +107,7 @@ impl<T: Default> Slots<T> {
     }
 
     /// For a test: let the next thing have a slot with only `left` generations after it.
-    #[cfg(debug_assertions)]
+    #[cfg(any(test, debug_assertions))]
     pub(crate) fn wear_out(&mut self, left: u32) {
         if let Some(index) = self.new_slot() {
             self.slots[index as usize].key = key(0, u32::MAX - left);

@@ -254,7 +254,7 @@ pub(crate) fn output(map: &mut ChannelMap, token: Token) {
 fn producer_failed(map: &mut ChannelMap, token: Token, error: io::Error, panic: bool) {
     // While closing, the dispatcher is not asked, and what the producer owed will never come.
     if let Some(link) = map.link_mut(token).filter(|link| link.is_flushing()) {
-        link.closing_failed(crate::error::twin(&error).into());
+        link.closing_failed(crate::error::clone_error(&error).into());
     }
     hooks::failed(map, token, "a producer", error, panic);
     if let Some(link) = map.link_mut(token) {
@@ -398,7 +398,7 @@ fn register(map: &mut ChannelMap, token: Token) {
             match result {
                 Ok(()) => link.set_registered(wanted),
                 Err(error) => {
-                    link.end(Reason::from(crate::error::twin(&error)));
+                    link.end(Reason::from(crate::error::clone_error(&error)));
                     return map.report(token, "the poller does not take it", &error);
                 }
             }

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::error::{panicked, twin};
+use crate::error::{clone_error, panicked};
 use crate::link::source::Source;
 use crate::sys::errno::is_interrupted;
 use crate::sys::poll::Interest;
@@ -23,7 +23,7 @@ impl Guarded {
 
     /// What its panic said, if there was one.
     pub(crate) fn panic(&self) -> Option<io::Error> {
-        self.panic.borrow().as_ref().map(twin)
+        self.panic.borrow().as_ref().map(clone_error)
     }
 
     fn ask<R>(&self, otherwise: R, question: impl FnOnce(&dyn Source) -> R) -> R {
@@ -47,7 +47,7 @@ impl Guarded {
                 Ok(result) => return result,
                 Err(payload) => {
                     let error = panicked(payload);
-                    *self.panic.borrow_mut() = Some(twin(&error));
+                    *self.panic.borrow_mut() = Some(clone_error(&error));
                     return Err(error);
                 }
             }

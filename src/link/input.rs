@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use crate::clock::Turn;
-use crate::error::twin;
+use crate::error::clone_error;
 use crate::link::due::Step;
 use crate::link::life::Life;
 use crate::link::output::{no_bytes, no_stream, nothing_now};
@@ -103,7 +103,7 @@ impl Link {
             Life::Opening if self.is_established() => {}
             Life::Open => {}
             Life::Ending(_) if self.is_over() => {
-                return Err(self.lost_error().map_or_else(nothing_now, twin));
+                return Err(self.lost_error().map_or_else(nothing_now, clone_error));
             }
             _ => return Err(nothing_now()),
         }
@@ -154,7 +154,7 @@ impl Link {
             Err(error) => {
                 self.moved(turn);
                 let error = self.read_lost(error);
-                Err(twin(&error))
+                Err(clone_error(&error))
             }
         }
     }
@@ -184,7 +184,7 @@ impl Link {
             }
             Err(error) => {
                 let error = self.read_lost(error);
-                Err(twin(&error))
+                Err(clone_error(&error))
             }
         }
     }

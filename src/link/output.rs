@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
 
 use crate::clock::Turn;
-use crate::error::twin;
+use crate::error::clone_error;
 use crate::link::due::Step;
 use crate::link::life::Life;
 use crate::link::marks::{Marks, OnLimit};
@@ -222,7 +222,7 @@ impl Link {
     /// Send as much as fits now. What the hook gathered has been sent before.
     pub(crate) fn send(&mut self, turn: Turn, bytes: &[u8]) -> io::Result<usize> {
         if let Some(error) = self.lost_error() {
-            return Err(twin(error));
+            return Err(clone_error(error));
         }
         self.check_open_for_output()?;
         if self.is_datagram() {
@@ -234,7 +234,7 @@ impl Link {
         match self.offer(turn, &[], &Pushed::Bytes(bytes)) {
             Ok((sent, _)) => Ok(sent),
             Err(error) => {
-                let copy = twin(&error);
+                let copy = clone_error(&error);
                 self.write_lost(error);
                 Err(copy)
             }

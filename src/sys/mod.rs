@@ -88,7 +88,7 @@ fn bind_to(socket: &Socket, interface: &str) -> io::Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 fn bind_to(_: &Socket, _: &str) -> io::Result<()> {
-    Err(io::Error::new(ErrorKind::Unsupported, "a socket can be bound to an interface on Linux only"))
+    Err(io::Error::new(ErrorKind::Unsupported, "sockets can be bound to an interface on Linux only"))
 }
 
 /// What a socket carries.
@@ -180,17 +180,17 @@ pub(crate) fn epoll_wait(
     Ok(())
 }
 
-/// Rounded up: no timer may be early.
+/// Rounded up: a timer must not be early.
 #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
 fn whole_millis(timeout: Duration) -> rustix::event::Timespec {
-    /// Whole milliseconds within an `i32` need the one call that every kernel has.
+    /// Whole milliseconds within an `i32` need only the call that every kernel has.
     const LONGEST: u64 = 24 * 60 * 60 * 1000;
     let whole = timeout.as_secs().saturating_mul(1000);
     let millis = whole.saturating_add(u64::from(timeout.subsec_nanos().div_ceil(1_000_000))).min(LONGEST);
     rustix::event::Timespec { tv_sec: (millis / 1000) as _, tv_nsec: (millis % 1000 * 1_000_000) as _ }
 }
 
-/// Only for the portable wait: `polling` makes the call.
+/// The portable wait: `polling` makes the call.
 #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
 pub(crate) fn polling_wait(
     poller: &polling::Poller,
