@@ -22,5 +22,6 @@ mod contract {
     mod swap;
     mod time;
     mod timeouts;
+    mod wrappers;
     mod write;
 }

@@ -7,13 +7,10 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::{
-    Channel, ChannelMap, ConnectOptions, Dispatcher, Eof, OnError, Reason, TimerId, ToAddress, Token,
-};
+use crate::{Channel, ChannelMap, ConnectOptions, Dispatcher, Reason, TimerId, ToAddress, Token, Wrapper};
 
 /// How long to wait before the next attempt: longer each time, and never quite the same, so that the
 /// clients of a server that comes back do not all come at once.
@@ -282,61 +279,24 @@ pub struct Attempt<D> {
     opened: Option<Instant>,
 }
 
-impl<D: Dispatcher> Dispatcher for Attempt<D> {
-    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.opened = Some(Instant::now());
-        self.dispatcher.handle_open(ch)
+impl<D: Dispatcher> Wrapper for Attempt<D> {
+    type Inner = D;
+
+    fn inner(&self) -> &D {
+        &self.dispatcher
     }
 
-    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        let told = catch_unwind(AssertUnwindSafe(|| self.dispatcher.handle_close(ch, reason)));
+    fn inner_mut(&mut self) -> &mut D {
+        &mut self.dispatcher
+    }
+
+    fn opened(&mut self, _: &mut Channel<'_>) {
+        self.opened = Some(Instant::now());
+    }
+
+    fn closed(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         let open_for = self.opened.map(|opened| opened.elapsed());
         self.client.ended(ch.map(), reason, open_for);
-        told.unwrap_or_else(|payload| resume_unwind(payload));
-    }
-
-    fn readable(&self, ch: &Channel<'_>) -> bool {
-        self.dispatcher.readable(ch)
-    }
-
-    fn writable(&self, ch: &Channel<'_>) -> bool {
-        self.dispatcher.writable(ch)
-    }
-
-    fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_connect(ch)
-    }
-
-    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_read(ch)
-    }
-
-    fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_write(ch)
-    }
-
-    fn handle_expt(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_expt(ch)
-    }
-
-    fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
-        self.dispatcher.handle_eof(ch)
-    }
-
-    fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_high(ch)
-    }
-
-    fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_low(ch)
-    }
-
-    fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_timeout(ch)
-    }
-
-    fn handle_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> OnError {
-        self.dispatcher.handle_error(ch, error)
     }
 }
 

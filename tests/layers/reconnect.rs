@@ -10,6 +10,7 @@ use dispatch_loop::reconnect::{self, Attempt, Backoff, Client};
 use dispatch_loop::{ChannelMap, Reason};
 
 use crate::support::calm::*;
+use crate::support::every_hook::{self, Told};
 use crate::support::*;
 
 /// Turn until nothing is left to do, no timer either.
@@ -125,6 +126,24 @@ fn stopping() {
         assert_eq!(client.token(), None);
         slot.borrow_mut().take();
     }
+}
+
+/// The dispatcher that the user made has all hooks, and its answers count.
+#[test]
+fn an_attempt_passes_every_hook_on() {
+    let told = Told::default();
+    let (inner, to) = (told.clone(), closed_port(loopbacks()[0]));
+    every_hook::with_a_datagram(&mut ChannelMap::new().unwrap(), move |ch, datagram| {
+        let mut left = Some(inner.clone());
+        let client = reconnect::connect(ch.map(), to, quick(), move |_, _| left.take()).unwrap();
+        let handle = client.token().unwrap().typed::<Attempt<Told>>();
+        let called = ch.map().with(handle, |attempt, ch| {
+            every_hook::call(attempt, ch, datagram);
+            Ok(())
+        });
+        called.unwrap();
+        assert_eq!(inner.hooks(), every_hook::hooks());
+    });
 }
 
 /// An address that will never do is refused at once; a name that is not found is tried again.

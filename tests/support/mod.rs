@@ -4,6 +4,7 @@
 
 pub mod calm;
 pub mod ends;
+pub mod every_hook;
 pub mod flow;
 pub mod heap;
 #[cfg(feature = "layers")]
