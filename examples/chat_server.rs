@@ -144,7 +144,7 @@ struct Guest {
 impl Chat for Guest {
     fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         ch.set_input_limit(LONGEST + 1); // a `\r` may be one more
-        ch.set_limit(MOST_UNREAD, OnLimit::End);
+        ch.channel_mut().set_limit(MOST_UNREAD, OnLimit::End);
         let (number, name) = self.room.borrow_mut().enter(ch.token());
         self.number = number;
         self.tell_others(ch, format!("* {name} joined\r\n").as_bytes());

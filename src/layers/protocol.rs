@@ -34,9 +34,8 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::ops::{Deref, DerefMut};
 
-use crate::{Channel, Dispatcher, Eof, Handle, Reason};
+use crate::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Token};
 
 /// The callbacks of a connection: `asyncio.Protocol`.
 ///
@@ -112,8 +111,8 @@ pub trait Protocol: 'static {
     fn connection_lost(&mut self, transport: &mut Transport<'_>, reason: &Reason) {}
 }
 
-/// The connection of a [`Protocol`]: asyncio's `Transport`, by its names where they differ from
-/// those of the [`Channel`], whose methods it has as well.
+/// The connection of a [`Protocol`]: asyncio's `Transport`, with its methods by its names. What else a
+/// [`Channel`] can do is at [`channel_mut`](Transport::channel_mut).
 ///
 /// ```
 /// use dispatch_loop::protocol::{Protocol, Transport};
@@ -124,7 +123,7 @@ pub trait Protocol: 'static {
 ///
 /// impl Protocol for Answer {
 ///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> io::Result<()> {
-///         transport.set_timeout(Some(Duration::from_secs(30)));        // the channel's own
+///         transport.channel_mut().set_timeout(Some(Duration::from_secs(30)));
 ///         transport.write_vectored(&[IoSlice::new(b"you said: "), IoSlice::new(data)])?;
 ///         transport.write_eof();
 ///         Ok(())
@@ -135,7 +134,39 @@ pub struct Transport<'a> {
     channel: Channel<'a>,
 }
 
-impl Transport<'_> {
+impl<'a> Transport<'a> {
+    /// The channel itself, to look at.
+    pub fn channel(&self) -> &Channel<'a> {
+        &self.channel
+    }
+
+    /// The channel itself: for what has no method here, and for a function that takes a [`Channel`].
+    ///
+    /// The transport keeps nothing back: the channel's methods do here what they do in a
+    /// [`Dispatcher`]. What `data_received` was given is the protocol's. What it has no use for it puts
+    /// back ([`unread`](Channel::unread)) before it has another source read
+    /// ([`wrap_source`](Channel::wrap_source)): after STARTTLS nothing that came in the clear may
+    /// count as encrypted.
+    pub fn channel_mut(&mut self) -> &mut Channel<'a> {
+        &mut self.channel
+    }
+
+    /// The name of the channel.
+    pub fn token(&self) -> Token {
+        self.channel.token()
+    }
+
+    /// The map that the channel is in, and through it every other channel.
+    pub fn map(&mut self) -> &mut ChannelMap {
+        self.channel.map()
+    }
+
+    /// The other end: `get_extra_info("peername")`. [`Channel::peer_address`].
+    #[doc(alias = "get_extra_info")]
+    pub fn peer_address(&self) -> Option<Address> {
+        self.channel.peer_address()
+    }
+
     /// Send all of `bytes`: at once what fits, the rest when there is room. [`Channel::push`].
     ///
     /// # Errors
@@ -168,6 +199,37 @@ impl Transport<'_> {
         self.channel.set_watermarks(low, high);
     }
 
+    /// Stop reading, send what is queued, then close. [`Channel::close`].
+    pub fn close(&mut self) {
+        self.channel.close();
+    }
+
+    /// Drop what is queued and reset the connection. [`Channel::abort`].
+    pub fn abort(&mut self) {
+        self.channel.abort();
+    }
+
+    /// Whether the end has begun. [`Channel::is_closing`].
+    pub fn is_closing(&self) -> bool {
+        self.channel.is_closing()
+    }
+
+    /// No `data_received` until [`resume_reading`](Transport::resume_reading).
+    /// [`Channel::pause_reading`].
+    pub fn pause_reading(&mut self) {
+        self.channel.pause_reading();
+    }
+
+    /// End a [`pause_reading`](Transport::pause_reading).
+    pub fn resume_reading(&mut self) {
+        self.channel.resume_reading();
+    }
+
+    /// Whether input is delivered. [`Channel::is_reading`].
+    pub fn is_reading(&self) -> bool {
+        self.channel.is_reading()
+    }
+
     /// Let `protocol` have the hooks from now on, and `rest`, the bytes that the old one has no use
     /// for, before all that comes: an upgrade in mid-stream. Its `connection_made` does not run,
     /// and neither does `connection_lost` of the old one, which is dropped after its hook.
@@ -184,20 +246,6 @@ impl Transport<'_> {
     }
 }
 
-impl<'a> Deref for Transport<'a> {
-    type Target = Channel<'a>;
-
-    fn deref(&self) -> &Channel<'a> {
-        &self.channel
-    }
-}
-
-impl<'a> DerefMut for Transport<'a> {
-    fn deref_mut(&mut self) -> &mut Channel<'a> {
-        &mut self.channel
-    }
-}
-
 impl fmt::Debug for Transport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Transport").field(&self.channel).finish()
@@ -206,8 +254,9 @@ impl fmt::Debug for Transport<'_> {
 
 /// The dispatcher that calls a [`Protocol`].
 ///
-/// It derefs to the protocol, so [`map.get_mut(handle)`](crate::ChannelMap::get_mut) leads to it; with its
-/// transport as well, [`with`](ProtocolDispatcher::with) does.
+/// [`map.get_mut(handle)`](crate::ChannelMap::get_mut) leads to it, and
+/// [`inner_mut`](ProtocolDispatcher::inner_mut) to the protocol; [`with`](ProtocolDispatcher::with) to both
+/// the protocol and its transport.
 ///
 /// ```
 /// use dispatch_loop::ChannelMap;
@@ -227,7 +276,7 @@ impl fmt::Debug for Transport<'_> {
 /// let (near, _far) = UnixStream::pair()?;
 /// let mut map = ChannelMap::new()?;
 /// let counter = map.add(near, ProtocolDispatcher::new(Counter(0)))?;
-/// assert_eq!(map.get(counter)?.0, 0);
+/// assert_eq!(map.get(counter)?.inner().0, 0);
 /// map.with(counter, |counter, ch| counter.with(ch, |_, transport| transport.write(b"begin\n")))?;
 /// # io::Result::Ok(())
 /// ```
@@ -239,6 +288,16 @@ impl<P: Protocol> ProtocolDispatcher<P> {
     /// A dispatcher for `protocol`.
     pub fn new(protocol: P) -> ProtocolDispatcher<P> {
         ProtocolDispatcher { protocol }
+    }
+
+    /// The protocol.
+    pub fn inner(&self) -> &P {
+        &self.protocol
+    }
+
+    /// The protocol, to be changed.
+    pub fn inner_mut(&mut self) -> &mut P {
+        &mut self.protocol
     }
 
     /// Call `f` with the protocol and its transport, from outside of its hooks.
@@ -273,22 +332,19 @@ impl<P: Protocol> Dispatcher for ProtocolDispatcher<P> {
     }
 }
 
-impl<P> Deref for ProtocolDispatcher<P> {
-    type Target = P;
-
-    fn deref(&self) -> &P {
-        &self.protocol
-    }
-}
-
-impl<P> DerefMut for ProtocolDispatcher<P> {
-    fn deref_mut(&mut self) -> &mut P {
-        &mut self.protocol
-    }
-}
-
 impl<P: fmt::Debug> fmt::Debug for ProtocolDispatcher<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ProtocolDispatcher").field(&self.protocol).finish()
     }
 }
+
+/// A function that takes a channel is not handed a transport's by coercion.
+///
+/// ```compile_fail,E0308
+/// fn helper(_: &mut dispatch_loop::Channel<'_>) {}
+/// fn hook(transport: &mut dispatch_loop::protocol::Transport<'_>) {
+///     helper(transport);
+/// }
+/// ```
+#[cfg(doctest)]
+struct NoChannel;

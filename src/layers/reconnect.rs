@@ -6,7 +6,6 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -257,8 +256,7 @@ fn random() -> f64 {
     random as f64 / u64::MAX as f64
 }
 
-/// The dispatcher of one attempt: the user's own, and an ear at its open and its end. It derefs to
-/// the user's.
+/// The dispatcher of one attempt: the user's own, and what sees when it opens and ends.
 ///
 /// ```
 /// use dispatch_loop::reconnect::{self, Attempt, Backoff};
@@ -270,7 +268,7 @@ fn random() -> f64 {
 /// let mut map = ChannelMap::new()?;
 /// let client = reconnect::connect(&mut map, "127.0.0.1:9", Backoff::default(), |_, _| Some(Counter(7)))?;
 /// let handle = client.token().unwrap().typed::<Attempt<Counter>>();
-/// assert_eq!(map.get(handle)?.0, 7);
+/// assert_eq!(map.get(handle)?.inner().0, 7);
 /// # std::io::Result::Ok(())
 /// ```
 pub struct Attempt<D> {
@@ -279,15 +277,27 @@ pub struct Attempt<D> {
     opened: Option<Instant>,
 }
 
+impl<D: Dispatcher> Attempt<D> {
+    /// The dispatcher that `make` gave.
+    pub fn inner(&self) -> &D {
+        &self.dispatcher
+    }
+
+    /// The dispatcher that `make` gave, to be changed.
+    pub fn inner_mut(&mut self) -> &mut D {
+        &mut self.dispatcher
+    }
+}
+
 impl<D: Dispatcher> Wrapper for Attempt<D> {
     type Inner = D;
 
     fn inner(&self) -> &D {
-        &self.dispatcher
+        self.inner()
     }
 
     fn inner_mut(&mut self) -> &mut D {
-        &mut self.dispatcher
+        self.inner_mut()
     }
 
     fn opened(&mut self, _: &mut Channel<'_>) {
@@ -297,20 +307,6 @@ impl<D: Dispatcher> Wrapper for Attempt<D> {
     fn closed(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         let open_for = self.opened.map(|opened| opened.elapsed());
         self.client.ended(ch.map(), reason, open_for);
-    }
-}
-
-impl<D> Deref for Attempt<D> {
-    type Target = D;
-
-    fn deref(&self) -> &D {
-        &self.dispatcher
-    }
-}
-
-impl<D> DerefMut for Attempt<D> {
-    fn deref_mut(&mut self) -> &mut D {
-        &mut self.dispatcher
     }
 }
 

@@ -120,7 +120,7 @@ fn every_kind_of_push() {
         let talk = Talk::new("a", &log).on("found", |ch, _| {
             ch.push(b"bytes ")?;
             ch.push_vec(b"vec ".to_vec())?;
-            ch.push_shared(b"shared "[..].into())?;
+            ch.channel_mut().push_shared(b"shared "[..].into())?;
             ch.push_vectored(&[IoSlice::new(b"vec"), IoSlice::new(b""), IoSlice::new(b"tored ")])?;
             ch.push_producer(producers::from_bytes("produced "))?;
             ch.push(b"last")?;
@@ -243,6 +243,8 @@ struct Habit {
     fails: bool,
     /// It collects for itself.
     own: bool,
+    /// It asks for its channel in each hook.
+    asks: bool,
     limit: usize,
 }
 
@@ -256,20 +258,34 @@ fn play(first: Terminator, next: Vec<Terminator>, steps: Vec<Step>, habit: Habit
             ch.set_input_limit(habit.limit);
             Ok(())
         })
-        .on("overlong", |_, _| Ok(()))
+        .on("overlong", move |ch, _| {
+            if habit.asks {
+                ch.channel_mut();
+            }
+            Ok(())
+        })
         .on("found", move |ch, _| {
+            if habit.asks && next.len() % 2 == 0 {
+                ch.channel_mut();
+            }
             if let Some(next) = next.pop_front() {
                 ch.set_terminator(next)?;
             }
             if habit.pauses {
                 ch.pause_reading();
             }
+            if habit.asks {
+                ch.channel_mut();
+            }
             if habit.fails { Err(io::Error::other("as it does")) } else { Ok(()) }
         });
     if habit.own {
-        talk = talk.on("data", |ch, data| {
+        talk = talk.on("data", move |ch, data| {
             assert!(!data.is_empty());
             ch.collect(data);
+            if habit.asks {
+                ch.channel_mut();
+            }
             Ok(())
         });
     }
@@ -337,10 +353,10 @@ proptest! {
     fn any_terminator_in_any_input_in_any_pieces(
         first in terminator(),
         steps in prop::collection::vec(letters(1..=12).prop_map(Step::Send), 1..20),
-        habit in (any::<bool>(), any::<bool>(), any::<bool>()),
+        habit in (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()),
     ) {
-        let (pauses, fails, own) = habit;
-        play(first, vec![], steps, Habit { pauses, fails, own, limit: 1 << 16 });
+        let (pauses, fails, own, asks) = habit;
+        play(first, vec![], steps, Habit { pauses, fails, own, asks, limit: 1 << 16 });
     }
 
     #[test]
@@ -354,10 +370,10 @@ proptest! {
             ],
             1..20,
         ),
-        habit in (any::<bool>(), any::<bool>(), any::<bool>()),
+        habit in (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()),
     ) {
-        let (pauses, fails, own) = habit;
-        play(first, next, steps, Habit { pauses, fails, own, limit: 1 << 16 });
+        let (pauses, fails, own, asks) = habit;
+        play(first, next, steps, Habit { pauses, fails, own, asks, limit: 1 << 16 });
     }
 
     /// The same messages are too long whatever pieces they come in.
@@ -367,9 +383,10 @@ proptest! {
         next in prop::collection::vec(letters(1..=3).prop_map(Terminator::from), 0..3),
         steps in prop::collection::vec(letters(1..=9).prop_map(Step::Send), 1..20),
         own in any::<bool>(),
+        asks in any::<bool>(),
         limit in 0..7usize,
     ) {
-        play(first.into(), next, steps, Habit { pauses: false, fails: false, own, limit });
+        play(first.into(), next, steps, Habit { pauses: false, fails: false, own, asks, limit });
     }
 }
 
@@ -817,7 +834,7 @@ fn auto_pause() {
         let largest = most.clone();
         let talk = Talk::new("a", &log)
             .on("open", |ch, _| {
-                ch.set_auto_pause(true);
+                ch.channel_mut().set_auto_pause(true);
                 Ok(())
             })
             .on("found", move |ch, data| {
@@ -855,8 +872,8 @@ fn auto_pause_at_the_end_of_a_count() {
     let log = Log::new();
     let talk = Talk::new("a", &log)
         .on("open", |ch, _| {
-            ch.set_auto_pause(true);
-            ch.set_watermarks(0, 10);
+            ch.channel_mut().set_auto_pause(true);
+            ch.channel_mut().set_watermarks(0, 10);
             Ok(())
         })
         .on("data", |ch, data| ch.push(data))
@@ -1079,7 +1096,7 @@ fn an_error_that_is_kept_loses_no_input() {
                 .on("found", |ch, _| ch.push(&[b'x'; 100]))
                 .on("open", |ch, _| {
                     ch.set_input_limit(10);
-                    ch.set_watermarks(10, 20);
+                    ch.channel_mut().set_watermarks(10, 20);
                     Ok(())
                 });
             let mut failed = false;
@@ -1248,6 +1265,53 @@ fn what_a_chat_puts_back() {
     }
 }
 
+/// What a function that is given the channel puts back comes before all that was not handed on yet, and
+/// what the chat puts back after it comes before that.
+#[test]
+fn what_is_put_back_through_the_channel_comes_first() {
+    for (terminator, end) in [(Terminator::from("\n"), ""), (4.into(), "\\n")] {
+        for size in [3, usize::MAX] {
+            let log = Log::new();
+            let talk = Talk::new("a", &log).on("found", |ch, line| {
+                if line.starts_with(b"one") {
+                    ch.channel_mut().unread(b"bbb\n");
+                    ch.unread(b"aaa\n");
+                    ch.channel_mut();
+                    ch.unread(b"000\n");
+                }
+                Ok(())
+            });
+            let (mut map, handle, mut far) = talking(loopbacks()[0], terminator.clone(), talk);
+            deliver(&mut map, handle, &mut far, b"one\ntwo\nthr", size);
+            let wanted = ["one", "000", "aaa", "bbb", "two"].map(|line| format!("found {line}{end}"));
+            assert_eq!(log.of("a")[1..], wanted, "{terminator:?} in pieces of {size}");
+        }
+    }
+}
+
+/// The last part of a count, and a function that is given the channel in the midst of it: the message is
+/// whole all the same, and what follows it is the next one.
+#[test]
+fn the_channel_in_hand_while_the_last_of_a_count_is_collected() {
+    for wraps in [false, true] {
+        let log = Log::new();
+        let talk = Talk::new("a", &log).on("data", move |ch, data| {
+            ch.collect(data);
+            match wraps {
+                true => ch.wrap_source(Ok),
+                false => {
+                    ch.channel_mut();
+                    Ok(())
+                }
+            }
+        });
+        let (mut map, handle, mut far) = talking(loopbacks()[0], 3, talk);
+        deliver(&mut map, handle, &mut far, b"abcdefg", 99);
+        let wanted = ["open", "data abc", "found abc", "data def", "found def", "data g"];
+        assert_eq!(log.of("a"), wanted);
+    }
+}
+
 /// What is collected while a message is found is the start of the next one.
 #[test]
 fn what_found_terminator_collects() {
@@ -1280,7 +1344,7 @@ fn a_chat_reaches_another() {
         let talk = Talk::new("a", &log).on("found", move |ch, line| {
             let own = ch.token().typed::<ChatDispatcher<Talk>>();
             assert!(matches!(ch.map().get(own), Err(dispatch_loop::LookupError::Running(_))));
-            seen.add(format!("a sees {}", ch.map().get(other)?.name));
+            seen.add(format!("a sees {}", ch.map().get(other)?.inner().name));
             ch.map().with(other, |chat, ch| {
                 chat.with(ch, |_, ch| {
                     ch.set_terminator("\r")?;
@@ -1308,7 +1372,7 @@ fn the_other_hooks() {
         let listener = std::net::TcpListener::bind(on).unwrap();
         let mut map = ChannelMap::new().unwrap();
         let talk = Talk::new("a", &log).on("open", |ch, _| {
-            ch.set_watermarks(10, 20);
+            ch.channel_mut().set_watermarks(10, 20);
             ch.push(&[b'.'; 10])?;
             ch.push(&[b'.'; 90])
         });
@@ -1343,7 +1407,7 @@ fn a_chunk_of_many_messages_taken_one_by_one() {
         let talk = Talk::new("a", &log).on("found", move |ch, line| {
             order.borrow_mut().push((who, String::from_utf8_lossy(line).into_owned()));
             ch.pause_reading();
-            ch.call_later(Duration::ZERO, |ch| {
+            ch.channel_mut().call_later(Duration::ZERO, |ch| {
                 ch.resume_reading();
                 Ok(())
             });

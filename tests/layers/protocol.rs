@@ -124,7 +124,7 @@ fn the_order_of_the_callbacks() {
             let address = listener.local_addr().unwrap();
             let mut map = ChannelMap::new().unwrap();
             let protocol = Spoken::new("a", &log).on("made", |transport, _| {
-                assert!(transport.is_connected() && transport.is_reading());
+                assert!(transport.channel().is_connected() && transport.is_reading());
                 transport.write(b"hello")
             });
             let handle = match connects {
@@ -135,7 +135,7 @@ fn the_order_of_the_callbacks() {
             let (mut far, _) = listener.accept().unwrap();
             far.write_all(b"one").unwrap();
             turn_until(&mut map, &log, |_| log.has("a data one"));
-            assert_eq!(map.get(handle).unwrap().name, "a");
+            assert_eq!(map.get(handle).unwrap().inner().name, "a");
             far.write_all(b"two").unwrap();
             far.shutdown(Shutdown::Write).unwrap();
             turn_until(&mut map, &log, |map| map.is_empty());
@@ -175,7 +175,7 @@ fn every_connection_is_lost_once() {
             let log = Log::new();
             let fails = |_: &mut Transport<'_>, _: &[u8]| Err(io::Error::other("on purpose"));
             let mut protocol = Spoken::new("a", &log).on("lost", |transport, _| {
-                assert!(transport.socket().is_none() && transport.peer_address().is_some());
+                assert!(transport.channel().socket().is_none() && transport.peer_address().is_some());
                 transport.close();
                 transport.abort();
                 Ok(())
@@ -549,7 +549,7 @@ fn write_vectored_over_the_limit() {
         let log = Log::new();
         let (mut map, handle, mut far) = made(on, Spoken::new("a", &log));
         reach(&mut map, handle, |transport| {
-            transport.set_limit(10, OnLimit::Refuse);
+            transport.channel_mut().set_limit(10, OnLimit::Refuse);
             let refused = transport.write_vectored(&[&b"12345"[..], b"67890", b"!"].map(IoSlice::new));
             assert_eq!(refused.unwrap_err().kind(), ErrorKind::QuotaExceeded);
             assert_eq!(transport.write_buffer_size(), 0);
@@ -687,7 +687,7 @@ struct Echo;
 
 impl Protocol for Echo {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
-        transport.set_auto_pause(true);
+        transport.channel_mut().set_auto_pause(true);
         Ok(())
     }
     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> io::Result<()> {
@@ -810,8 +810,8 @@ fn slow_reader(len: usize, little: bool) {
     let relay = || ProtocolDispatcher::new(Relay { twin: None, most: 0, pauses: 0 });
     let source = map.add(near_in, relay()).unwrap();
     let sink = map.add(near_out, relay()).unwrap();
-    map.get_mut(source).unwrap().twin = Some(sink.token());
-    map.get_mut(sink).unwrap().twin = Some(source.token());
+    map.get_mut(source).unwrap().inner_mut().twin = Some(sink.token());
+    map.get_mut(sink).unwrap().inner_mut().twin = Some(source.token());
     far_in.set_nonblocking(true).unwrap();
     far_out.set_nonblocking(true).unwrap();
     let bytes = pattern(PERIOD);
@@ -854,7 +854,7 @@ fn slow_reader(len: usize, little: bool) {
         }
     }
     let held = heap::peak() - before;
-    let (most, pauses) = (map.get(source).unwrap().most, map.get(sink).unwrap().pauses);
+    let (most, pauses) = (map.get(source).unwrap().inner().most, map.get(sink).unwrap().inner().pauses);
     assert!(pauses > 10, "{pauses} pauses: it was no slow reader");
     assert!(most <= 128 * 1024, "{most} bytes queued");
     // A piece is kept whole until the last of it is sent.

@@ -75,7 +75,7 @@ fn a_server_that_comes_late() {
         bound.listen(8).unwrap();
         turn_until(&mut map, &log, |_| log.has("a open"));
         let handle = client.token().unwrap().typed::<Attempt<Recorder>>();
-        assert_eq!(map.get(handle).unwrap().name, "a");
+        assert_eq!(map.get(handle).unwrap().inner().name, "a");
         let asked = log.count("asked: ");
         turn_idle(&mut map);
         assert_calm(&mut map);

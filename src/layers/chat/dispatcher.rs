@@ -2,17 +2,17 @@
 
 use std::fmt;
 use std::io;
-use std::ops::{Deref, DerefMut};
 
 use super::super::terminator::{Piece, Splitter};
-use super::incoming::Incoming;
+use super::incoming::{Change, Incoming};
 use super::{Chat, ChatChannel, Terminator};
 use crate::{Channel, Dispatcher, Eof, LookupError, OnError, Reason};
 
 /// The dispatcher that makes messages of the input of its channel, for a [`Chat`].
 ///
-/// It derefs to the chat, so [`map.get_mut(handle)`](crate::ChannelMap::get_mut) leads to it; with its
-/// channel as well, [`with`](ChatDispatcher::with) does.
+/// [`map.get_mut(handle)`](crate::ChannelMap::get_mut) leads to it, and
+/// [`inner_mut`](ChatDispatcher::inner_mut) to the chat; [`with`](ChatDispatcher::with) to both the chat
+/// and its channel.
 ///
 /// ```
 /// use dispatch_loop::ChannelMap;
@@ -35,7 +35,7 @@ use crate::{Channel, Dispatcher, Eof, LookupError, OnError, Reason};
 /// let mut map = ChannelMap::new()?;
 /// let guest = Guest { name: "guest1".into() };
 /// let handle = map.add(near, ChatDispatcher::new("\r\n", guest)?)?;
-/// map.get_mut(handle)?.name = "ada".into();
+/// map.get_mut(handle)?.inner_mut().name = "ada".into();
 /// map.with(handle, |guest, ch| guest.with(ch, |_, ch| ch.set_terminator("\n")))?;
 /// # io::Result::Ok(())
 /// ```
@@ -54,6 +54,16 @@ impl<C: Chat> ChatDispatcher<C> {
         Ok(ChatDispatcher { chat, incoming })
     }
 
+    /// The chat.
+    pub fn inner(&self) -> &C {
+        &self.chat
+    }
+
+    /// The chat, to be changed.
+    pub fn inner_mut(&mut self) -> &mut C {
+        &mut self.chat
+    }
+
     /// Call `f` with the chat and its view, from outside of its hooks.
     pub fn with<R>(&mut self, ch: &mut Channel<'_>, f: impl FnOnce(&mut C, &mut ChatChannel<'_>) -> R) -> R {
         let result = self.lend(ch, &[], f);
@@ -67,6 +77,7 @@ impl<C: Chat> ChatDispatcher<C> {
         rest: &[u8],
         f: impl FnOnce(&mut C, &mut ChatChannel<'_>) -> R,
     ) -> R {
+        let rest = if self.incoming.rest_is_gone { &[] } else { rest };
         f(&mut self.chat, &mut ChatChannel { channel: ch.reborrow(), incoming: &mut self.incoming, rest })
     }
 
@@ -83,7 +94,8 @@ impl<C: Chat> ChatDispatcher<C> {
                 Piece::Last(data) => self.last_of_a_count(ch, data, input),
                 Piece::End => self.end_of_message(ch, input),
             };
-            if std::mem::take(&mut self.incoming.rest_is_gone) {
+            if self.incoming.rest_is_gone {
+                self.put_back(ch, &[]);
                 return result;
             }
             if result.is_err() || !ch.is_reading() || !self.incoming.held.is_empty() || self.is_replaced(ch) {
@@ -96,9 +108,7 @@ impl<C: Chat> ChatDispatcher<C> {
 
     fn last_of_a_count(&mut self, ch: &mut Channel<'_>, data: &[u8], rest: &[u8]) -> io::Result<()> {
         let collected = self.collect(ch, data, rest);
-        let over = has_ended(ch) || self.incoming.rest_is_gone || self.is_replaced(ch);
-        // Nor if the hook has asked for more of this message.
-        if over || !self.incoming.held.is_empty() {
+        if has_ended(ch) || self.incoming.change != Change::None || self.is_replaced(ch) {
             return collected;
         }
         // The message is whole, whatever the hook thinks of its last part.
@@ -122,6 +132,7 @@ impl<C: Chat> ChatDispatcher<C> {
     }
 
     fn collect(&mut self, ch: &mut Channel<'_>, data: &[u8], rest: &[u8]) -> io::Result<()> {
+        self.incoming.change = Change::None;
         if self.incoming.skipping {
             return Ok(());
         }
@@ -131,7 +142,8 @@ impl<C: Chat> ChatDispatcher<C> {
             self.lend(ch, rest, |chat, ch| chat.collect_incoming_data(ch, taken))?;
         }
         let too_much = self.incoming.collected.len() > self.incoming.limit;
-        if (taken.len() == data.len() && !too_much) || has_ended(ch) || self.incoming.rest_is_gone {
+        let dropped = self.incoming.change == Change::Dropped;
+        if (taken.len() == data.len() && !too_much) || has_ended(ch) || dropped {
             return Ok(());
         }
         self.incoming.skipping = true;
@@ -204,20 +216,6 @@ impl<C: Chat> Dispatcher for ChatDispatcher<C> {
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         self.lend(ch, &[], |chat, ch| chat.handle_close(ch, reason));
-    }
-}
-
-impl<C> Deref for ChatDispatcher<C> {
-    type Target = C;
-
-    fn deref(&self) -> &C {
-        &self.chat
-    }
-}
-
-impl<C> DerefMut for ChatDispatcher<C> {
-    fn deref_mut(&mut self) -> &mut C {
-        &mut self.chat
     }
 }
 

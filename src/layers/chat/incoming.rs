@@ -20,8 +20,20 @@ pub(super) struct Incoming {
     pub(super) limit: usize,
     /// It is over the limit; the rest of it is dropped.
     pub(super) skipping: bool,
-    /// What follows in the input that is being handed on is no longer to be.
+    /// What follows in the input that is being handed on is no longer ours: it went back to the
+    /// channel, or was dropped.
     pub(super) rest_is_gone: bool,
+    pub(super) change: Change,
+}
+
+/// What the hook that is given a part of a message has done to that message.
+#[derive(PartialEq)]
+pub(super) enum Change {
+    None,
+    /// Some of it was put back, and is to come again.
+    Reopened,
+    /// All of it was dropped.
+    Dropped,
 }
 
 impl Incoming {
@@ -34,6 +46,7 @@ impl Incoming {
             limit: LIMIT,
             skipping: false,
             rest_is_gone: false,
+            change: Change::None,
         }
     }
 

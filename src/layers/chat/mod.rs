@@ -144,7 +144,7 @@ pub trait Chat: 'static {
 
     /// As [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout).
     fn handle_timeout(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        ch.time_out();
+        ch.channel_mut().time_out();
         Ok(())
     }
 
