@@ -18,19 +18,20 @@ use crate::{Channel, ChannelMap, ConnectOptions, Dispatcher, Reason, TimerId, To
 /// use dispatch_loop::reconnect::Backoff;
 /// use std::time::Duration;
 ///
-/// let patient = Backoff { longest: Duration::from_secs(600), ..Backoff::default() };
+/// let patient = Backoff::default().with_longest(Duration::from_secs(600)).with_jitter(0.2);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Backoff {
     /// The first wait (0.5 s).
     pub first: Duration,
-    /// Each further one is so many times as long (2).
+    /// Each further wait is this many times as long as the one before (2).
     pub factor: f64,
-    /// The longest (60 s).
+    /// The longest wait (60 s).
     pub longest: Duration,
-    /// By what share a wait may be shorter, at random (0.5).
+    /// The share of a wait, from 0 to 1, by which it may be shorter at random (0.5).
     pub jitter: f64,
-    /// After a connection that was open for so long (10 s), the waits begin anew.
+    /// After a connection that was open this long (10 s), the waits begin anew.
     pub steady: Duration,
 }
 
@@ -47,6 +48,36 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// Sets the [`first`](Backoff::first) wait.
+    pub fn with_first(mut self, wait: Duration) -> Self {
+        self.first = wait;
+        self
+    }
+
+    /// Sets the [`factor`](Backoff::factor) by which waits grow; less than 1 counts as 1.
+    pub fn with_factor(mut self, factor: f64) -> Self {
+        self.factor = factor;
+        self
+    }
+
+    /// Sets the [`longest`](Backoff::longest) wait.
+    pub fn with_longest(mut self, wait: Duration) -> Self {
+        self.longest = wait;
+        self
+    }
+
+    /// Sets the [`jitter`](Backoff::jitter); what is not from 0 to 1 counts as the nearer of these.
+    pub fn with_jitter(mut self, share: f64) -> Self {
+        self.jitter = share;
+        self
+    }
+
+    /// Sets how long a connection must have been open to count as [`steady`](Backoff::steady).
+    pub fn with_steady(mut self, open: Duration) -> Self {
+        self.steady = open;
+        self
+    }
+
     /// How long to wait after so many failures in a row; `random` is from 0 to 1.
     fn wait(&self, failures: u32, random: f64) -> Duration {
         let growth = self.factor.max(1.0).powi(failures.min(1000) as i32);

@@ -21,7 +21,7 @@ fn run_out(map: &mut ChannelMap, log: &Log) {
 
 /// Impatient, so that the tests are not slow.
 fn quick() -> Backoff {
-    Backoff { first: Duration::from_millis(2), longest: Duration::from_millis(4), ..Backoff::default() }
+    Backoff::default().with_first(Duration::from_millis(2)).with_longest(Duration::from_millis(4))
 }
 
 /// A client whose attempts are recorded as `a`, and whose ends in a row of their own. It stops after
@@ -101,7 +101,7 @@ fn stopping() {
         let mut map = ChannelMap::new().unwrap();
         let slot: Rc<RefCell<Option<Client>>> = Rc::default();
         let (own, asking, events) = (slot.clone(), when == "asking", log.clone());
-        let patient = Backoff { first: DEADLINE, longest: DEADLINE, jitter: 0.0, ..Backoff::default() };
+        let patient = Backoff::default().with_first(DEADLINE).with_longest(DEADLINE).with_jitter(0.0);
         let client = reconnect::connect(&mut map, to, patient, move |map, ended| {
             if let (Some(client), true) = (&*own.borrow(), asking && ended.is_some()) {
                 client.stop(map);
