@@ -14,7 +14,8 @@ use memchr::memchr;
 /// assert_eq!(Terminator::from("\r\n"), Terminator::Bytes(b"\r\n"[..].into()));
 /// assert_eq!(Terminator::from(512), Terminator::Count(512));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Terminator {
     /// These bytes, at least one; they are not a part of the message.
     Bytes(Arc<[u8]>),

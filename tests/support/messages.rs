@@ -227,6 +227,7 @@ impl Naive {
                 self.collected.append(&mut self.held);
                 false
             }
+            other => unreachable!("{other:?}"),
         }
     }
 

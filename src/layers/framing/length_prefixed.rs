@@ -6,13 +6,13 @@ use super::{CONTENT, FrameError, Framing, possible, still_good, within};
 /// Frames that begin with the length of their content as a binary number: Twisted's
 /// `Int32StringReceiver` and its kin, Python's `struct.pack(">I", len(data)) + data`.
 ///
-/// The length counts the content only, not itself. One over the [`limit`](LengthPrefixed::limit)
+/// The length counts the content only, not itself. One over the [`with_limit`](LengthPrefixed::with_limit)
 /// is [`FrameError::TooLong`], and final.
 ///
 /// ```
 /// use dispatch_loop::framing::{ByteOrder, FrameError, Framing, LengthPrefixed, Prefix};
 ///
-/// let mut frames = LengthPrefixed::new(Prefix::U32, ByteOrder::Big).limit(1000);
+/// let mut frames = LengthPrefixed::new(Prefix::U32, ByteOrder::Big).with_limit(1000);
 /// let mut output = Vec::new();
 /// frames.encode(b"hello", &mut output)?;
 /// assert_eq!(output, b"\x00\x00\x00\x05hello");
@@ -51,7 +51,7 @@ impl LengthPrefixed {
 
     /// The longest frame that passes, in bytes of content. 1 MiB by default; Twisted's
     /// `MAX_LENGTH`.
-    pub const fn limit(mut self, bytes: usize) -> LengthPrefixed {
+    pub const fn with_limit(mut self, bytes: usize) -> LengthPrefixed {
         self.limit = possible(bytes);
         self
     }
@@ -126,7 +126,8 @@ impl Framing for LengthPrefixed {
 /// assert_eq!(output, b"\x00\x02hi");
 /// # Ok::<(), dispatch_loop::framing::FrameError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Prefix {
     /// One byte: frames of up to 255 bytes. Python's `struct` calls it `B`.
     U8,
@@ -164,7 +165,8 @@ impl Prefix {
 /// assert_eq!(output, b"\x02\x00hi");
 /// # Ok::<(), dispatch_loop::framing::FrameError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// Exhaustive: there is no third order that protocols use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ByteOrder {
     /// The highest: network order, C's `htonl`, Python's `>` or `!`.
     Big,

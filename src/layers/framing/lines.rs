@@ -11,7 +11,7 @@ const LINE: usize = 64 * 1024;
 /// Lines of text or other bytes that end in `\n` or `\r\n`, each lent without its end: Twisted's
 /// `LineReceiver`, asynchat's `set_terminator(b"\n")`.
 ///
-/// A line of more than [`limit`](Lines::limit) bytes is [`FrameError::TooLong`], once; its rest is
+/// A line of more than [`with_limit`](Lines::with_limit) bytes is [`FrameError::TooLong`], once; its rest is
 /// skipped, and the next call goes on with the line after it. When the stream ends, a last line
 /// without a newline counts as well, and a `\r` at its end as the first half of one. No stream is
 /// ever malformed or cut.
@@ -21,7 +21,7 @@ const LINE: usize = 64 * 1024;
 /// ```
 /// use dispatch_loop::framing::{FrameError, Framing, Lines};
 ///
-/// let mut lines = Lines::new().limit(5);
+/// let mut lines = Lines::new().with_limit(5);
 /// let mut input = &b"short\nmuch too long\nnext\r\n"[..];
 /// assert_eq!(lines.next(&mut input)?, Some(&b"short"[..]));
 /// assert_eq!(lines.next(&mut input), Err(FrameError::TooLong { limit: 5 }));
@@ -59,7 +59,7 @@ impl Lines {
 
     /// The longest line that passes, in bytes without its end. 64 KiB by default; Twisted's
     /// `MAX_LENGTH`.
-    pub const fn limit(mut self, bytes: usize) -> Lines {
+    pub const fn with_limit(mut self, bytes: usize) -> Lines {
         self.limit = possible(bytes);
         self
     }

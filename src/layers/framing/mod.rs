@@ -38,7 +38,7 @@
 //! use dispatch_loop::{Channel, Dispatcher};
 //! use std::io;
 //!
-//! const FRAMES: Netstrings = Netstrings::new().limit(4 * 1024);
+//! const FRAMES: Netstrings = Netstrings::new().with_limit(4 * 1024);
 //!
 //! /// Answers each netstring with the same in capitals.
 //! struct Shout {
@@ -153,7 +153,7 @@ pub trait Framing {
 /// assert_eq!(inner, Some(&FrameError::Cut { got: 5 }));
 /// # Ok::<(), FrameError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FrameError {
     /// A frame, come or to be sent, is longer than it may be.

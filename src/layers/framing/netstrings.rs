@@ -9,7 +9,7 @@ use super::{CONTENT, FrameError, Framing, possible, still_good, within};
 /// comma. `5:hello,`. Twisted's `NetstringReceiver`.
 ///
 /// Strict, as their author wants it: no leading zero, no empty length, no space. A wrong byte is
-/// [`FrameError::Malformed`], a length over the [`limit`](Netstrings::limit)
+/// [`FrameError::Malformed`], a length over the [`with_limit`](Netstrings::with_limit)
 /// [`FrameError::TooLong`], as soon as the digit that makes it so has come. Either is final.
 ///
 /// ```
@@ -47,7 +47,7 @@ impl Netstrings {
 
     /// The longest frame that passes, in bytes of content. 1 MiB by default; Twisted's
     /// `MAX_LENGTH`.
-    pub const fn limit(mut self, bytes: usize) -> Netstrings {
+    pub const fn with_limit(mut self, bytes: usize) -> Netstrings {
         self.limit = possible(bytes);
         self
     }
