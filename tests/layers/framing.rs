@@ -437,7 +437,7 @@ fn errors_keep_their_cause_inside_an_io_error() {
             "malformed frame: expected ',', found '\\n'",
         ),
         (FrameError::Cut { got: 3 }, ErrorKind::UnexpectedEof, "the stream ended 3 bytes into a frame"),
-        (FrameError::Unencodable { reason: "no" }, ErrorKind::InvalidInput, "not to be sent: no"),
+        (FrameError::Unencodable { reason: "no" }, ErrorKind::InvalidInput, "cannot be sent: no"),
     ] {
         let wrapped = io::Error::from(error.clone());
         assert_eq!(wrapped.kind(), kind);

@@ -1,4 +1,4 @@
-//! What the hooks of a chat are given: its channel, and what is collected.
+//! The view that the hooks of a chat are given: its channel, and the message collected so far.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -10,11 +10,12 @@ use super::Terminator;
 use super::incoming::{Change, Incoming};
 use crate::{Address, Channel, ChannelMap, Dispatcher, Handle, Producer, Source, Token};
 
-/// What the hooks of a [`Chat`](super::Chat) are given: its [`Channel`], and what is collected.
+/// The view that the hooks of a [`Chat`](super::Chat) are given: its [`Channel`], and the message
+/// collected so far.
 ///
-/// It reads ahead: while a message is handled, others that came with it wait here. So it does not turn
-/// into a [`Channel`] by itself, which would know nothing of them: [`channel_mut`](ChatChannel::channel_mut)
-/// gives that.
+/// A chat reads ahead: while one message is handled, those that arrived with it wait. A [`Channel`] does
+/// not know about them. So this type does not deref to one;
+/// [`channel_mut`](ChatChannel::channel_mut) gives it back what was read ahead first.
 ///
 /// ```
 /// use dispatch_loop::chat::{Chat, ChatChannel};
@@ -26,7 +27,7 @@ use crate::{Address, Channel, ChannelMap, Dispatcher, Handle, Producer, Source, 
 /// impl Chat for Greeter {
 ///     fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
 ///         ch.set_timeout(Some(Duration::from_secs(60)));
-///         ch.channel_mut().set_auto_pause(true);                  // what is the channel's own
+///         ch.channel_mut().set_auto_pause(true);              // the channel's own
 ///         ch.set_terminator("\r\n")?;
 ///         ch.set_input_limit(512);
 ///         ch.push(b"220 hello\r\n")
@@ -41,27 +42,27 @@ use crate::{Address, Channel, ChannelMap, Dispatcher, Handle, Producer, Source, 
 pub struct ChatChannel<'a> {
     pub(super) channel: Channel<'a>,
     pub(super) incoming: &'a mut Incoming,
-    /// What was read already, after the message that is being handled.
+    /// The input that was read together with the message being handled, and follows it.
     pub(super) rest: &'a [u8],
 }
 
 impl<'a> ChatChannel<'a> {
-    /// The channel itself, to look at.
+    /// The underlying channel, read-only.
     pub fn channel(&self) -> &Channel<'a> {
         &self.channel
     }
 
-    /// The channel itself: for what has no method here, and for a function that takes a [`Channel`].
+    /// The underlying channel, for everything that has no method here, and for functions that take a
+    /// [`Channel`].
     ///
-    /// The input that was read already and not yet handed on goes back to the channel first, as if it
-    /// had never been read. So the channel's methods do here what they do in a [`Dispatcher`]:
-    /// `wrap_source` lets the new source read what follows the message that is being handled, `unread`
-    /// puts something before it, `detach` takes it along. What is
-    /// [collected](ChatChannel::collected) stays with the chat. When the hook has returned, the chat
-    /// reads on, in another turn.
+    /// The input that the chat has read ahead is put back into the channel first, as if it had never
+    /// been read. So the channel's methods do what they do in a [`Dispatcher`]: after `wrap_source` the
+    /// new source reads what follows the message being handled, `unread` puts bytes before that, and
+    /// `detach` takes it along. What has been [collected](ChatChannel::collected) stays with the chat,
+    /// which reads on in a later turn.
     ///
-    /// That costs a copy of what was read ahead. It is meant for what is set once, or happens
-    /// rarely; what is done for every message is better done with the methods of this type.
+    /// Putting back costs a copy of the input that was read ahead. Call this for settings and upgrades;
+    /// what every message needs has a method on this type.
     pub fn channel_mut(&mut self) -> &mut Channel<'a> {
         self.incoming.hold_back();
         if !self.rest.is_empty() || !self.incoming.held.is_empty() {
@@ -72,39 +73,40 @@ impl<'a> ChatChannel<'a> {
         &mut self.channel
     }
 
-    /// What ends the next message: at once, also for what was read already and not yet handed on.
+    /// Sets what ends the next message. It applies at once, also to input that was read ahead.
     ///
     /// # Errors
-    /// `InvalidInput` for no bytes and for a count of 0, which would be found for ever. (The body
-    /// of 0 bytes that a header announces is whole when it is announced.)
+    /// `InvalidInput` for an empty terminator and for a count of 0, which would match for ever. (If a
+    /// header announces a body of 0 bytes, that message is already complete.)
     #[doc(alias = "get_terminator")]
     pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) -> io::Result<()> {
         let splitter = Splitter::new(terminator.into())?;
-        // What may have been the start of the old one is searched for the new one.
+        // What may have been the start of the old terminator is searched for the new one.
         self.incoming.hold_back();
         self.incoming.splitter = splitter;
         self.incoming.len = self.incoming.collected.len();
         Ok(())
     }
 
-    /// The terminator that is looked for.
+    /// The current terminator.
     pub fn terminator(&self) -> &Terminator {
         self.incoming.splitter.terminator()
     }
 
-    /// Keep `data` for `found_terminator`: asynchat's `_collect_incoming_data`.
+    /// Keeps `data` for `found_terminator`: asynchat's `_collect_incoming_data`.
     pub fn collect(&mut self, data: &[u8]) {
         self.incoming.collected.extend_from_slice(data);
     }
 
-    /// What is collected of the message that is not whole yet: asynchat's `_get_data`.
+    /// What has been collected of the current message: asynchat's `_get_data`.
     pub fn collected(&self) -> &[u8] {
         &self.incoming.collected
     }
 
-    /// How many bytes a message may have (64 KiB), where bytes end it, and how much may be collected
-    /// in any case. [`handle_overlong`](super::Chat::handle_overlong) runs for the first byte more. A count
-    /// that is taken as it comes, by an own `collect_incoming_data`, has no limit.
+    /// Sets how many bytes may be collected of a message, and how long a message may be whose end is
+    /// marked by bytes. The default is 64 KiB. The first byte over the limit calls
+    /// [`handle_overlong`](super::Chat::handle_overlong). A message of a given length that an own
+    /// `collect_incoming_data` takes without collecting it has no limit.
     pub fn set_input_limit(&mut self, bytes: usize) {
         self.incoming.limit = bytes;
     }
@@ -113,8 +115,8 @@ impl<'a> ChatChannel<'a> {
         self.incoming.limit
     }
 
-    /// As [`Channel::unread`]: `bytes` are searched before what was read already and not yet handed
-    /// on.
+    /// Puts input back, as [`Channel::unread`] does: `bytes` come again as the start of the next
+    /// message, before what was read ahead.
     pub fn unread(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.incoming.hold_back();
@@ -123,8 +125,8 @@ impl<'a> ChatChannel<'a> {
         }
     }
 
-    /// As [`Channel::wrap_source`]. What was read already after the message that is being handled
-    /// goes to the new source: after STARTTLS nothing that came in the clear counts as encrypted.
+    /// Puts another source around the channel's, as [`Channel::wrap_source`] does. What was read ahead
+    /// goes to the new source: after STARTTLS nothing that arrived in the clear is taken for encrypted.
     ///
     /// # Errors
     /// As [`Channel::wrap_source`].
@@ -135,8 +137,8 @@ impl<'a> ChatChannel<'a> {
         self.channel_mut().wrap_source(f)
     }
 
-    /// As [`Channel::replace_dispatcher`]. What was read already after the message that is being
-    /// handled goes to `dispatcher`; what is collected does not.
+    /// Hands the channel to another dispatcher, as [`Channel::replace_dispatcher`] does. What was read
+    /// ahead goes to it; what has been collected is dropped.
     ///
     /// # Errors
     /// As [`Channel::replace_dispatcher`].
@@ -144,10 +146,10 @@ impl<'a> ChatChannel<'a> {
         self.channel.replace_dispatcher(dispatcher)
     }
 
-    /// Forget what is collected and what was read and not yet handed on, and drop what is queued:
-    /// asynchat's method of that name.
+    /// Drops what has been collected, what was read ahead, and the queued output: asynchat's method of
+    /// the same name.
     pub fn discard_buffers(&mut self) {
-        self.incoming.splitter.start_anew();
+        self.incoming.splitter.restart();
         self.incoming.begin();
         self.incoming.held.clear();
         self.incoming.rest_is_gone = true;
@@ -157,82 +159,82 @@ impl<'a> ChatChannel<'a> {
     }
 }
 
-/// What a chat does for each message, and what decides whether another one comes. These methods are
-/// those of the [`Channel`], and leave what was read ahead where it is.
+/// What a chat needs for each message: the [`Channel`]'s methods, which leave what was read ahead where it
+/// is.
 impl ChatChannel<'_> {
-    /// The name of the channel.
+    /// The channel's token.
     pub fn token(&self) -> Token {
         self.channel.token()
     }
 
-    /// The map that the channel is in, and through it every other channel. This one's input is the
-    /// chat's own: what concerns that is done here, not through the map.
+    /// The map, and through it every other channel. Do not reach for this chat's own channel that way:
+    /// that view does not know what was read ahead.
     pub fn map(&mut self) -> &mut ChannelMap {
         self.channel.map()
     }
 
-    /// The other end: [`Channel::peer_address`].
+    /// The peer's address: [`Channel::peer_address`].
     pub fn peer_address(&self) -> Option<Address> {
         self.channel.peer_address()
     }
 
-    /// Send all of `bytes`: [`Channel::push`].
+    /// Sends all of `bytes`: [`Channel::push`].
     ///
     /// # Errors
-    /// Those of [`Channel::push`], here and in its variants.
+    /// Those of [`Channel::push`]; likewise for its variants.
     pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.channel.push(bytes)
     }
 
-    /// As [`push`](ChatChannel::push), without a copy of what does not fit: [`Channel::push_vec`].
+    /// Like [`push`](ChatChannel::push), without copying what does not fit: [`Channel::push_vec`].
     pub fn push_vec(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         self.channel.push_vec(bytes)
     }
 
-    /// As [`push`](ChatChannel::push), for bytes in several places: [`Channel::push_vectored`].
+    /// Like [`push`](ChatChannel::push), for bytes in several places: [`Channel::push_vectored`].
     pub fn push_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
         self.channel.push_vectored(slices)
     }
 
-    /// Queue what makes its bytes when there is room: [`Channel::push_producer`], asynchat's
+    /// Queues output that is made when there is room for it: [`Channel::push_producer`], asynchat's
     /// `push_with_producer`.
     pub fn push_producer(&mut self, producer: impl Producer) -> io::Result<()> {
         self.channel.push_producer(producer)
     }
 
-    /// Bytes that wait to be sent: [`Channel::queued`].
+    /// The number of bytes waiting to be sent: [`Channel::queued`].
     pub fn queued(&self) -> usize {
         self.channel.queued()
     }
 
-    /// Handle no more messages, send what is queued, then close: [`Channel::close`], asynchat's
+    /// Delivers no further message, sends what is queued, then closes: [`Channel::close`], asynchat's
     /// `close_when_done`.
     pub fn close(&mut self) {
         self.channel.close();
     }
 
-    /// Drop what is queued and reset the connection: [`Channel::abort`].
+    /// Drops what is queued and resets the connection: [`Channel::abort`].
     pub fn abort(&mut self) {
         self.channel.abort();
     }
 
-    /// Send what is queued, then FIN, and go on with the messages: [`Channel::shutdown_write`].
+    /// Sends what is queued, then FIN. Messages are still delivered: [`Channel::shutdown_write`].
     pub fn shutdown_write(&mut self) {
         self.channel.shutdown_write();
     }
 
-    /// No further message until [`resume_reading`](ChatChannel::resume_reading), not even one that
-    /// was read already: [`Channel::pause_reading`].
+    /// Delivers no further message until [`resume_reading`](ChatChannel::resume_reading), not even one
+    /// that was read ahead: [`Channel::pause_reading`].
     pub fn pause_reading(&mut self) {
         self.channel.pause_reading();
     }
 
-    /// End a [`pause_reading`](ChatChannel::pause_reading).
+    /// Ends a [`pause_reading`](ChatChannel::pause_reading): [`Channel::resume_reading`].
     pub fn resume_reading(&mut self) {
         self.channel.resume_reading();
     }
 
-    /// How long the connection may be silent: [`Channel::set_timeout`].
+    /// Sets how long the connection may be idle: [`Channel::set_timeout`].
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         self.channel.set_timeout(timeout);
     }
@@ -248,7 +250,7 @@ impl fmt::Debug for ChatChannel<'_> {
     }
 }
 
-/// A function that takes a channel is not handed a chat's by coercion.
+/// A chat's view does not coerce to a channel.
 ///
 /// ```compile_fail,E0308
 /// fn helper(_: &mut dispatch_loop::Channel<'_>) {}

@@ -1,4 +1,4 @@
-//! The dispatcher that makes messages of the input of its channel, and hands them to a chat.
+//! The dispatcher that turns its channel's input into messages for a chat.
 
 use std::fmt;
 use std::io;
@@ -8,11 +8,11 @@ use super::incoming::{Change, Incoming};
 use super::{Chat, ChatChannel, Terminator};
 use crate::{Channel, Dispatcher, Eof, LookupError, OnError, Reason};
 
-/// The dispatcher that makes messages of the input of its channel, for a [`Chat`].
+/// The dispatcher that turns its channel's input into messages for a [`Chat`].
 ///
-/// [`map.get_mut(handle)`](crate::ChannelMap::get_mut) leads to it, and
-/// [`inner_mut`](ChatDispatcher::inner_mut) to the chat; [`with`](ChatDispatcher::with) to both the chat
-/// and its channel.
+/// From elsewhere, [`map.get_mut(handle)`](crate::ChannelMap::get_mut) gives the dispatcher and
+/// [`inner_mut`](ChatDispatcher::inner_mut) the chat; [`with`](ChatDispatcher::with) gives the chat together
+/// with its view.
 ///
 /// ```
 /// use dispatch_loop::ChannelMap;
@@ -45,7 +45,7 @@ pub struct ChatDispatcher<C> {
 }
 
 impl<C: Chat> ChatDispatcher<C> {
-    /// A dispatcher for `chat`, whose messages end in `terminator`.
+    /// Makes a dispatcher for `chat`, whose messages end in `terminator`.
     ///
     /// # Errors
     /// `InvalidInput`, as with [`set_terminator`](ChatChannel::set_terminator).
@@ -59,19 +59,19 @@ impl<C: Chat> ChatDispatcher<C> {
         &self.chat
     }
 
-    /// The chat, to be changed.
+    /// The chat, mutably.
     pub fn inner_mut(&mut self) -> &mut C {
         &mut self.chat
     }
 
-    /// Call `f` with the chat and its view, from outside of its hooks.
+    /// Calls `f` with the chat and its view, from outside its own hooks.
     pub fn with<R>(&mut self, ch: &mut Channel<'_>, f: impl FnOnce(&mut C, &mut ChatChannel<'_>) -> R) -> R {
-        let result = self.lend(ch, &[], f);
+        let result = self.call(ch, &[], f);
         self.put_back(ch, &[]);
         result
     }
 
-    fn lend<R>(
+    fn call<R>(
         &mut self,
         ch: &mut Channel<'_>,
         rest: &[u8],
@@ -81,7 +81,7 @@ impl<C: Chat> ChatDispatcher<C> {
         f(&mut self.chat, &mut ChatChannel { channel: ch.reborrow(), incoming: &mut self.incoming, rest })
     }
 
-    /// Cut `input` into pieces and hand them on, as long as the chat takes them.
+    /// Cut `input` into pieces and deliver them, as long as the chat takes them.
     fn feed(&mut self, ch: &mut Channel<'_>, mut input: &[u8]) -> io::Result<()> {
         self.incoming.rest_is_gone = false;
         while let Some(piece) = self.incoming.splitter.next(&mut input) {
@@ -111,18 +111,18 @@ impl<C: Chat> ChatDispatcher<C> {
         if has_ended(ch) || self.incoming.change != Change::None || self.is_replaced(ch) {
             return collected;
         }
-        // The message is whole, whatever the hook thinks of its last part.
+        // The message is complete, even if the hook has failed on its last piece.
         let ended = self.end_of_message(ch, rest);
         collected.and(ended)
     }
 
-    /// Whether another dispatcher has the channel now.
+    /// Whether the channel has been handed to another dispatcher.
     fn is_replaced(&self, ch: &mut Channel<'_>) -> bool {
         let this = ch.token().typed::<Self>();
         !matches!(ch.map().get(this), Err(LookupError::Running(_)))
     }
 
-    /// Let what was not handed on be read again, when it can be.
+    /// Put what was not delivered back into the channel.
     fn put_back(&mut self, ch: &mut Channel<'_>, rest: &[u8]) {
         ch.unread(rest);
         if self.is_replaced(ch) {
@@ -139,7 +139,7 @@ impl<C: Chat> ChatDispatcher<C> {
         let taken = &data[..self.incoming.room(data.len())];
         self.incoming.len += taken.len();
         if !taken.is_empty() {
-            self.lend(ch, rest, |chat, ch| chat.collect_incoming_data(ch, taken))?;
+            self.call(ch, rest, |chat, ch| chat.collect_incoming_data(ch, taken))?;
         }
         let too_much = self.incoming.collected.len() > self.incoming.limit;
         let dropped = self.incoming.change == Change::Dropped;
@@ -147,7 +147,7 @@ impl<C: Chat> ChatDispatcher<C> {
             return Ok(());
         }
         self.incoming.skipping = true;
-        let result = self.lend(ch, rest, |chat, ch| chat.handle_overlong(ch));
+        let result = self.call(ch, rest, |chat, ch| chat.handle_overlong(ch));
         self.incoming.collected = Vec::new();
         result
     }
@@ -159,7 +159,7 @@ impl<C: Chat> ChatDispatcher<C> {
         }
         let data = std::mem::take(&mut self.incoming.collected);
         self.incoming.len = 0;
-        let result = self.lend(ch, rest, |chat, ch| chat.found_terminator(ch, &data));
+        let result = self.call(ch, rest, |chat, ch| chat.found_terminator(ch, &data));
         if self.incoming.collected.is_empty() {
             self.incoming.collected = data;
             self.incoming.begin();
@@ -168,7 +168,7 @@ impl<C: Chat> ChatDispatcher<C> {
     }
 }
 
-/// Whether no hook but `handle_close` may run any more.
+/// Whether no hook but `handle_close` may still run.
 fn has_ended(ch: &Channel<'_>) -> bool {
     !ch.is_reading() && !ch.is_paused()
 }
@@ -179,15 +179,15 @@ impl<C: Chat> Dispatcher for ChatDispatcher<C> {
     }
 
     fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
-        // The start of a terminator was none.
+        // What looked like the start of a terminator is the end of the last message.
         let held = self.incoming.splitter.held().to_vec();
-        self.incoming.splitter.start_anew();
+        self.incoming.splitter.restart();
         self.collect(ch, &held, &[])?;
         if has_ended(ch) {
             return Ok(Eof::Close);
         }
         let rest = std::mem::take(&mut self.incoming.collected);
-        self.lend(ch, &[], |chat, ch| chat.handle_eof(ch, &rest))
+        self.call(ch, &[], |chat, ch| chat.handle_eof(ch, &rest))
     }
 
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
@@ -215,7 +215,7 @@ impl<C: Chat> Dispatcher for ChatDispatcher<C> {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        self.lend(ch, &[], |chat, ch| chat.handle_close(ch, reason));
+        self.call(ch, &[], |chat, ch| chat.handle_close(ch, reason));
     }
 }
 

@@ -1,38 +1,39 @@
-//! What a chat knows of its input: where it is cut, and the message that is not whole yet.
+//! What a chat knows about its input: where messages end, and the message that is not complete yet.
 
 use super::super::terminator::Splitter;
 use super::Terminator;
 
-/// What a message may have, in bytes.
+/// The default limit of a message, in bytes.
 const LIMIT: usize = 64 * 1024;
 
-/// Between two messages, a buffer of at most this many bytes is kept for the next one.
+/// A buffer of at most this many bytes is kept between two messages.
 const KEPT: usize = 1024;
 
-/// What the dispatcher knows of the input.
+/// The state of a chat's input.
 pub(super) struct Incoming {
     pub(super) splitter: Splitter,
-    /// Was held back by a splitter that was replaced, and is searched anew.
+    /// Input that is to be searched again: put back by a hook, or held back by a splitter that was
+    /// replaced.
     pub(super) held: Vec<u8>,
     pub(super) collected: Vec<u8>,
-    /// Of the message that is not whole yet.
+    /// The length of the current message so far.
     pub(super) len: usize,
     pub(super) limit: usize,
-    /// It is over the limit; the rest of it is dropped.
+    /// The current message is over the limit, and its remainder is dropped.
     pub(super) skipping: bool,
-    /// What follows in the input that is being handed on is no longer ours: it went back to the
-    /// channel, or was dropped.
+    /// What follows the message being handled is no longer ours: it was put back into the channel, or
+    /// dropped.
     pub(super) rest_is_gone: bool,
     pub(super) change: Change,
 }
 
-/// What the hook that is given a part of a message has done to that message.
+/// What a hook has done to the message that it was given a piece of.
 #[derive(PartialEq)]
 pub(super) enum Change {
     None,
-    /// Some of it was put back, and is to come again.
+    /// It has put some of it back, which will come again.
     Reopened,
-    /// All of it was dropped.
+    /// It has dropped all of it.
     Dropped,
 }
 
@@ -50,13 +51,13 @@ impl Incoming {
         }
     }
 
-    /// Give up the match that the splitter is in the midst of.
+    /// Give up a partial match of the terminator: its bytes are searched again.
     pub(super) fn hold_back(&mut self) {
         self.held.extend_from_slice(self.splitter.held());
-        self.splitter.let_go();
+        self.splitter.release();
     }
 
-    /// A new message.
+    /// Begin a new message.
     pub(super) fn begin(&mut self) {
         self.collected.clear();
         if self.collected.capacity() > KEPT {
@@ -66,11 +67,11 @@ impl Incoming {
         self.skipping = false;
     }
 
-    /// How many of the next `bytes` the message may still have.
+    /// How many of the next `bytes` fit into the message.
     pub(super) fn room(&self, bytes: usize) -> usize {
         match self.splitter.terminator() {
             Terminator::Bytes(_) => bytes.min(self.limit.saturating_sub(self.len)),
-            // What is not collected is not held; what is is looked at afterwards.
+            // Only what is collected is limited, which is checked afterwards.
             Terminator::Count(_) | Terminator::None => bytes,
         }
     }

@@ -1,9 +1,9 @@
-//! Chat, asynchat as it should have been: messages that end in a terminator, collected and handed over
-//! one by one, whatever pieces they come in.
+//! Chat, asynchat as it should have been: messages that end in a terminator, collected and delivered
+//! one by one, however the network has split them.
 //!
 //! Implement [`Chat`], and give it to the map in a [`ChatDispatcher`]. Its hooks are those of a
-//! [`Dispatcher`](crate::Dispatcher), but that it is given messages instead of input, and a [`ChatChannel`] instead of
-//! a [`Channel`](crate::Channel).
+//! [`Dispatcher`](crate::Dispatcher), except that it is given messages instead of raw input, and a
+//! [`ChatChannel`] instead of a [`Channel`](crate::Channel).
 //!
 //! ```
 //! use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
@@ -58,8 +58,8 @@ pub use dispatcher::ChatDispatcher;
 
 /// The callbacks of a conversation in messages: `asynchat.async_chat`.
 ///
-/// The hooks of the same name are those of [`Dispatcher`](crate::Dispatcher), and so are their defaults. An `Err` or a
-/// panic of any goes to [`handle_error`](Chat::handle_error).
+/// Hooks with the name of one of [`Dispatcher`](crate::Dispatcher)'s mean the same and have the same
+/// defaults. An `Err` or a panic in any hook goes to [`handle_error`](Chat::handle_error).
 ///
 /// ```
 /// use dispatch_loop::chat::{Chat, ChatChannel};
@@ -93,67 +93,71 @@ pub use dispatcher::ChatDispatcher;
 /// ```
 #[allow(unused_variables)]
 pub trait Chat: 'static {
-    /// A part of the message, as it came. Default: [`collect`](ChatChannel::collect)s it for
-    /// `found_terminator`. Implement this where a message is better not held whole.
+    /// A piece of the message has arrived. The default [`collect`](ChatChannel::collect)s it for
+    /// `found_terminator`. Implement this for messages that are too large to be held whole.
     fn collect_incoming_data(&mut self, ch: &mut ChatChannel<'_>, data: &[u8]) -> io::Result<()> {
         ch.collect(data);
         Ok(())
     }
 
-    /// The message is whole: `data` is what was collected of it, without the terminator. What comes
-    /// after it is searched for the terminator that this hook sets.
+    /// The message is complete. `data` is what was collected of it, without the terminator. A
+    /// terminator that this hook sets applies to the input right after the message.
     fn found_terminator(&mut self, ch: &mut ChatChannel<'_>, data: &[u8]) -> io::Result<()>;
 
-    /// A message has more bytes than [the limit](ChatChannel::set_input_limit); once for it.
+    /// A message is longer than [the limit](ChatChannel::set_input_limit). Called once for each such
+    /// message.
     ///
-    /// `Ok` goes on: the rest of the message, to its terminator, is dropped, and so is what was
-    /// collected of it. To answer before the end, push the answer and
-    /// [`shutdown_write`](crate::Channel::shutdown_write) (a `close` might reset a peer that is still sending
-    /// before it has read it). Default: an error (`InvalidData`), which ends the channel.
+    /// `Ok` carries on: what was collected of the message is dropped, and so is its remainder up to the
+    /// terminator. To answer and then end, push the answer and call
+    /// [`shutdown_write`](ChatChannel::shutdown_write): a `close` might reset the connection while the
+    /// peer is still sending, before it has read the answer. The default is an error (`InvalidData`),
+    /// which ends the channel.
     fn handle_overlong(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         let limit = ch.input_limit();
         let what = format!("more than {limit} bytes came without the terminator, which is over the limit");
         Err(io::Error::new(io::ErrorKind::InvalidData, what))
     }
 
-    /// As [`Dispatcher::handle_open`](crate::Dispatcher::handle_open): asynchat's way to set the terminator, and to greet.
+    /// See [`Dispatcher::handle_open`](crate::Dispatcher::handle_open). The place to greet, and to set
+    /// limits and another terminator.
     fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// As [`Dispatcher::handle_connect`](crate::Dispatcher::handle_connect).
+    /// See [`Dispatcher::handle_connect`](crate::Dispatcher::handle_connect).
     fn handle_connect(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// As [`Dispatcher::handle_eof`](crate::Dispatcher::handle_eof). `rest` is what was collected of a message that will never be
-    /// whole; in asynchat it was lost.
+    /// See [`Dispatcher::handle_eof`](crate::Dispatcher::handle_eof). `rest` is what was collected of a
+    /// message that was never completed; asynchat loses it.
     fn handle_eof(&mut self, ch: &mut ChatChannel<'_>, rest: &[u8]) -> io::Result<Eof> {
         Ok(Eof::Close)
     }
 
-    /// As [`Dispatcher::handle_high`](crate::Dispatcher::handle_high).
+    /// See [`Dispatcher::handle_high`](crate::Dispatcher::handle_high).
     fn handle_high(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// As [`Dispatcher::handle_low`](crate::Dispatcher::handle_low).
+    /// See [`Dispatcher::handle_low`](crate::Dispatcher::handle_low).
     fn handle_low(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// As [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout).
+    /// See [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout).
     fn handle_timeout(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         ch.channel_mut().time_out();
         Ok(())
     }
 
-    /// As [`Dispatcher::handle_error`](crate::Dispatcher::handle_error). With [`OnError::Keep`] the input after the message that was
-    /// being handled is not lost.
+    /// See [`Dispatcher::handle_error`](crate::Dispatcher::handle_error). After [`OnError::Keep`] the chat
+    /// goes on with the input after the message that failed.
     fn handle_error(&mut self, ch: &mut ChatChannel<'_>, error: &io::Error) -> OnError {
         OnError::End
     }
 
-    /// As [`Dispatcher::handle_close`](crate::Dispatcher::handle_close): exactly once, and the last.
+    /// See [`Dispatcher::handle_close`](crate::Dispatcher::handle_close): called exactly once, as the last
+    /// hook.
     fn handle_close(&mut self, ch: &mut ChatChannel<'_>, reason: &Reason) {}
 }

@@ -1,13 +1,13 @@
 //! Frames that begin with their length as a binary number.
 
-use super::kept::Kept;
+use super::partial::Partial;
 use super::{CONTENT, FrameError, Framing, possible, still_good, within};
 
 /// Frames that begin with the length of their content as a binary number: Twisted's
-/// `Int32StringReceiver` and its kin, Python's `struct.pack(">I", len(data)) + data`.
+/// `Int32StringReceiver` and its relatives, Python's `struct.pack(">I", len(data)) + data`.
 ///
-/// The length counts the content only, not itself. One over the [`with_limit`](LengthPrefixed::with_limit)
-/// is [`FrameError::TooLong`], and final.
+/// The length counts the content only, not itself. A length over the
+/// [limit](LengthPrefixed::with_limit) is [`FrameError::TooLong`], and final.
 ///
 /// ```
 /// use dispatch_loop::framing::{ByteOrder, FrameError, Framing, LengthPrefixed, Prefix};
@@ -27,16 +27,16 @@ pub struct LengthPrefixed {
     prefix: Prefix,
     order: ByteOrder,
     limit: usize,
-    /// How many bytes of the prefix came, and what they say.
+    /// How many bytes of the prefix have arrived, and their value.
     counted: u32,
     length: u64,
-    kept: Kept,
+    partial: Partial,
     failed: Option<FrameError>,
 }
 
 impl LengthPrefixed {
-    /// Frames of at most 1 MiB, or of what the prefix can say if that is less. Network order is
-    /// [`ByteOrder::Big`].
+    /// Frames of at most 1 MiB, or of the largest length that the prefix can express if that is less.
+    /// Network order is [`ByteOrder::Big`].
     pub const fn new(prefix: Prefix, order: ByteOrder) -> LengthPrefixed {
         LengthPrefixed {
             prefix,
@@ -44,19 +44,18 @@ impl LengthPrefixed {
             limit: CONTENT,
             counted: 0,
             length: 0,
-            kept: Kept::new(),
+            partial: Partial::new(),
             failed: None,
         }
     }
 
-    /// The longest frame that passes, in bytes of content. 1 MiB by default; Twisted's
-    /// `MAX_LENGTH`.
+    /// Sets the limit of a frame, in bytes of content. The default is 1 MiB; Twisted's `MAX_LENGTH`.
     pub const fn with_limit(mut self, bytes: usize) -> LengthPrefixed {
         self.limit = possible(bytes);
         self
     }
 
-    /// Take in the prefix; whether it is whole now.
+    /// Consume the prefix; whether it is complete now.
     fn count(&mut self, input: &mut &[u8]) -> bool {
         while self.counted < self.prefix.bytes() {
             let Some((&byte, rest)) = input.split_first() else {
@@ -75,11 +74,11 @@ impl LengthPrefixed {
 
 impl Framing for LengthPrefixed {
     fn next<'a, 'd: 'a>(&'a mut self, input: &mut &'d [u8]) -> Result<Option<&'a [u8]>, FrameError> {
-        if self.kept.take_one(input) {
+        if self.partial.take_one(input) {
             return Ok(None);
         }
         still_good(&self.failed)?;
-        self.kept.forget_lent();
+        self.partial.forget_returned();
         if !self.count(input) {
             return Ok(None);
         }
@@ -87,7 +86,7 @@ impl Framing for LengthPrefixed {
             Ok(length) if length <= self.limit => length,
             _ => return Err(self.failed.insert(FrameError::TooLong { limit: self.limit }).clone()),
         };
-        let Some(content) = self.kept.gather(input, length) else {
+        let Some(content) = self.partial.gather(input, length) else {
             return Ok(None);
         };
         (self.counted, self.length) = (0, 0);
@@ -96,8 +95,8 @@ impl Framing for LengthPrefixed {
 
     fn end(&mut self) -> Result<Option<&[u8]>, FrameError> {
         still_good(&self.failed)?;
-        self.kept.forget_lent();
-        match self.counted as usize + self.kept.len() {
+        self.partial.forget_returned();
+        match self.counted as usize + self.partial.len() {
             0 => Ok(None),
             got => Err(self.failed.insert(FrameError::Cut { got }).clone()),
         }
@@ -116,7 +115,7 @@ impl Framing for LengthPrefixed {
     }
 }
 
-/// The size of the number that a [`LengthPrefixed`] frame begins with.
+/// The size of the length at the start of a [`LengthPrefixed`] frame.
 ///
 /// ```
 /// use dispatch_loop::framing::{ByteOrder, Framing, LengthPrefixed, Prefix};
@@ -129,13 +128,13 @@ impl Framing for LengthPrefixed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Prefix {
-    /// One byte: frames of up to 255 bytes. Python's `struct` calls it `B`.
+    /// One byte: frames of up to 255 bytes. Python's `struct` code `B`.
     U8,
-    /// Two bytes: up to 65,535. Python's `H`.
+    /// Two bytes: up to 65,535. Code `H`.
     U16,
-    /// Four bytes: up to 4 GiB less one. Python's `I`.
+    /// Four bytes: up to 4 GiB minus one byte. Code `I`.
     U32,
-    /// Eight bytes. Python's `Q`.
+    /// Eight bytes. Code `Q`.
     U64,
 }
 
@@ -149,13 +148,13 @@ impl Prefix {
         }
     }
 
-    /// The greatest length it can say, as far as this machine can have it.
+    /// The largest length that it can express, at most `usize::MAX`.
     fn highest(self) -> usize {
         usize::try_from(u64::MAX >> (64 - 8 * self.bytes())).unwrap_or(usize::MAX)
     }
 }
 
-/// Which byte of a [`LengthPrefixed`] frame's length comes first.
+/// Which byte of the length of a [`LengthPrefixed`] frame comes first.
 ///
 /// ```
 /// use dispatch_loop::framing::{ByteOrder, Framing, LengthPrefixed, Prefix};
@@ -165,11 +164,11 @@ impl Prefix {
 /// assert_eq!(output, b"\x02\x00hi");
 /// # Ok::<(), dispatch_loop::framing::FrameError>(())
 /// ```
-// Exhaustive: there is no third order that protocols use.
+// Exhaustive on purpose: protocols use no third order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ByteOrder {
-    /// The highest: network order, C's `htonl`, Python's `>` or `!`.
+    /// The most significant: network order, C's `htonl`, Python's `>` or `!`.
     Big,
-    /// The lowest. Python's `<`.
+    /// The least significant. Python's `<`.
     Little,
 }

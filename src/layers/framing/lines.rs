@@ -2,21 +2,21 @@
 
 use memchr::memchr;
 
-use super::kept::Kept;
+use super::partial::Partial;
 use super::{FrameError, Framing, possible, within};
 
 /// The default limit of a line, in bytes.
 const LINE: usize = 64 * 1024;
 
-/// Lines of text or other bytes that end in `\n` or `\r\n`, each lent without its end: Twisted's
+/// Lines of text or other bytes that end in `\n` or `\r\n`, returned without their end: Twisted's
 /// `LineReceiver`, asynchat's `set_terminator(b"\n")`.
 ///
-/// A line of more than [`with_limit`](Lines::with_limit) bytes is [`FrameError::TooLong`], once; its rest is
-/// skipped, and the next call goes on with the line after it. When the stream ends, a last line
-/// without a newline counts as well, and a `\r` at its end as the first half of one. No stream is
-/// ever malformed or cut.
+/// A line longer than the [limit](Lines::with_limit) is [`FrameError::TooLong`], once; the rest of it is
+/// skipped, and the next call continues with the line after it. At the end of the stream, a last line
+/// without a newline counts as a line, and a `\r` at its end is dropped. No stream is ever malformed or
+/// cut.
 ///
-/// A line to be sent must not hold a `\n`, nor end in `\r`: it would come back as another one.
+/// A line to be sent must not contain `\n` nor end in `\r`: it would be read back as another one.
 ///
 /// ```
 /// use dispatch_loop::framing::{FrameError, Framing, Lines};
@@ -38,26 +38,26 @@ const LINE: usize = 64 * 1024;
 pub struct Lines {
     limit: usize,
     newline: &'static [u8],
-    kept: Kept,
-    /// Within a line that was too long.
+    partial: Partial,
+    /// Within a line that is too long.
     skipping: bool,
 }
 
 impl Lines {
     /// Lines of at most 64 KiB, sent with `\n`.
     pub const fn new() -> Lines {
-        Lines { limit: LINE, newline: b"\n", kept: Kept::new(), skipping: false }
+        Lines { limit: LINE, newline: b"\n", partial: Partial::new(), skipping: false }
     }
 
-    /// The same, sent with `\r\n`, as most protocols of the Internet have it. What is read may end
-    /// in either.
+    /// The same, sent with `\r\n`, as most Internet protocols require. Lines that are read may end in
+    /// either.
     pub const fn crlf() -> Lines {
         let mut lines = Lines::new();
         lines.newline = b"\r\n";
         lines
     }
 
-    /// The longest line that passes, in bytes without its end. 64 KiB by default; Twisted's
+    /// Sets the limit of a line, in bytes without its end. The default is 64 KiB; Twisted's
     /// `MAX_LENGTH`.
     pub const fn with_limit(mut self, bytes: usize) -> Lines {
         self.limit = possible(bytes);
@@ -73,11 +73,11 @@ impl Default for Lines {
 
 impl Framing for Lines {
     fn next<'a, 'd: 'a>(&'a mut self, input: &mut &'d [u8]) -> Result<Option<&'a [u8]>, FrameError> {
-        if **input != [b'\n'] && self.kept.take_one(input) {
+        if **input != [b'\n'] && self.partial.take_one(input) {
             return Ok(None);
         }
-        self.kept.forget_lent();
-        // The last call for most pieces; a search of nothing costs as much as one of a short line.
+        self.partial.forget_returned();
+        // The last call for most pieces: searching nothing costs as much as searching a short line.
         if input.is_empty() {
             return Ok(None);
         }
@@ -89,38 +89,38 @@ impl Framing for Lines {
             *input = &input[newline + 1..];
             self.skipping = false;
         }
-        // One byte over the limit may be the `\r` of the line's end; the byte after it shows that.
-        let room = self.limit + 1 - self.kept.len();
+        // One byte over the limit may be the `\r` of the line's end, as the next byte will show.
+        let room = self.limit + 1 - self.partial.len();
         let window = &input[..input.len().min(room + 1)];
         let newline = memchr(b'\n', window);
         let line = &window[..newline.unwrap_or(window.len())];
         if line.len() > room || (line.len() == room && line.last().is_some_and(|&byte| byte != b'\r')) {
             *input = &input[room..];
-            self.kept.clear();
+            self.partial.clear();
             self.skipping = true;
             return Err(FrameError::TooLong { limit: self.limit });
         }
         let Some(newline) = newline else {
             *input = &[];
-            self.kept.add(line, self.limit + 1);
-            self.kept.open = self.limit.saturating_sub(self.kept.len());
+            self.partial.add(line, self.limit + 1);
+            self.partial.open = self.limit.saturating_sub(self.partial.len());
             return Ok(None);
         };
         *input = &input[newline + 1..];
-        if self.kept.is_empty() {
+        if self.partial.is_empty() {
             return Ok(Some(without_cr(line)));
         }
-        self.kept.add(line, self.limit + 1);
-        Ok(Some(without_cr(self.kept.lend())))
+        self.partial.add(line, self.limit + 1);
+        Ok(Some(without_cr(self.partial.finish())))
     }
 
     fn end(&mut self) -> Result<Option<&[u8]>, FrameError> {
-        self.kept.forget_lent();
+        self.partial.forget_returned();
         self.skipping = false;
-        if self.kept.is_empty() {
+        if self.partial.is_empty() {
             return Ok(None);
         }
-        Ok(Some(without_cr(self.kept.lend())))
+        Ok(Some(without_cr(self.partial.finish())))
     }
 
     fn encode(&self, frame: &[u8], output: &mut Vec<u8>) -> Result<(), FrameError> {

@@ -1,19 +1,19 @@
-//! Frames: how a stream of bytes is cut into messages, whatever pieces it comes in.
+//! Frames: cutting a stream of bytes into messages, however the network has split it.
 //!
-//! TCP keeps the order of bytes and nothing else: two messages may come in one read, and one in
-//! three. A [`Framing`] puts them together again. It knows nothing of channels or sockets: it is
-//! given bytes and lends frames, so it serves in [`handle_read`](crate::Dispatcher::handle_read), in
-//! a thread that blocks, and in a test without any socket.
+//! TCP preserves the order of bytes and nothing else: two messages may arrive in one read, or one in
+//! three. A [`Framing`] restores them. It does not know about channels or sockets: it takes bytes and
+//! returns borrowed frames, so it works in [`handle_read`](crate::Dispatcher::handle_read), in a
+//! thread that blocks, and in a test without any socket.
 //!
 //! | framing | on the wire | good for |
 //! |---|---|---|
-//! | [`Lines`] | `hello\n` | people, and protocols of text |
+//! | [`Lines`] | `hello\n` | people, and text protocols |
 //! | [`Netstrings`] | `5:hello,` | any bytes, still readable in a trace |
 //! | [`LengthPrefixed`] | `\x00\x00\x00\x05hello` | any bytes, and most binary protocols |
 //!
 //! # Reading
 //!
-//! Call [`next`](Framing::next) until it says `None`, with every piece that comes.
+//! Call [`next`](Framing::next) with each piece of input until it returns `None`.
 //!
 //! ```
 //! use dispatch_loop::framing::{Framing, Lines};
@@ -42,7 +42,7 @@
 //!
 //! /// Answers each netstring with the same in capitals.
 //! struct Shout {
-//!     frames: Netstrings,                     // begins as FRAMES
+//!     frames: Netstrings,                     // starts as FRAMES
 //! }
 //!
 //! impl Dispatcher for Shout {
@@ -58,20 +58,20 @@
 //! }
 //! ```
 //!
-//! A frame is borrowed from its framing until the next call, so what encodes answers is another
+//! A frame is borrowed from its framing until the next call, so answers are encoded by another
 //! value: here the constant.
 //!
 //! # What it costs
 //!
-//! Each byte is looked at once, and a frame that lies whole in the input is not copied. One that
-//! comes in pieces is put together in a buffer, which grows with the bytes that came, never with
-//! what a peer announces, and never over the limit (and a byte for the `\r` or the comma). One of
-//! more than 4 KiB is given back when its frame is done with.
+//! Each byte is examined once, and a frame that lies whole in the input is not copied. A frame that
+//! arrives in pieces is put together in a buffer. The buffer grows with the bytes that have arrived, not
+//! with the length that a peer announces, and never beyond the limit (plus one byte for the `\r` or the
+//! comma). A buffer of more than 4 KiB is freed after its frame.
 
-mod kept;
 mod length_prefixed;
 mod lines;
 mod netstrings;
+mod partial;
 
 use std::error::Error;
 use std::fmt;
@@ -81,20 +81,20 @@ pub use length_prefixed::{ByteOrder, LengthPrefixed, Prefix};
 pub use lines::Lines;
 pub use netstrings::Netstrings;
 
-/// The default limit of the frames that may hold any bytes, in bytes.
+/// The default limit of frames that may contain any bytes, in bytes.
 const CONTENT: usize = 1024 * 1024;
-/// The highest limit, in bytes: no `Vec` is longer, and a byte or two more do not overflow.
+/// The highest limit, in bytes: no `Vec` is longer, and adding a byte or two does not overflow.
 const HIGHEST: usize = usize::MAX / 2;
 
-/// How a stream of bytes is cut into frames, whatever pieces it comes in.
+/// A way to cut a stream of bytes into frames, however the network has split it.
 ///
-/// One value is one stream: what it has of an unfinished frame, it keeps. A frame may be empty.
-/// The trait can be implemented for a framing of your own, and works as `Box<dyn Framing>`.
+/// Each stream needs a value of its own, which keeps the beginning of an unfinished frame. A frame may
+/// be empty. Implement the trait for other framings; `Box<dyn Framing>` works.
 ///
 /// ```
 /// use dispatch_loop::framing::{ByteOrder, FrameError, Framing, LengthPrefixed, Lines, Prefix};
 ///
-/// /// The same message, for whatever the peer speaks.
+/// /// The same message, for peers with different framings.
 /// fn greeting(framing: &dyn Framing) -> Result<Vec<u8>, FrameError> {
 ///     let mut bytes = Vec::new();
 ///     framing.encode(b"hello", &mut bytes)?;
@@ -106,39 +106,39 @@ const HIGHEST: usize = usize::MAX / 2;
 /// # Ok::<(), FrameError>(())
 /// ```
 pub trait Framing {
-    /// The next whole frame, without what frames it. `None`: all of `input` was taken in, and more
-    /// must come.
+    /// Returns the next complete frame, without its delimiter or length. `None` means that all of
+    /// `input` has been consumed and more is needed.
     ///
-    /// `input` is advanced past what was taken in. A frame that lies whole in it is lent from
-    /// there, one that came in pieces from the framing's own buffer. The frames and errors are the
-    /// same whatever the pieces; a piece may be empty.
+    /// `input` is advanced past what was consumed. A frame that lies whole in it is borrowed from
+    /// there, one that arrived in pieces from the framing's own buffer. Frames and errors do not depend
+    /// on how the stream is split; a piece may be empty.
     ///
     /// # Errors
-    /// A frame is over the limit or is none. [`Lines`] goes on with the next line; for the other
-    /// two the stream has lost its beat, and every later call fails alike. So do not ask again in
+    /// A frame is over the limit or malformed. [`Lines`] continues with the next line; for the other
+    /// two the frame boundaries are lost, and every later call returns the same error. So do not retry in
     /// a loop that ignores errors.
     fn next<'a, 'd: 'a>(&'a mut self, input: &mut &'d [u8]) -> Result<Option<&'a [u8]>, FrameError>;
 
-    /// The stream has ended: what was left over, if that is a frame, or `None`. To be called when
-    /// [`next`](Framing::next) has said `None`, say in
+    /// Tells the framing that the stream has ended, and returns what is left over if that counts as a
+    /// frame. Call it after [`next`](Framing::next) has returned `None`, for instance in
     /// [`handle_eof`](crate::Dispatcher::handle_eof).
     ///
     /// # Errors
-    /// [`FrameError::Cut`] if the stream ended within a frame. A last line without its newline is a
-    /// frame for [`Lines`].
+    /// [`FrameError::Cut`] if the stream ended within a frame. For [`Lines`], a last line without a
+    /// newline is a frame.
     fn end(&mut self) -> Result<Option<&[u8]>, FrameError>;
 
-    /// Append `frame`, framed, to `output`.
+    /// Appends `frame`, encoded, to `output`.
     ///
     /// # Errors
-    /// It is over the limit, or [`FrameError::Unencodable`]. Nothing is appended then.
+    /// The frame is over the limit, or [`FrameError::Unencodable`]. Then nothing is appended.
     fn encode(&self, frame: &[u8], output: &mut Vec<u8>) -> Result<(), FrameError>;
 }
 
 /// What is wrong with a frame.
 ///
-/// Becomes an [`io::Error`] through `?`, of kind `UnexpectedEof` for `Cut`, `InvalidInput` for
-/// `Unencodable` and `InvalidData` for the rest; `get_ref` and `downcast_ref` bring it back.
+/// `?` converts it into an [`io::Error`] of kind `UnexpectedEof` for `Cut`, `InvalidInput` for
+/// `Unencodable` and `InvalidData` for the others; `get_ref` and `downcast_ref` give it back.
 ///
 /// ```
 /// use dispatch_loop::framing::{FrameError, Framing, Netstrings};
@@ -156,24 +156,24 @@ pub trait Framing {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// A frame, come or to be sent, is longer than it may be.
+    /// A frame, received or to be sent, is over the limit.
     TooLong {
-        /// The most that its content may have, in bytes.
+        /// The limit of its content, in bytes.
         limit: usize,
     },
-    /// A byte came that no frame can have in its place.
+    /// A byte arrived that cannot stand in its place.
     Malformed {
-        /// What could have stood there.
+        /// What was expected there.
         expected: &'static str,
-        /// What came.
+        /// What arrived.
         found: u8,
     },
     /// The stream ended within a frame.
     Cut {
-        /// How many bytes of that frame came, its length and punctuation among them.
+        /// How many bytes of that frame arrived, its length and delimiters included.
         got: usize,
     },
-    /// To be sent, but this framing cannot say it.
+    /// The frame to be sent cannot be expressed in this framing.
     Unencodable {
         /// Why not.
         reason: &'static str,
@@ -188,7 +188,7 @@ impl fmt::Display for FrameError {
                 write!(f, "malformed frame: expected {expected}, found '{}'", found.escape_ascii())
             }
             FrameError::Cut { got } => write!(f, "the stream ended {got} bytes into a frame"),
-            FrameError::Unencodable { reason } => write!(f, "not to be sent: {reason}"),
+            FrameError::Unencodable { reason } => write!(f, "cannot be sent: {reason}"),
         }
     }
 }
@@ -214,7 +214,7 @@ fn within(limit: usize, frame: &[u8]) -> Result<(), FrameError> {
     if frame.len() > limit { Err(FrameError::TooLong { limit }) } else { Ok(()) }
 }
 
-/// An error is final: after it nobody knows where a frame begins.
+/// An error is final: after it, it is not known where the next frame begins.
 fn still_good(failed: &Option<FrameError>) -> Result<(), FrameError> {
     match failed {
         Some(error) => Err(error.clone()),

@@ -2,15 +2,15 @@
 
 use std::io::Write;
 
-use super::kept::Kept;
+use super::partial::Partial;
 use super::{CONTENT, FrameError, Framing, possible, still_good, within};
 
 /// D. J. Bernstein's netstrings: the length in decimal, a colon, that many bytes of anything, and a
-/// comma. `5:hello,`. Twisted's `NetstringReceiver`.
+/// comma: `5:hello,`. Twisted's `NetstringReceiver`.
 ///
-/// Strict, as their author wants it: no leading zero, no empty length, no space. A wrong byte is
-/// [`FrameError::Malformed`], a length over the [`with_limit`](Netstrings::with_limit)
-/// [`FrameError::TooLong`], as soon as the digit that makes it so has come. Either is final.
+/// Strict, as their specification demands: no leading zero, no empty length, no space. A wrong byte is
+/// [`FrameError::Malformed`]; a length over the [limit](Netstrings::with_limit) is
+/// [`FrameError::TooLong`], as soon as the digit that makes it so has arrived. Both are final.
 ///
 /// ```
 /// use dispatch_loop::framing::{FrameError, Framing, Netstrings};
@@ -30,29 +30,35 @@ use super::{CONTENT, FrameError, Framing, possible, still_good, within};
 #[derive(Clone, Debug)]
 pub struct Netstrings {
     limit: usize,
-    /// How many digits came, and what they say.
+    /// How many digits have arrived, and their value.
     digits: usize,
     length: usize,
-    /// The colon came: what follows is content.
+    /// The colon has arrived: what follows is content.
     counted: bool,
-    kept: Kept,
+    partial: Partial,
     failed: Option<FrameError>,
 }
 
 impl Netstrings {
     /// Netstrings of at most 1 MiB.
     pub const fn new() -> Netstrings {
-        Netstrings { limit: CONTENT, digits: 0, length: 0, counted: false, kept: Kept::new(), failed: None }
+        Netstrings {
+            limit: CONTENT,
+            digits: 0,
+            length: 0,
+            counted: false,
+            partial: Partial::new(),
+            failed: None,
+        }
     }
 
-    /// The longest frame that passes, in bytes of content. 1 MiB by default; Twisted's
-    /// `MAX_LENGTH`.
+    /// Sets the limit of a frame, in bytes of content. The default is 1 MiB; Twisted's `MAX_LENGTH`.
     pub const fn with_limit(mut self, bytes: usize) -> Netstrings {
         self.limit = possible(bytes);
         self
     }
 
-    /// Take in the length; whether it is whole now, with its colon.
+    /// Consume the length; whether it is complete now, with its colon.
     fn count(&mut self, input: &mut &[u8]) -> Result<bool, FrameError> {
         while let Some((&byte, rest)) = input.split_first() {
             match byte {
@@ -91,11 +97,11 @@ impl Default for Netstrings {
 
 impl Framing for Netstrings {
     fn next<'a, 'd: 'a>(&'a mut self, input: &mut &'d [u8]) -> Result<Option<&'a [u8]>, FrameError> {
-        if self.kept.take_one(input) {
+        if self.partial.take_one(input) {
             return Ok(None);
         }
         still_good(&self.failed)?;
-        self.kept.forget_lent();
+        self.partial.forget_returned();
         if !self.counted {
             match self.count(input) {
                 Ok(true) => {}
@@ -103,8 +109,8 @@ impl Framing for Netstrings {
                 Err(error) => return Err(self.failed.insert(error).clone()),
             }
         }
-        // The comma is taken in with the content, so that no frame is lent before it has come.
-        let Some(whole) = self.kept.gather(input, self.length + 1) else {
+        // The comma is consumed with the content, so that no frame is returned before it has arrived.
+        let Some(whole) = self.partial.gather(input, self.length + 1) else {
             return Ok(None);
         };
         (self.digits, self.length, self.counted) = (0, 0, false);
@@ -119,8 +125,8 @@ impl Framing for Netstrings {
 
     fn end(&mut self) -> Result<Option<&[u8]>, FrameError> {
         still_good(&self.failed)?;
-        self.kept.forget_lent();
-        match self.digits + usize::from(self.counted) + self.kept.len() {
+        self.partial.forget_returned();
+        match self.digits + usize::from(self.counted) + self.partial.len() {
             0 => Ok(None),
             got => Err(self.failed.insert(FrameError::Cut { got }).clone()),
         }
@@ -128,7 +134,7 @@ impl Framing for Netstrings {
 
     fn encode(&self, frame: &[u8], output: &mut Vec<u8>) -> Result<(), FrameError> {
         within(self.limit, frame)?;
-        write!(output, "{}:", frame.len()).expect("a Vec takes everything");
+        write!(output, "{}:", frame.len()).expect("writing to a Vec cannot fail");
         output.extend_from_slice(frame);
         output.push(b',');
         Ok(())

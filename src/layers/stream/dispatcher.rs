@@ -1,18 +1,18 @@
-//! The loop's side of a stream: the dispatcher that moves bytes between its channel and the halves.
+//! The loop's side of a stream: the dispatcher that moves bytes between the channel and the halves.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::sync::Arc;
 
-use super::shared::{LIMIT, Shared, twin};
+use super::shared::{LIMIT, Shared, clone_error};
 use crate::{Channel, Dispatcher, Eof, Reason};
 
 /// The loop's side of a stream.
 pub(super) struct StreamDispatcher {
     shared: Arc<Shared>,
     open: bool,
-    /// The channel's queue was not empty when we last looked; `loop_comes` is true as well.
+    /// The channel's queue was not empty when last examined; then `loop_comes` is true as well.
     sending: Cell<bool>,
 }
 
@@ -21,7 +21,7 @@ impl StreamDispatcher {
         StreamDispatcher { shared: shared.clone(), open: false, sending: Cell::new(false) }
     }
 
-    /// Do what the halves have left to be done.
+    /// Do what the halves have asked for.
     pub(super) fn look(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         let mut state = self.shared.lock();
         state.posted = false;
@@ -34,7 +34,7 @@ impl StreamDispatcher {
         if resumed {
             ch.resume_reading();
         }
-        // A `close` would send nothing before that.
+        // Before that, a `close` would discard what was written.
         if !self.open {
             return Ok(());
         }
@@ -47,19 +47,19 @@ impl StreamDispatcher {
         Ok(())
     }
 
-    /// Push what was written, and after the last of it the end.
+    /// Push what was written, and the end of the stream if that follows.
     fn send(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         loop {
             let mut state = self.shared.lock();
             let bytes = mem::take(&mut state.outgoing);
             let last = state.write_closed;
-            // It is not sent yet; and what is written meanwhile we see below.
+            // It is not sent yet; what is written meanwhile is picked up below.
             state.loop_comes = true;
             drop(state);
             if let Err(error) = push(ch, bytes) {
                 self.sending.set(false);
-                self.shared.end_output(twin(&error));
-                // A channel that is ending has a reason, which we are told.
+                self.shared.end_output(clone_error(&error));
+                // For a channel that is ending, `handle_close` brings the reason.
                 return match error.kind() == ErrorKind::BrokenPipe || ch.is_closing() {
                     true => Ok(()),
                     false => Err(error),
@@ -79,7 +79,7 @@ impl StreamDispatcher {
     }
 }
 
-/// Push, and fail also if the connection turns out to be lost.
+/// Push, and also fail if the connection turns out to be lost.
 fn push(ch: &mut Channel<'_>, bytes: Vec<u8>) -> io::Result<()> {
     if bytes.is_empty() {
         return Ok(());
@@ -92,15 +92,15 @@ fn push(ch: &mut Channel<'_>, bytes: Vec<u8>) -> io::Result<()> {
 }
 
 impl Dispatcher for StreamDispatcher {
-    /// Asked after whatever has happened to the channel. So it is here that we see what has no hook:
-    /// that its queue is sent, or never will be, though the peer may go on sending.
+    /// Asked after everything that happens to the channel. So this notices what has no hook: the queue
+    /// has been sent, or never will be although the peer may still send.
     fn writable(&self, ch: &Channel<'_>) -> bool {
         if !self.sending.get() {
             return false;
         }
         if ch.is_closing() {
             self.sending.set(false);
-            self.shared.end_output(io::Error::new(ErrorKind::BrokenPipe, "the peer takes nothing any more"));
+            self.shared.end_output(io::Error::new(ErrorKind::BrokenPipe, "the peer accepts no more"));
             return false;
         }
         let mut state = self.shared.lock();
@@ -147,20 +147,20 @@ impl Dispatcher for StreamDispatcher {
 
     fn handle_close(&mut self, _: &mut Channel<'_>, reason: &Reason) {
         if matches!(reason, Reason::EndOfStream) {
-            // All of it was sent, FIN included; nothing but this tells so, if the peer's end came first.
+            // Everything was sent, FIN included; if the peer's end came first, only this tells.
             self.shared.lock().loop_comes = false;
         }
         self.shared.end(match reason {
-            Reason::Error(error) => twin(error),
+            Reason::Error(error) => clone_error(error),
             Reason::EndOfStream => io::Error::new(ErrorKind::BrokenPipe, "both sides have ended the stream"),
             Reason::MapEnded => io::Error::new(ErrorKind::BrokenPipe, "the channel map ended"),
-            // Never of the kind `TimedOut`: to try again is of no use.
+            // Never of kind `TimedOut`, which would invite another try.
             other => io::Error::new(ErrorKind::ConnectionAborted, format!("ended by the loop: {other}")),
         });
     }
 }
 
-/// Without a `handle_close` only when another dispatcher has taken over the channel.
+/// Without a `handle_close` before it, another dispatcher has taken over the channel.
 impl Drop for StreamDispatcher {
     fn drop(&mut self) {
         let error = "another dispatcher has taken over the channel of this stream";

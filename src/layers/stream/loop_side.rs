@@ -1,14 +1,14 @@
-//! What a half knows of the loop: where it runs, whether it does, and how to have it look at the stream.
+//! A half's way to the loop: which thread that runs on, whether it runs, and how to notify it.
 
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, MutexGuard};
 use std::thread::{self, ThreadId};
 
 use super::dispatcher::StreamDispatcher;
-use super::shared::{Shared, State, twin};
+use super::shared::{Shared, State, clone_error};
 use crate::{Address, Call, Handle, OnStop, Remote, SendError, read_lines};
 
-/// What both halves know of the loop's side.
+/// The loop's side, as both halves know it.
 pub(super) struct LoopSide {
     pub(super) shared: Arc<Shared>,
     pub(super) remote: Remote,
@@ -25,17 +25,17 @@ impl LoopSide {
         if thread::current().id() == self.home {
             return Err(io::Error::new(
                 ErrorKind::Deadlock,
-                "a stream is for other threads than its loop's own, which would wait for itself",
+                "a stream cannot be used on its loop's own thread, which would wait for itself",
             ));
         }
         Ok(())
     }
 
-    /// Whether there is anybody to wait for. Asked under the lock, which whoever changes that takes
-    /// afterwards, to wake us.
+    /// Fails if waiting is pointless. Hold the lock: whatever changes these conditions takes it before
+    /// notifying.
     pub(super) fn check(&self, state: &State) -> io::Result<()> {
         if let Some(error) = &state.end {
-            return Err(twin(error));
+            return Err(clone_error(error));
         }
         if self.remote.is_stopped() {
             return Err(io::Error::new(ErrorKind::BrokenPipe, "the loop was stopped, or its map has ended"));
@@ -45,30 +45,30 @@ impl LoopSide {
 
     pub(super) fn check_output(&self, state: &State) -> io::Result<()> {
         self.check(state)?;
-        state.output_end.as_ref().map_or(Ok(()), |error| Err(twin(error)))
+        state.output_end.as_ref().map_or(Ok(()), |error| Err(clone_error(error)))
     }
 
-    /// Let the loop look at the state.
+    /// Ask the loop to act on the state.
     pub(super) fn post(&self) -> Result<(), SendError<Call>> {
         self.remote.with(self.handle, StreamDispatcher::look)
     }
 
-    /// As [`post`](LoopSide::post); and if the loop takes nothing now, as soon as it does.
+    /// Like [`post`](LoopSide::post), but if the loop accepts nothing now, as soon as it does.
     pub(super) fn insist(&self, state: MutexGuard<'_, State>) {
         let ended = state.end.is_some();
         drop(state);
         if ended || matches!(self.post(), Ok(()) | Err(SendError::Ended(_))) {
             return;
         }
-        // What `read_lines` brings is only put off by a stop, and the waiting is its own thread's.
+        // A stop only delays what `read_lines` delivers, and its own thread does the waiting.
         let handle = self.handle;
         let sent = read_lines(&self.remote, io::empty(), move |map, _| {
             if let Err(error) = map.with(handle, StreamDispatcher::look) {
-                log::debug!("the end of a stream: {error}");
+                log::debug!("a stream has ended: {error}");
             }
         });
         if let Err(error) = sent {
-            log::warn!("channel {}: nobody can tell it the end of its stream: {error}", handle.token());
+            log::warn!("channel {}: cannot be told that its stream has ended: {error}", handle.token());
         }
     }
 }
@@ -77,7 +77,7 @@ pub(super) fn refused(error: SendError<Call>) -> io::Error {
     match error {
         SendError::Full(_) => io::Error::new(
             ErrorKind::Deadlock,
-            "this stream would have to wait for its loop, on a thread that owns a channel map",
+            "the loop's queue is full, and a thread that owns a channel map must not wait for it",
         ),
         error => error.into(),
     }

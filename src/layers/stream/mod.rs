@@ -1,6 +1,6 @@
-//! Streams, asyncio's without asyncio: a connection that the loop drives, as a plain [`Read`](io::Read) and a
-//! plain [`Write`](io::Write) for another thread. There the conversation reads top-down, and waits where it has
-//! to; the loop waits for nobody.
+//! Streams, asyncio's without asyncio: the loop drives the connection, and another thread uses it as a
+//! plain [`Read`](io::Read) and a plain [`Write`](io::Write). There the code reads top-down and blocks
+//! where it has to, while the loop never does.
 //!
 //! ```
 //! use dispatch_loop::{ChannelMap, stream};
@@ -23,7 +23,7 @@
 //!     reader.read_line(&mut greeting)?;
 //!     Ok(greeting)
 //! });                                         // both halves are dropped: the connection ends
-//! dispatch_loop::run(&mut map)?;              // and with it the loop
+//! dispatch_loop::run(&mut map)?;              // and so does the loop
 //! assert_eq!(conversation.join().unwrap()?, "hello, Ada\n");
 //! # server.join().unwrap()?;
 //! # io::Result::Ok(())
@@ -36,7 +36,7 @@
 //! | `read(n)`, `readexactly(n)` | `read`, `read_exact` |
 //! | `readline`, `readuntil(b";")` | `read_line`, `read_until(b';', …)` |
 //! | `at_eof()` | `fill_buf()?.is_empty()` |
-//! | `write` and `drain` | `write_all`, which waits by itself; [`drain`](StreamWriter::drain) waits until nothing is queued |
+//! | `write` and `drain` | `write_all`, which blocks if need be; [`drain`](StreamWriter::drain) |
 //! | `write_eof` | [`write_eof`](StreamWriter::write_eof), or dropping the writer |
 //! | `close` | dropping both halves |
 //! | `wait_for(reader.…, 5)` | [`set_read_timeout`](StreamReader::set_read_timeout) |
@@ -44,15 +44,15 @@
 //!
 //! # What holds
 //!
-//! - **Bounded.** The loop stops reading while nobody takes what it has read, and `write` waits while
-//!   the peer takes nothing: a stream never holds more than 256 KiB of input and 128 KiB of output.
-//! - **An end is an end, a loss is an error.** `Ok(0)` only if the peer has sent its end of stream. A
-//!   connection that is lost, or ended by somebody on the loop's side, is an error that says why, each
-//!   time again; what came before it is read first.
-//! - **Nobody waits for a loop that does not run.** When it is stopped or its map goes, waiting ends
-//!   with `BrokenPipe`. After the next `run` a stream goes on, and nothing is lost.
-//! - **Not on the loop's own thread.** There, every call that could wait fails with `Deadlock`,
-//!   also when it would not have had to, so that the mistake shows at once.
+//! - **Bounded.** The loop stops reading while the reader lags behind, and `write` blocks while the
+//!   peer does not read: a stream never holds more than 256 KiB of input and 128 KiB of output.
+//! - **An end is an end, a loss is an error.** Reading returns `Ok(0)` only if the peer has ended its
+//!   stream. A connection that is lost, or that is ended from the loop's side, gives an error with the
+//!   cause, on every further call; what arrived before is read first.
+//! - **No call waits for a loop that does not run.** When the loop is stopped or its map is dropped, calls
+//!   that wait fail with `BrokenPipe`. After the next `run` the stream continues, and nothing is lost.
+//! - **Not on the loop's own thread.** There, every call that could block fails with `Deadlock`, even if
+//!   it would not have blocked, so that the mistake shows at once.
 
 mod dispatcher;
 mod loop_side;
@@ -72,8 +72,8 @@ pub use reader::StreamReader;
 use shared::Shared;
 pub use writer::StreamWriter;
 
-/// Connect to a TCP address: asyncio's `open_connection`. It does not wait: whoever reads or writes
-/// does, and is given the error if the connection does not come about.
+/// Connects to a TCP address: asyncio's `open_connection`. This does not wait for the connection;
+/// reading and writing do, and fail if the connect fails.
 ///
 /// # Errors
 /// Those of [`ChannelMap::connect`].
@@ -83,7 +83,8 @@ pub fn connect(map: &mut ChannelMap, address: impl ToAddress) -> io::Result<(Str
     halves(map, handle, shared)
 }
 
-/// Make a stream of a connected socket: what `handle_accept` was given, a `TcpStream`, a `UnixStream`.
+/// Makes a stream of a connected socket: the one that `handle_accept` was given, a `TcpStream` or a
+/// `UnixStream`.
 ///
 /// ```
 /// use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Socket, stream};
@@ -118,7 +119,7 @@ pub fn add(map: &mut ChannelMap, socket: impl Into<Socket>) -> io::Result<(Strea
     let mut ch = map.channel(handle)?;
     if ch.is_listening() {
         ch.close();
-        return Err(io::Error::new(ErrorKind::InvalidInput, "a listener is no stream"));
+        return Err(io::Error::new(ErrorKind::InvalidInput, "a listener is not a stream"));
     }
     halves(map, handle, shared)
 }
@@ -145,7 +146,7 @@ fn halves(
     Ok((reader, StreamWriter::new(side)))
 }
 
-/// The program of the guide compiles, too, and runs.
+/// The guide's programs compile and run.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/streams.md")]
 struct Guide;

@@ -10,14 +10,14 @@ use super::loop_side::{LoopSide, refused};
 use super::shared::{State, deadline, wait};
 use crate::{Address, Token};
 
-/// What the peer sends, for one thread: asyncio's `StreamReader`.
+/// The reading half, for one thread: asyncio's `StreamReader`.
 ///
-/// It has a buffer of its own (there is no need for a [`BufReader`](std::io::BufReader)), so that
-/// lines and single bytes are cheap. A peer may send a line without end:
-/// `(&mut reader).take(8192).read_line(&mut line)` sets a limit.
+/// It has its own buffer, so lines and single bytes are cheap without a
+/// [`BufReader`](std::io::BufReader). A peer may send a line without end:
+/// `(&mut reader).take(8192).read_line(&mut line)` limits it.
 ///
-/// Dropping it lets the loop read and drop what still comes. When the [`StreamWriter`](super::StreamWriter) is dropped,
-/// too, the connection ends.
+/// Once the reader is dropped, the loop reads and discards what still arrives. When the
+/// [`StreamWriter`](super::StreamWriter) is dropped too, the connection ends.
 ///
 /// ```
 /// use dispatch_loop::{ChannelMap, stream};
@@ -44,7 +44,7 @@ use crate::{Address, Token};
 /// ```
 pub struct StreamReader {
     side: Arc<LoopSide>,
-    /// Taken from the loop; the first `at` bytes are read.
+    /// Taken from the loop; the first `at` bytes have been read.
     buffer: Vec<u8>,
     at: usize,
     timeout: Option<Duration>,
@@ -55,33 +55,33 @@ impl StreamReader {
         StreamReader { side, buffer: Vec::new(), at: 0, timeout: None }
     }
 
-    /// How long a call may wait for input: then it fails with `TimedOut`. `None`, the default: for
-    /// as long as it takes. Zero: not at all.
+    /// Sets how long a call may wait for input before it fails with `TimedOut`. `None`, the default,
+    /// waits without limit; zero does not wait.
     ///
-    /// Nothing is lost by it, and the call can be made again. `read_exact` and `read_until` are
-    /// several calls, each with its own time: `read_until` leaves what it has in its vector, and goes
-    /// on from there, but `read_exact` does not say how far it came. (A connection that the system gave
-    /// up is `TimedOut` as well; that one has a [`raw_os_error`](io::Error::raw_os_error).)
+    /// No input is lost, and the call can be repeated. `read_exact` and `read_until` make several
+    /// calls, each with its own limit: `read_until` leaves what it has in its vector and continues from
+    /// there, but `read_exact` does not tell how far it came. (When the system gives up a connection,
+    /// that is `TimedOut` as well, with a [`raw_os_error`](io::Error::raw_os_error).)
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
         self.timeout = timeout;
     }
 
-    /// Our end of the connection: `get_extra_info("sockname")`.
+    /// The local address: `get_extra_info("sockname")`.
     pub fn local_address(&self) -> Option<&Address> {
         self.side.local.as_ref()
     }
 
-    /// The other end: `get_extra_info("peername")`.
+    /// The peer's address: `get_extra_info("peername")`.
     pub fn peer_address(&self) -> Option<&Address> {
         self.side.peer.as_ref()
     }
 
-    /// The channel, for those on the loop's side.
+    /// The token of the stream's channel, for use on the loop's side.
     pub fn token(&self) -> Token {
         self.side.handle.token()
     }
 
-    /// Wait until there is something to read. The buffer stays empty at the end of the stream.
+    /// Wait for input. The buffer stays empty at the end of the stream.
     fn fill(&mut self) -> io::Result<()> {
         self.side.refuse_the_loops_thread()?;
         let deadline = deadline(self.timeout);
@@ -92,7 +92,7 @@ impl StreamReader {
                 return Ok(());
             }
             self.side.check(&state)?;
-            // It was asked for before, and refused because the loop was stopped.
+            // The loop was asked before, but was stopped and refused.
             if state.paused && !state.asked {
                 self.ask_for_more(state)?;
                 state = shared.lock();
@@ -102,7 +102,7 @@ impl StreamReader {
             state = wait(&shared.input, state, deadline)?;
         }
         self.buffer = mem::take(&mut state.incoming);
-        // The loop is to read on while this is being looked at. If it refuses, the next call tells.
+        // Let the loop read on meanwhile. If it refuses, the next call finds out.
         if state.paused && !state.asked {
             let _ = self.ask_for_more(state);
         }
@@ -119,10 +119,10 @@ impl StreamReader {
     }
 }
 
-/// `Ok(0)` at the end of the stream, for ever. The error that the connection was lost with, or that
-/// it never came about with; `ConnectionAborted` when somebody on the loop's side has ended it;
-/// `TimedOut` after [`set_read_timeout`](StreamReader::set_read_timeout); `BrokenPipe` while the loop is
-/// stopped; `Deadlock` on the loop's own thread, unless the reader has some input already.
+/// At the end of the stream every read returns `Ok(0)`. Errors are the cause of a lost connection or a
+/// failed connect; `ConnectionAborted` if the channel was ended on the loop's side; `TimedOut` (see
+/// [`set_read_timeout`](StreamReader::set_read_timeout)); `BrokenPipe` while the loop is stopped; and
+/// `Deadlock` on the loop's own thread, unless the reader still has buffered input.
 impl Read for StreamReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
@@ -137,7 +137,7 @@ impl Read for StreamReader {
 impl BufRead for StreamReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.buffer.len() {
-            // Given back before the wait: a stream that waits holds no memory.
+            // Free the buffer before waiting: a stream that waits holds no memory.
             (self.buffer, self.at) = (Vec::new(), 0);
             self.fill()?;
         }

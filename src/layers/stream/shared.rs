@@ -1,46 +1,49 @@
-//! What the two halves and the loop share: the bytes on their way, who waits for what, and why it
-//! ended.
+//! What the two halves and the loop share: the bytes in transit, which half waits for what, and why the
+//! stream ended.
 
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The loop stops reading when so many bytes wait for the reader, and the writer waits when so many
+/// The loop stops reading when this many bytes wait for the reader, and the writer blocks when this many
 /// wait for the loop.
 pub(super) const LIMIT: usize = 64 * 1024;
 
-/// What the halves and the loop share. Nobody posts or pushes while holding the lock.
+/// What the halves and the loop share. Never post or push while holding the lock.
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// What the reader waits for has changed; what the writer waits for.
+    /// Notified when what the reader waits for has changed.
     pub(super) input: Condvar,
+    /// Likewise for the writer.
     pub(super) output: Condvar,
 }
 
 pub(super) struct State {
     /// Read by the loop, not yet taken by the reader.
     pub(super) incoming: Vec<u8>,
-    /// The loop does not read until that is taken; the reader has told it that it was.
+    /// The loop does not read until that has been taken.
     pub(super) paused: bool,
+    /// The reader has told it so.
     pub(super) asked: bool,
-    /// The peer has sent its end of stream.
+    /// The peer has ended its stream.
     pub(super) eof: bool,
     /// Written, not yet taken by the loop.
     pub(super) outgoing: Vec<u8>,
-    /// The writer has sent for the loop, which will take that.
+    /// The writer has asked the loop to take that.
     pub(super) posted: bool,
-    /// It need not, because the loop comes by itself: when the channel opens, or its queue is sent.
-    /// False only while nothing is on its way from here to the system.
+    /// No post needed: the loop sends on its own when the channel opens or its queue drains. False only
+    /// while nothing is on its way to the system.
     pub(super) loop_comes: bool,
-    /// FIN follows what was written.
+    /// FIN is to follow what was written.
     pub(super) write_closed: bool,
     pub(super) reader_gone: bool,
     pub(super) writer_gone: bool,
     pub(super) reader_waits: bool,
     pub(super) writer_waits: bool,
-    /// Why nothing can be sent any more, though the channel lives; why it has ended.
+    /// Why nothing more can be sent, though the channel is alive.
     pub(super) output_end: Option<io::Error>,
+    /// Why the channel has ended.
     pub(super) end: Option<io::Error>,
 }
 
@@ -88,15 +91,14 @@ impl Shared {
         self.wake_writer(self.lock());
     }
 
-    /// The channel has ended. The first cause stays.
+    /// The channel has ended. The first cause counts.
     pub(super) fn end(&self, error: io::Error) {
         let mut state = self.lock();
         state.end.get_or_insert(error);
         self.wake_both(state);
     }
 
-    /// Nothing can be sent any more. What was written is lost, and the loop never comes to say that
-    /// it was sent.
+    /// Nothing more can be sent. What was written is lost, and the loop will never report it as sent.
     pub(super) fn end_output(&self, error: io::Error) {
         let mut state = self.lock();
         state.output_end.get_or_insert(error);
@@ -106,15 +108,15 @@ impl Shared {
     }
 }
 
-/// An `io::Error` cannot be cloned: one that says the same.
-pub(super) fn twin(error: &io::Error) -> io::Error {
+/// A copy with the same code, or the same kind and message; an `io::Error` cannot be cloned.
+pub(super) fn clone_error(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 
-/// `None` is for ever, which is also what is too long for the clock.
+/// `None` is no deadline, also for a timeout too long for the clock.
 pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(timeout?)
 }
@@ -130,7 +132,7 @@ pub(super) fn wait<'a>(
     };
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
-        return Err(io::Error::new(ErrorKind::TimedOut, "the stream has waited for as long as it may"));
+        return Err(io::Error::new(ErrorKind::TimedOut, "the stream's time limit has passed"));
     }
     Ok(condvar.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0)
 }

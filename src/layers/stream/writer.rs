@@ -10,15 +10,15 @@ use super::loop_side::{LoopSide, refused};
 use super::shared::{LIMIT, State, deadline, wait};
 use crate::{Address, Token};
 
-/// The way to the peer, for one thread: asyncio's `StreamWriter`.
+/// The writing half, for one thread: asyncio's `StreamWriter`.
 ///
-/// What is written is on its way at once, `flush` has nothing to do; many small writes leave
-/// together. A write waits while 64 KiB wait for the loop, and as much again for the peer. Once the
-/// connection has ended, writing is an error; what was under way then may not have arrived.
+/// What is written is sent without a `flush`, which does nothing; many small writes leave together. A
+/// write blocks while 64 KiB wait for the loop and as much again for the peer. Once the connection has
+/// ended, writing fails, and what had not yet been delivered may be lost.
 ///
-/// Dropping it sends the end of the stream (FIN) after all that was written, as
-/// [`write_eof`](StreamWriter::write_eof) does; the [`StreamReader`](super::StreamReader) may read on. When that is dropped,
-/// too, the connection ends.
+/// Dropping the writer sends the end of the stream (FIN) after everything that was written, as
+/// [`write_eof`](StreamWriter::write_eof) does; the [`StreamReader`](super::StreamReader) can still read.
+/// When that is dropped too, the connection ends.
 ///
 /// ```
 /// use dispatch_loop::{ChannelMap, stream};
@@ -31,7 +31,7 @@ use crate::{Address, Token};
 ///     for n in 0..100_000 {
 ///         writeln!(writer, "{n}")?;
 ///     }
-///     writer.drain()?;                     // the system has taken it all
+///     writer.drain()?;                     // the system has accepted all of it
 ///     writer.write_eof()?;
 ///     let mut answer = String::new();
 ///     reader.read_to_string(&mut answer)?;
@@ -57,31 +57,31 @@ impl StreamWriter {
         StreamWriter { side, timeout: None }
     }
 
-    /// How long a call may wait for room: then it fails with `TimedOut`. `None`, the default: for
-    /// as long as it takes. Zero: not at all.
+    /// Sets how long a call may wait for room before it fails with `TimedOut`. `None`, the default,
+    /// waits without limit; zero does not wait.
     ///
-    /// The call can be made again. `write_all` is several, each with its own time, and does not say
-    /// how far it came.
+    /// The call can be repeated. `write_all` makes several calls, each with its own limit, and does not
+    /// tell how far it came.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         self.timeout = timeout;
     }
 
-    /// Wait until the system has taken everything that was written. It may still be on its way to the
-    /// peer: only an answer tells that it has arrived. (asyncio's `drain` waits only until less is
-    /// queued; here `write` itself does.)
+    /// Waits until the system has accepted everything that was written. It may still be on its way:
+    /// only an answer shows that the peer has received it. (asyncio's `drain` waits only until less is
+    /// queued; here `write` itself does that.)
     ///
     /// # Errors
-    /// What was written cannot be sent any more; else as `write`.
+    /// What was written can no longer be sent; otherwise those of `write`.
     pub fn drain(&mut self) -> io::Result<()> {
         self.side.refuse_the_loops_thread()?;
         self.wait_while(|state| state.loop_comes || !state.outgoing.is_empty()).map(drop)
     }
 
-    /// Send the end of the stream (FIN) after all that was written, C's `shutdown(SHUT_WR)`: the
-    /// peer's reads end, and it may still answer. Does not wait. A second one does nothing.
+    /// Sends the end of the stream (FIN) after everything that was written: C's `shutdown(SHUT_WR)`.
+    /// The peer reads to the end and can still answer. Does not wait. A second call does nothing.
     ///
     /// # Errors
-    /// As `write`.
+    /// Those of `write`.
     pub fn write_eof(&mut self) -> io::Result<()> {
         let mut state = self.side.shared.lock();
         if !state.write_closed {
@@ -92,17 +92,17 @@ impl StreamWriter {
         Ok(())
     }
 
-    /// Our end of the connection: `get_extra_info("sockname")`.
+    /// The local address: `get_extra_info("sockname")`.
     pub fn local_address(&self) -> Option<&Address> {
         self.side.local.as_ref()
     }
 
-    /// The other end: `get_extra_info("peername")`.
+    /// The peer's address: `get_extra_info("peername")`.
     pub fn peer_address(&self) -> Option<&Address> {
         self.side.peer.as_ref()
     }
 
-    /// The channel, for those on the loop's side.
+    /// The token of the stream's channel, for use on the loop's side.
     pub fn token(&self) -> Token {
         self.side.handle.token()
     }
@@ -120,8 +120,8 @@ impl StreamWriter {
     }
 }
 
-/// The errors are those of reading, with `BrokenPipe` also after `write_eof` and when the peer takes
-/// nothing more. A write that fails has taken nothing.
+/// The errors are those of reading; also `BrokenPipe` after `write_eof`, and when the peer accepts no
+/// more. A write that fails has written nothing.
 impl Write for StreamWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.is_empty() {
@@ -139,12 +139,12 @@ impl Write for StreamWriter {
         if state.loop_comes || mem::replace(&mut state.posted, true) {
             return Ok(taken);
         }
-        // Not under the lock: it may wait for room in the loop's queue, and the loop for the lock.
+        // Not under the lock: this may wait for room in the loop's queue, and the loop for the lock.
         drop(state);
         let Err(error) = self.side.post() else { return Ok(taken) };
         let mut state = self.side.shared.lock();
         state.posted = false;
-        // The loop may have come for another reason, and taken it.
+        // The loop may have taken it meanwhile, for another reason.
         if state.outgoing.len() < before + taken {
             return Ok(taken);
         }
@@ -152,7 +152,7 @@ impl Write for StreamWriter {
         Err(refused(error))
     }
 
-    /// Nothing to do: what was written is on its way.
+    /// Does nothing: what was written is already on its way.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
