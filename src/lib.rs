@@ -176,9 +176,11 @@
 compile_error!("dispatch-loop is for Unix systems: Linux, macOS and the BSDs");
 
 mod channels;
+mod clock;
 mod core;
 mod error;
 mod event_loop;
+mod guard;
 #[cfg(feature = "layers")]
 mod layers;
 mod link;
@@ -190,6 +192,7 @@ mod threads;
 mod timers;
 mod token;
 
+pub use self::core::action::Call;
 pub use self::core::channel::Channel;
 pub use self::core::dispatcher::{Dispatcher, Eof, OnError, Wrapper};
 pub use self::core::map::ChannelMap;
@@ -197,7 +200,7 @@ pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]
 pub use layers::{chat, framing, producers, protocol, reconnect, stream};
-pub use link::outbox::OnLimit;
+pub use link::marks::OnLimit;
 pub use link::producer::{More, Producer};
 pub use link::source::Source;
 pub use net::address::{Address, ToAddress};
@@ -212,7 +215,8 @@ pub use sys::faults;
 pub use sys::poll::Interest;
 pub use threads::lines::{Line, read_lines};
 pub use threads::outlet::Outlet;
-pub use threads::remote::{Call, OnStop, Remote, SendError};
+pub use threads::queue::SendError;
+pub use threads::remote::{OnStop, Remote};
 pub use timers::TimerId;
 pub use token::{Handle, Token};
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 /// Why a channel ended; [`handle_close`](crate::Dispatcher::handle_close) is given it.
 ///
@@ -11,11 +12,11 @@ use std::io;
 /// ```
 /// use dispatch_loop::Reason;
 ///
-/// let reason = Reason::Error(std::io::ErrorKind::ConnectionReset.into());
+/// let reason = Reason::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
 /// assert_eq!(reason.to_string(), "connection reset");
 /// assert!(reason.error().is_some());
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Reason {
     /// The peer sent its end of stream (FIN), and the channel was closed for it.
@@ -25,7 +26,7 @@ pub enum Reason {
     /// [`abort`](crate::Channel::abort) was called on our side.
     Aborted,
     /// The connection or one of the dispatcher's own hooks failed.
-    Error(io::Error),
+    Error(Arc<io::Error>),
     /// [`set_timeout`](crate::Channel::set_timeout) ran out, or queued bytes could not be sent in
     /// the time that [`close`](crate::Channel::close) allows.
     TimedOut,
@@ -59,5 +60,11 @@ impl fmt::Display for Reason {
             Reason::Detached => f.write_str("detached"),
             Reason::MapEnded => f.write_str("the channel map ended"),
         }
+    }
+}
+
+impl From<io::Error> for Reason {
+    fn from(error: io::Error) -> Reason {
+        Reason::Error(Arc::new(error))
     }
 }

@@ -4,9 +4,6 @@
 use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
 
-use crate::core::map::ChannelMap;
-use crate::token::Token;
-
 /// Lines a second and map; the rest is only counted.
 const LINES: u32 = 10;
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,8 +16,9 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
-    /// Whether to write this line; if so, how many were not written before it.
-    fn admit(&mut self) -> Option<u64> {
+    /// Whether a line about a failure may be written. If some were not written before it, that is said
+    /// first.
+    pub(crate) fn admits(&mut self) -> bool {
         let now = Instant::now();
         if self.since.is_none_or(|since| now.duration_since(since) >= SECOND) {
             self.since = Some(now);
@@ -28,34 +26,14 @@ impl Throttle {
         }
         if self.lines == LINES {
             self.unsaid += 1;
-            return None;
+            return false;
         }
         self.lines += 1;
-        Some(std::mem::take(&mut self.unsaid))
-    }
-}
-
-impl ChannelMap {
-    /// Whether a line about a failure may be written.
-    pub(crate) fn throttle_admits(&mut self) -> bool {
-        let unsaid = self.throttle.admit();
-        if let Some(unsaid @ 1..) = unsaid {
-            log::warn!("{unsaid} more failures were not logged");
+        match std::mem::take(&mut self.unsaid) {
+            0 => {}
+            unsaid => log::warn!("{unsaid} more failures were not logged"),
         }
-        unsaid.is_some()
-    }
-
-    /// Log a failure of `token`: what failed, and why.
-    pub(crate) fn report(&mut self, token: Token, what: &str, why: &dyn fmt::Display) {
-        if !self.throttle_admits() {
-            return;
-        }
-        let state = self.state(token);
-        let address = state.and_then(|state| state.peer.as_ref().or(state.local.as_deref()));
-        match address {
-            Some(address) => log::warn!("channel {token} ({}): {what}: {}", Escaped(address), Escaped(why)),
-            None => log::warn!("channel {token}: {what}: {}", Escaped(why)),
-        }
+        true
     }
 }
 

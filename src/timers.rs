@@ -1,10 +1,7 @@
-//! Deadlines: what is to happen when, in the order of the deadlines, and for equal ones in the
-//! order in which they were set. Setting and cancelling cost O(log n); a cancelled timer is gone.
+//! Deadlines, in their order; equal ones in the order in which they were set. Generic in what is to
+//! happen. Setting, moving and cancelling cost O(log n); a cancelled timer is gone.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
-
-use crate::core::action::Action;
+use crate::clock::Time;
 
 /// Names one timer, to [`cancel`](crate::ChannelMap::cancel) it: Python's `TimerHandle`.
 ///
@@ -18,67 +15,138 @@ use crate::core::action::Action;
 /// assert!(!map.cancel(timer));
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimerId {
-    pub(crate) map: u64,
-    pub(crate) id: u64,
+    pub(crate) map: u32,
+    pub(crate) key: TimerKey,
 }
 
-pub(crate) struct Timer {
-    pub(crate) id: u64,
-    pub(crate) deadline: Instant,
-    pub(crate) action: Action,
+/// One timer among those of a map, for ever: never another one in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TimerKey {
+    entry: u32,
+    generation: u32,
 }
 
-/// A deadline, and the order in which it was set.
-type Place = (Instant, u64);
+impl TimerKey {
+    /// Of a timer that was never set.
+    pub(crate) const NONE: TimerKey = TimerKey { entry: NONE, generation: 0 };
+}
 
-#[derive(Default)]
-pub(crate) struct Timers {
-    queue: BTreeMap<Place, Timer>,
-    places: BTreeMap<u64, Place>,
-    /// The timers of each channel, by slot.
-    owned: BTreeSet<(u32, u64)>,
-    last_id: u64,
+const NONE: u32 = u32::MAX;
+
+/// The place of an entry that is not in the heap: its action has been taken out to run.
+const RUNNING: u32 = u32::MAX;
+
+struct Entry<A> {
+    generation: u32,
+    /// Where it stands in the heap, or `RUNNING`.
+    place: u32,
+    /// The slot of the channel that it dies with, and its neighbours in the list of that channel.
+    owner: u32,
+    before: u32,
+    behind: u32,
+    action: Option<A>,
+}
+
+#[derive(Clone, Copy)]
+struct Node {
+    deadline: Time,
+    order: u64,
+    entry: u32,
+}
+
+impl Node {
+    fn is_before(&self, other: &Node) -> bool {
+        (self.deadline, self.order) < (other.deadline, other.order)
+    }
+}
+
+/// A timer that is due. Its entry is kept, so that it can be cancelled while it runs, until
+/// [`put_back`](Timers::put_back) or [`release`](Timers::release).
+pub(crate) struct Due<A> {
+    pub(crate) key: TimerKey,
+    pub(crate) deadline: Time,
+    pub(crate) action: A,
+}
+
+pub(crate) struct Timers<A> {
+    heap: Vec<Node>,
+    entries: Vec<Entry<A>>,
+    free: Vec<u32>,
+    /// The first timer of each channel, by slot.
+    owned: Vec<u32>,
+    /// The generation of new entries: those that were given back may have had one below it.
+    first_generation: u32,
     last_order: u64,
 }
 
-impl Timers {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
+/// Entries that are kept when there is no timer.
+const KEPT: usize = 64;
 
-    pub(crate) fn set(&mut self, delay: Duration, action: Action) -> u64 {
-        self.last_id += 1;
-        self.put(Timer { id: self.last_id, deadline: after(Instant::now(), delay), action });
-        self.last_id
-    }
-
-    /// Put a timer, new or taken out by [`take_due`](Timers::take_due), in its place.
-    pub(crate) fn put(&mut self, timer: Timer) {
-        self.last_order += 1;
-        let place = (timer.deadline, self.last_order);
-        if let Some(owner) = timer.action.owner() {
-            self.owned.insert((owner.slot, timer.id));
+impl<A> Timers<A> {
+    pub(crate) fn new() -> Timers<A> {
+        Timers {
+            heap: Vec::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            owned: Vec::new(),
+            first_generation: 0,
+            last_order: 0,
         }
-        self.places.insert(timer.id, place);
-        self.queue.insert(place, timer);
     }
 
-    /// The timer, if it was still to come. Its closure is the caller's to drop.
-    pub(crate) fn cancel(&mut self, id: u64) -> Option<Timer> {
-        let place = self.places.get(&id).copied()?;
-        self.take(place)
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heap.is_empty()
     }
 
-    /// All timers of the channel in `slot`.
-    pub(crate) fn cancel_owned(&mut self, slot: u32) -> Vec<Timer> {
-        let ids: Vec<u64> = self.owned.range((slot, 0)..=(slot, u64::MAX)).map(|&(_, id)| id).collect();
-        ids.into_iter().filter_map(|id| self.cancel(id)).collect()
+    #[inline]
+    pub(crate) fn first_deadline(&self) -> Option<Time> {
+        self.heap.first().map(|node| node.deadline)
     }
 
-    pub(crate) fn first_deadline(&self) -> Option<Instant> {
-        self.queue.keys().next().map(|&(deadline, _)| deadline)
+    /// Set a timer; with an `owner`, the slot of a channel, it dies with that.
+    pub(crate) fn set(&mut self, deadline: Time, owner: Option<u32>, action: A) -> TimerKey {
+        let owner = owner.unwrap_or(NONE);
+        let generation = self.first_generation;
+        let new = Entry { generation, place: RUNNING, owner, before: NONE, behind: NONE, action: None };
+        let entry = match self.free.pop() {
+            Some(entry) => {
+                let generation = self.entries[entry as usize].generation;
+                self.entries[entry as usize] = Entry { generation, ..new };
+                entry
+            }
+            None => {
+                self.entries.push(new);
+                // To cancel a timer, or to have it fire, needs no memory.
+                self.free.reserve(self.entries.len());
+                self.entries.len() as u32 - 1
+            }
+        };
+        self.link(entry);
+        self.insert(deadline, entry, action);
+        TimerKey { entry, generation: self.entries[entry as usize].generation }
+    }
+
+    /// What the timer would have done, if it was still to come or to come again; its drop is the
+    /// caller's. `None` inside if it is running just now.
+    pub(crate) fn cancel(&mut self, key: TimerKey) -> Option<Option<A>> {
+        let place = self.entry(key)?.place;
+        if place != RUNNING {
+            self.take_out(place as usize);
+        }
+        Some(self.free(key.entry))
+    }
+
+    /// Every timer of the channel in `slot`.
+    pub(crate) fn cancel_owned(&mut self, slot: u32) -> Vec<A> {
+        let mut cancelled = Vec::new();
+        while let Some(&entry) = self.owned.get(slot as usize).filter(|entry| **entry != NONE) {
+            let key = TimerKey { entry, generation: self.entries[entry as usize].generation };
+            cancelled.extend(self.cancel(key).flatten());
+        }
+        cancelled
     }
 
     /// What [`take_due`](Timers::take_due) is given so that timers set from now on wait.
@@ -87,38 +155,232 @@ impl Timers {
     }
 
     /// Take out the first timer that is due at `now` and was set no later than `last_order`.
-    pub(crate) fn take_due(&mut self, now: Instant, last_order: u64) -> Option<Timer> {
-        let (&place, _) = self.queue.first_key_value()?;
-        let (deadline, order) = place;
-        if deadline > now || order > last_order {
+    pub(crate) fn take_due(&mut self, now: Time, last_order: u64) -> Option<Due<A>> {
+        let first = *self.heap.first()?;
+        if first.deadline > now || first.order > last_order {
             return None;
         }
-        self.take(place)
+        self.take_out(0);
+        let entry = &mut self.entries[first.entry as usize];
+        entry.place = RUNNING;
+        let action = entry.action.take()?;
+        let key = TimerKey { entry: first.entry, generation: entry.generation };
+        Some(Due { key, deadline: first.deadline, action })
     }
 
-    fn take(&mut self, place: Place) -> Option<Timer> {
-        let timer = self.queue.remove(&place)?;
-        self.places.remove(&timer.id);
-        if let Some(owner) = timer.action.owner() {
-            self.owned.remove(&(owner.slot, timer.id));
+    /// A timer that was due is to come again. `Err` if it was cancelled meanwhile.
+    pub(crate) fn put_back(&mut self, key: TimerKey, deadline: Time, action: A) -> Result<(), A> {
+        match self.entry(key) {
+            Some(entry) if entry.place == RUNNING => {
+                self.insert(deadline, key.entry, action);
+                Ok(())
+            }
+            _ => Err(action),
         }
-        Some(timer)
+    }
+
+    /// A timer that was due is not to come again.
+    pub(crate) fn release(&mut self, key: TimerKey) {
+        if self.entry(key).is_some_and(|entry| entry.place == RUNNING) {
+            self.free(key.entry);
+        }
+    }
+
+    /// Every action, in no order: the map is going.
+    pub(crate) fn take_all(&mut self) -> Vec<A> {
+        let all = std::mem::replace(self, Timers::new());
+        all.entries.into_iter().filter_map(|entry| entry.action).collect()
+    }
+
+    fn entry(&self, key: TimerKey) -> Option<&Entry<A>> {
+        self.entries.get(key.entry as usize).filter(|entry| entry.generation == key.generation)
+    }
+
+    fn free(&mut self, index: u32) -> Option<A> {
+        self.unlink(index);
+        let entry = &mut self.entries[index as usize];
+        let action = entry.action.take();
+        // A worn-out entry is not used again.
+        if let Some(next) = entry.generation.checked_add(1) {
+            entry.generation = next;
+            self.free.push(index);
+        }
+        if self.free.len() == self.entries.len() && self.entries.len() > KEPT {
+            self.shrink();
+        }
+        action
+    }
+
+    /// There is no timer: give back the room that many have taken. No name comes again.
+    #[cold]
+    fn shrink(&mut self) {
+        let next = self.entries.iter().map(|entry| entry.generation).max();
+        self.first_generation = next.unwrap_or(self.first_generation);
+        self.entries = Vec::new();
+        self.free = Vec::new();
+        self.heap = Vec::new();
+        self.owned = Vec::new();
+    }
+
+    // The list of a channel's timers.
+
+    fn link(&mut self, index: u32) {
+        let owner = self.entries[index as usize].owner;
+        if owner == NONE {
+            return;
+        }
+        if self.owned.len() <= owner as usize {
+            self.owned.resize(owner as usize + 1, NONE);
+        }
+        let behind = std::mem::replace(&mut self.owned[owner as usize], index);
+        self.entries[index as usize].behind = behind;
+        if behind != NONE {
+            self.entries[behind as usize].before = index;
+        }
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Entry { owner, before, behind, .. } = self.entries[index as usize];
+        if owner == NONE {
+            return;
+        }
+        match before {
+            NONE => self.owned[owner as usize] = behind,
+            before => self.entries[before as usize].behind = behind,
+        }
+        if behind != NONE {
+            self.entries[behind as usize].before = before;
+        }
+    }
+
+    // The heap.
+
+    fn insert(&mut self, deadline: Time, entry: u32, action: A) {
+        self.last_order += 1;
+        self.entries[entry as usize].action = Some(action);
+        self.heap.push(Node { deadline, order: self.last_order, entry });
+        self.rise(self.heap.len() - 1);
+    }
+
+    fn take_out(&mut self, place: usize) {
+        self.heap.swap_remove(place);
+        if place < self.heap.len() {
+            let place = self.rise(place);
+            self.sink(place);
+        }
+    }
+
+    fn rise(&mut self, mut place: usize) -> usize {
+        let node = self.heap[place];
+        while place > 0 {
+            let parent = (place - 1) / 2;
+            if !node.is_before(&self.heap[parent]) {
+                break;
+            }
+            self.put(place, self.heap[parent]);
+            place = parent;
+        }
+        self.put(place, node);
+        place
+    }
+
+    fn sink(&mut self, mut place: usize) {
+        let node = self.heap[place];
+        loop {
+            let mut child = 2 * place + 1;
+            if child >= self.heap.len() {
+                break;
+            }
+            if child + 1 < self.heap.len() && self.heap[child + 1].is_before(&self.heap[child]) {
+                child += 1;
+            }
+            if !self.heap[child].is_before(&node) {
+                break;
+            }
+            self.put(place, self.heap[child]);
+            place = child;
+        }
+        self.put(place, node);
+    }
+
+    fn put(&mut self, place: usize, node: Node) {
+        self.heap[place] = node;
+        self.entries[node.entry as usize].place = place as u32;
     }
 }
 
-/// `delay` after `start`, or as late as can be told.
-pub(crate) fn after(start: Instant, delay: Duration) -> Instant {
-    const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-    start.checked_add(delay).unwrap_or_else(|| start + FOREVER)
-}
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-/// When a repeated call is next due: one that is late skips what it missed.
-pub(crate) fn next_beat(deadline: Instant, interval: Duration, now: Instant) -> Instant {
-    let next = after(deadline, interval);
-    if next > now || interval.is_zero() {
-        return next.max(now);
+    use super::*;
+
+    fn at(n: u64) -> Time {
+        Time::default().after(Duration::from_nanos(n))
     }
-    let late = (now - next).as_nanos() % interval.as_nanos();
-    let late = Duration::new((late / 1_000_000_000) as u64, (late % 1_000_000_000) as u32);
-    after(now, interval - late)
+
+    fn fire_all(timers: &mut Timers<u32>, now: u64) -> Vec<u32> {
+        let order = timers.last_order();
+        let mut fired = Vec::new();
+        while let Some(due) = timers.take_due(at(now), order) {
+            timers.release(due.key);
+            fired.push(due.action);
+        }
+        fired
+    }
+
+    #[test]
+    fn timers_fire_by_deadline_and_then_by_the_order_in_which_they_were_set() {
+        let mut timers = Timers::new();
+        for (deadline, action) in [(3, 0), (1, 1), (2, 2), (1, 3), (9, 4)] {
+            timers.set(at(deadline), None, action);
+        }
+        assert_eq!(fire_all(&mut timers, 5), [1, 3, 2, 0]);
+        assert_eq!(timers.first_deadline(), Some(at(9)));
+    }
+
+    #[test]
+    fn a_random_mix_of_set_and_cancel_keeps_the_order() {
+        let mut timers = Timers::new();
+        let mut keys = Vec::new();
+        let mut random = 1_u64;
+        for n in 0..10_000_u32 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let deadline = random >> 40;
+            keys.push((timers.set(at(deadline), Some(n % 7), n), deadline, n));
+            if n % 3 == 0 {
+                let (key, _, action) = keys.swap_remove((random >> 20) as usize % keys.len());
+                assert_eq!(timers.cancel(key), Some(Some(action)));
+                assert_eq!(timers.cancel(key), None);
+            }
+        }
+        let of_three = timers.cancel_owned(3);
+        keys.retain(|(_, _, n)| n % 7 != 3 || !of_three.contains(n));
+        assert!(keys.iter().all(|(_, _, n)| n % 7 != 3));
+        keys.sort_by_key(|&(_, deadline, n)| (deadline, n));
+        let expected: Vec<u32> = keys.iter().map(|&(_, _, n)| n).collect();
+        assert_eq!(fire_all(&mut timers, u64::MAX), expected);
+        assert!(timers.is_empty());
+    }
+
+    #[test]
+    fn a_timer_cancelled_while_it_runs_does_not_come_back() {
+        let mut timers = Timers::new();
+        let key = timers.set(at(1), None, 7);
+        let due = timers.take_due(at(1), timers.last_order()).unwrap();
+        assert_eq!(timers.cancel(key), Some(None));
+        assert_eq!(timers.put_back(due.key, at(2), due.action), Err(7));
+        assert!(timers.is_empty());
+    }
+
+    #[test]
+    fn the_name_of_a_timer_that_has_fired_names_no_other() {
+        let mut timers = Timers::new();
+        let old = timers.set(at(1), None, 1);
+        assert_eq!(fire_all(&mut timers, 1), [1]);
+        let new = timers.set(at(1), None, 2);
+        assert_eq!(timers.cancel(old), None);
+        assert_eq!(timers.cancel(new), Some(Some(2)));
+        assert_eq!(timers.cancel(TimerKey::NONE), None);
+    }
 }

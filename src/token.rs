@@ -1,5 +1,6 @@
 //! The names of channels: `Token` for any, `Handle<T>` for one whose dispatcher is a `T`.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -19,30 +20,63 @@ use std::marker::PhantomData;
 /// assert!(map.channel(token).is_err());
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token {
-    pub(crate) map: u64,
+    /// Map and generation in one, as the slot has them: one compare finds a stale token.
+    pub(crate) key: u64,
     pub(crate) slot: u32,
-    pub(crate) generation: u32,
 }
 
 impl Token {
+    /// Names nothing: no map has the number 0.
+    pub(crate) const NONE: Token = Token { key: 0, slot: u32::MAX };
+
+    pub(crate) fn new(map: u32, slot: u32, generation: u32) -> Token {
+        Token { key: key(map, generation), slot }
+    }
+
+    pub(crate) fn map(self) -> u32 {
+        (self.key >> 32) as u32
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        self.key as u32
+    }
+
     /// A handle for this channel, if its dispatcher is a `T`; that is checked when it is used.
     pub fn typed<T>(self) -> Handle<T> {
         Handle { token: self, dispatcher: PhantomData }
     }
 }
 
+/// What a slot knows its channel by.
+pub(crate) fn key(map: u32, generation: u32) -> u64 {
+    u64::from(map) << 32 | u64::from(generation)
+}
+
+impl PartialOrd for Token {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// By map, slot and generation.
+impl Ord for Token {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.map(), self.slot, self.generation()).cmp(&(other.map(), other.slot, other.generation()))
+    }
+}
+
 /// As in the log: slot and generation.
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.slot, self.generation)
+        write!(f, "{}.{}", self.slot, self.generation())
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Token({self} of map {})", self.map)
+        write!(f, "Token({self} of map {})", self.map())
     }
 }
 
@@ -91,7 +125,7 @@ impl<T> Eq for Handle<T> {}
 
 impl<T> fmt::Debug for Handle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Handle({} of map {})", self.token, self.token.map)
+        write!(f, "Handle({} of map {})", self.token, self.token.map())
     }
 }
 

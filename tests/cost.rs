@@ -1,6 +1,14 @@
 //! What things cost: system calls, hooks, allocations, memory. Counted, never timed.
 
-mod support;
+#[allow(dead_code)]
+#[path = "support"]
+mod support {
+    pub mod echo;
+    pub mod heap;
+    pub mod limits;
+    pub mod peers;
+    pub mod waiting;
+}
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
@@ -11,31 +19,16 @@ use std::time::Duration;
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Socket};
 
+use support::echo::Echo;
 use support::heap;
-use support::{DEADLINE, loopbacks, pair};
-
-struct Echo;
-
-impl Dispatcher for Echo {
-    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.set_auto_pause(true);
-        Ok(())
-    }
-    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.read_with(|ch, data| ch.push(data))
-    }
-}
+use support::limits::raise_descriptor_limit;
+use support::peers::{loopbacks, pair, unix_pair};
+use support::waiting::DEADLINE;
 
 /// Nothing, and of no size.
 struct Quiet;
 
 impl Dispatcher for Quiet {}
-
-fn unix_pair() -> (UnixStream, UnixStream) {
-    let (near, far) = UnixStream::pair().unwrap();
-    far.set_read_timeout(Some(DEADLINE)).unwrap();
-    (near, far)
-}
 
 /// Turn until nothing is left to be done at once.
 fn settle(map: &mut ChannelMap) {
@@ -49,7 +42,7 @@ static MANY: Mutex<()> = Mutex::new(());
 
 /// Channels with both ends in the map, so that each takes one descriptor; as many as may be had.
 fn add_idle<D: Dispatcher>(map: &mut ChannelMap, channels: usize, dispatcher: impl Fn() -> D) {
-    let free = heap::raise_descriptor_limit(channels as u64 + 200).saturating_sub(200) as usize;
+    let free = raise_descriptor_limit(channels as u64 + 200).saturating_sub(200) as usize;
     let channels = channels.min(free);
     assert!(channels >= 700, "too few descriptors for this test: see `ulimit -Hn`");
     for _ in 0..channels / 2 {
@@ -110,7 +103,7 @@ fn a_message_is_one_recv_one_send_and_a_share_of_one_wait() {
 
 /// Over TCP the messages of a round may take more than one turn to arrive.
 #[test]
-fn over_tcp_as_well() {
+fn a_message_over_tcp_costs_the_same_calls() {
     for address in loopbacks() {
         for connections in [1, 64] {
             let pairs = (0..connections).map(|_| pair(address)).collect();

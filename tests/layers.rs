@@ -1,6 +1,25 @@
 //! What is built on the hooks: chat, protocols, streams, framings, reconnecting.
 
-mod support;
+// What a group leaves of a helper file is used by others. `warn`: this one uses all of it, so here it
+// shows what nobody needs.
+#[allow(dead_code)]
+#[path = "support"]
+mod support {
+    pub mod echo;
+    pub mod every_hook;
+    #[warn(dead_code)]
+    pub mod heap;
+    pub mod logging;
+    #[warn(dead_code)]
+    pub mod memory;
+    pub mod opened;
+    pub mod peers;
+    pub mod process;
+    pub mod recorder;
+    pub mod threads;
+    pub mod turning;
+    pub mod waiting;
+}
 
 // What `outside` finds where the layers look for the crate.
 use dispatch_loop::*;
@@ -13,4 +32,5 @@ mod layers {
     mod protocol;
     mod reconnect;
     mod stream;
+    mod talk;
 }

@@ -1,6 +1,21 @@
-//! The example programs as processes, as their users meet them.
+//! The example programs as their users meet them: processes with arguments, output, an exit status,
+//! and sockets. `cargo test` builds them first; after `cargo build --examples`,
+//! `cargo test --test programs` alone will do.
 
-mod support;
+// What a group leaves of a helper file is used by others. `warn`: this one uses all of it, so here it
+// shows what nobody needs.
+#[allow(dead_code)]
+#[path = "support"]
+mod support {
+    #[warn(dead_code)]
+    pub mod dirs;
+    pub mod memory;
+    pub mod peers;
+    pub mod process;
+    #[warn(dead_code)]
+    pub mod programs;
+    pub mod waiting;
+}
 
 mod programs {
     mod agent;
@@ -8,6 +23,8 @@ mod programs {
     mod app;
     #[cfg(feature = "layers")]
     mod chat_server;
+    mod echo_client;
+    mod echo_server;
     mod every_program;
     #[cfg(feature = "layers")]
     mod http_client;

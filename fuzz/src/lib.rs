@@ -3,6 +3,7 @@
 
 use dispatch_loop::framing::{FrameError, Framing};
 
+#[allow(dead_code)]
 #[path = "../../tests/support/heap.rs"]
 mod heap;
 

@@ -7,13 +7,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::core::action::Action;
+use crate::core::action::{Action, Message};
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::event_loop::{connect, dial};
+use crate::link::Link;
 use crate::link::dial::Dial;
+use crate::link::life::Connecting;
 use crate::link::source::{Held, Plain};
-use crate::link::{Phase, State};
 use crate::net::address::{ToAddress, about};
 use crate::net::options::ConnectOptions;
 use crate::net::resolve;
@@ -60,12 +61,14 @@ impl ChannelMap {
         };
         let (fd, file, begun) =
             sys::connect(&address, options).map_err(|error| about("connect to", &address, &error))?;
-        let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Connecting);
-        state.clock();
-        state.peer = Some(address);
-        state.file = file.map(Box::new);
-        let later = state.connect_began(begun);
-        let handle = self.insert(state)?;
+        let mut link = Link::connecting(Some(Held::Plain(Plain(fd))), Connecting::InProgress);
+        link.stamp(self.clock.now());
+        link.set_peer(Some(address));
+        if let Some(file) = file {
+            link.rare().file = Some(Box::new(file));
+        }
+        let later = link.connect_began(begun);
+        let handle = self.insert(link, dispatcher)?;
         if later {
             connect::connect_later(self, handle.token(), 0);
         }
@@ -102,34 +105,34 @@ impl ChannelMap {
     ) -> io::Result<Handle<D>> {
         let name = format!("{host}:{port}");
         let wanted = Arc::new(AtomicBool::new(true));
-        let mut state = State::without_source(Box::new(dispatcher), Phase::Dialing);
-        state.clock();
-        state.dial = Some(Box::new(Dial {
+        let dial = Box::new(Dial {
             name,
             options: options.clone(),
             left: VecDeque::new(),
             attempts: Vec::new(),
             failures: Vec::new(),
-            stagger: None,
+            attempt_delay: None,
             deadline: None,
             wanted: wanted.clone(),
-        }));
-        let handle = self.insert(state)?;
+        });
+        let mut link = Link::connecting(None, Connecting::ByName(dial));
+        link.stamp(self.clock.now());
+        let handle = self.insert(link, dispatcher)?;
         let token = handle.token();
         if let Some(timeout) = options.timeout {
-            let deadline = self.set_channel_timer(token, timeout, Action::DialTimeout(token));
+            let deadline = self.set_timer(Some(token), timeout, Action::DialTimeout(token));
             if let Some(dial) = dial::dial_of(self, token) {
                 dial.deadline = Some(deadline);
             }
         }
-        let answers = self.answers();
+        let answers = self.open_queue().answers();
         let resolver = self.resolver.clone();
         let job = move || {
             if !wanted.load(Ordering::Relaxed) {
                 return;
             }
             let found = resolve::look_up(&resolver, &host, port);
-            answers.give(Box::new(move |map| dial::resolved(map, token, found)));
+            answers.give(Message::Call(Box::new(move |map| dial::resolved(map, token, found))));
         };
         if let Err(error) = resolve::run_elsewhere(Box::new(job)) {
             dial::resolved(self, token, Err(error));

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
+use crate::link::Link;
 use crate::link::source::{Held, Plain};
-use crate::link::{Phase, State};
 use crate::net::address::{Address, ToAddress, about, literal};
 use crate::net::options::DatagramOptions;
-use crate::sys;
+use crate::sys::{self, Kind};
 use crate::token::Handle;
 
 impl ChannelMap {
@@ -39,12 +39,13 @@ impl ChannelMap {
         let address = literal(&address, "names are not looked up here")?;
         let (fd, file) =
             sys::bind_datagram(&address, options).map_err(|error| about("bind to", &address, &error))?;
-        let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Opening);
-        state.local = state.fd().and_then(|fd| sys::local_address(fd).ok()).map(Arc::new);
-        state.peer = options.peer.clone();
-        state.file = file.map(Box::new);
-        state.datagrams = true;
-        self.insert(state)
+        let mut link = Link::new(Held::Plain(Plain(fd)), Kind::Datagram);
+        link.set_local(link.fd().and_then(|fd| sys::local_address(fd).ok()).map(Arc::new));
+        link.set_peer(options.peer.clone());
+        if let Some(file) = file {
+            link.rare().file = Some(Box::new(file));
+        }
+        self.insert(link, dispatcher)
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::link::source::Source;
-use crate::sys;
 use crate::sys::poll::Interest;
+use crate::sys::{self, Kind};
 use crate::token::Handle;
 
 impl ChannelMap {
@@ -55,19 +55,19 @@ impl ChannelMap {
     pub fn add_file<D: Dispatcher>(&mut self, file: impl AsFd, dispatcher: D) -> io::Result<Handle<D>> {
         let file = File::new(file.as_fd())?;
         // Asked of the poller itself, which knows best.
-        match self.poll.add(file.as_fd(), usize::MAX >> 1, Interest::NONE) {
-            Ok(()) => self.poll.delete(file.as_fd())?,
+        match self.poll.add(file.fd(), usize::MAX >> 1, Interest::NONE) {
+            Ok(()) => self.poll.delete(file.fd())?,
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(not_pollable()),
             Err(error) => return Err(error),
         }
         let reads = file.mode.reads;
         let handle = self.add_source(file, dispatcher)?;
-        if let Some(state) = self.state_mut(handle.token()) {
-            // What we do not read is for others who have it open.
-            state.lingers = false;
-            // And what has no input has come to its end.
-            state.read_ended = !reads;
-            state.eof_told = !reads;
+        if let Some(link) = self.link_mut(handle.token()) {
+            // What we do not read is for others who have it open, so it does not linger.
+            link.set_kind(Kind::File);
+            if !reads {
+                link.has_no_input();
+            }
         }
         Ok(handle)
     }
@@ -118,15 +118,19 @@ impl Drop for File {
     }
 }
 
-impl AsFd for File {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+impl File {
+    fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
 impl Source for File {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd())
+    }
+
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match sys::read_file(self.as_fd(), buffer) {
+        match sys::read_file(self.fd(), buffer) {
             // What a terminal says when the other side is gone.
             Err(error) if self.mode.is_device && sys::is_input_output(&error) => Ok(0),
             result => result,
@@ -134,21 +138,21 @@ impl Source for File {
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        sys::write_file(self.as_fd(), &[IoSlice::new(bytes)])
+        sys::write_file(self.fd(), &[IoSlice::new(bytes)])
     }
 
     fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        sys::write_file(self.as_fd(), pieces)
+        sys::write_file(self.fd(), pieces)
     }
 
-    /// There is no half to close: of what has output alone, the channel ends; else nothing.
+    /// A pipe has no half-close. A write-only file ends its channel; otherwise a no-op.
     fn shutdown_write(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Of what has output alone, only its hang-up is reported as input.
+    /// On a write-only descriptor, input readiness means hang-up.
     fn drive(&mut self, ready: Interest) -> io::Result<bool> {
-        match ready.read && !self.mode.reads && sys::has_hung_up(self.as_fd())? {
+        match ready.read && !self.mode.reads && sys::has_hung_up(self.fd())? {
             true => Err(ErrorKind::BrokenPipe.into()),
             false => Ok(false),
         }

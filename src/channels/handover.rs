@@ -1,20 +1,18 @@
 //! How a channel passes into other hands: to another dispatcher, through another source, out of the map.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
-use crate::error::LookupError;
+use crate::error::{LookupError, twin};
 use crate::event_loop::hooks;
-use crate::link::Phase;
+use crate::guard::drop_guarded;
 use crate::link::source::{Held, Source};
 use crate::link::unread::Replay;
 use crate::net::socket::{Detached, Socket};
 use crate::reason::Reason;
-use crate::sys::Kind;
 use crate::token::{Handle, Token};
 
 impl Channel<'_> {
@@ -27,12 +25,16 @@ impl Channel<'_> {
     pub fn replace_dispatcher<D: Dispatcher>(&mut self, dispatcher: D) -> io::Result<Handle<D>> {
         self.touch();
         let token = self.token();
-        let result = self.state_mut().map(|state| state.dispatcher.replace(Box::new(dispatcher)));
-        let old = self.named(result)?;
+        let Some(seat) = self.map().slots.get_mut(token) else {
+            return self.named(Err(LookupError::Gone(token).into()));
+        };
+        seat.link.set_asks(true);
+        seat.link.was_changed();
+        let old = seat.dispatcher.replace(Box::new(dispatcher));
         if old.is_none() {
             hooks::note_replaced(token);
         }
-        hooks::drop_guarded(self.map(), "a replaced dispatcher", old);
+        drop_guarded(&mut self.map().throttle, "a replaced dispatcher", old);
         Ok(token.typed())
     }
 
@@ -99,38 +101,38 @@ impl Channel<'_> {
 
 impl ChannelMap {
     fn detach(&mut self, token: Token) -> io::Result<Detached> {
-        let state = self.slots.get_mut(token).ok_or(LookupError::Gone(token))?;
-        if !matches!(state.phase, Phase::Listening | Phase::Opening | Phase::Open) || state.lost {
+        self.send_gathered(token);
+        let seat = self.slots.get_mut(token).ok_or(LookupError::Gone(token))?;
+        let link = &mut seat.link;
+        let detachable = link.is_listening() || link.is_opening() || link.is_open();
+        if !detachable || link.is_broken() {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the channel has no open socket"));
         }
         let unsupported = |what| Err(io::Error::new(io::ErrorKind::Unsupported, what));
-        if state.is_boxed() {
+        if link.has_own_source() {
             return unsupported("a socket with a source around it cannot be detached");
         }
-        let Some(unsent) = state.outbox.take_bytes() else {
+        let Some(unsent) = link.take_queued() else {
             return unsupported("a producer or a datagram is queued, which cannot be detached");
         };
-        let Some(Held::Plain(plain)) = state.source.take() else {
+        let Some(Held::Plain(plain)) = link.take_source() else {
             return Err(LookupError::Gone(token).into());
         };
         // Whoever has the socket now may close it.
-        if state.armed.take().is_some() {
-            let _ = self.poll.delete(plain.as_fd());
+        if link.registered().is_some() {
+            let _ = self.poll.delete(plain.fd());
+            link.set_registered(None);
         }
         let socket = Socket {
-            kind: match state.phase {
-                _ if state.datagrams => Kind::Datagram,
-                Phase::Listening => Kind::Listener,
-                _ => Kind::Stream,
-            },
+            kind: link.kind(),
             nonblocking: true,
-            local: state.local.clone(),
-            peer: state.peer.clone(),
-            file: state.file.take(),
+            local: link.local().cloned(),
+            peer: link.peer(),
+            file: link.rare_mut_if_any().and_then(|rare| rare.file.take()),
             ..Socket::stream(plain.0)
         };
-        let unread = state.unread.take().map_or(Vec::new(), |unread| unread.into_bytes());
-        state.kill(Reason::Detached);
+        let unread = link.take_unread().map_or(Vec::new(), |unread| unread.into_bytes());
+        link.end(Reason::Detached);
         Ok(Detached { socket, unread, unsent })
     }
 
@@ -138,31 +140,33 @@ impl ChannelMap {
     where
         F: FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>>,
     {
-        let state = self.slots.get_mut(token).ok_or(LookupError::Gone(token))?;
-        if !matches!(state.phase, Phase::Connected | Phase::Opening | Phase::Open) {
+        self.send_gathered(token);
+        let seat = self.slots.get_mut(token).ok_or(LookupError::Gone(token))?;
+        let link = &mut seat.link;
+        if !link.has_open_stream() {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the channel has no open stream"));
         }
-        let Some(old) = state.source.take() else { return Err(LookupError::Gone(token).into()) };
+        let Some(old) = link.take_source() else { return Err(LookupError::Gone(token).into()) };
         // Whoever gets the old source may close its descriptor.
-        if state.armed.take().is_some() {
-            let _ = self.poll.delete(old.as_fd());
+        if let (Some(fd), Some(_)) = (old.descriptor(), link.registered()) {
+            let _ = self.poll.delete(fd);
         }
-        let old = match state.unread.take() {
-            Some(unread) => Box::new(Replay::new(*unread, old.into_box())),
+        link.set_registered(None);
+        let old = match link.take_unread() {
+            Some(unread) => Box::new(Replay::new(unread, old.into_box())),
             None => old.into_box(),
         };
         match catch_unwind(AssertUnwindSafe(|| f(old))) {
             Ok(Ok(new)) => {
-                state.source = Some(Held::own(new));
-                state.blocked = false;
+                link.set_source(Some(Held::own(new)));
                 Ok(())
             }
             Ok(Err(error)) => {
-                state.lost_reading(&error);
-                Err(error)
+                let error = link.read_lost(error);
+                Err(twin(&error))
             }
             Err(payload) => {
-                state.kill(Reason::Error(io::Error::other("the making of a new source panicked")));
+                link.end(Reason::from(io::Error::other("the making of a new source panicked")));
                 resume_unwind(payload)
             }
         }

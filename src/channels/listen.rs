@@ -2,20 +2,21 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
+use crate::link::Link;
 use crate::link::source::{Held, Plain};
-use crate::link::{Phase, State};
 use crate::net::address::{Address, ToAddress, about, literal};
 use crate::net::options::ListenOptions;
 use crate::net::resolve;
-use crate::sys;
+use crate::net::unix::SocketFile;
+use crate::sys::{self, Kind};
 use crate::token::Handle;
 
-/// How often a port that is free for one address is tried for the others.
+/// Attempts to find one port that is free on every address.
 const TRIES: usize = 16;
 
 impl ChannelMap {
@@ -50,10 +51,7 @@ impl ChannelMap {
         let about = |error| about("listen on", &address, &error);
         let (fd, file) = sys::listen(&address, options).map_err(about)?;
         let local = sys::local_address(fd.as_fd()).map_err(about)?;
-        let mut state = State::new(Held::Plain(Plain(fd)), Box::new(dispatcher), Phase::Listening);
-        state.local = Some(Arc::new(local));
-        state.file = file.map(Box::new);
-        self.insert(state)
+        self.insert(listener(fd, local, file), dispatcher)
     }
 
     /// Listen on every address that `address` stands for: `"localhost:80"` is often one of IPv4 and
@@ -86,16 +84,14 @@ impl ChannelMap {
         mut make: impl FnMut(&Address) -> D,
     ) -> io::Result<Vec<Handle<D>>> {
         let addresses = self.all_of(address)?;
-        let mut states = Vec::new();
+        let mut listeners = Vec::new();
         for (address, fd, file) in bound(&addresses, options)? {
             let local =
                 sys::local_address(fd.as_fd()).map_err(|error| about("listen on", &address, &error))?;
-            let mut state = State::new(Held::Plain(Plain(fd)), Box::new(make(&local)), Phase::Listening);
-            state.local = Some(Arc::new(local));
-            state.file = file.map(Box::new);
-            states.push(state);
+            let dispatcher = make(&local);
+            listeners.push((listener(fd, local, file), dispatcher));
         }
-        states.into_iter().map(|state| self.insert(state)).collect()
+        listeners.into_iter().map(|(link, dispatcher)| self.insert(link, dispatcher)).collect()
     }
 
     fn all_of(&self, text: &str) -> io::Result<Vec<Address>> {
@@ -118,7 +114,16 @@ impl ChannelMap {
     }
 }
 
-type Bound = Vec<(Address, std::os::fd::OwnedFd, Option<crate::net::unix::SocketFile>)>;
+fn listener(fd: OwnedFd, local: Address, file: Option<SocketFile>) -> Link {
+    let mut link = Link::new(Held::Plain(Plain(fd)), Kind::Listener);
+    link.set_local(Some(Arc::new(local)));
+    if let Some(file) = file {
+        link.rare().file = Some(Box::new(file));
+    }
+    link
+}
+
+type Bound = Vec<(Address, OwnedFd, Option<SocketFile>)>;
 
 /// A socket for each address, all on one port, or none.
 fn bound(addresses: &[Address], options: &ListenOptions) -> io::Result<Bound> {

@@ -1,10 +1,12 @@
-//! What a timer does when it is due.
+//! What a timer does when it is due, and what other threads send.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
+use crate::threads::credit::Credit;
 use crate::token::Token;
 
 pub(crate) type MapCall = Box<dyn FnOnce(&mut ChannelMap)>;
@@ -24,29 +26,37 @@ pub(crate) enum Action {
     Flush(Token),
     /// The peer had its time to end after our FIN.
     Linger(Token),
-    /// Watch a channel again that was taken out of the poller for a while.
-    Rewatch(Token),
-    /// Begin a connect once more; so many times it was not possible.
+    /// Watch a suspended channel again.
+    Resume(Token),
+    /// Begin a connect once more; this many times it was not possible.
     Connect(Token, u32),
     /// A connect to a name: on to its next address; give up.
     DialNext(Token),
     DialTimeout(Token),
 }
 
-impl Action {
-    /// The channel that the timer dies with.
-    pub(crate) fn owner(&self) -> Option<Token> {
-        match *self {
-            Action::Call(_) | Action::CallEvery(..) => None,
-            Action::Channel(token, _)
-            | Action::ChannelEvery(token, ..)
-            | Action::Idle(token)
-            | Action::Flush(token)
-            | Action::Linger(token)
-            | Action::Connect(token, _)
-            | Action::DialNext(token)
-            | Action::DialTimeout(token)
-            | Action::Rewatch(token) => Some(token),
+/// What [`Remote::call`](crate::Remote::call) sends, and gives back when it cannot.
+pub type Call = Box<dyn FnOnce(&mut ChannelMap) + Send>;
+
+/// What another thread sends to the loop.
+pub(crate) enum Message {
+    Call(Call),
+    /// For a channel; from an outlet, if there is a credit.
+    Bytes(Token, Vec<u8>, Option<Arc<Credit>>),
+}
+
+impl Message {
+    pub(crate) fn into_call(self) -> Call {
+        match self {
+            Message::Call(call) => call,
+            Message::Bytes(..) => unreachable!("a call is given back as a call"),
+        }
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Message::Bytes(_, bytes, _) => bytes,
+            Message::Call(_) => unreachable!("bytes are given back as bytes"),
         }
     }
 }

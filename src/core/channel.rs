@@ -1,24 +1,25 @@
 //! What a hook may do: the view of one channel, made of its map and its token.
 
+use std::any::TypeId;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::action::Action;
-use crate::core::map::ChannelMap;
+use crate::core::map::{Buffer, ChannelMap};
 use crate::error::{ChannelError, LookupError};
-use crate::link::outbox::{Limits, OnLimit};
-use crate::link::output::Output;
+use crate::link::Link;
+use crate::link::input::Missed;
+use crate::link::marks::{Limits, OnLimit};
+use crate::link::output::Pushed;
 use crate::link::producer::Producer;
-use crate::link::{Phase, State};
 use crate::net::address::Address;
-use crate::net::unix::Credentials;
+use crate::net::unix::{self, Credentials};
 use crate::reason::Reason;
-use crate::threads::outlet::Outlet;
-use crate::timers::TimerId;
+use crate::sys;
+use crate::timers::{TimerId, TimerKey};
 use crate::token::Token;
 
 /// The view of one channel that a hook is given: what `self` was to an `asyncore.dispatcher`.
@@ -88,15 +89,35 @@ impl<'a> Channel<'a> {
     /// nothing is there, or the channel has had its 64 KiB of this turn. Any other error is a
     /// lost connection; handing it back with `?` is no error of the hook. After `close` there is
     /// no input any more.
+    #[inline]
     pub fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.recv_quickly(buffer) {
+            Ok(read) => Ok(read),
+            Err(missed) => self.recv_after(missed, buffer),
+        }
+    }
+
+    #[inline(always)]
+    fn recv_quickly(&mut self, buffer: &mut [u8]) -> Result<usize, Missed> {
+        let turn = self.map.turn.number;
+        match self.map.link_mut(self.token) {
+            Some(link) => link.recv_quickly(turn, buffer),
+            None => Err(Missed::NotTried),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn recv_after(&mut self, missed: Missed, buffer: &mut [u8]) -> io::Result<usize> {
         let turn = self.map.turn;
-        let result = self.state_mut().and_then(|state| state.recv(turn, buffer));
+        let result = self.link_mut().and_then(|link| link.recv_after(missed, turn, buffer));
         self.named(result)
     }
 
     /// Take the urgent byte, C's `recv` with `MSG_OOB`; `WouldBlock` if there is none.
     pub fn recv_urgent(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let result = self.state_mut().and_then(|state| state.recv_urgent(buffer));
+        let turn = self.map.turn;
+        let result = self.link_mut().and_then(|link| link.recv_urgent(turn, buffer));
         self.named(result)
     }
 
@@ -104,19 +125,22 @@ impl<'a> Channel<'a> {
     ///
     /// `f` does not run, and the result is `Ok(())`, when nothing is there or the stream is at
     /// its end. A lost connection is an `Err`, as with [`recv`](Channel::recv).
+    #[inline]
     pub fn read_with<F>(&mut self, f: F) -> io::Result<()>
     where
         F: FnOnce(&mut Channel<'_>, &[u8]) -> io::Result<()>,
     {
-        let mut buffer = self.map.take_buffer();
-        let result = match self.recv(&mut buffer) {
-            Ok(0) => Ok(Ok(())),
-            Ok(read) => catch_unwind(AssertUnwindSafe(|| f(self, &buffer[..read]))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Ok(())),
-            Err(error) => Ok(Err(error)),
+        let mut lent = LentBuffer { buffer: Some(self.map.take_buffer()), ch: self };
+        let Some(buffer) = &mut lent.buffer else { return Ok(()) };
+        let read = match lent.ch.recv_quickly(&mut buffer[..]) {
+            Ok(read) => read,
+            Err(missed) => match lent.ch.recv_after(missed, &mut buffer[..]) {
+                Ok(0) => return Ok(()),
+                Ok(read) => read,
+                Err(error) => return but_not_would_block(error),
+            },
         };
-        self.map.give_buffer_back(buffer);
-        result.unwrap_or_else(|payload| resume_unwind(payload))
+        f(lent.ch, &buffer[..read])
     }
 
     /// Put back input that this hook has no use for: it is read again, before anything else, by the
@@ -129,30 +153,30 @@ impl<'a> Channel<'a> {
     /// put back, it would come again at once, the same. Of no effect on a channel that has ended.
     pub fn unread(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.change(|state| state.unread(bytes));
+            self.change(|link| link.unread(bytes));
         }
     }
 
     /// Drop what was put back.
     pub fn discard_unread(&mut self) {
-        self.change(|state| state.unread = None);
+        self.change(Link::discard_unread);
     }
 
     /// Call `handle_read` no more, until [`resume_reading`](Channel::resume_reading); on a
     /// listener, `handle_accept`. The peer's end of stream is not noticed meanwhile, a reset is.
     pub fn pause_reading(&mut self) {
-        self.change(|state| state.paused = true);
+        self.change(Link::pause_reading);
     }
 
     /// The other way round. What came meanwhile is delivered.
     pub fn resume_reading(&mut self) {
-        self.change(|state| state.paused = false);
+        self.change(Link::resume_reading);
     }
 
     /// Pause reading by itself while more is queued than the high watermark, until the low one.
     /// Off by default. What answers as much as it gets (an echo, a proxy) needs this.
     pub fn set_auto_pause(&mut self, on: bool) {
-        self.change(|state| state.auto_pause = on);
+        self.change(|link| link.set_auto_pause(on));
     }
 
     // Output.
@@ -163,91 +187,88 @@ impl<'a> Channel<'a> {
     /// # Errors
     /// `BrokenPipe` after `close`, `abort` or `shutdown_write`; else the connection is lost.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.touch();
+        self.map.send_gathered(self.token);
         let turn = self.map.turn;
-        let result = self.state_mut().and_then(|state| state.send(turn, bytes));
+        let result = self.link_mut().and_then(|link| link.send(turn, bytes));
         self.named(result)
     }
 
     /// Send all of `bytes`, in order: at once what fits, the rest when there is room. asynchat's
     /// `push`, asyncio's `write`.
     ///
-    /// The first push of a turn goes out at once; further ones of the same turn leave together at
-    /// its end. `Ok` also when the peer is gone: `handle_close` tells.
+    /// What a hook pushes to its own channel leaves in one call when the hook returns, however many
+    /// pushes it was; a piece of 4 KiB or more leaves at once, with what was pushed before it. What is
+    /// pushed to another channel leaves at the end of the turn. `Ok` also when the peer is gone:
+    /// `handle_close` tells.
     ///
     /// # Errors
     /// `BrokenPipe` after `close`, `abort` or `shutdown_write`; `QuotaExceeded`, with nothing
     /// taken, over the hard limit (see [`set_limit`](Channel::set_limit)).
+    #[inline]
     pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.put(Output::Bytes(bytes))
+        match self.map.gather.push(self.token, bytes) {
+            true => Ok(()),
+            false => self.put(Pushed::Bytes(bytes)),
+        }
     }
 
     /// As [`push`](Channel::push); what does not fit now is kept without being copied.
     pub fn push_vec(&mut self, bytes: Vec<u8>) -> io::Result<()> {
-        self.put(Output::Vec(bytes))
+        self.put(Pushed::Vec(bytes))
     }
 
     /// As [`push_vec`](Channel::push_vec), for bytes that go to several channels.
     pub fn push_shared(&mut self, bytes: Arc<[u8]>) -> io::Result<()> {
-        self.put(Output::Shared(bytes))
+        self.put(Pushed::Shared(bytes))
     }
 
     /// As [`push`](Channel::push), for bytes that lie in several places, all or none: asyncio's
     /// `writelines`, C's `writev`.
     pub fn push_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
-        self.put(Output::Slices(slices))
+        self.put(Pushed::Slices(slices))
     }
 
     /// Queue something that makes its bytes when there is room for them: asynchat's
     /// `push_with_producer`. What is pushed after it is sent after it. Until it has made its last
     /// bytes it counts for 4 KiB among the watermarks and the hard limit.
     pub fn push_producer(&mut self, producer: impl Producer) -> io::Result<()> {
-        let result = self.state_mut().and_then(|state| state.push_producer(Box::new(producer)));
+        self.touch();
+        let result = self.map.push_producer(self.token, Box::new(producer));
         self.named(result)
     }
 
     /// Ask the producer again that said [`More::Later`](crate::More::Later). From another thread:
     /// through a [`Remote`](crate::Remote).
     pub fn wake_producer(&mut self) {
-        self.change(|state| state.outbox.wake_producer());
+        self.change(Link::wake_producer);
     }
 
     /// Drop what is queued, also a piece of which a part is sent already, and every producer. What
     /// the system has taken is on its way.
     pub fn discard_queued(&mut self) {
-        self.change(|state| state.outbox.clear());
-    }
-
-    /// A way for another thread to feed this channel, with backpressure.
-    ///
-    /// # Errors
-    /// It is a listener, or it has ended.
-    pub fn outlet(&mut self) -> io::Result<Outlet> {
-        self.touch();
-        let result = self.map.outlet(self.token);
-        self.named(result)
+        self.change(Link::discard_queued);
+        self.map.gather.sent(self.token);
     }
 
     /// Bytes that wait to be sent. What a producer will still make is not counted.
     pub fn queued(&self) -> usize {
-        self.state().map_or(0, |state| state.outbox.queued())
+        self.link().map_or(0, Link::queued) + self.map.gather.bytes_of(self.token).len()
     }
 
     /// `handle_high` runs when more than `high` bytes (64 KiB) are queued, `handle_low` when it is
     /// down to `low` (32 KiB). asyncio's `set_write_buffer_limits`. A `low` above `high` is
     /// lowered to it.
     pub fn set_watermarks(&mut self, low: usize, high: usize) {
-        self.change(|state| {
-            let limits = Limits { low: low.min(high), high, ..state.outbox.limits() };
-            state.outbox.set_limits(limits);
-        });
+        self.change(|link| link.set_limits(Limits { low: low.min(high), high, ..link.limits() }));
     }
 
     /// The hard limit of what may be queued, in bytes (16 MiB), and what becomes of a push over
     /// it ([`OnLimit::Refuse`]).
     pub fn set_limit(&mut self, bytes: usize, on_limit: OnLimit) {
-        self.change(|state| {
-            state.outbox.set_limits(Limits { hard: bytes, ..state.outbox.limits() });
-            state.on_limit = on_limit;
+        self.change(|link| {
+            link.set_limits(Limits { hard: bytes, ..link.limits() });
+            link.rare().on_limit = on_limit;
         });
     }
 
@@ -261,31 +282,28 @@ impl<'a> Channel<'a> {
     /// 2 s to end, because closing at once would reset the connection and could destroy what it
     /// has not read yet.
     pub fn close(&mut self) {
-        self.change(|state| state.close(Reason::Closed));
+        self.change(|link| link.close(Reason::Closed));
     }
 
     /// Drop what is queued and reset the connection.
     pub fn abort(&mut self) {
-        self.change(|state| {
-            state.reset = true;
-            state.kill(Reason::Aborted);
-        });
+        self.change(|link| link.end_by_reset(Reason::Aborted));
     }
 
     /// Send what is queued, then FIN, and go on reading: C's `shutdown(SHUT_WR)`, asyncio's
     /// `write_eof`. The channel ends when the peer's end of stream was read as well.
     pub fn shutdown_write(&mut self) {
-        self.change(|state| state.shut |= state.phase != Phase::Listening && !state.datagrams);
+        self.change(Link::shutdown_write);
     }
 
     /// How long a closing channel may go without getting rid of a byte (30 s).
     pub fn set_close_timeout(&mut self, timeout: Duration) {
-        self.change(|state| state.clock().close_timeout = timeout);
+        self.change(|link| link.rare().close_timeout = timeout);
     }
 
     /// Whether the end has begun: nothing can be pushed any more.
     pub fn is_closing(&self) -> bool {
-        self.state().is_none_or(State::is_closing)
+        self.link().is_none_or(Link::is_closing)
     }
 
     // Time.
@@ -295,16 +313,13 @@ impl<'a> Channel<'a> {
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         let token = self.token;
         self.touch();
-        let Some(state) = self.map.state_mut(token).filter(|state| state.phase != Phase::Closed) else {
-            return;
-        };
-        let connecting = state.is_connecting();
-        let clock = state.clock();
-        if !connecting {
-            clock.active = std::time::Instant::now();
+        let now = self.map.clock.now();
+        let Some(link) = self.map.link_mut(token).filter(|link| !link.is_told()) else { return };
+        if !link.is_connecting() {
+            link.stamp(now);
         }
-        clock.timeout = timeout;
-        if let Some(timer) = clock.idle_timer.take() {
+        link.rare().timeout = timeout;
+        if let Some(timer) = link.rare().idle_timer.take() {
             self.map.timers.cancel(timer);
         }
         if timeout.is_some() {
@@ -315,7 +330,7 @@ impl<'a> Channel<'a> {
     /// What the default of [`handle_timeout`](crate::Dispatcher::handle_timeout) does: end the channel with
     /// [`Reason::TimedOut`]. If something was queued, the connection is reset.
     pub fn time_out(&mut self) {
-        self.change(|state| state.kill(Reason::TimedOut));
+        self.change(|link| link.end(Reason::TimedOut));
     }
 
     /// Call `f` after `delay`, unless the channel has ended by then. Any number. An `Err` goes to
@@ -336,12 +351,12 @@ impl<'a> Channel<'a> {
     }
 
     fn set_timer(&mut self, delay: Duration, action: Action) -> TimerId {
-        match self.map.state_mut(self.token) {
-            Some(state) if state.phase != Phase::Closed => state.has_timers = true,
+        let key = match self.link() {
+            Some(link) if !link.is_told() => self.map.set_timer(Some(self.token), delay, action),
             // The channel is gone, and so is its timer.
-            _ => return self.map.dead_timer(),
-        }
-        self.map.set_timer(delay, action)
+            _ => TimerKey::NONE,
+        };
+        self.map.timer_id(key)
     }
 
     /// Cancel a timer; `false` if it has run or was cancelled already.
@@ -353,17 +368,18 @@ impl<'a> Channel<'a> {
 
     /// Our end: Python's `getsockname()`. Asked of the system once; `None` if that failed.
     pub fn local_address(&mut self) -> Option<Address> {
-        let state = self.state_mut().ok()?;
-        if state.local.is_none() {
-            state.local = crate::sys::local_address(state.fd()?).ok().map(Arc::new);
+        let link = self.link_mut().ok()?;
+        if link.local().is_none() {
+            let local = sys::local_address(link.fd()?).ok().map(Arc::new);
+            link.set_local(local);
         }
-        state.local.as_deref().cloned()
+        link.local().map(|local| Address::clone(local))
     }
 
     /// The other end: Python's `getpeername()`, as `accept` or `connect` had it. `None` on a
     /// listener.
     pub fn peer_address(&self) -> Option<Address> {
-        self.state()?.peer.clone()
+        self.link()?.peer()
     }
 
     /// Who is at the other end of a Unix-domain socket: `SO_PEERCRED`. Linux only.
@@ -371,8 +387,8 @@ impl<'a> Channel<'a> {
     /// # Errors
     /// There is no such thing on this socket or system.
     pub fn peer_credentials(&self) -> io::Result<Credentials> {
-        let fd = self.state().and_then(State::fd).ok_or(io::ErrorKind::NotConnected)?;
-        self.named(crate::net::unix::credentials(fd))
+        let fd = self.link().and_then(Link::fd).ok_or(io::ErrorKind::NotConnected)?;
+        self.named(unix::credentials(fd))
     }
 
     /// `TCP_NODELAY`: send at once what is pushed (on), or gather small pieces while some are under
@@ -381,8 +397,8 @@ impl<'a> Channel<'a> {
     /// # Errors
     /// This is no TCP socket (any more).
     pub fn set_no_delay(&mut self, on: bool) -> io::Result<()> {
-        let fd = self.state().and_then(State::fd).ok_or(io::ErrorKind::NotConnected)?;
-        self.named(crate::sys::set_no_delay(fd, on))
+        let fd = self.link().and_then(Link::fd).ok_or(io::ErrorKind::NotConnected)?;
+        self.named(sys::set_no_delay(fd, on))
     }
 
     /// `SO_KEEPALIVE`: probe the peer when it was silent for so long; `None`, the default: never.
@@ -391,40 +407,52 @@ impl<'a> Channel<'a> {
     /// # Errors
     /// This is no TCP socket (any more), or the system does not take the time.
     pub fn set_keep_alive(&mut self, silence: Option<Duration>) -> io::Result<()> {
-        let fd = self.state().and_then(State::fd).ok_or(io::ErrorKind::NotConnected)?;
-        self.named(crate::sys::set_keep_alive(fd, silence))
+        let fd = self.link().and_then(Link::fd).ok_or(io::ErrorKind::NotConnected)?;
+        self.named(sys::set_keep_alive(fd, silence))
     }
 
     /// Whether this is a listener: Python's `accepting`.
     pub fn is_listening(&self) -> bool {
-        self.state().is_some_and(|state| state.phase == Phase::Listening)
+        self.link().is_some_and(Link::is_listening)
     }
 
     /// Whether a `connect` is under way: Python's `connecting`.
     pub fn is_connecting(&self) -> bool {
-        self.state().is_some_and(State::is_connecting)
+        self.link().is_some_and(Link::is_connecting)
     }
 
     /// Whether data can pass: Python's `connected`.
     pub fn is_connected(&self) -> bool {
-        self.state().is_some_and(|state| matches!(state.phase, Phase::Opening | Phase::Open) && !state.lost)
+        self.link().is_some_and(|link| (link.is_opening() || link.is_open()) && !link.is_broken())
     }
 
     /// Whether input is delivered: the channel is open and not paused. asyncio's `is_reading`. Also
     /// after a write that failed, when there is still something to read.
     pub fn is_reading(&self) -> bool {
-        self.state().is_some_and(|state| state.phase == Phase::Open && !state.is_paused())
+        self.link().is_some_and(Link::is_open) && !self.is_paused()
     }
 
     /// Whether reading is paused, by [`pause_reading`](Channel::pause_reading) or by itself.
     pub fn is_paused(&self) -> bool {
-        self.state().is_some_and(State::is_paused)
+        let gathered = self.map.gather.bytes_of(self.token).len();
+        self.link().is_some_and(|link| link.is_paused_with(gathered))
+    }
+
+    /// The source may be able to read or to write: for a source without a descriptor, which nothing else
+    /// says it of. The channel is served in the next turn as if its socket were ready.
+    pub fn source_ready(&mut self) {
+        self.touch();
+        let token = self.token;
+        if let Some(link) = self.map.link_mut(token).filter(|link| !link.is_pending()) {
+            link.set_pending(true);
+            self.map.pending.push(token);
+        }
     }
 
     /// The socket, for options that are not here; `None` in `handle_close`. To read, write or
     /// close it past the channel is asking for trouble.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.state()?.fd()
+        self.link()?.fd()
     }
 
     /// In the background, a channel does not keep [`run`](crate::run) going: that returns when only
@@ -435,49 +463,62 @@ impl<'a> Channel<'a> {
 
     // For this crate.
 
+    /// The default of `readable` ran for a dispatcher of this type: so the type has no other.
+    pub(crate) fn note_default_readable(&self, of: TypeId) {
+        self.map.default_readable.set(Some(of));
+    }
+
+    pub(crate) fn note_default_writable(&self, of: TypeId) {
+        self.map.default_writable.set(Some(of));
+    }
+
     /// Log, once for this channel, that a hook was left at its default.
     pub(crate) fn log_default(&mut self, what: &str) {
         let token = self.token;
-        let Ok(state) = self.state_mut() else { return };
-        if !std::mem::replace(&mut state.default_logged, true) && self.map.throttle_admits() {
+        let Ok(link) = self.link_mut() else { return };
+        if !std::mem::replace(&mut link.default_logged, true) && self.map.throttle.admits() {
             log::warn!("channel {token}: the default {what}; implement the hook");
         }
     }
 
-    pub(crate) fn put(&mut self, output: Output<'_>) -> io::Result<()> {
-        let turn = self.map.turn;
-        let result = self.state_mut().and_then(|state| state.push(turn, output));
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn put(&mut self, pushed: Pushed<'_>) -> io::Result<()> {
+        let result = self.map.put(self.token, pushed, true);
         self.named(result)
     }
 
     pub(crate) fn put_datagram(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
         let turn = self.map.turn;
         self.touch();
-        let result = self.state_mut().and_then(|state| state.push_datagram(turn, bytes, Some(to), true));
+        let result = self.link_mut().and_then(|link| link.push_datagram(turn, bytes, Some(to), true));
         self.named(result)
     }
 
-    fn state(&self) -> Option<&State> {
-        self.map.state(self.token)
+    fn link(&self) -> Option<&Link> {
+        self.map.link(self.token)
     }
 
-    pub(crate) fn state_mut(&mut self) -> io::Result<&mut State> {
+    pub(crate) fn link_mut(&mut self) -> io::Result<&mut Link> {
         let token = self.token;
-        self.map.state_mut(token).ok_or_else(|| LookupError::Gone(token).into())
+        self.map.link_mut(token).ok_or_else(|| LookupError::Gone(token).into())
     }
 
-    fn change(&mut self, f: impl FnOnce(&mut State)) {
+    fn change(&mut self, f: impl FnOnce(&mut Link)) {
         self.touch();
-        if let Some(state) = self.map.state_mut(self.token) {
-            f(state);
+        if let Some(link) = self.map.link_mut(self.token) {
+            f(link);
         }
     }
 
+    /// The channel is about to change: let the settle look at it, and the next push, too.
     pub(crate) fn touch(&mut self) {
+        self.map.gather.seal(self.token);
         self.map.touch(self.token);
     }
 
     /// Put the token on an error of a channel that is not the hook's own.
+    #[cold]
     pub(crate) fn named<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match result {
             Err(error) if self.foreign && ChannelError::token_of(&error).is_none() => {
@@ -488,14 +529,38 @@ impl<'a> Channel<'a> {
     }
 }
 
+/// Given back also when the hook panics.
+struct LentBuffer<'a, 'b> {
+    buffer: Option<Buffer>,
+    ch: &'b mut Channel<'a>,
+}
+
+impl Drop for LentBuffer<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            self.ch.map.give_buffer_back(buffer);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn but_not_would_block(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Ok(()),
+        _ => Err(error),
+    }
+}
+
 impl fmt::Debug for Channel<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut view = f.debug_struct("Channel");
         view.field("token", &self.token);
-        if let Some(state) = self.state() {
-            view.field("phase", &state.phase)
-                .field("peer", &state.peer)
-                .field("queued", &state.outbox.queued());
+        if let Some(link) = self.link() {
+            view.field("state", &link.state_name())
+                .field("peer", &link.peer())
+                .field("queued", &self.queued());
         }
         view.finish()
     }

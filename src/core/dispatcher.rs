@@ -1,6 +1,6 @@
 //! The trait that users implement: asyncore's hooks, and ours beside them, with their defaults.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -43,12 +43,14 @@ pub trait Dispatcher: Any {
     /// While it is `false`, the peer's end of stream is not noticed either; a
     /// [`set_timeout`](Channel::set_timeout) is the cure.
     fn readable(&self, ch: &Channel<'_>) -> bool {
+        ch.note_default_readable(TypeId::of::<Self>());
         true
     }
 
     /// Whether to call [`handle_write`](Dispatcher::handle_write) when there is room. Default:
     /// `false`, where Python's is `True`: what [`push`](Channel::push) queues is sent without it.
     fn writable(&self, ch: &Channel<'_>) -> bool {
+        ch.note_default_writable(TypeId::of::<Self>());
         false
     }
 
@@ -126,6 +128,12 @@ pub trait Dispatcher: Any {
 
     /// The queue is down to the low watermark again.
     fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// All that had to wait is sent: the queue is empty again, and so is the source. asyncio's `drain`.
+    /// Not after output that never had to wait.
+    fn handle_drained(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         Ok(())
     }
 
@@ -279,6 +287,10 @@ impl<W: Wrapper> Dispatcher for W {
 
     fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         self.inner_mut().handle_low(ch)
+    }
+
+    fn handle_drained(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.inner_mut().handle_drained(ch)
     }
 
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {

@@ -1,46 +1,53 @@
 //! The explicit table of the living channels: `socket_map` of asyncore, but nobody's global.
 
-use std::any::Any;
+use std::any::TypeId;
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::core::action::Action;
-use crate::core::channel::Channel;
+use crate::clock::{Clock, Time, Turn};
+use crate::core::action::{Action, Message};
 use crate::core::dispatcher::Dispatcher;
+use crate::core::gather::Gather;
 use crate::core::slots::Slots;
-use crate::error::{ChannelError, LookupError, twin};
-use crate::event_loop::hooks::{Entered, Ran};
-use crate::event_loop::{hooks, settle};
-use crate::link::output::Output;
+use crate::error::LookupError;
+use crate::guard::drop_guarded;
+use crate::link::Link;
+use crate::link::due::Step;
+use crate::link::life::Role;
+use crate::link::output::Pushed;
+use crate::link::producer::Producer;
 use crate::link::source::{Held, Plain, Source};
-use crate::link::{Phase, State};
-use crate::net::resolve;
-use crate::net::resolve::Resolver;
+use crate::net::resolve::{self, Resolver};
 use crate::net::socket::Socket;
 use crate::reason::Reason;
-use crate::report::Throttle;
-use crate::sys::Kind;
+use crate::report::{Escaped, Throttle};
 use crate::sys::poll::Poll;
-use crate::threads::credit::Credit;
-use crate::threads::outlet::Outlet;
-use crate::threads::queue::{Answers, Mailbox, Owner};
-use crate::threads::remote::Remote;
-use crate::timers::{TimerId, Timers};
+use crate::sys::{self, Kind};
+use crate::threads::queue::{Owner, Queue};
+use crate::timers::{TimerId, TimerKey, Timers};
 use crate::token::{Handle, Token};
-use crate::{event_loop, sys};
 
-/// What one read takes at most, and how many such buffers are kept.
+/// What one read takes at most.
 const BUFFER: usize = 64 * 1024;
-const BUFFERS: usize = 2;
+pub(crate) type Buffer = Box<[u8; BUFFER]>;
 
 /// Messages that other threads may have under way.
 const REMOTE_CAPACITY: usize = 1024;
 
 const MOST_REMOTE_CAPACITY: usize = 1 << 20;
+
+/// What a slot holds.
+#[derive(Default)]
+pub(crate) struct Seat {
+    /// Not there while one of its hooks runs.
+    pub(crate) dispatcher: Option<Box<dyn Dispatcher>>,
+    pub(crate) link: Link,
+}
 
 /// The table of living channels, with all that they share: the poller, the timers, the buffer.
 ///
@@ -72,21 +79,24 @@ const MOST_REMOTE_CAPACITY: usize = 1 << 20;
 /// # io::Result::Ok(())
 /// ```
 pub struct ChannelMap {
-    pub(crate) id: u64,
-    pub(crate) slots: Slots<State>,
+    pub(crate) id: u32,
+    pub(crate) slots: Slots<Seat>,
     pub(crate) poll: Poll,
-    pub(crate) timers: Timers,
-    /// The timer that runs, and whether it was cancelled meanwhile.
-    pub(crate) running_timer: Option<(u64, bool)>,
-    /// Channels that the next settle looks at; those flagged `touched`.
-    pub(crate) touched: Vec<Token>,
+    pub(crate) clock: Clock,
+    pub(crate) timers: Timers<Action>,
+    /// Counts the turns, for the budgets.
+    pub(crate) turn: Turn,
+    /// Channels that the next settle looks at; those that are `listed`.
+    pub(crate) dirty: Vec<Token>,
     /// Channels whose source has input inside.
     pub(crate) pending: Vec<Token>,
     /// Listeners that wait for a descriptor to become free.
     pub(crate) starved: Vec<Token>,
-    buffers: Vec<Vec<u8>>,
-    /// Counts the turns, for the budgets.
-    pub(crate) turn: u32,
+    /// What the running hook has pushed.
+    pub(crate) gather: Gather,
+    /// For reads: one, and one for a read within another's closure.
+    buffer: Option<Buffer>,
+    second_buffer: Option<Buffer>,
     pub(crate) stopping: bool,
     /// `run` was stopped, and not called again.
     pub(crate) stopped: bool,
@@ -95,14 +105,19 @@ pub struct ChannelMap {
     /// Dispatchers that are taken out at this moment, for a hook or a `with`.
     pub(crate) out: u32,
     pub(crate) throttle: Throttle,
-    /// Where other threads put what is to be done here, once somebody has asked for a way.
-    pub(crate) mailbox: Option<Mailbox>,
+    /// What other threads send, once one has asked for a way.
+    pub(crate) queue: Option<Queue<Message>>,
     remote_capacity: usize,
     /// Channels that do not keep the loop going.
     pub(crate) background: usize,
-    /// Channels that are nobody's but our own.
-    pub(crate) hidden: usize,
+    /// Channels of the library's own.
+    pub(crate) internal: usize,
     pub(crate) resolver: Resolver,
+    /// The type of the dispatcher whose default of `readable`, and of `writable`, ran last.
+    pub(crate) default_readable: Cell<Option<TypeId>>,
+    pub(crate) default_writable: Cell<Option<TypeId>>,
+    /// A type, the last one found, that has the defaults of both.
+    pub(crate) never_asked: Option<TypeId>,
     _owner: Owner,
 }
 
@@ -114,27 +129,36 @@ impl ChannelMap {
     pub fn new() -> io::Result<ChannelMap> {
         static LAST_ID: AtomicU64 = AtomicU64::new(0);
         let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
+        // Tokens must never lie, and have 32 bits for their map.
+        let Ok(id) = u32::try_from(id) else {
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "no number is left for another map"));
+        };
         Ok(ChannelMap {
             id,
             slots: Slots::new(id),
             poll: Poll::new()?,
-            timers: Timers::default(),
-            running_timer: None,
-            touched: Vec::new(),
+            clock: Clock::new(),
+            timers: Timers::new(),
+            turn: Turn { number: 1, time: Time::default() },
+            dirty: Vec::new(),
             pending: Vec::new(),
             starved: Vec::new(),
-            buffers: Vec::new(),
-            turn: 1,
+            gather: Gather::new(),
+            buffer: None,
+            second_buffer: None,
             stopping: false,
             stopped: false,
             ended: false,
             out: 0,
             throttle: Throttle::default(),
-            mailbox: None,
+            queue: None,
             remote_capacity: REMOTE_CAPACITY,
             background: 0,
-            hidden: 0,
+            internal: 0,
             resolver: resolve::system(),
+            default_readable: Cell::new(None),
+            default_writable: Cell::new(None),
+            never_asked: None,
             _owner: Owner::new(),
         })
     }
@@ -153,17 +177,17 @@ impl ChannelMap {
         if !socket.nonblocking {
             sys::set_nonblocking(socket.as_fd())?;
         }
-        let phase = if socket.kind == Kind::Listener { Phase::Listening } else { Phase::Opening };
         let peer = match socket.peer {
             None if socket.kind != Kind::Listener => sys::peer_address(socket.fd.as_fd()).ok(),
             peer => peer,
         };
-        let mut state = State::new(Held::Plain(Plain(socket.fd)), Box::new(dispatcher), phase);
-        state.local = socket.local;
-        state.peer = peer;
-        state.file = socket.file;
-        state.datagrams = socket.kind == Kind::Datagram;
-        self.insert(state)
+        let mut link = Link::new(Held::Plain(Plain(socket.fd)), socket.kind);
+        link.set_local(socket.local);
+        link.set_peer(peer);
+        if socket.file.is_some() {
+            link.rare().file = socket.file;
+        }
+        self.insert(link, dispatcher)
     }
 
     /// Make a channel of a source of your own, whose socket is non-blocking and connected.
@@ -171,129 +195,54 @@ impl ChannelMap {
     /// # Errors
     /// The map is being dropped.
     pub fn add_source<D: Dispatcher>(&mut self, source: impl Source, dispatcher: D) -> io::Result<Handle<D>> {
-        let peer = sys::peer_address(source.as_fd()).ok();
-        let mut state = State::new(Held::own(Box::new(source)), Box::new(dispatcher), Phase::Opening);
-        state.peer = peer;
-        self.insert(state)
+        let peer = source.descriptor().and_then(|fd| sys::peer_address(fd).ok());
+        let mut link = Link::new(Held::own(Box::new(source)), Kind::Stream);
+        link.set_peer(peer);
+        self.insert(link, dispatcher)
     }
 
-    pub(crate) fn insert_hidden(&mut self, mut state: State) -> io::Result<Token> {
-        state.hidden = true;
-        let handle = self.insert::<crate::event_loop::dial::Attempt>(state)?;
-        self.hidden += 1;
+    /// Add a channel of the library's own.
+    pub(crate) fn insert_internal<D: Dispatcher>(
+        &mut self,
+        mut link: Link,
+        dispatcher: D,
+    ) -> io::Result<Token> {
+        link.set_role(Role::Internal);
+        let handle = self.insert(link, dispatcher)?;
+        self.internal += 1;
         Ok(handle.token())
     }
 
-    pub(crate) fn insert<D: Dispatcher>(&mut self, state: State) -> io::Result<Handle<D>> {
+    pub(crate) fn insert<D: Dispatcher>(&mut self, mut link: Link, dispatcher: D) -> io::Result<Handle<D>> {
         if self.ended {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the channel map is being dropped"));
         }
-        let Some(token) = self.slots.insert(Box::new(state)) else {
+        link.set_asks(self.never_asked != Some(TypeId::of::<D>()));
+        link.listed = true;
+        let seat = Seat { dispatcher: Some(Box::new(dispatcher)), link };
+        let Some(token) = self.slots.insert(seat) else {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the channel map is full"));
         };
-        self.touch(token);
+        self.dirty.push(token);
         Ok(token.typed())
     }
 
-    // Channels are reached.
-
-    /// The view of any channel, as its own hooks have it.
-    ///
-    /// # Errors
-    /// [`LookupError::Gone`]; handed back from a hook with `?`, that is logged and ends nothing.
-    pub fn channel(&mut self, token: impl Into<Token>) -> Result<Channel<'_>, LookupError> {
-        let token = token.into();
-        match self.touch(token) {
-            true => Ok(Channel::foreign(self, token)),
-            false => Err(LookupError::Gone(token)),
-        }
-    }
-
-    /// The dispatcher behind a handle.
-    ///
-    /// # Errors
-    /// It is gone, of another type, or one of its hooks is running.
-    pub fn get<T: Dispatcher>(&self, handle: Handle<T>) -> Result<&T, LookupError> {
-        let token = handle.token();
-        let state = self.state(token).ok_or(LookupError::Gone(token))?;
-        let dispatcher = state.dispatcher.as_deref().ok_or(LookupError::Running(token))?;
-        (dispatcher as &dyn Any).downcast_ref().ok_or(LookupError::OtherType(token))
-    }
-
-    /// As [`get`](ChannelMap::get), to change it; `readable` and `writable` are asked afterwards.
-    ///
-    /// # Errors
-    /// As [`get`](ChannelMap::get).
-    pub fn get_mut<T: Dispatcher>(&mut self, handle: Handle<T>) -> Result<&mut T, LookupError> {
-        let token = handle.token();
-        self.touch(token);
-        let state = self.state_mut(token).ok_or(LookupError::Gone(token))?;
-        let dispatcher = state.dispatcher.as_deref_mut().ok_or(LookupError::Running(token))?;
-        (dispatcher as &mut dyn Any).downcast_mut().ok_or(LookupError::OtherType(token))
-    }
-
-    /// Call `f` with a dispatcher and the view of its channel, as in one of its own hooks.
-    ///
-    /// # Errors
-    /// Those of [`get`](ChannelMap::get), and those of `f`: these go to that dispatcher's
-    /// `handle_error` as well (but for `WouldBlock`), later. A panic of `f` is caught and ends
-    /// that channel.
-    pub fn with<T, R, F>(&mut self, handle: Handle<T>, f: F) -> io::Result<R>
-    where
-        T: Dispatcher,
-        F: FnOnce(&mut T, &mut Channel<'_>) -> io::Result<R>,
-    {
-        let token = handle.token();
-        self.get(handle)?;
-        self.touch(token);
-        let _entered = Entered::now(self.id);
-        let ran = hooks::call_foreign(self, token, |dispatcher, ch| {
-            let dispatcher =
-                (dispatcher as &mut dyn Any).downcast_mut().ok_or(LookupError::OtherType(token))?;
-            f(dispatcher, ch)
-        });
-        match ran {
-            Ran::Returned(Ok(value)) => Ok(value),
-            Ran::Returned(Err(error)) => {
-                let copy = ChannelError::wrap(token, twin(&error));
-                let about_it = ChannelError::token_of(&error).is_none_or(|about| about == token);
-                if about_it && error.kind() != io::ErrorKind::WouldBlock {
-                    self.note_failure(token, error);
-                }
-                Err(copy)
-            }
-            Ran::Panicked(error) => {
-                let copy = ChannelError::wrap(token, twin(&error));
-                self.report(token, "with", &error);
-                if let Some(state) = self.state_mut(token) {
-                    state.kill(Reason::Error(error));
-                }
-                Err(copy)
-            }
-            Ran::Absent => Err(LookupError::Gone(token).into()),
-        }
-    }
-
-    /// The first failure waits for the settle; a second one before it is of no consequence.
-    fn note_failure(&mut self, token: Token, error: io::Error) {
-        if let Some(state) = self.state_mut(token) {
-            state.failure.get_or_insert(error);
-        }
-    }
+    // What is in it.
 
     /// Whether the channel is (still) in this map.
     pub fn contains(&self, token: impl Into<Token>) -> bool {
-        self.state(token.into()).is_some()
+        self.link(token.into()).is_some()
     }
 
     /// All channels, listeners included, in the order of their slots.
     pub fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
-        self.slots.tokens().filter(|token| self.state(*token).is_some_and(|state| !state.hidden))
+        let is_users = |token: &Token| self.link(*token).is_some_and(|link| link.role() != Role::Internal);
+        self.slots.tokens().filter(is_users)
     }
 
     /// How many channels there are, listeners and those about to end included.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.hidden
+        self.slots.len() - self.internal
     }
 
     /// Whether there is no channel.
@@ -305,23 +254,21 @@ impl ChannelMap {
     /// is passed over; a channel that would be over its hard limit ends with [`Reason::Limit`],
     /// whatever its [`OnLimit`](crate::OnLimit).
     ///
-    /// One peer's 64 KiB of a turn can become far more for each of the others, who are sent 64 KiB a
-    /// turn: where many may talk at once, listen to nobody for a moment when much was said, or who
-    /// reads well is over the limit, too.
+    /// If many channels broadcast in one turn, each receiver is queued the sum of their input but
+    /// drains only 64 KiB a turn. Pause the senders while a queue is high, or even a fast reader
+    /// reaches its hard limit.
     pub fn broadcast(&mut self, tokens: impl IntoIterator<Item = Token>, bytes: &[u8]) {
         let mut shared: Option<Arc<[u8]>> = None;
-        let turn = self.turn;
         for token in tokens {
-            if !self.touch(token) {
+            let Some(link) = self.link_mut(token) else { continue };
+            if link.is_shut() || link.is_listening() {
                 continue;
             }
-            let Some(state) = self.state_mut(token) else { continue };
-            if state.is_closing() || state.shut || state.phase == Phase::Listening {
-                continue;
-            }
-            match state.outbox.takes(bytes.len()) {
-                true => drop(state.push(turn, Output::Broadcast(bytes, &mut shared))),
-                false => state.kill_over_limit(),
+            if link.takes(bytes.len()) {
+                drop(self.put(token, Pushed::Broadcast(bytes, &mut shared), true));
+            } else {
+                link.end_by_reset(Reason::Limit);
+                self.touch(token);
             }
         }
     }
@@ -331,8 +278,8 @@ impl ChannelMap {
         let tokens: Vec<Token> = self.tokens().collect();
         for token in tokens {
             self.touch(token);
-            if let Some(state) = self.state_mut(token) {
-                state.close(Reason::Closed);
+            if let Some(link) = self.link_mut(token) {
+                link.close(Reason::Closed);
             }
         }
     }
@@ -348,14 +295,16 @@ impl ChannelMap {
     /// hooks before it take. Equal times run in the order they were set. A `delay` too long for
     /// the clock is as long as it can be. A panic is caught and logged.
     pub fn call_later(&mut self, delay: Duration, f: impl FnOnce(&mut ChannelMap) + 'static) -> TimerId {
-        self.set_timer(delay, Action::Call(Box::new(f)))
+        let key = self.set_timer(None, delay, Action::Call(Box::new(f)));
+        self.timer_id(key)
     }
 
     /// Call `f` every `interval`, for the first time after one. When it is late, it runs once for
     /// all that it missed, and goes on in the old rhythm. An `interval` of zero is every turn, and
     /// keeps the loop from sleeping.
     pub fn call_every(&mut self, interval: Duration, f: impl FnMut(&mut ChannelMap) + 'static) -> TimerId {
-        self.set_timer(interval, Action::CallEvery(interval, Box::new(f)))
+        let key = self.set_timer(None, interval, Action::CallEvery(interval, Box::new(f)));
+        self.timer_id(key)
     }
 
     /// Cancel a timer, also from within itself; `false` if there is no such timer any more.
@@ -363,82 +312,52 @@ impl ChannelMap {
         if timer.map != self.id {
             return false;
         }
-        match &mut self.running_timer {
-            Some((id, cancelled)) if *id == timer.id => !std::mem::replace(cancelled, true),
-            _ => match self.timers.cancel(timer.id) {
-                Some(timer) => {
-                    hooks::drop_guarded(self, "a timer", timer);
-                    true
-                }
-                None => false,
-            },
+        match self.timers.cancel(timer.key) {
+            Some(action) => {
+                drop_guarded(&mut self.throttle, "a timer", action);
+                true
+            }
+            None => false,
         }
     }
 
-    pub(crate) fn set_timer(&mut self, delay: Duration, action: Action) -> TimerId {
-        TimerId { map: self.id, id: self.timers.set(delay, action) }
+    /// Set a timer, which dies with its `owner` if it has one.
+    pub(crate) fn set_timer(&mut self, owner: Option<Token>, delay: Duration, action: Action) -> TimerKey {
+        let now = self.clock.now();
+        // The turn's time is kept up from here on: there is a timer.
+        self.turn.time = now;
+        self.timers.set(now.after(delay), owner.map(|token| token.slot), action)
     }
 
-    /// The name of a timer that was never set.
-    pub(crate) fn dead_timer(&self) -> TimerId {
-        TimerId { map: self.id, id: 0 }
+    pub(crate) fn timer_id(&self, key: TimerKey) -> TimerId {
+        TimerId { map: self.id, key }
     }
 
-    /// Begin to watch whether the channel is idle for as long as its clock says.
+    /// Begin to watch whether the channel is idle for as long as it may be.
     pub(crate) fn start_idle_timer(&mut self, token: Token) {
-        let Some(state) = self.slots.get_mut(token) else { return };
-        state.has_timers = true;
-        let clock = state.clock();
-        let Some(timeout) = clock.timeout else { return };
-        let left = timeout.saturating_sub(clock.active.elapsed());
-        clock.idle_timer = Some(self.timers.set(left, Action::Idle(token)));
+        let now = self.clock.now();
+        let Some(link) = self.link_mut(token) else { return };
+        let idle_for = now.since(link.active());
+        let Some(timeout) = link.rare_if_any().and_then(|rare| rare.timeout) else { return };
+        let timer = self.set_timer(Some(token), timeout.saturating_sub(idle_for), Action::Idle(token));
+        if let Some(link) = self.link_mut(token) {
+            link.rare().idle_timer = Some(timer);
+        }
     }
 
-    // Other threads.
-
-    /// A way for other threads to have things done on this one.
-    pub fn remote(&mut self) -> Remote {
-        self.open_mailbox().remote()
-    }
+    // The loop.
 
     /// How many messages of other threads may wait (1,024) before they must. At least one, at most
-    /// 2^20; of no effect after the first [`remote`](ChannelMap::remote) or [`outlet`](Channel::outlet).
+    /// 2^20; of no effect after the first [`remote`](ChannelMap::remote) or
+    /// [`outlet`](crate::Channel::outlet).
     pub fn set_remote_capacity(&mut self, messages: usize) {
         self.remote_capacity = messages.clamp(1, MOST_REMOTE_CAPACITY);
     }
 
-    pub(crate) fn set_background(&mut self, token: Token, on: bool) {
-        let Some(state) = self.slots.get_mut(token) else { return };
-        match (std::mem::replace(&mut state.background, on), on) {
-            (false, true) => self.background += 1,
-            (true, false) => self.background -= 1,
-            _ => {}
-        }
-    }
-
-    pub(crate) fn outlet(&mut self, token: Token) -> io::Result<Outlet> {
-        let state = self.slots.get_mut(token).ok_or(LookupError::Gone(token))?;
-        if state.phase == Phase::Listening || state.phase == Phase::Closed {
-            return Err(io::Error::new(io::ErrorKind::NotConnected, "this channel carries no data"));
-        }
-        let credit = state.credit.get_or_insert_with(Credit::new).clone();
-        let (queued, high, ended) =
-            (state.outbox.queued(), state.outbox.limits().high, state.is_closing() || state.shut);
-        let mailbox = self.open_mailbox();
-        mailbox.publish(&credit, queued, high, ended);
-        Ok(mailbox.outlet(token, credit))
-    }
-
-    pub(crate) fn answers(&mut self) -> Answers {
-        self.open_mailbox().answers()
-    }
-
-    fn open_mailbox(&mut self) -> &Mailbox {
+    pub(crate) fn open_queue(&mut self) -> &Queue<Message> {
         let (waker, capacity, stopped) = (self.poll.waker(), self.remote_capacity, self.stopped);
-        self.mailbox.get_or_insert_with(|| Mailbox::new(waker, capacity, stopped))
+        self.queue.get_or_insert_with(|| Queue::new(waker, capacity, stopped))
     }
-
-    // The loop.
 
     /// Let [`run`](crate::run) return after the current turn; if it is not running, its next call
     /// returns without waiting. Channels stay.
@@ -446,63 +365,150 @@ impl ChannelMap {
         self.stopping = true;
     }
 
-    /// One turn of the loop: settle, wait for at most `timeout` (`None`: for as long as it takes),
-    /// serve what is ready, run due timers, settle. Python's `poll()`. It does not wait if its
-    /// settle ends the last channel; nor with `None` when there is nothing to wait for.
-    ///
-    /// # Errors
-    /// The poller failed, or this is called from inside one of the map's own hooks (`Deadlock`).
-    pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        event_loop::turn(self, timeout, false, false)
-    }
-
     /// For how long a [`turn`](ChannelMap::turn) may wait at most: zero when there is something to
     /// do at once, until the next timer, `None` when only a descriptor can bring work. With the
     /// descriptor of the poller ([`AsFd`]) this is what another loop needs to drive this one.
     pub fn wait_limit(&self) -> Option<Duration> {
-        let mail = self.mailbox.as_ref().is_some_and(|mailbox| !mailbox.is_empty());
-        if mail || !self.touched.is_empty() || !self.pending.is_empty() {
+        self.wait_limit_at(self.clock.now())
+    }
+
+    pub(crate) fn wait_limit_at(&self, now: Time) -> Option<Duration> {
+        let mail = self.queue.as_ref().is_some_and(|queue| !queue.is_empty());
+        if mail || !self.dirty.is_empty() || !self.pending.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadline = self.timers.first_deadline()?;
-        Some(deadline.saturating_duration_since(Instant::now()))
+        Some(deadline.since(now))
     }
 
     // For this crate.
 
     #[inline]
-    pub(crate) fn state(&self, token: Token) -> Option<&State> {
-        self.slots.get(token)
+    pub(crate) fn link(&self, token: Token) -> Option<&Link> {
+        self.slots.get(token).map(|seat| &seat.link)
     }
 
     #[inline]
-    pub(crate) fn state_mut(&mut self, token: Token) -> Option<&mut State> {
-        self.slots.get_mut(token)
+    pub(crate) fn link_mut(&mut self, token: Token) -> Option<&mut Link> {
+        self.slots.get_mut(token).map(|seat| &mut seat.link)
     }
 
-    /// Let the next settle look at the channel; `false` if there is none.
+    /// The channel was reached: let the next settle look at it. `false` if there is none.
     pub(crate) fn touch(&mut self, token: Token) -> bool {
-        let Some(state) = self.slots.get_mut(token) else { return false };
-        if !state.touched {
-            state.touched = true;
-            self.touched.push(token);
+        let Some(seat) = self.slots.get_mut(token) else { return false };
+        seat.link.set_due(Step::Look);
+        if !seat.link.listed {
+            seat.link.listed = true;
+            self.dirty.push(token);
         }
         true
     }
 
-    pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
-        self.buffers.pop().unwrap_or_else(|| vec![0; BUFFER])
+    /// Push to a channel, whoever does it.
+    pub(crate) fn put(&mut self, token: Token, pushed: Pushed<'_>, limited: bool) -> io::Result<()> {
+        self.touch(token);
+        let Some(seat) = self.slots.get_mut(token) else { return Err(LookupError::Gone(token).into()) };
+        if self.gather.is_of(token) && seat.link.gathers() {
+            self.gather.unseal();
+            if self.gather.push_small(token, &pushed) {
+                return Ok(());
+            }
+        }
+        let before = self.gather.bytes_of(token);
+        if seat.link.push(self.turn, before, pushed, limited)? {
+            self.gather.sent(token);
+        }
+        Ok(())
     }
 
-    pub(crate) fn give_buffer_back(&mut self, buffer: Vec<u8>) {
-        if self.buffers.len() < BUFFERS {
-            self.buffers.push(buffer);
+    pub(crate) fn push_producer(&mut self, token: Token, producer: Box<dyn Producer>) -> io::Result<()> {
+        let Some(seat) = self.slots.get_mut(token) else { return Err(LookupError::Gone(token).into()) };
+        if seat.link.push_producer(self.gather.bytes_of(token), producer)? {
+            self.gather.sent(token);
+        }
+        Ok(())
+    }
+
+    /// What the running hook of this channel has pushed goes out now: something comes that must be
+    /// behind it.
+    pub(crate) fn send_gathered(&mut self, token: Token) {
+        let bytes = self.gather.bytes_of(token);
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(seat) = self.slots.get_mut(token) {
+            seat.link.send_gathered(self.turn, bytes);
+        }
+        self.gather.sent(token);
+    }
+
+    #[inline]
+    pub(crate) fn take_buffer(&mut self) -> Buffer {
+        match self.buffer.take() {
+            Some(buffer) => buffer,
+            None => self.take_second_buffer(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_second_buffer(&mut self) -> Buffer {
+        self.second_buffer.take().unwrap_or_else(new_buffer)
+    }
+
+    #[inline]
+    pub(crate) fn give_buffer_back(&mut self, buffer: Buffer) {
+        match self.buffer {
+            None => self.buffer = Some(buffer),
+            Some(_) => self.give_second_buffer_back(buffer),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_second_buffer_back(&mut self, buffer: Buffer) {
+        self.second_buffer = Some(buffer);
+    }
+
+    pub(crate) fn set_background(&mut self, token: Token, on: bool) {
+        let Some(link) = self.link_mut(token) else { return };
+        if link.role() == Role::Internal {
+            return;
+        }
+        let role = if on { Role::Background } else { Role::User };
+        match (link.set_role(role), role) {
+            (Role::User, Role::Background) => self.background += 1,
+            (Role::Background, Role::User) => self.background -= 1,
+            _ => {}
+        }
+    }
+
+    /// Log a failure of `token`: what failed, and why.
+    pub(crate) fn report(&mut self, token: Token, what: &str, why: &dyn fmt::Display) {
+        if !self.throttle.admits() {
+            return;
+        }
+        let link = self.link(token);
+        let address =
+            link.and_then(|link| link.peer().or_else(|| link.local().map(|local| (**local).clone())));
+        match address {
+            Some(address) => log::warn!("channel {token} ({}): {what}: {}", Escaped(address), Escaped(why)),
+            None => log::warn!("channel {token}: {what}: {}", Escaped(why)),
         }
     }
 
     #[cfg(feature = "faults")]
     pub(crate) fn wear_out(&mut self, left: u32) {
         self.slots.wear_out(left);
+    }
+}
+
+/// On the heap from the start: it is too big for a small stack.
+#[cold]
+fn new_buffer() -> Buffer {
+    match vec![0; BUFFER].into_boxed_slice().try_into() {
+        Ok(buffer) => buffer,
+        Err(_) => unreachable!("it has that length"),
     }
 }
 
@@ -519,35 +525,5 @@ impl fmt::Debug for ChannelMap {
             .field("id", &self.id)
             .field("channels", &self.len())
             .finish_non_exhaustive()
-    }
-}
-
-impl Drop for ChannelMap {
-    fn drop(&mut self) {
-        // A `handle_close` that tries to run the loop is refused here as well.
-        let _entered = Entered::now(self.id);
-        if let Some(mailbox) = &self.mailbox {
-            mailbox.end();
-        }
-        let mut index = 0;
-        let mut id = self.id;
-        self.ended = true;
-        while index < self.slots.capacity() {
-            if let Some(token) = self.slots.token_at(index) {
-                settle::end_for_good(self, token, Reason::MapEnded);
-            }
-            index += 1;
-            // A `handle_close` may have put another map in this place; that one is dropped then.
-            if self.id != id {
-                id = self.id;
-                self.ended = true;
-                index = 0;
-                if let Some(mailbox) = &self.mailbox {
-                    mailbox.end();
-                }
-            }
-        }
-        let left = (std::mem::take(&mut self.timers), self.mailbox.take());
-        hooks::drop_guarded(self, "a timer or a message", left);
     }
 }

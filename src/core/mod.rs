@@ -1,8 +1,10 @@
 //! The table of channels and its views: a hook is given a view, the view holds the map, the map holds
 //! the hooks. The one knot of the crate.
 
+pub(crate) mod access;
 pub(crate) mod action;
 pub(crate) mod channel;
 pub(crate) mod dispatcher;
+pub(crate) mod gather;
 pub(crate) mod map;
 pub(crate) mod slots;

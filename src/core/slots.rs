@@ -1,95 +1,155 @@
-//! The generational table: what a `Token` names, found in O(1).
+//! The generational table: what a [`Token`] names, found in O(1) and never another thing in its place.
 
-use crate::token::Token;
+use crate::token::{Token, key};
+
+struct Slot<T> {
+    /// Map and generation of what is in this slot. Of a vacant one: the generation that comes next, and
+    /// the number of no map, so that no token finds it.
+    key: u64,
+    /// The default where the slot is vacant.
+    value: T,
+}
+
+impl<T> Slot<T> {
+    fn is_vacant(&self) -> bool {
+        self.key >> 32 == 0
+    }
+}
 
 /// The slots of one map. A slot whose generations are used up is not used again.
 pub(crate) struct Slots<T> {
-    map: u64,
+    map: u32,
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     live: usize,
 }
 
-struct Slot<T> {
-    generation: u32,
-    state: Option<Box<T>>,
-}
-
-impl<T> Slots<T> {
-    pub(crate) fn new(map: u64) -> Slots<T> {
+impl<T: Default> Slots<T> {
+    pub(crate) fn new(map: u32) -> Slots<T> {
         Slots { map, slots: Vec::new(), free: Vec::new(), live: 0 }
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.live
     }
 
     /// Slots in use or ever used: the bound of [`token_at`](Slots::token_at).
-    pub(crate) fn capacity(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.slots.len()
     }
 
-    /// `None` when there are more than four thousand million.
-    pub(crate) fn insert(&mut self, state: Box<T>) -> Option<Token> {
+    /// `None` when all 2^32 are in use.
+    pub(crate) fn insert(&mut self, value: T) -> Option<Token> {
         let index = match self.free.pop() {
             Some(index) => index,
-            None => {
-                let index = u32::try_from(self.slots.len()).ok().filter(|&index| index < u32::MAX)?;
-                self.slots.push(Slot { generation: 0, state: None });
-                index
-            }
+            None => self.new_slot()?,
         };
-        let slot = &mut self.slots[index as usize];
-        slot.state = Some(state);
+        let slot = self.slots.get_mut(index as usize)?;
+        let token = Token::new(self.map, index, slot.key as u32);
+        *slot = Slot { key: token.key, value };
         self.live += 1;
-        Some(Token { map: self.map, slot: index, generation: slot.generation })
+        Some(token)
+    }
+
+    #[cold]
+    fn new_slot(&mut self) -> Option<u32> {
+        let index = u32::try_from(self.slots.len()).ok().filter(|&index| index < u32::MAX)?;
+        self.slots.push(Slot { key: 0, value: T::default() });
+        Some(index)
     }
 
     #[inline]
     pub(crate) fn get(&self, token: Token) -> Option<&T> {
         let slot = self.slots.get(token.slot as usize)?;
-        if token.map != self.map || token.generation != slot.generation {
-            return None;
-        }
-        slot.state.as_deref()
+        (slot.key == token.key).then_some(&slot.value)
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut T> {
         let slot = self.slots.get_mut(token.slot as usize)?;
-        if token.map != self.map || token.generation != slot.generation {
-            return None;
-        }
-        slot.state.as_deref_mut()
+        (slot.key == token.key).then_some(&mut slot.value)
     }
 
-    /// The channel that is in this slot now.
+    /// What is in this slot now, and its name, which is [stale](Slots::is_stale) where it is vacant.
+    #[inline]
+    pub(crate) fn entry_at(&mut self, index: usize) -> Option<(Token, &mut T)> {
+        let slot = self.slots.get_mut(index)?;
+        Some((Token { key: slot.key, slot: index as u32 }, &mut slot.value))
+    }
+
+    /// Whether a name that [`entry_at`](Slots::entry_at) gave is that of a vacant slot.
+    pub(crate) fn is_stale(&self, token: Token) -> bool {
+        token.map() == 0
+    }
+
+    /// The name of what is in this slot now.
     pub(crate) fn token_at(&self, index: usize) -> Option<Token> {
-        let slot = self.slots.get(index)?;
-        slot.state.as_ref()?;
-        Some(Token { map: self.map, slot: index as u32, generation: slot.generation })
+        let slot = self.slots.get(index).filter(|slot| !slot.is_vacant())?;
+        Some(Token { key: slot.key, slot: index as u32 })
     }
 
-    pub(crate) fn remove(&mut self, token: Token) -> Option<Box<T>> {
-        self.get(token)?;
-        let slot = &mut self.slots[token.slot as usize];
-        let state = slot.state.take();
-        self.live -= 1;
-        if let Some(next) = slot.generation.checked_add(1) {
-            slot.generation = next;
+    pub(crate) fn remove(&mut self, token: Token) -> Option<T> {
+        let slot = self.slots.get_mut(token.slot as usize).filter(|slot| slot.key == token.key)?;
+        slot.key = 0;
+        if let Some(next) = token.generation().checked_add(1) {
+            slot.key = key(0, next);
             self.free.push(token.slot);
         }
-        state
+        self.live -= 1;
+        Some(std::mem::take(&mut slot.value))
     }
 
     pub(crate) fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
         (0..self.slots.len()).filter_map(|index| self.token_at(index))
     }
 
-    /// For a test: make a slot that has only `left` generations after the next one.
-    #[cfg(feature = "faults")]
+    /// For a test: let the next thing have a slot with only `left` generations after it.
+    #[cfg(any(test, feature = "faults"))]
     pub(crate) fn wear_out(&mut self, left: u32) {
-        self.free.push(self.slots.len() as u32);
-        self.slots.push(Slot { generation: u32::MAX - left, state: None });
+        if let Some(index) = self.new_slot() {
+            self.slots[index as usize].key = key(0, u32::MAX - left);
+            self.free.push(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_names_one_thing_for_ever() {
+        let mut slots = Slots::new(1);
+        let tokens: Vec<Token> = (0..200).map(|n| slots.insert(n).unwrap()).collect();
+        assert!(tokens.iter().enumerate().all(|(n, token)| slots.get(*token) == Some(&n)));
+        assert_eq!(slots.remove(tokens[70]), Some(70));
+        let again = slots.insert(1000).unwrap();
+        assert_eq!(again.slot, tokens[70].slot);
+        assert_eq!(slots.get(tokens[70]), None);
+        assert_eq!(slots.remove(tokens[70]), None);
+        assert_eq!(slots.get_mut(again), Some(&mut 1000));
+        assert_eq!(slots.len(), 200);
+    }
+
+    #[test]
+    fn a_token_of_another_map_names_nothing() {
+        let (mut here, mut there) = (Slots::new(1), Slots::new(2));
+        let token = here.insert('a').unwrap();
+        there.insert('b').unwrap();
+        assert_eq!(there.get(token), None);
+    }
+
+    #[test]
+    fn a_worn_out_slot_is_not_used_again() {
+        let mut slots = Slots::new(1);
+        slots.wear_out(1);
+        let first = slots.insert(1).unwrap();
+        slots.remove(first);
+        let last = slots.insert(2).unwrap();
+        assert_eq!((last.slot, last.generation()), (first.slot, u32::MAX));
+        slots.remove(last);
+        assert_ne!(slots.insert(3).unwrap().slot, last.slot);
+        assert_eq!(slots.get(last), None);
     }
 }

@@ -2,12 +2,11 @@
 //! descriptors and connections that died waiting.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::core::map::ChannelMap;
-use crate::event_loop::hooks::Ran;
-use crate::event_loop::{hooks, settle};
+use crate::event_loop::backoff;
+use crate::event_loop::hooks::{self, Ran};
 use crate::net::address::Address;
 use crate::net::socket::Socket;
 use crate::sys;
@@ -22,17 +21,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
     for _ in 0..ACCEPTS {
-        let Some(state) = map.state_mut(token) else { return };
-        let fd: BorrowedFd<'_> = match state.fd() {
-            Some(fd) if state.accepts() => fd,
-            _ => return,
-        };
+        let turn = map.turn;
+        let Some(link) = map.link_mut(token).filter(|link| link.accepts()) else { return };
+        let Some(fd) = link.fd() else { return };
         match sys::accept(fd) {
             Ok((fd, peer)) => {
-                state.stamp();
-                state.pauses = 0;
+                link.moved(turn);
+                link.forget_rests();
                 // Bound to one address, all its connections have that as their own.
-                let local = state.local.clone().filter(|local| !is_wildcard(local));
+                let local = link.local().filter(|local| !is_wildcard(local)).cloned();
                 let peer_of = Some(peer.clone());
                 let socket = Socket { nonblocking: true, local, peer: peer_of, ..Socket::stream(fd) };
                 hand_over(map, token, socket, peer);
@@ -63,11 +60,11 @@ fn hand_over(map: &mut ChannelMap, token: Token, socket: Socket, peer: Address) 
 }
 
 fn starve(map: &mut ChannelMap, token: Token, error: &io::Error) {
-    let Some(state) = map.state_mut(token) else { return };
-    let pause = (FIRST_PAUSE * (1 << state.pauses.min(4))).min(LONGEST_PAUSE);
-    state.pauses = state.pauses.saturating_add(1);
-    state.busy = true;
-    if map.throttle_admits() {
+    let turn = map.turn;
+    let Some(link) = map.link_mut(token) else { return };
+    let pause = (FIRST_PAUSE * (1 << link.count_rest().min(4))).min(LONGEST_PAUSE);
+    link.moved(turn);
+    if map.throttle.admits() {
         log::warn!(
             "channel {token}: cannot accept: {error}; clients wait until a channel closes, or for {pause:?} (raise `ulimit -n`, or serve fewer)"
         );
@@ -75,5 +72,5 @@ fn starve(map: &mut ChannelMap, token: Token, error: &io::Error) {
     if !map.starved.contains(&token) {
         map.starved.push(token);
     }
-    settle::disarm(map, token, pause);
+    backoff::suspend(map, token, pause);
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::core::action::Action;
 use crate::core::map::ChannelMap;
-use crate::link::Phase;
 use crate::sys;
 use crate::token::Token;
 
@@ -12,18 +11,18 @@ use crate::token::Token;
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LONGEST_RETRY: Duration = Duration::from_millis(100);
 
-/// Nobody tells when there is room in a backlog again, so try from time to time: first after 1 ms, then
+/// The system does not say when there is room in a backlog again, so try from time to time: first after 1 ms, then
 /// less often, up to every 100 ms.
 pub(crate) fn connect_later(map: &mut ChannelMap, token: Token, tries: u32) {
     let delay = FIRST_RETRY.saturating_mul(1 << tries.min(7)).min(LONGEST_RETRY);
-    map.set_channel_timer(token, delay, Action::Connect(token, tries + 1));
+    map.set_timer(Some(token), delay, Action::Connect(token, tries + 1));
 }
 
 pub(crate) fn connect_again(map: &mut ChannelMap, token: Token, tries: u32) {
-    let Some(state) = map.state_mut(token).filter(|state| state.phase == Phase::ConnectLater) else { return };
-    let (Some(fd), Some(peer)) = (state.fd(), &state.peer) else { return };
-    let begun = sys::connect_again(fd, peer);
-    if state.connect_began(begun) {
+    let Some(link) = map.link_mut(token).filter(|link| link.connect_waits()) else { return };
+    let (Some(fd), Some(peer)) = (link.fd(), link.peer()) else { return };
+    let begun = sys::connect_again(fd, &peer);
+    if link.connect_began(begun) {
         connect_later(map, token, tries);
     }
     map.touch(token);

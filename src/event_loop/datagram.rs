@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 
 use crate::core::map::ChannelMap;
 use crate::event_loop::hooks;
-use crate::link::Phase;
 use crate::net::address::Address;
 use crate::net::datagram::Datagram;
 use crate::sys;
@@ -18,17 +17,17 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
     let mut buffer = map.take_buffer();
     for _ in 0..DATAGRAMS {
         let turn = map.turn;
-        let Some(state) = map.state_mut(token) else { break };
-        if !state.reads() || *state.read_budget(turn) == 0 {
+        let Some(link) = map.link_mut(token) else { break };
+        if !link.reads() || *link.read_budget(turn) == 0 {
             break;
         }
-        let Some(fd) = state.fd() else { break };
-        match sys::recv_datagram(fd, &mut buffer) {
+        let Some(fd) = link.fd() else { break };
+        match sys::recv_datagram(fd, &mut buffer[..]) {
             Ok((read, from, truncated)) => {
-                state.stamp();
-                let left = state.read_budget(turn);
+                link.moved(turn);
+                let left = link.read_budget(turn);
                 *left = left.saturating_sub(read as u32);
-                let from = from.or_else(|| state.peer.clone()).unwrap_or(Address::Unnamed);
+                let from = from.or_else(|| link.peer()).unwrap_or(Address::Unnamed);
                 let datagram = Datagram { data: &buffer[..read], from, truncated };
                 hooks::run(map, token, "handle_datagram", |dispatcher, ch| {
                     dispatcher.handle_datagram(ch, &datagram)
@@ -46,7 +45,7 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
 
 /// What the network has said.
 pub(crate) fn tell(map: &mut ChannelMap, token: Token, error: &io::Error) {
-    if map.state(token).is_some_and(|state| state.phase == Phase::Open) {
+    if map.link(token).is_some_and(|link| link.is_open()) {
         hooks::run(map, token, "handle_network_error", |dispatcher, ch| {
             dispatcher.handle_network_error(ch, error)
         });
@@ -55,7 +54,7 @@ pub(crate) fn tell(map: &mut ChannelMap, token: Token, error: &io::Error) {
 
 /// What a send met since the last settle.
 pub(crate) fn tell_noted(map: &mut ChannelMap, token: Token) {
-    let noted = map.state_mut(token).and_then(|state| state.network_error.take());
+    let noted = map.link_mut(token).and_then(|link| link.rare_mut_if_any()?.network_error.take());
     if let Some(error) = noted {
         tell(map, token, &error);
     }

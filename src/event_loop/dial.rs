@@ -12,19 +12,20 @@ use crate::core::channel::Channel;
 use crate::core::dispatcher::{Dispatcher, OnError};
 use crate::core::map::ChannelMap;
 use crate::error::twin;
+use crate::link::Link;
 use crate::link::dial::Dial;
+use crate::link::life::Connecting;
 use crate::link::source::{Held, Plain};
-use crate::link::{Phase, State};
 use crate::net::address::Address;
 use crate::reason::Reason;
 use crate::sys;
 use crate::token::Token;
 
 /// RFC 8305's Connection Attempt Delay.
-const STAGGER: Duration = Duration::from_millis(250);
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 pub(crate) fn dial_of(map: &mut ChannelMap, token: Token) -> Option<&mut Dial> {
-    map.state_mut(token).filter(|state| state.phase == Phase::Dialing)?.dial.as_deref_mut()
+    map.link_mut(token)?.dial()
 }
 
 pub(crate) fn resolved(map: &mut ChannelMap, token: Token, found: io::Result<Vec<SocketAddr>>) {
@@ -72,20 +73,20 @@ fn interleaved(found: Vec<SocketAddr>, local: Option<&Address>) -> VecDeque<Sock
 fn try_next(map: &mut ChannelMap, token: Token) {
     loop {
         let Some(dial) = dial_of(map, token) else { return };
-        let stagger = dial.stagger.take();
+        let attempt_delay = dial.attempt_delay.take();
         let Some(address) = dial.left.pop_front() else { break };
         let begun = sys::connect(&Address::Ip(address), &dial.options);
         let more = !dial.left.is_empty();
-        if let Some(stagger) = stagger {
-            map.timers.cancel(stagger);
+        if let Some(attempt_delay) = attempt_delay {
+            map.timers.cancel(attempt_delay);
         }
         let child = match begun {
             Ok((fd, _, begun)) => {
                 let attempt = Attempt { parent: token, address };
-                let mut child = State::new(Held::Plain(Plain(fd)), Box::new(attempt), Phase::Connecting);
-                child.peer = Some(Address::Ip(address));
+                let mut child = Link::connecting(Some(Held::Plain(Plain(fd))), Connecting::InProgress);
+                child.set_peer(Some(Address::Ip(address)));
                 child.connect_began(begun);
-                map.insert_hidden(child)
+                map.insert_internal(child, attempt)
             }
             Err(error) => Err(error),
         };
@@ -98,10 +99,10 @@ fn try_next(map: &mut ChannelMap, token: Token) {
                 continue;
             }
         };
-        let stagger = more.then(|| map.set_channel_timer(token, STAGGER, Action::DialNext(token)));
+        let attempt_delay = more.then(|| map.set_timer(Some(token), ATTEMPT_DELAY, Action::DialNext(token)));
         if let Some(dial) = dial_of(map, token) {
             dial.attempts.push((child, address));
-            dial.stagger = stagger;
+            dial.attempt_delay = attempt_delay;
         }
         return;
     }
@@ -113,14 +114,14 @@ fn try_next(map: &mut ChannelMap, token: Token) {
 }
 
 /// The attempt before has had its time.
-pub(crate) fn stagger_over(map: &mut ChannelMap, token: Token) {
+pub(crate) fn attempt_delay_over(map: &mut ChannelMap, token: Token) {
     if let Some(dial) = dial_of(map, token) {
-        dial.stagger = None;
+        dial.attempt_delay = None;
         try_next(map, token);
     }
 }
 
-pub(crate) fn time_over(map: &mut ChannelMap, token: Token) {
+pub(crate) fn timed_out(map: &mut ChannelMap, token: Token) {
     if let Some(dial) = dial_of(map, token) {
         let error = dial.error(Some(ErrorKind::TimedOut));
         fail(map, token, error);
@@ -129,22 +130,21 @@ pub(crate) fn time_over(map: &mut ChannelMap, token: Token) {
 
 fn fail(map: &mut ChannelMap, token: Token, error: io::Error) {
     call_off(map, token);
-    if let Some(state) = map.state_mut(token) {
-        state.failure = Some(error);
-        state.phase = Phase::ConnectFailed;
+    if let Some(link) = map.link_mut(token) {
+        link.connect_is(Connecting::Failed(error));
     }
     map.touch(token);
 }
 
 /// End the attempts that are under way.
 pub(crate) fn call_off(map: &mut ChannelMap, token: Token) {
-    let Some(dial) = map.state_mut(token).and_then(|state| state.dial.take()) else { return };
-    for timer in [dial.stagger, dial.deadline].into_iter().flatten() {
+    let Some(dial) = map.link_mut(token).and_then(|link| link.take_dial()) else { return };
+    for timer in [dial.attempt_delay, dial.deadline].into_iter().flatten() {
         map.timers.cancel(timer);
     }
     for &(attempt, _) in &dial.attempts {
-        if let Some(state) = map.state_mut(attempt) {
-            state.kill(Reason::Aborted);
+        if let Some(link) = map.link_mut(attempt) {
+            link.end(Reason::Aborted);
         }
         map.touch(attempt);
     }
@@ -181,25 +181,26 @@ impl Dispatcher for Attempt {
 }
 
 fn won(map: &mut ChannelMap, parent: Token, attempt: Token, address: SocketAddr) {
-    let Some(child) = map.slots.get_mut(attempt) else { return };
+    let Some(child) = map.slots.get_mut(attempt).map(|seat| &mut seat.link) else { return };
     if let Some(error) = child.lost_error().map(twin) {
         // Connected, and gone since.
-        child.kill(Reason::Aborted);
+        child.end(Reason::Aborted);
         return lost(map, parent, attempt, address, &error);
     }
-    let source = child.source.take();
-    if let (Some(source), Some(_)) = (&source, child.armed.take()) {
-        let _ = map.poll.delete(std::os::fd::AsFd::as_fd(source));
+    let source = child.take_source();
+    if let (Some(fd), Some(_)) = (source.as_ref().and_then(Held::descriptor), child.registered()) {
+        let _ = map.poll.delete(fd);
     }
-    child.kill(Reason::Detached);
+    child.set_registered(None);
+    child.end(Reason::Detached);
     if dial_of(map, parent).is_none() {
         return;
     }
     call_off(map, parent);
-    if let Some(state) = map.state_mut(parent) {
-        state.source = source;
-        state.peer = Some(Address::Ip(address));
-        state.phase = Phase::Connected;
+    if let Some(link) = map.link_mut(parent) {
+        link.set_source(source);
+        link.set_peer(Some(Address::Ip(address)));
+        link.connect_is(Connecting::Done);
     }
     map.touch(parent);
 }

@@ -1,5 +1,5 @@
-//! How a hook is called: the dispatcher is taken out of its slot, called with the view of its
-//! channel, and put back; what it returns, and a panic, ends here.
+//! How a hook is called: the dispatcher is taken out of its slot, called with the view of its channel,
+//! and put back; what it has pushed leaves; what it returns, and a panic, ends here.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -9,9 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::core::channel::Channel;
 use crate::core::dispatcher::{Dispatcher, OnError};
 use crate::core::map::ChannelMap;
-use crate::error::{ChannelError, panicked, same};
+use crate::error::{ChannelError, LookupError, panicked, same, twin};
+use crate::guard::drop_guarded;
 use crate::reason::Reason;
-use crate::token::Token;
+use crate::token::{Handle, Token};
 
 /// What became of a call.
 pub(crate) enum Ran<R> {
@@ -30,15 +31,6 @@ pub(crate) fn call<R>(
     lend(map, token, false, false, f)
 }
 
-/// As [`call`], for the view that errors are named in: somebody else reaches into the channel.
-pub(crate) fn call_foreign<R>(
-    map: &mut ChannelMap,
-    token: Token,
-    f: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> R,
-) -> Ran<R> {
-    lend(map, token, true, false, f)
-}
-
 fn lend<R>(
     map: &mut ChannelMap,
     token: Token,
@@ -46,40 +38,83 @@ fn lend<R>(
     last: bool,
     f: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> R,
 ) -> Ran<R> {
-    let Some(mut dispatcher) = map.state_mut(token).and_then(|state| state.dispatcher.take()) else {
-        return Ran::Absent;
-    };
+    let Some(seat) = map.slots.get_mut(token) else { return Ran::Absent };
+    let Some(mut dispatcher) = seat.dispatcher.take() else { return Ran::Absent };
+    let gathers = map.gather.is_free() && seat.link.gathers();
+    if gathers {
+        map.gather.begin(token);
+    }
     map.out += 1;
     let result = {
         let mut channel = if foreign { Channel::foreign(map, token) } else { Channel::own(map, token) };
         catch_unwind(AssertUnwindSafe(|| f(&mut *dispatcher, &mut channel)))
     };
-    if map.state(token).is_some() {
-        map.out -= 1;
-    }
-    match map.state_mut(token) {
-        Some(state) if state.dispatcher.is_none() => state.dispatcher = Some(dispatcher),
-        // It was replaced while it ran.
-        Some(_) => {
-            take_replaced(token);
-            drop_guarded(map, "a replaced dispatcher", dispatcher);
-        }
-        // Its map is no longer where it was: swapped, or dropped, inside the hook.
-        None => {
-            // The last hook is that of the one who has the channel now.
-            if !take_replaced(token) && !last {
-                let mut channel = Channel::foreign(map, token);
-                let end = || dispatcher.handle_close(&mut channel, &Reason::MapEnded);
-                let ended = catch_unwind(AssertUnwindSafe(end));
-                ended.unwrap_or_else(|payload| report_panic(map, token, "handle_close", payload));
-            }
-            drop_guarded(map, "a dispatcher", dispatcher);
-        }
+    put_back(map, token, dispatcher, last);
+    if gathers {
+        end_gathering(map, token);
     }
     match result {
         Ok(value) => Ran::Returned(value),
         Err(payload) => Ran::Panicked(panicked(payload)),
     }
+}
+
+/// The hook is over: what it has pushed leaves.
+pub(crate) fn end_gathering(map: &mut ChannelMap, token: Token) {
+    // Else its map is no longer where it was, and the channel not in this one.
+    if map.gather.is_of(token) {
+        map.send_gathered(token);
+        map.gather.end();
+    }
+}
+
+/// Run what is not a hook but has the channel's own view, and let what it pushes leave together.
+pub(crate) fn gathering(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut ChannelMap)) {
+    let gathers = map.gather.is_free() && map.link(token).is_some_and(|link| link.gathers());
+    if gathers {
+        map.gather.begin(token);
+    }
+    f(map);
+    if gathers {
+        end_gathering(map, token);
+    }
+}
+
+/// The dispatcher's hook is over: back into its slot, if that is still its own.
+#[inline]
+pub(crate) fn put_back(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>, last: bool) {
+    match map.slots.get_mut(token) {
+        Some(seat) if seat.dispatcher.is_none() => {
+            seat.dispatcher = Some(dispatcher);
+            map.out -= 1;
+        }
+        _ => not_put_back(map, token, dispatcher, last),
+    }
+}
+
+#[cold]
+#[inline(never)]
+pub(crate) fn not_put_back(
+    map: &mut ChannelMap,
+    token: Token,
+    mut dispatcher: Box<dyn Dispatcher>,
+    last: bool,
+) {
+    if map.contains(token) {
+        // It was replaced while it ran.
+        map.out -= 1;
+        take_replaced(token);
+        return drop_guarded(&mut map.throttle, "a replaced dispatcher", dispatcher);
+    }
+    // Its map is no longer where it was: swapped, or dropped, inside the hook. The last hook is that of
+    // the one who has the channel now.
+    if !take_replaced(token) && !last {
+        let mut channel = Channel::foreign(map, token);
+        let end = || dispatcher.handle_close(&mut channel, &Reason::MapEnded);
+        let ended = catch_unwind(AssertUnwindSafe(end));
+        ended.unwrap_or_else(|payload| report_panic(map, token, "handle_close", payload));
+    }
+    drop_guarded(&mut map.throttle, "a dispatcher", dispatcher);
 }
 
 /// Run one of the hooks that return a result, and see to its error.
@@ -105,22 +140,25 @@ pub(crate) fn run_close(map: &mut ChannelMap, token: Token, reason: &Reason) {
 }
 
 /// A hook of the channel, or what stands for one, failed with `error`.
+#[cold]
+#[inline(never)]
 pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::Error, panic: bool) {
     let about = ChannelError::token_of(&error).unwrap_or(token);
-    let Some(state) = map.state_mut(token) else {
+    let Some(link) = map.link(token) else {
         return map.report(token, hook, &error);
     };
     if !panic {
         // A `with` on the channel has noted it already.
-        let noted = state.failure.as_ref().is_some_and(|noted| noted.kind() == error.kind());
+        let failure = link.rare_if_any().and_then(|rare| rare.failure.as_ref());
+        let noted = failure.is_some_and(|noted| noted.kind() == error.kind());
         if noted && ChannelError::token_of(&error) == Some(token) {
             return;
         }
-        let of_the_loss = state.lost_error().is_some_and(|lost| same(lost, &error));
+        let of_the_loss = link.lost_error().is_some_and(|lost| same(lost, &error));
         if of_the_loss && about == token {
             return;
         }
-        if about != token || state.is_closing() {
+        if about != token || link.is_closing() {
             return map.report(token, hook, &error);
         }
     }
@@ -136,18 +174,9 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
         return;
     }
     map.report(token, hook, &error);
-    if let Some(state) = map.state_mut(token) {
-        state.kill(Reason::Error(error));
+    if let Some(link) = map.link_mut(token) {
+        link.end(Reason::from(error));
         map.touch(token);
-    }
-}
-
-/// Drop a value of the user's, which may panic.
-pub(crate) fn drop_guarded<T>(map: &mut ChannelMap, what: &str, value: T) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        if map.throttle_admits() {
-            log::warn!("the drop of {what} {}", crate::report::Escaped(panicked(payload)));
-        }
     }
 }
 
@@ -155,10 +184,56 @@ pub(crate) fn report_panic(map: &mut ChannelMap, token: Token, what: &str, paylo
     map.report(token, what, &panicked(payload));
 }
 
+impl ChannelMap {
+    /// Call `f` with a dispatcher and the view of its channel, as in one of its own hooks.
+    ///
+    /// # Errors
+    /// Those of [`get`](ChannelMap::get), and those of `f`: these go to that dispatcher's
+    /// `handle_error` as well (but for `WouldBlock`), later. A panic of `f` is caught and ends
+    /// that channel.
+    pub fn with<T, R, F>(&mut self, handle: Handle<T>, f: F) -> io::Result<R>
+    where
+        T: Dispatcher,
+        F: FnOnce(&mut T, &mut Channel<'_>) -> io::Result<R>,
+    {
+        let token = handle.token();
+        self.get(handle)?;
+        self.touch(token);
+        let _entered = Entered::now(self.id);
+        let ran = lend(self, token, true, false, |dispatcher, ch| {
+            let dispatcher =
+                (dispatcher as &mut dyn Any).downcast_mut().ok_or(LookupError::OtherType(token))?;
+            f(dispatcher, ch)
+        });
+        match ran {
+            Ran::Returned(Ok(value)) => Ok(value),
+            Ran::Returned(Err(error)) => {
+                let copy = ChannelError::wrap(token, twin(&error));
+                let about_it = ChannelError::token_of(&error).is_none_or(|about| about == token);
+                if about_it && error.kind() != io::ErrorKind::WouldBlock {
+                    if let Some(link) = self.link_mut(token) {
+                        link.note_failure(error);
+                    }
+                }
+                Err(copy)
+            }
+            Ran::Panicked(error) => {
+                let copy = ChannelError::wrap(token, twin(&error));
+                self.report(token, "with", &error);
+                if let Some(link) = self.link_mut(token) {
+                    link.end(Reason::from(error));
+                }
+                Err(copy)
+            }
+            Ran::Absent => Err(LookupError::Gone(token).into()),
+        }
+    }
+}
+
 thread_local! {
     /// The maps whose loop, or a `with`, is running on this thread. It is here and not in the map
     /// because a hook may swap the map away from under the loop.
-    static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static ENTERED: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
     static REPLACED: RefCell<Vec<Token>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -176,16 +251,16 @@ fn take_replaced(token: Token) -> bool {
     })
 }
 
-/// Somebody's hooks may be running: no turn of that map can begin.
+/// Hooks of this map may be running: no turn of it can begin.
 pub(crate) struct Entered(());
 
 impl Entered {
-    pub(crate) fn now(map: u64) -> Entered {
+    pub(crate) fn now(map: u32) -> Entered {
         ENTERED.with_borrow_mut(|maps| maps.push(map));
         Entered(())
     }
 
-    pub(crate) fn is(map: u64) -> bool {
+    pub(crate) fn is(map: u32) -> bool {
         ENTERED.with_borrow(|maps| maps.contains(&map))
     }
 }

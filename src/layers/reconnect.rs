@@ -264,7 +264,7 @@ impl Client {
         let timer = map.call_later(delay, move |map| {
             client.0.borrow_mut().timer = None;
             if let Err(error) = client.begin(map, begin) {
-                client.ended(map, &Reason::Error(error), None);
+                client.ended(map, &Reason::from(error), None);
             }
         });
         self.0.borrow_mut().timer = Some(timer);

@@ -3,7 +3,9 @@
 
 use std::io::{self, ErrorKind};
 
-use crate::link::State;
+use crate::clock::Turn;
+use crate::link::Link;
+use crate::link::due::Step;
 use crate::link::outbox::Flushed;
 use crate::net::address::Address;
 use crate::sys;
@@ -11,56 +13,58 @@ use crate::sys;
 /// Datagrams that may wait to be sent, however small.
 const QUEUED: usize = 64 * 1024;
 
-impl State {
+impl Link {
     pub(crate) fn push_datagram(
         &mut self,
-        turn: u32,
+        turn: Turn,
         bytes: &[u8],
         to: Option<&Address>,
         limited: bool,
     ) -> io::Result<()> {
-        if !self.datagrams {
+        if !self.is_datagram() {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,
                 "this channel is a stream, and has no datagrams",
             ));
         }
         self.check_open_for_output()?;
-        if limited && (!self.outbox.takes(bytes.len()) || self.outbox.len() >= QUEUED) {
+        let queued = self.output.queue_if_any().map_or(0, |queue| queue.len());
+        if limited && (!self.takes(bytes.len()) || queued >= QUEUED) {
             return self.over_limit(bytes.len());
         }
-        if self.outbox.is_empty() && !self.blocked && *self.write_budget(turn) > 0 {
-            match self.send_datagram(bytes, to) {
+        if self.queue_is_empty() && !self.is_blocked() && !self.write_budget_is_used_up(turn) {
+            match self.send_datagram(turn, bytes, to) {
                 Sent::Whole => {
                     self.sent(turn, bytes.len());
                     return Ok(());
                 }
                 Sent::Not(error) => {
-                    self.note(error);
+                    self.note_network_error(turn, error);
                     return Ok(());
                 }
-                Sent::Later => self.blocked = true,
+                Sent::Later => self.set_blocked(true),
             }
         }
-        self.outbox.push_datagram(bytes, to);
+        self.output.queue().push_datagram(bytes, to);
+        self.queued_more();
         Ok(())
     }
 
     /// Send what is queued, a datagram at a time.
-    pub(crate) fn flush_datagrams(&mut self, turn: u32) -> Flushed {
-        self.blocked = false;
-        while let Some((bytes, to)) = self.outbox.take_datagram() {
-            let sent = match *self.write_budget(turn) {
-                0 => None,
-                _ => Some(self.send_datagram(&bytes, to.as_deref())),
+    pub(super) fn flush_datagrams(&mut self, turn: Turn) -> Flushed {
+        self.set_blocked(false);
+        while let Some((bytes, to)) = self.output.queue_if_any().and_then(|queue| queue.take_datagram()) {
+            let sent = match self.write_budget_is_used_up(turn) {
+                true => None,
+                false => Some(self.send_datagram(turn, &bytes, to.as_deref())),
             };
             match sent {
                 Some(Sent::Whole) => self.sent(turn, bytes.len()),
-                Some(Sent::Not(error)) => self.note(error),
+                Some(Sent::Not(error)) => self.note_network_error(turn, error),
                 Some(Sent::Later) | None => {
-                    self.outbox.put_datagram_back(bytes, to);
-                    self.blocked = sent.is_some();
-                    return if self.blocked { Flushed::Blocked } else { Flushed::Budget };
+                    self.output.queue().put_datagram_back(bytes, to);
+                    self.set_blocked(sent.is_some());
+                    return if self.is_blocked() { Flushed::Blocked } else { Flushed::Budget };
                 }
             }
         }
@@ -69,19 +73,19 @@ impl State {
 
     /// The error of an earlier datagram waits on the socket, and the next call of any kind takes it;
     /// so one more try.
-    fn send_datagram(&mut self, bytes: &[u8], to: Option<&Address>) -> Sent {
+    fn send_datagram(&mut self, turn: Turn, bytes: &[u8], to: Option<&Address>) -> Sent {
         let Some(fd) = self.fd() else { return Sent::Later };
         let sent = match sys::send_datagram(fd, bytes, to) {
             Err(error) if sys::is_of_an_earlier_datagram(&error) => {
                 let again = sys::send_datagram(fd, bytes, to);
-                self.note(error);
+                self.note_network_error(turn, error);
                 again
             }
             sent => sent,
         };
         match sent {
             Ok(()) => Sent::Whole,
-            // One of several Unix-domain receivers does not read. Nobody tells when it does, and the
+            // One of several Unix-domain receivers does not read. Nothing tells when it does, and the
             // others are not to wait for it.
             Err(error) if error.kind() == ErrorKind::WouldBlock && to.is_some_and(|to| to.ip().is_none()) => {
                 Sent::Not(io::Error::new(
@@ -95,16 +99,17 @@ impl State {
     }
 
     /// The dispatcher is told at the settle; of several errors, the first.
-    fn note(&mut self, error: io::Error) {
-        self.busy = true;
-        self.network_error.get_or_insert(error);
+    fn note_network_error(&mut self, turn: Turn, error: io::Error) {
+        self.moved(turn);
+        self.rare().network_error.get_or_insert(error);
+        self.due.set(Step::NetworkError);
     }
 
-    fn sent(&mut self, turn: u32, len: usize) {
+    fn sent(&mut self, turn: Turn, len: usize) {
         let left = self.write_budget(turn);
         // An empty one is work as well.
         *left = left.saturating_sub(len.max(1) as u32);
-        self.stamp();
+        self.moved(turn);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::net::options::ConnectOptions;
+use crate::timers::TimerKey;
 use crate::token::Token;
 
 /// State of a connect by name: addresses left, attempts running, failures.
@@ -19,9 +20,9 @@ pub(crate) struct Dial {
     /// Attempts under way.
     pub(crate) attempts: Vec<(Token, SocketAddr)>,
     pub(crate) failures: Vec<(SocketAddr, io::Error)>,
-    pub(crate) stagger: Option<u64>,
-    pub(crate) deadline: Option<u64>,
-    /// Whether anybody still waits for the name to be looked up.
+    pub(crate) attempt_delay: Option<TimerKey>,
+    pub(crate) deadline: Option<TimerKey>,
+    /// Whether the look-up of the name is still wanted.
     pub(crate) wanted: Arc<AtomicBool>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{panicked, twin};
@@ -54,13 +54,11 @@ impl Guarded {
     }
 }
 
-impl AsFd for Guarded {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.source.as_fd()
-    }
-}
-
 impl Source for Guarded {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.source.descriptor()
+    }
+
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.tell(|source| source.recv(buffer))
     }

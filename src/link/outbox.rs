@@ -1,5 +1,5 @@
-//! What waits to be sent on one channel: bytes and producers in one order, with the watermarks and
-//! the hard limit. When to send is decided elsewhere.
+//! What waits to be sent on one channel: bytes and producers in one order. When to send is decided
+//! elsewhere.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -15,12 +15,14 @@ use crate::net::address::Address;
 const PIECES: usize = 16;
 /// What a producer counts for among the limits, in bytes.
 const PRODUCER: usize = 4 * 1024;
-/// Small pushes are gathered in buffers of up to this many bytes.
+/// Small pieces are gathered in buffers of up to this many bytes.
 const GATHER: usize = 16 * 1024;
+/// Calls to send in one flush.
+const SENDS: usize = 64;
 
 /// As many of `bytes` as one call takes, and of them at most `most` bytes; how many slices are
 /// filled stands beside them.
-pub(crate) fn gathered<'a>(
+pub(crate) fn slices_of<'a>(
     bytes: impl Iterator<Item = &'a [u8]>,
     most: usize,
 ) -> ([IoSlice<'a>; PIECES], usize) {
@@ -56,6 +58,7 @@ impl Piece {
     }
 }
 
+#[derive(Default)]
 pub(crate) struct Outbox {
     pieces: VecDeque<Piece>,
     /// How much of the first piece is sent already.
@@ -63,49 +66,8 @@ pub(crate) struct Outbox {
     /// Bytes in `pieces` not yet sent; what producers will still give is not known.
     queued: usize,
     producers: usize,
-    /// Where they differ from the defaults, which most channels keep.
-    limits: Option<Box<Limits>>,
-    /// Over the high watermark, and not yet down to the low one.
-    above: bool,
-    /// It was so since the dispatcher was last told.
-    crossed: bool,
-    told_high: bool,
     /// The first producer had nothing, and waits to be woken.
     stalled: bool,
-}
-
-/// In bytes.
-#[derive(Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) low: usize,
-    pub(crate) high: usize,
-    pub(crate) hard: usize,
-}
-
-const LIMITS: Limits = Limits { low: 32 * 1024, high: 64 * 1024, hard: 16 * 1024 * 1024 };
-
-/// What becomes of a push that would put more in the queue than the hard limit.
-///
-/// ```
-/// use dispatch_loop::{Channel, Dispatcher, OnLimit};
-/// use std::io;
-///
-/// struct Feed;
-///
-/// impl Dispatcher for Feed {
-///     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-///         ch.set_limit(1024 * 1024, OnLimit::End);   // a reader so slow is cut off
-///         Ok(())
-///     }
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnLimit {
-    /// It takes nothing and fails with `QuotaExceeded`.
-    #[default]
-    Refuse,
-    /// The channel ends with [`Reason::Limit`], and the connection is reset.
-    End,
 }
 
 /// How a flush ended.
@@ -124,28 +86,7 @@ pub(crate) enum Flushed {
     Lost(io::Error),
 }
 
-/// A watermark that the dispatcher is to be told of.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Watermark {
-    High,
-    Low,
-}
-
 impl Outbox {
-    pub(crate) fn new() -> Outbox {
-        Outbox {
-            pieces: VecDeque::new(),
-            sent: 0,
-            queued: 0,
-            producers: 0,
-            limits: None,
-            above: false,
-            crossed: false,
-            told_high: false,
-            stalled: false,
-        }
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
@@ -154,26 +95,9 @@ impl Outbox {
         self.queued
     }
 
-    pub(crate) fn is_above(&self) -> bool {
-        self.above
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
-        self.limits.as_deref().copied().unwrap_or(LIMITS)
-    }
-
-    pub(crate) fn set_limits(&mut self, limits: Limits) {
-        self.limits = Some(Box::new(limits));
-        self.watch();
-    }
-
-    pub(crate) fn takes(&self, bytes: usize) -> bool {
-        self.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
-    }
-
     /// What the limits look at: the bytes, and something for each producer, of which a peer that
     /// asks much and reads nothing could have any number made.
-    fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         self.queued + self.producers * PRODUCER
     }
 
@@ -214,7 +138,6 @@ impl Outbox {
     pub(crate) fn push_producer(&mut self, producer: Box<dyn Producer>) {
         self.pieces.push_back(Piece::Producer(producer));
         self.producers += 1;
-        self.watch();
     }
 
     /// Take everything out, as bytes; `None`, with nothing changed, if a producer is among it.
@@ -241,7 +164,6 @@ impl Outbox {
         match self.pieces.pop_front() {
             Some(Piece::Datagram(bytes, to)) => {
                 self.queued -= bytes.len();
-                self.watch();
                 Some((bytes, to))
             }
             _ => {
@@ -272,7 +194,6 @@ impl Outbox {
         self.queued = 0;
         self.producers = 0;
         self.stalled = false;
-        self.watch();
     }
 
     /// The producer that had nothing may have something now.
@@ -291,13 +212,12 @@ impl Outbox {
     /// Send as much as goes, at most `budget` bytes, and take what went out of `budget`.
     pub(crate) fn flush(&mut self, source: &mut Held, budget: &mut usize) -> Flushed {
         let plain = source.is_plain();
-        loop {
+        for _ in 0..SENDS {
             match self.produce() {
                 Ok(()) => {}
                 Err((error, panicked)) => return Flushed::Producer(error, panicked),
             }
             if self.pieces.is_empty() {
-                self.pieces = VecDeque::new();
                 return Flushed::Empty;
             }
             if !self.is_due() {
@@ -320,6 +240,7 @@ impl Outbox {
                 Err(error) => return Flushed::Lost(error),
             }
         }
+        Flushed::Budget
     }
 
     /// One call for as many pieces as fit; how much was offered stands beside the result.
@@ -329,7 +250,7 @@ impl Outbox {
             let skipped = std::mem::take(&mut skip);
             &bytes[skipped..]
         });
-        let (slices, count) = gathered(unsent, most);
+        let (slices, count) = slices_of(unsent, most);
         let offered = slices.iter().map(|slice| slice.len()).sum();
         let result = match &slices[..count] {
             [one] => source.send(one),
@@ -355,7 +276,6 @@ impl Outbox {
             if !matches!(answer, Ok(More::Again | More::Later)) {
                 let finished = self.pieces.pop_front();
                 self.producers -= 1;
-                self.watch();
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));
             }
             if !buffer.is_empty() {
@@ -380,47 +300,9 @@ impl Outbox {
             self.sent = 0;
             self.pieces.pop_front();
         }
-        self.watch();
     }
 
     fn grown(&mut self, bytes: usize) {
         self.queued += bytes;
-        self.watch();
-    }
-
-    /// Note whether a watermark was crossed; after every change of the queue or of the marks.
-    fn watch(&mut self) {
-        let Limits { low, high, .. } = self.limits();
-        let weight = self.weight();
-        if !self.above && weight > high {
-            self.above = true;
-            // Risen again before the fall was told: nothing has happened.
-            self.crossed = !self.told_high;
-        } else if self.above && weight <= low {
-            self.above = false;
-        }
-    }
-
-    /// What the dispatcher is to be told next. It hears of high and low in turn, whatever
-    /// happened in between.
-    pub(crate) fn news(&mut self) -> Option<Watermark> {
-        if self.told_high {
-            if self.above {
-                self.crossed = false;
-                return None;
-            }
-            self.told_high = false;
-            return Some(Watermark::Low);
-        }
-        if !self.crossed {
-            return None;
-        }
-        self.crossed = false;
-        self.told_high = true;
-        Some(Watermark::High)
-    }
-
-    pub(crate) fn has_news(&self) -> bool {
-        if self.told_high { !self.above } else { self.crossed }
     }
 }

@@ -1,316 +1,363 @@
-//! Bytes in and out of one channel: `recv`, `send`, `push`, `flush`, each within its budget of the
-//! turn. They change what is known of the channel and call no hook; the settle draws the
-//! conclusions.
+//! The write side of one channel: `send`, `push` and flush, within the budget of the turn. They call no
+//! hook; the settle draws the conclusions.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
 
+use crate::clock::Turn;
 use crate::error::twin;
-use crate::link::outbox::{Flushed, OnLimit, gathered};
+use crate::link::due::Step;
+use crate::link::life::Life;
+use crate::link::marks::{Marks, OnLimit};
+use crate::link::outbox::{Flushed, Outbox, slices_of};
 use crate::link::producer::Producer;
-use crate::link::source::Source;
-use crate::link::{Phase, State};
+use crate::link::source::Held;
+use crate::link::{Link, WRITE_BUDGET};
 use crate::reason::Reason;
 use crate::sys;
 
+/// One direction, one way: each state excludes the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Open,
+    /// `shutdown_write` was asked for: FIN when all is sent.
+    FinDue,
+    FinSent,
+    /// Nothing more can be sent.
+    Broken,
+}
+
+pub(super) struct Output {
+    /// Only while something is queued.
+    queue: Option<Box<Outbox>>,
+    pub(super) way: Way,
+    /// The last answer of `writable`.
+    pub(super) wanted: bool,
+    /// The socket took less than it was offered: wait until there is room.
+    pub(super) blocked: bool,
+    /// Something had to wait, and `handle_drained` is still to be told that it was sent.
+    undrained: bool,
+    pub(super) marks: Marks,
+}
+
+impl Output {
+    pub(super) const NEW: Output = Output {
+        queue: None,
+        way: Way::Open,
+        wanted: false,
+        blocked: false,
+        undrained: false,
+        marks: Marks::NEW,
+    };
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.as_ref().is_none_or(|queue| queue.is_empty())
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.way == Way::Open
+    }
+
+    /// Nothing of output is queued, due, or to be told.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_none() && self.is_open() && !self.blocked && !self.marks.has_news()
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.weight())
+    }
+
+    pub(super) fn queue(&mut self) -> &mut Outbox {
+        self.queue.get_or_insert_default()
+    }
+
+    pub(super) fn queue_if_any(&mut self) -> Option<&mut Outbox> {
+        self.queue.as_deref_mut()
+    }
+
+    /// Drop what is queued.
+    pub(super) fn clear(&mut self) {
+        if let Some(mut queue) = self.queue.take() {
+            queue.clear();
+        }
+    }
+
+    /// Give the memory of an empty queue back.
+    pub(super) fn trim(&mut self) {
+        if self.queue.as_ref().is_some_and(|queue| queue.is_empty()) {
+            self.queue = None;
+        }
+    }
+}
+
 /// What is pushed.
-pub(crate) enum Output<'a> {
+pub(crate) enum Pushed<'a> {
     Bytes(&'a [u8]),
     Slices(&'a [IoSlice<'a>]),
     Vec(Vec<u8>),
     Shared(Arc<[u8]>),
-    /// For several channels; those that cannot take it at once share one copy, made when needed.
+    /// For several channels, which share one copy, made when needed.
     Broadcast(&'a [u8], &'a mut Option<Arc<[u8]>>),
 }
 
-/// Below this a copy for each is cheaper than a share.
-const SHARE: usize = 512;
+/// Below this a copy is cheaper than a piece of its own.
+const SMALL: usize = 512;
 
-impl Output<'_> {
-    fn bytes(&self) -> &[u8] {
+/// From here on a push is offered to the socket at once.
+const LARGE: usize = 4 * 1024;
+
+impl Pushed<'_> {
+    /// All of it, unless it is in slices.
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
-            Output::Bytes(bytes) | Output::Broadcast(bytes, _) => bytes,
-            Output::Slices(_) => &[],
-            Output::Vec(bytes) => bytes,
-            Output::Shared(bytes) => bytes,
+            Pushed::Bytes(bytes) | Pushed::Broadcast(bytes, _) => bytes,
+            Pushed::Slices(_) => &[],
+            Pushed::Vec(bytes) => bytes,
+            Pushed::Shared(bytes) => bytes,
         }
     }
 
     /// In one piece: a datagram.
-    fn to_bytes(&self) -> Cow<'_, [u8]> {
+    pub(super) fn to_bytes(&self) -> Cow<'_, [u8]> {
         match self {
-            Output::Slices(slices) => slices.iter().flat_map(|slice| slice.iter().copied()).collect(),
+            Pushed::Slices(slices) => slices.iter().flat_map(|slice| slice.iter().copied()).collect(),
             other => other.bytes().into(),
         }
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
-            Output::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
+            Pushed::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
             other => other.bytes().len(),
         }
     }
-}
 
-impl State {
-    pub(crate) fn recv(&mut self, turn: u32, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.phase {
-            Phase::Listening => return Err(no_stream()),
-            _ if self.datagrams => return Err(no_bytes()),
-            Phase::Opening if self.is_established() => {}
-            Phase::Open => {}
-            Phase::Dead => return Err(self.lost_error().map_or_else(would_block, twin)),
-            _ => return Err(would_block()),
-        }
-        let most = buffer.len().min(*self.read_budget(turn) as usize);
-        if buffer.is_empty() || self.is_at_end() {
-            return Ok(0);
-        }
-        if most == 0 {
-            return Err(would_block());
-        }
-        if let Some(read) = self.read_again(&mut buffer[..most]) {
-            *self.read_budget(turn) -= read as u32;
-            return Ok(read);
-        }
-        let Some(source) = &mut self.source else { return Err(would_block()) };
-        let plain = source.is_plain();
-        match source.as_dyn().recv(&mut buffer[..most]) {
-            Ok(0) => {
-                self.read_ended = true;
-                self.busy = true;
-                Ok(0)
-            }
-            Ok(read) => {
-                let read = read.min(most);
-                self.stamp();
-                let left = self.read_budget(turn);
-                // A plain socket that gives less than was asked for has no more. This saves a
-                // hook that reads until there is nothing its last call.
-                *left = if plain && read < most { 0 } else { *left - read as u32 };
-                Ok(read)
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                // A source of records may well have taken in a part of one.
-                self.busy |= !plain;
-                Err(would_block())
-            }
-            Err(error) => {
-                self.busy = true;
-                self.lost_reading(&error);
-                Err(error)
-            }
-        }
-    }
-
-    /// What was put back comes first. It is no sign of life of the peer.
-    fn read_again(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        let unread = self.unread.as_mut()?;
-        let read = unread.take(buffer);
-        if unread.len() == 0 {
-            self.unread = None;
-        }
-        Some(read)
-    }
-
-    pub(crate) fn unread(&mut self, bytes: &[u8]) {
-        // Reading goes on after a write that failed. A datagram has its hook, and no second one.
-        if !self.datagrams
-            && !matches!(self.phase, Phase::Closing | Phase::Lingering | Phase::Dead | Phase::Closed)
-        {
-            self.unread.get_or_insert_default().put_back(bytes);
-        }
-    }
-
-    pub(crate) fn recv_urgent(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.phase {
-            Phase::Listening => return Err(no_stream()),
-            Phase::Opening | Phase::Open => {}
-            _ => return Err(would_block()),
-        }
-        let Some(fd) = self.fd() else { return Err(would_block()) };
-        match sys::recv_urgent(fd, buffer) {
-            Ok(read) => {
-                self.stamp();
-                Ok(read)
-            }
-            // EINVAL: there is no urgent byte, or it was taken.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput) => {
-                Err(would_block())
-            }
-            Err(error) => {
-                self.lost_reading(&error);
-                Err(error)
-            }
-        }
-    }
-
-    pub(crate) fn send(&mut self, turn: u32, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(error) = self.lost_error() {
-            return Err(twin(error));
-        }
-        self.check_open_for_output()?;
-        if self.datagrams {
-            return Err(no_bytes());
-        }
-        if bytes.is_empty() || !self.outbox.is_empty() || !self.takes_output() {
-            return Ok(0);
-        }
-        match self.send_now(turn, bytes) {
-            Ok((sent, _)) => Ok(sent),
-            Err(error) => {
-                self.lost_writing(&error);
-                Err(error)
-            }
-        }
-    }
-
-    pub(crate) fn push(&mut self, turn: u32, output: Output<'_>) -> io::Result<()> {
-        if self.datagrams {
-            return self.push_datagram(turn, &output.to_bytes(), None, true);
-        }
-        let len = output.len();
-        if len > 0 && !self.outbox.takes(len) && self.check_open_for_output().is_ok() {
-            return self.over_limit(len);
-        }
-        self.push_unlimited(turn, output)
-    }
-
-    /// As `push`, for bytes that were promised to be taken.
-    pub(crate) fn push_unlimited(&mut self, turn: u32, output: Output<'_>) -> io::Result<()> {
-        if self.datagrams {
-            return self.push_datagram(turn, &output.to_bytes(), None, false);
-        }
-        if self.lost || self.phase == Phase::ConnectFailed {
-            return Ok(());
-        }
-        self.check_open_for_output()?;
-        let len = output.len();
-        if len == 0 {
-            return Ok(());
-        }
-        // The first push of a turn goes out at once; what follows it in the same turn is gathered,
-        // and leaves in one call at the settle.
-        let mut sent = 0;
-        if self.direct_turn != turn && self.outbox.is_empty() && self.takes_output() {
-            self.direct_turn = turn;
-            let result = match &output {
-                Output::Slices(slices) => self.send_slices_now(turn, slices),
-                other => self.send_now(turn, other.bytes()),
-            };
-            match result {
-                Ok((taken, offered)) => {
-                    sent = taken;
-                    self.blocked = taken < offered && (taken == 0 || !self.is_boxed());
-                }
-                Err(error) => {
-                    self.lost_writing(&error);
-                    return Ok(());
-                }
-            }
-        }
-        match output {
-            Output::Bytes(bytes) => self.outbox.push(&bytes[sent..]),
-            Output::Slices(slices) => {
+    /// To the end of a queue, but for the first `sent` bytes, which are gone already.
+    fn queue_into(self, queue: &mut Outbox, sent: usize) {
+        let left = self.len() - sent;
+        match self {
+            Pushed::Slices(slices) => {
                 let mut skip = sent;
                 for slice in slices {
                     let skipped = skip.min(slice.len());
                     skip -= skipped;
-                    self.outbox.push(&slice[skipped..]);
+                    queue.push(&slice[skipped..]);
                 }
             }
-            Output::Vec(bytes) => self.outbox.push_vec(bytes, sent),
-            Output::Shared(bytes) => self.outbox.push_shared(bytes, sent),
-            Output::Broadcast(bytes, shared) => match len - sent {
-                0 => {}
-                left if left < SHARE => self.outbox.push(&bytes[sent..]),
-                _ => self.outbox.push_shared(shared.get_or_insert_with(|| bytes.into()).clone(), sent),
-            },
+            small if left < SMALL => queue.push(&small.bytes()[sent..]),
+            Pushed::Bytes(bytes) => queue.push(&bytes[sent..]),
+            Pushed::Vec(bytes) => queue.push_vec(bytes, sent),
+            Pushed::Shared(bytes) => queue.push_shared(bytes, sent),
+            Pushed::Broadcast(bytes, shared) => {
+                queue.push_shared(shared.get_or_insert_with(|| bytes.into()).clone(), sent);
+            }
         }
-        Ok(())
+    }
+}
+
+/// Whether something may be pushed.
+enum Admitted {
+    Yes,
+    /// Nothing can be sent any more, as `handle_close` tells; or the channel has ended over its limit.
+    Ignored,
+}
+
+impl Link {
+    /// Whether what a hook pushes to its own channel can be gathered, to be sent when it returns.
+    pub(crate) fn gathers(&self) -> bool {
+        matches!(self.life, Life::Opening | Life::Open)
+            && !self.is_datagram()
+            && self.output.is_idle()
+            && self.rare.as_ref().is_none_or(|rare| rare.limits.exceed_a_gathering())
+            && self.is_established()
     }
 
-    pub(crate) fn push_producer(&mut self, producer: Box<dyn Producer>) -> io::Result<()> {
-        if self.lost || self.phase == Phase::ConnectFailed {
+    /// The end of the short way: what the hook has pushed leaves in one call. An `Err` if not all of it
+    /// is gone.
+    #[inline(always)]
+    pub(crate) fn send_quickly(&mut self, bytes: &[u8]) -> Result<(), io::Result<usize>> {
+        let Some(Held::Plain(plain)) = &self.socket else { return Ok(()) };
+        if bytes.is_empty() {
             return Ok(());
         }
-        self.check_open_for_output()?;
-        if self.datagrams {
-            return Err(no_bytes());
+        match sys::send_once(plain.fd(), bytes) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            result => Err(result),
         }
-        if !self.outbox.takes(0) {
-            return self.over_limit(0);
-        }
-        self.outbox.push_producer(producer);
-        Ok(())
     }
 
-    /// Send what is queued, as far as the socket and the budget of the turn allow.
-    pub(crate) fn flush(&mut self, turn: u32) -> Flushed {
-        if self.datagrams {
-            return self.flush_datagrams(turn);
+    /// It is not, as `result` says.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn sent_in_part(&mut self, turn: Turn, bytes: &[u8], result: io::Result<usize>) {
+        let sent = match result {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return self.send_gathered(turn, bytes),
+            Err(error) => return self.write_lost(error),
+        };
+        self.output.blocked = true;
+        self.output.queue().push(&bytes[sent..]);
+        self.queued_more();
+    }
+
+    /// What a hook has pushed, all of it in one call.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn send_gathered(&mut self, turn: Turn, bytes: &[u8]) {
+        if bytes.is_empty() || self.is_broken() || (self.is_ending() && !self.is_flushing()) {
+            return;
         }
-        let mut budget = *self.write_budget(turn) as usize;
-        let before = budget;
-        let Some(source) = &mut self.source else { return Flushed::Empty };
-        let flushed = self.outbox.flush(source, &mut budget);
-        *self.write_budget(turn) = budget as u32;
-        if budget < before {
-            self.stamp();
+        self.put(turn, &[], Pushed::Bytes(bytes), true);
+    }
+
+    pub(super) fn queued_more(&mut self) {
+        self.output.undrained = true;
+        self.due.set(Step::Flush);
+        self.note_marks();
+    }
+
+    /// Send as much as fits now. What the hook gathered has been sent before.
+    pub(crate) fn send(&mut self, turn: Turn, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(error) = self.lost_error() {
+            return Err(twin(error));
         }
-        self.blocked = matches!(flushed, Flushed::Blocked);
-        flushed
+        self.check_open_for_output()?;
+        if self.is_datagram() {
+            return Err(no_bytes());
+        }
+        if bytes.is_empty() || !self.output.is_empty() || !self.takes_output() {
+            return Ok(0);
+        }
+        match self.offer(turn, &[], &Pushed::Bytes(bytes)) {
+            Ok((sent, _)) => Ok(sent),
+            Err(error) => {
+                let copy = twin(&error);
+                self.write_lost(error);
+                Err(copy)
+            }
+        }
+    }
+
+    /// Push, after what the hook gathered `before`; `true` if that was taken along. Within the hard
+    /// limit, unless the bytes were promised to be taken.
+    pub(crate) fn push(
+        &mut self,
+        turn: Turn,
+        before: &[u8],
+        pushed: Pushed<'_>,
+        limited: bool,
+    ) -> io::Result<bool> {
+        if self.is_datagram() {
+            self.push_datagram(turn, &pushed.to_bytes(), None, limited)?;
+            return Ok(false);
+        }
+        let len = pushed.len();
+        match self.admit(before.len(), len, limited && len > 0)? {
+            Admitted::Yes if len > 0 => {}
+            _ => return Ok(false),
+        }
+        let at_once = len >= LARGE || !before.is_empty();
+        self.put(turn, before, pushed, at_once);
+        Ok(true)
+    }
+
+    /// As [`push`](Link::push).
+    pub(crate) fn push_producer(&mut self, before: &[u8], producer: Box<dyn Producer>) -> io::Result<bool> {
+        if let Admitted::Ignored = self.admit(before.len(), 0, false)? {
+            return Ok(false);
+        }
+        if self.is_datagram() {
+            return Err(no_bytes());
+        }
+        if let Admitted::Ignored = self.admit(before.len(), 0, true)? {
+            return Ok(false);
+        }
+        let queue = self.output.queue();
+        queue.push(before);
+        queue.push_producer(producer);
+        self.queued_more();
+        Ok(true)
+    }
+
+    fn admit(&mut self, before: usize, len: usize, limited: bool) -> io::Result<Admitted> {
+        if limited && !self.takes(before.saturating_add(len)) && self.check_open_for_output().is_ok() {
+            return self.over_limit(len).map(|()| Admitted::Ignored);
+        }
+        if self.is_broken() || self.connect_has_failed() {
+            return Ok(Admitted::Ignored);
+        }
+        self.check_open_for_output().map(|()| Admitted::Yes)
+    }
+
+    fn connect_has_failed(&self) -> bool {
+        matches!(self.life, Life::Connecting(crate::link::life::Connecting::Failed(_)))
+    }
+
+    /// Offer what is pushed to the socket, if that is wanted and nothing stands before it; queue the rest.
+    fn put(&mut self, turn: Turn, before: &[u8], pushed: Pushed<'_>, at_once: bool) {
+        let mut sent = 0;
+        if at_once && self.output.is_empty() && !self.output.blocked && self.takes_output() {
+            match self.offer(turn, before, &pushed) {
+                Ok((taken, offered)) => {
+                    sent = taken;
+                    self.output.blocked = taken < offered && (taken == 0 || !self.has_own_source());
+                }
+                Err(error) => return self.write_lost(error),
+            }
+        }
+        let left = before.len() + pushed.len() - sent;
+        if left > 0 {
+            let queue = self.output.queue();
+            queue.push(&before[sent.min(before.len())..]);
+            pushed.queue_into(queue, sent.saturating_sub(before.len()));
+            self.queued_more();
+        }
     }
 
     /// Offer bytes to the socket past the empty queue; how many it took, of how many.
-    fn send_now(&mut self, turn: u32, bytes: &[u8]) -> io::Result<(usize, usize)> {
-        self.offer(turn, bytes.len(), |source, most| (source.send(&bytes[..most]), most))
-    }
-
-    fn send_slices_now(&mut self, turn: u32, slices: &[IoSlice<'_>]) -> io::Result<(usize, usize)> {
-        let len = slices.iter().map(|slice| slice.len()).sum();
-        self.offer(turn, len, |source, most| {
-            let (pieces, count) = gathered(slices.iter().map(|slice| &**slice), most);
-            let offered = pieces.iter().map(|piece| piece.len()).sum();
-            (source.send_vectored(&pieces[..count]), offered)
-        })
-    }
-
-    fn offer(
-        &mut self,
-        turn: u32,
-        len: usize,
-        send: impl FnOnce(&mut dyn Source, usize) -> (io::Result<usize>, usize),
-    ) -> io::Result<(usize, usize)> {
-        let most = len.min(*self.write_budget(turn) as usize);
+    fn offer(&mut self, turn: Turn, before: &[u8], pushed: &Pushed<'_>) -> io::Result<(usize, usize)> {
+        let most = *self.write_budget(turn) as usize;
         if most == 0 {
             return Ok((0, 0));
         }
-        let Some(source) = &mut self.source else { return Ok((0, 0)) };
-        match send(source.as_dyn(), most) {
-            (Ok(0), offered) => Ok((0, offered)),
-            (Ok(sent), offered) => {
+        let Some(source) = &mut self.socket else { return Ok((0, 0)) };
+        let whole = [IoSlice::new(pushed.bytes())];
+        let parts = match pushed {
+            Pushed::Slices(slices) => slices,
+            _ => &whole[..],
+        };
+        let all = std::iter::once(before).chain(parts.iter().map(|part| &**part));
+        let (pieces, count) = slices_of(all, most);
+        let offered = pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        let result = match &pieces[..count] {
+            [one] => source.as_dyn().send(one),
+            several => source.as_dyn().send_vectored(several),
+        };
+        match result {
+            Ok(0) => Ok((0, offered)),
+            Ok(sent) => {
                 let sent = sent.min(offered);
-                *self.write_budget(turn) -= sent as u32;
-                self.stamp();
+                self.write_left -= sent as u32;
+                self.moved(turn);
                 Ok((sent, offered))
             }
-            (Err(error), offered) if error.kind() == ErrorKind::WouldBlock => Ok((0, offered)),
-            (Err(error), _) => Err(error),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok((0, offered)),
+            Err(error) => Err(error),
         }
     }
 
     /// Whether the source can be offered bytes: connected, and any handshake done.
     fn takes_output(&self) -> bool {
-        matches!(self.phase, Phase::Opening | Phase::Open) && self.is_established()
+        (matches!(self.life, Life::Opening | Life::Open) || self.is_flushing()) && self.is_established()
     }
 
     pub(crate) fn check_open_for_output(&self) -> io::Result<()> {
-        if self.phase == Phase::Listening {
+        if self.is_listening() {
             return Err(no_stream());
         }
-        if self.shut || self.is_closing() {
+        if !self.output.is_open() || self.is_ending() {
             return Err(io::Error::new(
                 ErrorKind::BrokenPipe,
                 "the channel is closing: nothing can be sent after close, abort or shutdown_write",
@@ -319,37 +366,181 @@ impl State {
         Ok(())
     }
 
+    // The queue.
+
+    /// Bytes that wait to be sent.
+    pub(crate) fn queued(&self) -> usize {
+        self.output.queue.as_ref().map_or(0, |queue| queue.queued())
+    }
+
+    pub(crate) fn queue_is_empty(&self) -> bool {
+        self.output.is_empty()
+    }
+
+    /// Whether `bytes` more are within the hard limit.
+    pub(crate) fn takes(&self, bytes: usize) -> bool {
+        self.output.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
+    }
+
     pub(crate) fn over_limit(&mut self, len: usize) -> io::Result<()> {
-        match self.on_limit {
+        match self.rare.as_ref().map_or(OnLimit::Refuse, |rare| rare.on_limit) {
             OnLimit::Refuse => Err(io::Error::new(
                 ErrorKind::QuotaExceeded,
                 format!(
                     "{len} bytes more than the {} queued would be over the limit of {}; the peer does not take them",
-                    self.outbox.queued(),
-                    self.outbox.limits().hard
+                    self.queued(),
+                    self.limits().hard
                 ),
             )),
             OnLimit::End => {
-                self.kill_over_limit();
+                self.end_by_reset(Reason::Limit);
                 Ok(())
             }
         }
     }
 
-    pub(crate) fn kill_over_limit(&mut self) {
-        self.reset = true;
-        self.kill(Reason::Limit);
+    pub(crate) fn discard_queued(&mut self) {
+        self.output.clear();
+        self.note_marks();
+        self.due.set(Step::Flush);
+    }
+
+    /// Take what is queued out, as bytes; `None`, with nothing changed, if a producer or a datagram is
+    /// among it.
+    pub(crate) fn take_queued(&mut self) -> Option<Vec<u8>> {
+        let bytes = match self.output.queue_if_any() {
+            Some(queue) => queue.take_bytes()?,
+            None => Vec::new(),
+        };
+        self.output.trim();
+        Some(bytes)
+    }
+
+    pub(crate) fn wake_producer(&mut self) {
+        if let Some(queue) = self.output.queue_if_any() {
+            queue.wake_producer();
+            self.due.set(Step::Flush);
+        }
+    }
+
+    // Flushing.
+
+    /// There is room again.
+    pub(crate) fn unblock(&mut self) {
+        self.output.blocked = false;
+    }
+
+    /// Whether something is queued that could be sent at once.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.output.queue.as_ref().is_some_and(|queue| queue.is_due())
+            && !self.output.blocked
+            && !self.is_connecting()
+            && self.is_established()
+    }
+
+    /// Whether a flush is worth a try.
+    pub(crate) fn may_flush(&self) -> bool {
+        !self.output.is_empty() && (!self.output.blocked || self.is_datagram())
+    }
+
+    /// Send what is queued, as far as the socket and the budget of the turn allow.
+    pub(crate) fn flush(&mut self, turn: Turn) -> Flushed {
+        let flushed = match self.is_datagram() {
+            true => self.flush_datagrams(turn),
+            false => self.flush_bytes(turn),
+        };
+        match flushed {
+            Flushed::Empty => self.note_drained(),
+            Flushed::Budget => self.due.set(Step::Flush),
+            _ => {}
+        }
+        self.output.trim();
+        self.note_marks();
+        flushed
+    }
+
+    /// If what had to wait is sent, also by a source that kept some inside, `handle_drained` is due.
+    pub(crate) fn note_drained(&mut self) {
+        if self.output.undrained && self.output.is_empty() && !self.output_pending() {
+            self.output.undrained = false;
+            self.due.set(Step::Drained);
+        }
+    }
+
+    fn flush_bytes(&mut self, turn: Turn) -> Flushed {
+        let mut budget = *self.write_budget(turn) as usize;
+        let before = budget;
+        let (Some(source), Some(queue)) = (&mut self.socket, &mut self.output.queue) else {
+            return Flushed::Empty;
+        };
+        let flushed = queue.flush(source, &mut budget);
+        self.write_left = budget as u32;
+        if budget < before {
+            self.moved(turn);
+        }
+        self.output.blocked = matches!(flushed, Flushed::Blocked);
+        flushed
+    }
+
+    // FIN.
+
+    /// Send FIN when all is sent.
+    pub(crate) fn shutdown_write(&mut self) {
+        if self.output.is_open() && !self.is_listening() && !self.is_datagram() {
+            self.output.way = Way::FinDue;
+            self.due.set(Step::Flush);
+        }
+    }
+
+    /// Whether FIN, or the farewell of the source, is to be sent now that the queue is empty; it is then
+    /// sent.
+    pub(crate) fn takes_fin(&mut self) -> bool {
+        let farewell = self.is_flushing() && self.has_own_source() && self.output.is_open();
+        let due = self.output.way == Way::FinDue || farewell;
+        if due {
+            self.output.way = Way::FinSent;
+        }
+        due
+    }
+
+    pub(crate) fn fin_is_sent(&self) -> bool {
+        self.output.way == Way::FinSent
+    }
+
+    /// Both ways have ended.
+    pub(crate) fn both_ways_ended(&self) -> bool {
+        self.fin_is_sent() && self.end_is_told()
+    }
+
+    /// Nothing more can be pushed, since `shutdown_write` or the end.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.output.way != Way::Open || self.is_ending()
+    }
+
+    /// Whether this turn has used up what may be written in it.
+    pub(super) fn write_budget_is_used_up(&mut self, turn: Turn) -> bool {
+        debug_assert!(self.write_left <= WRITE_BUDGET);
+        *self.write_budget(turn) == 0
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.output.blocked
+    }
+
+    pub(super) fn set_blocked(&mut self, blocked: bool) {
+        self.output.blocked = blocked;
     }
 }
 
-fn no_bytes() -> io::Error {
+pub(super) fn no_bytes() -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, "this channel carries datagrams, not a stream")
 }
 
-fn would_block() -> io::Error {
+#[cold]
+pub(super) fn would_block() -> io::Error {
     ErrorKind::WouldBlock.into()
 }
 
-fn no_stream() -> io::Error {
+pub(super) fn no_stream() -> io::Error {
     io::Error::new(ErrorKind::NotConnected, "a listener carries no data")
 }

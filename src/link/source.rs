@@ -26,13 +26,10 @@ use crate::sys::poll::Interest;
 /// /// Every byte with its bits turned over, both ways.
 /// struct Inverted(UnixStream);
 ///
-/// impl AsFd for Inverted {
-///     fn as_fd(&self) -> BorrowedFd<'_> {
-///         self.0.as_fd()
-///     }
-/// }
-///
 /// impl Source for Inverted {
+///     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+///         Some(self.0.as_fd())
+///     }
 ///     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
 ///         let n = io::Read::read(&mut self.0, buffer)?;
 ///         buffer[..n].iter_mut().for_each(|byte| *byte = !*byte);
@@ -47,7 +44,12 @@ use crate::sys::poll::Interest;
 ///     }
 /// }
 /// ```
-pub trait Source: AsFd + 'static {
+pub trait Source: 'static {
+    /// The socket to wait for, the same one for as long as the source lives. `None` if there is none:
+    /// then the source itself says when it is ready, by
+    /// [`source_ready`](crate::Channel::source_ready).
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
     /// Input: as `recv(2)`. `Ok(0)` is the end of the stream, after which the socket may be closed:
     /// a source whose peer may still send something after its farewell gives it when the socket
     /// itself has ended. `WouldBlock`, also in the midst of a record, says that more must come
@@ -107,60 +109,66 @@ pub trait Source: AsFd + 'static {
 #[derive(Debug)]
 pub(crate) struct Plain(pub(crate) OwnedFd);
 
-impl AsFd for Plain {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+impl Plain {
+    #[inline]
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
 impl Source for Plain {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd())
+    }
+
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        sys::recv(self.as_fd(), buffer)
+        sys::recv(self.fd(), buffer)
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        sys::send(self.as_fd(), bytes)
+        sys::send(self.fd(), bytes)
     }
 
     fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        sys::send_vectored(self.as_fd(), pieces)
+        sys::send_vectored(self.fd(), pieces)
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
-        sys::shutdown_write(self.as_fd())
+        sys::shutdown_write(self.fd())
     }
 }
 
 /// What a slot holds: the plain socket in place, everything else in a box.
 pub(crate) enum Held {
+    Own(Box<Guarded>),
     Plain(Plain),
-    Boxed(Box<Guarded>),
 }
 
 impl Held {
     pub(crate) fn own(source: Box<dyn Source>) -> Held {
-        Held::Boxed(Box::new(Guarded::new(source)))
+        Held::Own(Box::new(Guarded::new(source)))
     }
 
     /// What the source's panic said, if there was one.
     pub(crate) fn panic(&self) -> Option<io::Error> {
         match self {
             Held::Plain(_) => None,
-            Held::Boxed(source) => source.panic(),
+            Held::Own(source) => source.panic(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Held::Plain(plain) => Some(plain.fd()),
+            Held::Own(source) => source.descriptor(),
         }
     }
 
     pub(crate) fn as_dyn(&mut self) -> &mut dyn Source {
         match self {
             Held::Plain(plain) => plain,
-            Held::Boxed(source) => &mut **source,
-        }
-    }
-
-    pub(crate) fn as_dyn_ref(&self) -> &dyn Source {
-        match self {
-            Held::Plain(plain) => plain,
-            Held::Boxed(source) => &**source,
+            Held::Own(source) => &mut **source,
         }
     }
 
@@ -171,13 +179,7 @@ impl Held {
     pub(crate) fn into_box(self) -> Box<dyn Source> {
         match self {
             Held::Plain(plain) => Box::new(plain),
-            Held::Boxed(guarded) => guarded.source,
+            Held::Own(guarded) => guarded.source,
         }
-    }
-}
-
-impl AsFd for Held {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.as_dyn_ref().as_fd()
     }
 }

@@ -1,7 +1,7 @@
 //! Input that a hook has put back, to be read again before anything that comes after it.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use crate::link::source::Source;
 use crate::sys::poll::Interest;
@@ -55,13 +55,11 @@ impl Replay {
     }
 }
 
-impl AsFd for Replay {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.source.as_fd()
-    }
-}
-
 impl Source for Replay {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.source.descriptor()
+    }
+
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.unread.take(buffer) {
             0 => {

@@ -47,6 +47,33 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     })
 }
 
+/// As [`recv`], but a signal may interrupt it.
+#[inline(always)]
+pub(crate) fn recv_once(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let most = faults::pass_bytes(Call::Recv, buffer.len())?;
+    match rustix::net::recv(fd, &mut buffer[..most], RecvFlags::empty()) {
+        Ok((_, read)) => Ok(read),
+        Err(errno) => Err(error_of(errno)),
+    }
+}
+
+/// As [`send`], but a signal may interrupt it.
+#[inline(always)]
+pub(crate) fn send_once(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let most = faults::pass_bytes(Call::Send, bytes.len())?;
+    match rustix::net::send(fd, &bytes[..most], SEND_FLAGS) {
+        Ok(sent) => Ok(sent),
+        Err(errno) => Err(error_of(errno)),
+    }
+}
+
+/// Out of the way of the calls that succeed.
+#[cold]
+#[inline(never)]
+fn error_of(errno: rustix::io::Errno) -> io::Error {
+    errno.into()
+}
+
 /// The one urgent byte that TCP keeps apart.
 pub(crate) fn recv_urgent(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     uninterrupted(|| {
@@ -369,6 +396,8 @@ pub(crate) enum Kind {
     Listener,
     Stream,
     Datagram,
+    /// Not a socket.
+    File,
 }
 
 /// `SO_TYPE` and `SO_ACCEPTCONN`.
@@ -538,23 +567,30 @@ pub(crate) fn listener_is_broken(error: &io::Error) -> bool {
 
 /// One `epoll_pwait` on the descriptor of `polling`'s own poller. `events` is cleared first.
 #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+#[inline(always)]
 pub(crate) fn epoll_wait(
     epoll: impl std::os::fd::AsFd,
     events: &mut Vec<rustix::event::epoll::Event>,
     timeout: Option<Duration>,
 ) -> io::Result<()> {
-    use rustix::event::Timespec;
-    /// Whole milliseconds within an `i32` need the one call that every kernel has.
-    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
     faults::pass(Call::Wait)?;
-    // Rounded up: no timer may be early.
-    let timeout = timeout.map(|timeout| {
-        let millis = timeout.min(LONGEST).as_nanos().div_ceil(1_000_000);
-        Timespec { tv_sec: (millis / 1000) as _, tv_nsec: (millis % 1000 * 1_000_000) as _ }
-    });
+    let timeout = match timeout {
+        None => None,
+        Some(timeout) => Some(whole_millis(timeout)),
+    };
     events.clear();
     rustix::event::epoll::wait(epoll, rustix::buffer::spare_capacity(events), timeout.as_ref())?;
     Ok(())
+}
+
+/// Rounded up: no timer may be early.
+#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+fn whole_millis(timeout: Duration) -> rustix::event::Timespec {
+    /// Whole milliseconds within an `i32` need the one call that every kernel has.
+    const LONGEST: u64 = 24 * 60 * 60 * 1000;
+    let whole = timeout.as_secs().saturating_mul(1000);
+    let millis = whole.saturating_add(u64::from(timeout.subsec_nanos().div_ceil(1_000_000))).min(LONGEST);
+    rustix::event::Timespec { tv_sec: (millis / 1000) as _, tv_nsec: (millis % 1000 * 1_000_000) as _ }
 }
 
 /// Only for the portable wait: `polling` makes the call.

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use polling::{Event, PollMode, Poller};
 
@@ -51,7 +51,6 @@ impl Interest {
 /// What one descriptor is ready for. `hup` and `err` come unasked where the system reports them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ready {
-    pub(crate) key: usize,
     pub(crate) read: bool,
     pub(crate) write: bool,
     pub(crate) urgent: bool,
@@ -99,68 +98,77 @@ impl Poll {
         self.poller.delete(fd)
     }
 
-    /// Wait until something is ready or `timeout` is over; [`event`](Poll::event) then gives
-    /// each. A signal does not end the wait.
-    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        let deadline = match timeout {
-            Some(timeout) if !timeout.is_zero() => Instant::now().checked_add(timeout),
-            _ => None,
-        };
-        let mut left = timeout;
-        loop {
-            match self.wait_once(left) {
-                Ok(()) => return Ok(self.batch.len()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    left = deadline.map_or(timeout, |at| Some(at.saturating_duration_since(Instant::now())));
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    /// Wait until something is ready or `timeout` is over; [`key`](Poll::key) and
+    /// [`event`](Poll::event) then give each. `Interrupted` if a signal came.
+    #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+    #[inline(always)]
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        sys::epoll_wait(&*self.poller, &mut self.batch, timeout)
     }
 
-    #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
-    fn wait_once(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        sys::epoll_wait(&*self.poller, &mut self.batch, timeout)?;
-        // `polling`'s own key: somebody called `notify`. Its own wait, with no time to spend,
-        // takes that back; what else it reports is level-triggered and in our batch already.
-        if let Some(at) = self.batch.iter().position(|event| event.data.u64() == NOTIFY_KEY) {
-            self.batch.swap_remove(at);
+    /// If this is `polling`'s own key, [`Waker::wake`] was called. Its own wait, with no time to spend,
+    /// takes that back; what else it reports is level-triggered and in our batch already.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn take_notification_back(&mut self, key: usize) {
+        #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+        if key as u64 == NOTIFY_KEY {
             self.events.clear();
-            self.poller.wait(&mut self.events, Some(Duration::ZERO))?;
+            // Should it fail, the next wait of ours will, too.
+            let _ = self.poller.wait(&mut self.events, Some(Duration::ZERO));
         }
-        Ok(())
+        let _ = key;
     }
 
+    /// The key of an event, and whether it is input and nothing else.
     #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
-    pub(crate) fn event(&self, at: usize) -> Option<Ready> {
+    #[inline(always)]
+    pub(crate) fn key(&self, at: usize) -> Option<(usize, bool)> {
         use rustix::event::epoll::EventFlags;
         let event = self.batch.get(at)?;
         let flags = event.flags;
-        Some(Ready {
-            key: event.data.u64() as usize,
+        Some((event.data.u64() as usize, flags == EventFlags::IN))
+    }
+
+    #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+    pub(crate) fn event(&self, at: usize) -> Ready {
+        use rustix::event::epoll::EventFlags;
+        let Some(event) = self.batch.get(at) else { return Ready::default() };
+        let flags = event.flags;
+        Ready {
             read: flags.contains(EventFlags::IN),
             write: flags.contains(EventFlags::OUT),
             urgent: flags.contains(EventFlags::PRI),
             hup: flags.contains(EventFlags::HUP),
             err: flags.contains(EventFlags::ERR),
-        })
+        }
     }
 
     #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
-    fn wait_once(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.batch.clear();
         sys::polling_wait(&self.poller, &mut self.events, timeout)?;
         self.batch.extend(self.events.iter());
         Ok(())
     }
 
-    /// `polling` says readable and writable for hang-ups, errors and urgent data as well: whoever
-    /// asks must look at what he is interested in.
     #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
-    pub(crate) fn event(&self, at: usize) -> Option<Ready> {
+    pub(crate) fn key(&self, at: usize) -> Option<(usize, bool)> {
+        let Ready { read, write, urgent, hup, err } = self.ready(at)?;
+        Some((self.batch.get(at)?.key, read && !(write || urgent || hup || err)))
+    }
+
+    #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+    pub(crate) fn event(&self, at: usize) -> Ready {
+        self.ready(at).unwrap_or_default()
+    }
+
+    /// `polling` says readable and writable for hang-ups, errors and urgent data as well: look at what
+    /// the channel is registered for.
+    #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+    fn ready(&self, at: usize) -> Option<Ready> {
         let event = self.batch.get(at)?;
         Some(Ready {
-            key: event.key,
             read: event.readable,
             write: event.writable,
             urgent: event.is_priority(),
@@ -197,6 +205,8 @@ fn event(key: usize, interest: Interest) -> Event {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     /// The wait of ours stands on two facts of `polling` that are not in its documentation: the
@@ -207,10 +217,14 @@ mod tests {
         for _ in 0..3 {
             poll.poller.notify().unwrap();
             let begun = Instant::now();
-            assert_eq!(poll.wait(Some(Duration::from_secs(20))).unwrap(), 0);
+            poll.wait(Some(Duration::from_secs(20))).unwrap();
             assert!(begun.elapsed() < Duration::from_secs(10), "the notification did not end the wait");
+            while let Some((key, _)) = poll.key(0) {
+                poll.take_notification_back(key);
+                poll.batch.remove(0);
+            }
             let begun = Instant::now();
-            assert_eq!(poll.wait(Some(Duration::from_millis(30))).unwrap(), 0);
+            poll.wait(Some(Duration::from_millis(30))).unwrap();
             assert!(begun.elapsed() >= Duration::from_millis(30), "the notification was not taken back");
         }
     }

@@ -10,6 +10,8 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 pub(crate) struct Bell {
+    /// Something may have been put into the queue since the loop last emptied it.
+    news: AtomicBool,
     /// The loop is at work, and will look at the queue before it waits.
     at_work: AtomicBool,
     /// Threads that wait for room or for credit.
@@ -18,13 +20,29 @@ pub(crate) struct Bell {
 
 impl Bell {
     pub(crate) fn new() -> Bell {
-        Bell { at_work: AtomicBool::new(false), waiters: AtomicUsize::new(0) }
+        Bell { news: AtomicBool::new(false), at_work: AtomicBool::new(false), waiters: AtomicUsize::new(0) }
     }
 
     /// A thread has put something into the queue: must it wake the loop?
     pub(crate) fn must_ring(&self) -> bool {
+        self.news.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         !self.at_work.load(Ordering::Relaxed)
+    }
+
+    /// Is it worth while for the loop to look into the queue?
+    pub(crate) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Acquire)
+    }
+
+    /// The loop is about to empty the queue; what comes during that is news again.
+    pub(crate) fn take_news(&self) {
+        self.news.swap(false, Ordering::SeqCst);
+    }
+
+    /// It has not emptied it.
+    pub(crate) fn keep_news(&self) {
+        self.news.store(true, Ordering::Release);
     }
 
     /// The loop has waited.
@@ -32,7 +50,7 @@ impl Bell {
         self.at_work.store(true, Ordering::Relaxed);
     }
 
-    /// The loop looks at the queue once more after this, and waits if it is empty.
+    /// The loop looks whether there is news once more after this, and waits if there is none.
     pub(crate) fn leave_work(&self) {
         self.at_work.store(false, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -76,9 +94,29 @@ mod tests {
                 })
             };
             bell.leave_work();
-            let seen = queued.load(Ordering::Relaxed) > 0;
+            let seen = bell.has_news();
             let rung = sender.join().unwrap();
             assert!(seen || rung);
+        });
+    }
+
+    /// The loop never takes the news of a message and not the message.
+    #[test]
+    fn bell_keeps_the_news_of_what_was_not_taken() {
+        loom::model(|| {
+            let bell = Arc::new(Bell::new());
+            let queued = Arc::new(AtomicUsize::new(0));
+            let sender = {
+                let (bell, queued) = (bell.clone(), queued.clone());
+                thread::spawn(move || {
+                    queued.fetch_add(1, Ordering::Relaxed);
+                    bell.must_ring();
+                })
+            };
+            bell.take_news();
+            let taken = queued.swap(0, Ordering::Relaxed) > 0;
+            sender.join().unwrap();
+            assert!(taken || bell.has_news());
         });
     }
 

@@ -5,16 +5,18 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::core::action::{Call, Message};
 use crate::core::channel::Channel;
+use crate::core::map::ChannelMap;
+use crate::error::LookupError;
 use crate::threads::credit::Credit;
-use crate::threads::queue::{Message, Shared, owns_a_map};
-use crate::threads::remote::{Call, SendError};
+use crate::threads::queue::{SendError, Shared, owns_a_map};
 use crate::token::Token;
 
 /// Bytes that one [`write`](io::Write::write) to an [`Outlet`] takes at most.
 const WRITE: usize = 64 * 1024;
 
-/// A producing thread's way to feed one channel, with backpressure: Made by
+/// A producing thread's way to feed one channel, with backpressure. Made by
 /// [`Channel::outlet`], cloned as often as you like.
 ///
 /// [`send`](Outlet::send) waits while what is under way to the channel plus what is queued in it is
@@ -48,9 +50,36 @@ const WRITE: usize = 64 * 1024;
 /// ```
 #[derive(Clone)]
 pub struct Outlet {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared<Message>>,
     pub(crate) token: Token,
     pub(crate) credit: Arc<Credit>,
+}
+
+impl Channel<'_> {
+    /// A way for another thread to feed this channel, with backpressure.
+    ///
+    /// # Errors
+    /// It is a listener, or it has ended.
+    pub fn outlet(&mut self) -> io::Result<Outlet> {
+        self.touch();
+        let token = self.token();
+        let result = self.map().outlet(token);
+        self.named(result)
+    }
+}
+
+impl ChannelMap {
+    fn outlet(&mut self, token: Token) -> io::Result<Outlet> {
+        let link = self.link_mut(token).ok_or(LookupError::Gone(token))?;
+        if link.is_listening() || link.is_told() {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "this channel carries no data"));
+        }
+        let credit = link.rare().credit.get_or_insert_with(Credit::new).clone();
+        credit.set(link.queued(), link.limits().high, link.is_shut());
+        let queue = self.open_queue();
+        queue.tell_waiters();
+        Ok(Outlet { shared: queue.shared(), token, credit })
+    }
 }
 
 impl Outlet {

@@ -1,9 +1,11 @@
-//! The bounded queue between the loop and other threads, which `Remote` and `Outlet` both put their
-//! messages into: so what one thread gives to the two takes effect in that order. Who waits for
+//! The bounded queue between the loop and other threads, generic in its message. `Remote` and `Outlet`
+//! both put theirs into it: so what one thread gives to the two takes effect in that order. Who waits for
 //! room, who is woken, and what becomes of messages when the loop stops or the map goes.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,30 +16,82 @@ use crate::error::panicked;
 use crate::report::Escaped;
 use crate::sys::poll::Waker;
 use crate::threads::bell::Bell;
-use crate::threads::credit::Credit;
-use crate::threads::outlet::Outlet;
-use crate::threads::remote::{Call, Remote, SendError};
-use crate::token::Token;
 
-pub(crate) enum Message {
-    Call(Call),
-    /// For a channel; from an outlet, if there is a credit.
-    Bytes(Token, Vec<u8>, Option<Arc<Credit>>),
+/// Why a message was not taken, and the message.
+///
+/// ```
+/// use dispatch_loop::{ChannelMap, SendError};
+///
+/// let mut map = ChannelMap::new()?;
+/// let remote = map.remote();
+/// drop(map);
+/// let refused = remote.call(|_| println!("too late")).unwrap_err();
+/// assert!(matches!(refused, SendError::Ended(_)));
+/// # std::io::Result::Ok(())
+/// ```
+#[non_exhaustive]
+pub enum SendError<T> {
+    /// There is no room, and this thread does not wait: it asked not to, or it owns a map, and two
+    /// loops that wait for each other would never end.
+    Full(T),
+    /// The loop was stopped, and [`run`](crate::run) has not been called again.
+    Stopped(T),
+    /// The map is gone, or (to an outlet) the channel.
+    Ended(T),
 }
 
-impl Message {
-    pub(crate) fn into_call(self) -> Call {
+impl<T> SendError<T> {
+    /// The message.
+    pub fn into_inner(self) -> T {
         match self {
-            Message::Call(call) => call,
-            Message::Bytes(..) => unreachable!("a call is given back as a call"),
+            SendError::Full(value) | SendError::Stopped(value) | SendError::Ended(value) => value,
         }
     }
 
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> SendError<U> {
         match self {
-            Message::Bytes(_, bytes, _) => bytes,
-            Message::Call(_) => unreachable!("bytes are given back as bytes"),
+            SendError::Full(value) => SendError::Full(f(value)),
+            SendError::Stopped(value) => SendError::Stopped(f(value)),
+            SendError::Ended(value) => SendError::Ended(f(value)),
         }
+    }
+
+    fn text(&self) -> &'static str {
+        match self {
+            SendError::Full(_) => "the queue to the loop is full",
+            SendError::Stopped(_) => "the loop was stopped",
+            SendError::Ended(_) => "the channel or its map has ended",
+        }
+    }
+}
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            SendError::Full(_) => "Full",
+            SendError::Stopped(_) => "Stopped",
+            SendError::Ended(_) => "Ended",
+        };
+        write!(f, "{name}(..)")
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl<T> std::error::Error for SendError<T> {}
+
+/// `Full` is `WouldBlock`, the others are `BrokenPipe`; the message is dropped.
+impl<T> From<SendError<T>> for io::Error {
+    fn from(error: SendError<T>) -> Self {
+        let kind = match error {
+            SendError::Full(_) => io::ErrorKind::WouldBlock,
+            SendError::Stopped(_) | SendError::Ended(_) => io::ErrorKind::BrokenPipe,
+        };
+        io::Error::new(kind, error.text())
     }
 }
 
@@ -45,13 +99,13 @@ const OPEN: u8 = 0;
 const STOPPED: u8 = 1;
 const GONE: u8 = 2;
 
-pub(crate) struct Shared {
-    queue: Sender<Message>,
+pub(crate) struct Shared<M> {
+    queue: Sender<M>,
     /// The loop's end of it; here, so that what comes too late can still be dropped.
-    taken: Receiver<Message>,
+    taken: Receiver<M>,
     /// What threads of our own have found out: as much as there are channels that wait for it, and
     /// never refused.
-    answers: (Sender<Call>, Receiver<Call>),
+    answers: (Sender<M>, Receiver<M>),
     waker: Waker,
     bell: Bell,
     stop: AtomicBool,
@@ -66,7 +120,7 @@ pub(crate) struct Shared {
 
 type Watch = Arc<dyn Fn() + Send + Sync>;
 
-impl Shared {
+impl<M> Shared<M> {
     /// Call the loop out of its wait, unless it comes by anyway. After the message is in the queue.
     pub(crate) fn wake(&self) {
         if self.bell.must_ring() {
@@ -74,7 +128,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn post(&self, message: Message, wait: bool) -> Result<(), SendError<Message>> {
+    pub(crate) fn post(&self, message: M, wait: bool) -> Result<(), SendError<M>> {
         if let Err(error) = self.check() {
             return Err(error.map(|()| message));
         }
@@ -89,7 +143,7 @@ impl Shared {
         }
     }
 
-    fn post_when_there_is_room(&self, message: Message, may_wait: bool) -> Result<(), SendError<Message>> {
+    fn post_when_there_is_room(&self, message: M, may_wait: bool) -> Result<(), SendError<M>> {
         let mut kept = Some(message);
         let result = self.wait_until(may_wait, || match self.queue.try_send(kept.take()?) {
             Ok(()) => Some(Ok(())),
@@ -120,8 +174,8 @@ impl Shared {
         }
     }
 
-    fn take(&self) -> Option<Message> {
-        let answer = self.answers.1.try_recv().map(Message::Call);
+    fn take(&self) -> Option<M> {
+        let answer = self.answers.1.try_recv();
         answer.or_else(|_| self.taken.try_recv()).ok()
     }
 
@@ -230,12 +284,12 @@ impl Shared {
 }
 
 /// The loop's end of the queue; there is one when somebody has asked for a remote.
-pub(crate) struct Mailbox {
-    shared: Arc<Shared>,
+pub(crate) struct Queue<M> {
+    shared: Arc<Shared<M>>,
 }
 
-impl Mailbox {
-    pub(crate) fn new(waker: Waker, capacity: usize, stopped: bool) -> Mailbox {
+impl<M> Queue<M> {
+    pub(crate) fn new(waker: Waker, capacity: usize, stopped: bool) -> Queue<M> {
         let (sender, receiver) = bounded(capacity);
         let shared = Shared {
             queue: sender,
@@ -250,18 +304,15 @@ impl Mailbox {
             watches: Mutex::default(),
             last_watch: AtomicU64::new(0),
         };
-        Mailbox { shared: Arc::new(shared) }
+        Queue { shared: Arc::new(shared) }
     }
 
-    pub(crate) fn remote(&self) -> Remote {
-        Remote { shared: self.shared.clone() }
+    /// What the threads' ends hold.
+    pub(crate) fn shared(&self) -> Arc<Shared<M>> {
+        self.shared.clone()
     }
 
-    pub(crate) fn outlet(&self, token: Token, credit: Arc<Credit>) -> Outlet {
-        Outlet { shared: self.shared.clone(), token, credit }
-    }
-
-    pub(crate) fn answers(&self) -> Answers {
+    pub(crate) fn answers(&self) -> Answers<M> {
         Answers(self.shared.clone())
     }
 
@@ -269,23 +320,40 @@ impl Mailbox {
         self.shared.taken.is_empty() && self.shared.answers.1.is_empty()
     }
 
-    pub(crate) fn take(&self) -> Option<Message> {
+    pub(crate) fn take(&self) -> Option<M> {
         self.shared.take()
+    }
+
+    /// Whether it is worth while to look into the queue.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.shared.bell.has_news()
+    }
+
+    /// The queue is about to be emptied; what comes during that is news again.
+    pub(crate) fn take_news(&self) {
+        self.shared.bell.take_news();
+    }
+
+    /// It was not emptied.
+    pub(crate) fn keep_news(&self) {
+        self.shared.bell.keep_news();
     }
 
     /// The loop has waited and is at work, for as long as the guard lives: it will look at the
     /// queue again before it waits, and need not be woken.
-    pub(crate) fn busy(&self) -> Busy {
+    pub(crate) fn at_work(&self) -> AtWork<M> {
         self.shared.bell.go_to_work();
-        Busy(self.shared.clone())
+        AtWork(self.shared.clone())
     }
 
+    #[inline]
     pub(crate) fn is_stop_asked(&self) -> bool {
-        self.shared.stop.load(Ordering::SeqCst)
+        self.shared.stop.load(Ordering::Acquire)
     }
 
-    pub(crate) fn take_stop(&self) -> bool {
-        self.shared.stop.swap(false, Ordering::SeqCst)
+    pub(crate) fn take_stop(&self) {
+        self.shared.stop.store(false, Ordering::SeqCst);
     }
 
     /// Refuse what comes from now on, and wake who waits; or take it again.
@@ -306,19 +374,18 @@ impl Mailbox {
         }
     }
 
-    /// Tell the outlets of a channel how it stands.
-    pub(crate) fn publish(&self, credit: &Credit, queued: usize, high: usize, ended: bool) {
-        credit.set(queued, high, ended);
+    /// Something that threads may wait for has changed.
+    pub(crate) fn tell_waiters(&self) {
         self.shared.tell_waiters();
     }
 }
 
 /// The way back of a thread that finds something out for a channel.
-pub(crate) struct Answers(Arc<Shared>);
+pub(crate) struct Answers<M>(Arc<Shared<M>>);
 
-impl Answers {
+impl<M> Answers<M> {
     /// Run `answer` on the loop's thread, also after a stop, when it runs again.
-    pub(crate) fn give(&self, answer: Call) {
+    pub(crate) fn give(&self, answer: M) {
         // It fails when nobody will ever take it.
         let _ = self.0.answers.0.send(answer);
         self.0.wake();
@@ -326,9 +393,9 @@ impl Answers {
     }
 }
 
-pub(crate) struct Busy(Arc<Shared>);
+pub(crate) struct AtWork<M>(Arc<Shared<M>>);
 
-impl Drop for Busy {
+impl<M> Drop for AtWork<M> {
     fn drop(&mut self) {
         self.0.bell.leave_work();
         // There is room again for what was taken.
@@ -336,7 +403,7 @@ impl Drop for Busy {
     }
 }
 
-impl Drop for Mailbox {
+impl<M> Drop for Queue<M> {
     fn drop(&mut self) {
         self.end();
         self.shared.drop_all();

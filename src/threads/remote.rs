@@ -4,92 +4,12 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::core::action::{Call, Message};
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
-use crate::threads::queue::{Message, Shared};
+use crate::threads::queue::{SendError, Shared};
 use crate::token::{Handle, Token};
-
-/// What [`Remote::call`] sends, and gives back when it cannot.
-pub type Call = Box<dyn FnOnce(&mut ChannelMap) + Send>;
-
-/// Why a message was not taken, and the message.
-///
-/// ```
-/// use dispatch_loop::{ChannelMap, SendError};
-///
-/// let mut map = ChannelMap::new()?;
-/// let remote = map.remote();
-/// drop(map);
-/// let refused = remote.call(|_| println!("too late")).unwrap_err();
-/// assert!(matches!(refused, SendError::Ended(_)));
-/// # std::io::Result::Ok(())
-/// ```
-#[non_exhaustive]
-pub enum SendError<T> {
-    /// There is no room, and this thread does not wait: it asked not to, or it owns a map, and two
-    /// loops that wait for each other would never end.
-    Full(T),
-    /// The loop was stopped, and [`run`](crate::run) has not been called again.
-    Stopped(T),
-    /// The map is gone, or (to an outlet) the channel.
-    Ended(T),
-}
-
-impl<T> SendError<T> {
-    /// The message.
-    pub fn into_inner(self) -> T {
-        match self {
-            SendError::Full(value) | SendError::Stopped(value) | SendError::Ended(value) => value,
-        }
-    }
-
-    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> SendError<U> {
-        match self {
-            SendError::Full(value) => SendError::Full(f(value)),
-            SendError::Stopped(value) => SendError::Stopped(f(value)),
-            SendError::Ended(value) => SendError::Ended(f(value)),
-        }
-    }
-
-    fn text(&self) -> &'static str {
-        match self {
-            SendError::Full(_) => "the queue to the loop is full",
-            SendError::Stopped(_) => "the loop was stopped",
-            SendError::Ended(_) => "the channel or its map has ended",
-        }
-    }
-}
-
-impl<T> fmt::Debug for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self {
-            SendError::Full(_) => "Full",
-            SendError::Stopped(_) => "Stopped",
-            SendError::Ended(_) => "Ended",
-        };
-        write!(f, "{name}(..)")
-    }
-}
-
-impl<T> fmt::Display for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text())
-    }
-}
-
-impl<T> std::error::Error for SendError<T> {}
-
-/// `Full` is `WouldBlock`, the others are `BrokenPipe`; the message is dropped.
-impl<T> From<SendError<T>> for io::Error {
-    fn from(error: SendError<T>) -> Self {
-        let kind = match error {
-            SendError::Full(_) => io::ErrorKind::WouldBlock,
-            SendError::Stopped(_) | SendError::Ended(_) => io::ErrorKind::BrokenPipe,
-        };
-        io::Error::new(kind, error.text())
-    }
-}
 
 /// A way from any thread to the loop's: asyncio's `call_soon_threadsafe`. Made by
 /// [`ChannelMap::remote`], cloned as often as you like.
@@ -116,7 +36,7 @@ impl<T> From<SendError<T>> for io::Error {
 /// ```
 #[derive(Clone)]
 pub struct Remote {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared<Message>>,
 }
 
 impl Remote {
@@ -213,6 +133,13 @@ impl Remote {
     }
 }
 
+impl ChannelMap {
+    /// A way for other threads to have things done on this one.
+    pub fn remote(&mut self) -> Remote {
+        Remote { shared: self.open_queue().shared() }
+    }
+}
+
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote").field("queued", &self.shared.len()).finish_non_exhaustive()
@@ -229,7 +156,7 @@ impl fmt::Debug for Remote {
 /// ```
 #[must_use = "dropping it ends the watch"]
 pub struct OnStop {
-    shared: Arc<Shared>,
+    shared: Arc<Shared<Message>>,
     number: u64,
 }
 

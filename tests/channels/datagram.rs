@@ -12,8 +12,12 @@ use dispatch_loop::{
     Address, Channel, ChannelMap, Datagram, DatagramOptions, Dispatcher, Handle, OnLimit, Reason, Socket,
 };
 
-use crate::support::calm::*;
-use crate::support::*;
+use crate::support::dirs::Dir;
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, pattern};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
+use crate::support::waiting::{DEADLINE, wait_for_input};
 
 /// What came, from whom, and what else happened, in one order.
 #[derive(Clone, Default)]
@@ -96,7 +100,7 @@ fn far(on: SocketAddr) -> UdpSocket {
 
 /// Datagrams of every size that UDP has, none at all included, back to their sender, boundaries kept.
 #[test]
-fn an_echo() {
+fn an_echo_keeps_the_boundaries_of_datagrams_of_every_size() {
     for on in loopbacks() {
         let (mut map, station, seen) = station(on, &DatagramOptions::default(), true);
         let to = address_of(&mut map, station);
@@ -105,7 +109,7 @@ fn an_echo() {
         for (turn, len) in
             [0, 1, 7, 1500, 9000, 65_507 - if on.is_ipv6() { 20 } else { 0 }, 0].into_iter().enumerate()
         {
-            let sent: Vec<u8> = (0..len).map(|n: usize| (n % 251) as u8).collect();
+            let sent = pattern(len);
             far.send_to(&sent, to).unwrap();
             turn_till(&mut map, &seen, |seen| seen.count("got") > turn);
             let (got, from) = far.recv_from(&mut buffer).unwrap();
@@ -120,7 +124,7 @@ fn an_echo() {
 
 /// One call each way for a datagram, and nothing else.
 #[test]
-fn what_an_echo_costs() {
+fn an_echo_costs_one_call_each_way() {
     let (mut map, station, seen) = station(loopbacks()[0], &DatagramOptions::default(), true);
     let to = address_of(&mut map, station);
     let far = far(loopbacks()[0]);
@@ -138,7 +142,7 @@ fn what_an_echo_costs() {
 
 /// EDGE_CASES 47: nobody listens there; only a connected socket is told, and it goes on.
 #[test]
-fn nobody_listens_there() {
+fn a_refused_datagram_is_an_error_and_the_socket_stays_usable() {
     for on in loopbacks() {
         let nobody = UdpSocket::bind(on).unwrap();
         let address = nobody.local_addr().unwrap();
@@ -167,7 +171,7 @@ fn nobody_listens_there() {
 
 /// The same while nobody reads: told, once, and no spin.
 #[test]
-fn an_error_while_reading_is_paused() {
+fn an_error_while_reading_is_paused_is_told_once() {
     let on = loopbacks()[0];
     let nobody = UdpSocket::bind(on).unwrap();
     let options = DatagramOptions { peer: Some(nobody.local_addr().unwrap().into()), ..Default::default() };
@@ -184,7 +188,7 @@ fn an_error_while_reading_is_paused() {
 
 /// EDGE_CASES 47: too big to send is an error, and the next one goes.
 #[test]
-fn too_big_to_send() {
+fn a_datagram_too_big_to_send_is_an_error_and_the_next_one_goes() {
     for on in loopbacks() {
         let (mut map, station, seen) = station(on, &DatagramOptions::default(), false);
         let far = far(on);
@@ -200,7 +204,7 @@ fn too_big_to_send() {
 
 /// EDGE_CASES 47: longer than the buffer, which a Unix-domain one can be.
 #[test]
-fn longer_than_the_buffer() {
+fn a_datagram_longer_than_the_buffer_is_reported_as_truncated() {
     let (near, far) = UnixDatagram::pair().unwrap();
     let seen = Seen::default();
     let mut map = ChannelMap::new().unwrap();
@@ -214,7 +218,7 @@ fn longer_than_the_buffer() {
 
 /// There is no room: they wait in order, watermarks and limit hold, and all go in the end.
 #[test]
-fn a_queue_of_datagrams() {
+fn queued_datagrams_keep_their_order_within_watermarks_and_limit() {
     let (near, far) = UnixDatagram::pair().unwrap();
     far.set_nonblocking(true).unwrap();
     let seen = Seen::default();
@@ -251,7 +255,7 @@ fn a_queue_of_datagrams() {
 
 /// Any number of empty datagrams has a limit as well.
 #[test]
-fn a_queue_of_nothing() {
+fn empty_datagrams_count_towards_the_limit() {
     let (near, _far) = UnixDatagram::pair().unwrap();
     let seen = Seen::default();
     let mut map = ChannelMap::new().unwrap();
@@ -265,7 +269,7 @@ fn a_queue_of_nothing() {
 
 /// A flood on one leaves the others, timers included, their turn.
 #[test]
-fn a_flood_is_rationed() {
+fn a_flood_leaves_others_and_timers_their_turn() {
     let on = loopbacks()[0];
     let (mut map, station, seen) = station(on, &DatagramOptions::default(), false);
     let to = address_of(&mut map, station);
@@ -282,7 +286,7 @@ fn a_flood_is_rationed() {
 
 /// Closing, aborting, pausing inside the hook: no further datagram of the batch.
 #[test]
-fn the_rest_of_a_batch() {
+fn nothing_of_a_batch_comes_after_close_abort_or_pause() {
     for end in ["close", "abort", "pause"] {
         let (near, far) = UnixDatagram::pair().unwrap();
         let seen = Seen::default();
@@ -315,7 +319,7 @@ fn the_rest_of_a_batch() {
 
 /// What a stream has and datagrams do not, and the other way round.
 #[test]
-fn what_is_refused() {
+fn streams_and_datagrams_refuse_what_only_the_other_has() {
     let (near, _far) = UnixDatagram::pair().unwrap();
     let mut map = ChannelMap::new().unwrap();
     let seen = Seen::default();
@@ -341,9 +345,8 @@ fn what_is_refused() {
 
 /// Unix-domain addresses: the sender's is a path, or none; the file goes with the channel.
 #[test]
-fn on_paths() {
-    let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-datagrams", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+fn datagrams_on_paths_tell_the_senders_path_and_take_their_file_along() {
+    let dir = Dir::new();
     let (here, there) = (dir.join("here.sock"), dir.join("there.sock"));
     let seen = Seen::default();
     let mut map = ChannelMap::new().unwrap();
@@ -371,13 +374,12 @@ fn on_paths() {
     map.channel(station).unwrap().close();
     turn_idle(&mut map);
     assert!(!here.exists());
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 /// A group on the loopback interface.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_multicast_group() {
+fn a_multicast_group_is_joined_and_left() {
     let group = Ipv4Addr::new(239, 255, 77, 77);
     let options = DatagramOptions { reuse_address: true, ..Default::default() };
     let (mut map, station, seen) = station((Ipv4Addr::UNSPECIFIED, 0).into(), &options, false);
@@ -409,7 +411,7 @@ fn broadcast_must_be_asked_for() {
 
 /// What the system says between two hooks; an own error of the hook is another matter.
 #[test]
-fn errors_of_the_network_and_of_the_hook() {
+fn an_error_of_the_network_ends_nobody_and_one_of_the_hook_its_channel() {
     let on = loopbacks()[0];
     let (mut map, station, seen) = station(on, &DatagramOptions::default(), false);
     let to = address_of(&mut map, station);

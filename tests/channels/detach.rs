@@ -8,13 +8,15 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use dispatch_loop::{ChannelMap, More, Reason, Socket};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::dirs::Dir;
+use crate::support::opened::{fill, finish, opened, view};
+use crate::support::peers::{black_hole, loopbacks, reads_to_end, unix_pair};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{run_out, turn_until};
 
 /// All that was promised goes along: what was put back, what is still in the system, what is queued.
 #[test]
-fn a_channel_moves_to_another_map() {
+fn a_channel_moves_to_another_map_with_all_that_was_promised() {
     for on in loopbacks() {
         let log = Log::new();
         let first = Recorder::new("first", &log).on("read", |ch| {
@@ -71,15 +73,15 @@ fn a_detached_socket_is_used_by_hand() {
         assert_eq!(&got, b"to nobody's channel");
         near.write_all(b"and back").unwrap();
         drop(near);
-        assert_eq!(reader(far).join().unwrap(), b"and back");
+        assert_eq!(reads_to_end(far).join().unwrap(), b"and back");
     }
 }
 
 /// From inside a hook, with the rest of its chunk put back.
 #[test]
-fn detaching_from_inside_a_hook() {
+fn detaching_inside_a_hook_takes_what_was_put_back_along() {
     let log = Log::new();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     let mut map = ChannelMap::new().unwrap();
     let taken = std::rc::Rc::new(std::cell::RefCell::new(None));
     let slot = taken.clone();
@@ -101,7 +103,7 @@ fn detaching_from_inside_a_hook() {
 
 /// What cannot go along is refused, and the channel is as it was.
 #[test]
-fn what_cannot_be_detached() {
+fn what_cannot_be_detached_is_refused_and_stays_as_it_was() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, far) = opened(on, Recorder::new("a", &log));
@@ -120,9 +122,8 @@ fn what_cannot_be_detached() {
 
 /// A listener: to another map, with its backlog and, where it has one, its file.
 #[test]
-fn a_listener_moves_to_another_map() {
-    let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-moving", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+fn a_listener_moves_to_another_map_with_its_backlog_and_file() {
+    let dir = Dir::new();
     let path = dir.join("moving.sock");
     let log = Log::new();
     let mut one = ChannelMap::new().unwrap();
@@ -137,12 +138,11 @@ fn a_listener_moves_to_another_map() {
     view(&mut other, listener).close();
     run_out(&mut other, &log);
     assert!(!path.exists());
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 /// Any descriptor, and what it turns out to be.
 #[test]
-fn adopting_descriptors() -> io::Result<()> {
+fn an_adopted_descriptor_becomes_what_it_is() -> io::Result<()> {
     for on in loopbacks() {
         let log = Log::new();
         let mut map = ChannelMap::new()?;
@@ -163,8 +163,7 @@ fn adopting_descriptors() -> io::Result<()> {
     let file = Socket::from_fd(std::fs::File::open("/dev/null")?.into()).unwrap_err();
     assert_eq!(file.kind(), ErrorKind::InvalidInput);
     assert!(file.to_string().contains("add_file"), "{file}");
-    let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-adopt", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
+    let dir = Dir::new();
     let log = Log::new();
     let mut map = ChannelMap::new()?;
     let handle = map.add(UnixListener::bind(dir.join("x"))?, Recorder::new("unix", &log))?;
@@ -173,5 +172,5 @@ fn adopting_descriptors() -> io::Result<()> {
     map.channel(handle)?.close();
     run_out(&mut map, &log);
     assert!(dir.join("x").exists(), "not ours: it was somebody else who made it");
-    std::fs::remove_dir_all(&dir)
+    Ok(())
 }

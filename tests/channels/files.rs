@@ -8,23 +8,21 @@ use std::time::Duration;
 
 use dispatch_loop::{ChannelMap, Eof};
 
-use crate::support::calm::*;
-use crate::support::flow::{run_out, view};
-use crate::support::*;
+use crate::support::opened::view;
+use crate::support::peers::{pattern, pipe};
+use crate::support::process::{alone, open_descriptors};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
+use crate::support::waiting::wait_until;
 
 fn nonblocking(file: impl AsFd) -> bool {
     rustix::fs::fcntl_getfl(file).unwrap().contains(rustix::fs::OFlags::NONBLOCK)
 }
 
-fn pipe() -> (File, File) {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-    (reader.into(), writer.into())
-}
-
 /// Data, then its end, in one piece or in many; the flags are as they were, and only while the
 /// channel lives not.
 #[test]
-fn reading_a_pipe() {
+fn a_pipe_is_read_to_its_end_and_gets_its_flags_back() {
     let (reader, mut writer) = pipe();
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
@@ -44,12 +42,12 @@ fn reading_a_pipe() {
 
 /// More than a pipe holds, to a reader that comes late; then the end.
 #[test]
-fn writing_a_pipe() {
+fn a_full_pipe_is_waited_for_and_all_arrives() {
     let (mut reader, writer) = pipe();
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let token = map.add_file(writer, Recorder::new("a", &log)).unwrap().token();
-    let bytes: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+    let bytes = pattern(1_000_000);
     view(&mut map, token).push(&bytes).unwrap();
     turn_until(&mut map, &log, |_| log.has("a high"));
     assert_calm(&mut map);
@@ -65,7 +63,7 @@ fn writing_a_pipe() {
 
 /// Its reader goes: with bytes queued, and with nothing to say.
 #[test]
-fn the_reader_of_a_pipe_goes() {
+fn a_pipe_whose_reader_goes_ends_with_broken_pipe() {
     for queued in [0, 200_000] {
         let (reader, writer) = pipe();
         let log = Log::new();
@@ -83,7 +81,7 @@ fn the_reader_of_a_pipe_goes() {
 
 /// The original is not closed, and another channel's end leaves it be.
 #[test]
-fn the_descriptor_is_duplicated() {
+fn the_original_of_a_file_is_left_open_and_other_channels_alone() {
     let (reader, mut writer) = pipe();
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
@@ -101,7 +99,7 @@ fn the_descriptor_is_duplicated() {
 
 /// A channel that is closed with input unread takes nothing away from those who have it open, too.
 #[test]
-fn unread_input_is_for_others() {
+fn input_left_unread_is_there_for_others() {
     let (reader, mut writer) = pipe();
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
@@ -124,7 +122,7 @@ fn unread_input_is_for_others() {
 
 /// A child is written to and read from in one loop.
 #[test]
-fn a_child() {
+fn a_child_is_written_to_and_read_from_in_one_loop() {
     let mut child =
         Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("there is a cat");
     let log = Log::new();
@@ -144,7 +142,7 @@ fn a_child() {
 /// A terminal: both ways through one descriptor; the other side's end is an end of stream.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_terminal() {
+fn a_terminal_goes_both_ways_and_ends_with_its_other_side() {
     let (master, slave) = terminal();
     let mut slave = File::from(slave);
     let log = Log::new();
@@ -195,7 +193,7 @@ fn regular_files_are_refused() {
 
 /// Two readers of one pipe in one map, and a map that is dropped.
 #[test]
-fn a_map_dropped_with_a_pipe() {
+fn a_dropped_map_closes_its_pipes_and_restores_their_flags() {
     alone(None, || {
         let (reader, writer) = pipe();
         let before = open_descriptors();

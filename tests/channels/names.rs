@@ -3,16 +3,18 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use dispatch_loop::{Address, ChannelMap, ConnectOptions, Handle, ListenOptions, ToAddress};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::opened::{address_of, view};
+use crate::support::peers::{black_hole, loopbacks, refusing, unix_pair};
+use crate::support::process::{alone, open_descriptors};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{run_out, turn_idle, turn_until};
+use crate::support::waiting::{DEADLINE, wait_until};
 
 const V4: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const V6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
@@ -42,7 +44,7 @@ fn peer(map: &mut ChannelMap, handle: Handle<Recorder>) -> Option<SocketAddr> {
 
 /// The system's own resolver, one channel, what was pushed before goes first.
 #[test]
-fn a_name_is_connected_to() {
+fn a_name_is_connected_to_and_what_was_pushed_goes_first() {
     let (listener, to) = accepting(V4);
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
@@ -64,9 +66,9 @@ fn a_name_is_connected_to() {
     assert_eq!(got, "first");
 }
 
-/// The first refuses: the next is tried, at once.
+/// EDGE_CASES 48: the first refuses, and the next is tried at once.
 #[test]
-fn the_first_address_refuses() {
+fn an_address_that_refuses_is_followed_by_the_next_at_once() {
     for (first, second) in [(V4, V6), (V6, V4), (V4, V4)] {
         let (_bound, dead) = refusing(first);
         let (_listener, to) = accepting(second);
@@ -82,7 +84,7 @@ fn the_first_address_refuses() {
 /// EDGE_CASES 48: the first never answers, so the second is tried beside it 250 ms later; the loser's
 /// socket is closed.
 #[test]
-fn the_first_address_never_answers() {
+fn an_address_that_never_answers_is_raced_by_the_next_after_250_ms() {
     alone(None, || {
         for (first, second) in [(V4, V6), (V6, V4), (V4, V4)] {
             let before = open_descriptors();
@@ -107,7 +109,7 @@ fn the_first_address_never_answers() {
 
 /// Families by turns, each address once: six that refuse are all named, in the order of the attempts.
 #[test]
-fn nobody_answers() {
+fn addresses_that_all_refuse_are_all_named_in_order() {
     let dead: Vec<_> = [V4, V4, V4, V6, V6, V4].into_iter().map(refusing).collect();
     let mut found: Vec<SocketAddr> = dead.iter().map(|(_, address)| *address).collect();
     found.push(found[0]);
@@ -127,7 +129,7 @@ fn nobody_answers() {
 
 /// One deadline for it all; what never answered is named.
 #[test]
-fn the_deadline_of_a_name() {
+fn the_deadline_covers_all_addresses_and_names_the_silent_one() {
     let (_full, _clients, silent) = black_hole(V4);
     let (_bound, dead) = refusing(V6);
     let log = Log::new();
@@ -146,7 +148,7 @@ fn the_deadline_of_a_name() {
 /// A lookup that hangs keeps nobody waiting, counts as a channel, and its answer that comes too late
 /// is nobody's.
 #[test]
-fn a_lookup_that_hangs() {
+fn a_lookup_that_hangs_keeps_nobody_waiting() {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let (inside, asked) = (gate.clone(), Arc::new(AtomicUsize::new(0)));
     let counter = asked.clone();
@@ -179,7 +181,7 @@ fn a_lookup_that_hangs() {
     }
     assert!(log.of("deadline")[0].contains("not found in time"), "{:?}", log.of("deadline"));
     // A map that is gone when the answer comes.
-    let (near, _far) = UnixStream::pair().unwrap();
+    let (near, _far) = unix_pair();
     map.add(near, Recorder::new("other", &log)).unwrap();
     *gate.0.lock().unwrap() = true;
     gate.1.notify_all();
@@ -190,7 +192,7 @@ fn a_lookup_that_hangs() {
 
 /// More names than threads: all are looked up, at most four at once.
 #[test]
-fn many_names_at_once() {
+fn at_most_four_names_are_looked_up_at_once() {
     let (listener, to) = accepting(V4);
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (now, peak) = (running.clone(), most.clone());
@@ -215,7 +217,7 @@ fn many_names_at_once() {
 
 /// A stop comes while the name is looked up: nothing is lost, the next run goes on with it.
 #[test]
-fn a_stop_during_the_lookup() {
+fn a_stop_during_the_lookup_loses_nothing() {
     let (_listener, to) = accepting(V4);
     let (tell, told) = std::sync::mpsc::channel();
     let told = Mutex::new(told);
@@ -241,7 +243,7 @@ fn a_stop_during_the_lookup() {
 
 /// What the resolver says, and its panic, reach the channel.
 #[test]
-fn a_lookup_that_fails() {
+fn a_lookup_that_fails_reaches_the_channel() {
     type Answer = fn() -> io::Result<Vec<SocketAddr>>;
     let fails: [(Answer, &str); 3] = [
         (|| Err(io::Error::new(ErrorKind::NotFound, "no such host")), "no such host"),
@@ -263,7 +265,7 @@ fn a_lookup_that_fails() {
 
 /// EDGE_CASES 48: refused at once, by `connect` itself, and nobody is asked.
 #[test]
-fn unusable_names() {
+fn unusable_names_are_refused_at_once() {
     let mut map = ChannelMap::new().unwrap();
     map.set_resolver(|_, _| panic!("nobody is to be asked"));
     let long = format!("{}:80", "long.".repeat(60));
@@ -307,7 +309,7 @@ fn literals_skip_the_resolver() {
 
 /// The map is dropped with attempts under way: one `handle_close`, every descriptor closed.
 #[test]
-fn a_map_dropped_while_dialing() {
+fn a_map_dropped_while_dialing_closes_every_descriptor() {
     alone(None, || {
         let (_full, _clients, silent) = black_hole(V4);
         let log = Log::new();
@@ -324,7 +326,7 @@ fn a_map_dropped_while_dialing() {
 
 /// `*` and a name: all their addresses, on one port, each family by itself.
 #[test]
-fn listening_on_all_addresses() {
+fn a_name_is_listened_on_at_all_its_addresses_on_one_port() {
     for address in ["*:0", "localhost:0", "name:0"] {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -350,7 +352,7 @@ fn listening_on_all_addresses() {
 
 /// One of them is taken: there is none at all, and the error names it.
 #[test]
-fn listening_on_all_or_none() {
+fn listening_at_several_addresses_is_all_or_none() {
     let (_taken, address) = accepting(V4);
     let mut map = ChannelMap::new().unwrap();
     map.set_resolver(move |_, port| Ok(vec![(V6.ip(), port).into(), (V4.ip(), port).into()]));

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use dispatch_loop::{ChannelMap, Eof, OnLimit};
 
-use crate::support::ends::*;
-use crate::support::*;
+use crate::support::ends::{Kind, kinds};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{comes_to_rest, run_out, turn_idle, turn_until};
 
 /// Bytes that are the same for the same `seed`, and look like no other part of themselves.
 fn noise(len: usize, seed: u32) -> Vec<u8> {
@@ -40,14 +41,10 @@ fn same(kind: Kind, got: &[u8], wanted: &[u8]) {
     assert!(got == wanted, "{kind:?}: {} bytes for {}, the first wrong {first:?}", got.len(), wanted.len());
 }
 
-fn run(map: &mut ChannelMap, log: &Log) {
-    turn_until(map, log, |map| map.is_empty());
-}
-
 // What every connection does, with records or without.
 
 #[test]
-fn an_echo_in_random_pieces() {
+fn an_echo_in_random_pieces_comes_back_whole() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -71,7 +68,7 @@ fn an_echo_in_random_pieces() {
             got.extend(far.read_to_end().unwrap());
             (got, sent)
         });
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         let (got, sent) = far.join().unwrap();
         same(kind, &got, &sent);
         assert_eq!(log.of("a").last().unwrap(), "close: end of stream", "{kind:?}");
@@ -80,7 +77,7 @@ fn an_echo_in_random_pieces() {
 
 /// Both ends in one map, each with a source of its own.
 #[test]
-fn both_ends_in_one_map() {
+fn both_ends_may_be_in_one_map() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -94,7 +91,7 @@ fn both_ends_in_one_map() {
         });
         kind.add(&mut map, near, true, asks);
         kind.add(&mut map, other, false, echo("b", &log));
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         same(kind, &log.input("a"), &noise(1 << 20, 5));
         for name in ["a", "b"] {
             assert_eq!(log.of(name).last().unwrap(), "close: end of stream", "{kind:?}");
@@ -104,7 +101,7 @@ fn both_ends_in_one_map() {
 }
 
 #[test]
-fn half_close_by_the_peer() {
+fn after_the_peers_half_close_we_may_still_write() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -118,7 +115,7 @@ fn half_close_by_the_peer() {
             far.finish().unwrap();
             far.read_to_end().unwrap()
         });
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         same(kind, &far.join().unwrap(), &noise(1 << 20, 7));
         same(kind, &log.input("a"), &noise(300_000, 6));
         assert_eq!(log.of("a").last().unwrap(), "close: end of stream", "{kind:?}");
@@ -128,7 +125,7 @@ fn half_close_by_the_peer() {
 
 /// EDGE_CASES 34.
 #[test]
-fn half_close_by_us() {
+fn after_our_half_close_we_still_read() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -144,7 +141,7 @@ fn half_close_by_us() {
             far.finish().unwrap();
             got
         });
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         same(kind, &far.join().unwrap(), &noise(1 << 20, 8));
         same(kind, &log.input("a"), &noise(300_000, 9));
         assert_eq!(log.of("a").last().unwrap(), "close: end of stream", "{kind:?}");
@@ -153,7 +150,7 @@ fn half_close_by_us() {
 
 /// EDGE_CASES 30: also when the peer has sent what was never read.
 #[test]
-fn close_with_a_full_queue_and_unread_input() {
+fn close_sends_a_full_queue_also_with_input_unread() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -169,10 +166,10 @@ fn close_with_a_full_queue_and_unread_input() {
         ch.push(&noise(1 << 20, 2)).unwrap();
         ch.close();
         ch.close();
-        assert!(waits(&mut map), "{kind:?}: it spins");
+        assert!(comes_to_rest(&mut map), "{kind:?}: it spins");
         assert!(!log.closed("a"), "{kind:?}: closed before all was sent");
         closed.send(()).unwrap();
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         same(kind, &far.join().unwrap(), &noise(1 << 20, 2));
         assert_eq!(log.of("a"), ["open", "close: closed"], "{kind:?}");
     }
@@ -180,7 +177,7 @@ fn close_with_a_full_queue_and_unread_input() {
 
 /// EDGE_CASES 31.
 #[test]
-fn abort_with_a_full_queue() {
+fn abort_drops_a_full_queue_and_ends_at_once() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -194,7 +191,7 @@ fn abort_with_a_full_queue() {
         ch.push(&noise(1 << 20, 2)).unwrap();
         turn_idle(&mut map);
         map.channel(handle).unwrap().abort();
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         aborted.send(()).unwrap();
         let end = far.join().unwrap();
         // A plain Unix-domain socket knows no reset.
@@ -205,7 +202,7 @@ fn abort_with_a_full_queue() {
 }
 
 #[test]
-fn the_peer_resets() {
+fn a_reset_by_the_peer_ends_the_channel() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -213,7 +210,7 @@ fn the_peer_resets() {
             far.write(&noise(1000, 1)).unwrap();
             far.reset();
         });
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         far.join().unwrap();
         let last = log.of("a").pop().unwrap();
         let unix = kind.on.is_none() && (last.contains("end of stream") || last.contains("farewell"));
@@ -225,7 +222,7 @@ fn the_peer_resets() {
 /// One record of 100 KiB: what is left inside after the pause comes with nothing else from the
 /// peer.
 #[test]
-fn pause_with_data_inside() {
+fn data_inside_a_source_waits_while_paused_and_comes_on_resume() {
     for mut kind in kinds() {
         kind.options.record = 100 * 1024;
         let log = Log::new();
@@ -270,13 +267,13 @@ fn pause_with_data_inside() {
         }
         same(kind, &got.borrow(), &noise(100 * 1024, 1));
         drop(done);
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         far.join().unwrap();
     }
 }
 
 #[test]
-fn auto_pause() {
+fn auto_pause_stops_reading_until_the_queue_is_low() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -303,14 +300,14 @@ fn auto_pause() {
         let order: Vec<_> = log.of("a").into_iter().filter(|event| event != "read").collect();
         assert_eq!(order, ["open", "high", "low"], "{kind:?}");
         go.send(()).unwrap();
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         same(kind, &far.join().unwrap(), &noise(1 << 20, 1));
     }
 }
 
 /// EDGE_CASES 28.
 #[test]
-fn the_hard_limit() {
+fn the_hard_limit_refuses_or_ends_as_configured() {
     for (kind, on_limit) in kinds().into_iter().flat_map(|k| [(k, OnLimit::Refuse), (k, OnLimit::End)]) {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -336,11 +333,11 @@ fn the_hard_limit() {
             map.turn(Some(Duration::ZERO)).unwrap();
         }
         drop(go);
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         let got = far.join().unwrap();
         match on_limit {
             OnLimit::Refuse => same(kind, &got.unwrap(), &pushed),
-            OnLimit::End => {
+            _ => {
                 assert!(got.is_err() || kind.on.is_none());
                 assert!(log.of("a").pop().unwrap().contains("over the limit"), "{kind:?}");
             }
@@ -350,7 +347,7 @@ fn the_hard_limit() {
 
 /// EDGE_CASES 18, and 2 for what is pushed before there is anybody to take it.
 #[test]
-fn push_before_the_handshake_and_data_with_the_end() {
+fn what_was_pushed_before_the_handshake_goes_first_and_data_comes_before_the_end() {
     for kind in kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -363,7 +360,7 @@ fn push_before_the_handshake_and_data_with_the_end() {
             far.finish().unwrap();
             far.read_to_end().unwrap()
         });
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(far.join().unwrap(), b"first this, then this", "{kind:?}");
         same(kind, &log.input("a"), &noise(300_000, 4));
         assert_eq!((log.count("a open"), log.count("a eof")), (1, 1));

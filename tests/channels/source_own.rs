@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 use dispatch_loop::faults;
 use dispatch_loop::{Channel, ChannelMap, Interest, Source};
 
-use crate::support::ends::*;
-use crate::support::records::*;
-use crate::support::*;
-
-fn run(map: &mut ChannelMap, log: &Log) {
-    turn_until(map, log, |map| map.is_empty());
-}
+use crate::support::ends::{Kind, Wire, kinds, record_kinds};
+use crate::support::peers::unix_pair;
+use crate::support::recorder::{Log, Recorder};
+use crate::support::records::{Options, Probe, Records};
+use crate::support::turning::{comes_to_rest, run_out, turn_idle, turn_until};
+use crate::support::waiting::DEADLINE;
 
 /// A channel with records whose probe the test holds, and the far end's socket.
 fn probed(map: &mut ChannelMap, recorder: Recorder) -> (Rc<Probe>, socket2::Socket) {
@@ -39,7 +38,7 @@ fn wrap(ch: &mut Channel<'_>, client: bool) -> io::Result<()> {
 }
 
 #[test]
-fn a_handshake_that_fails() {
+fn a_handshake_that_fails_ends_both_ends_without_an_error_hook() {
     // The server lies in its last word: it has no reason to think that anything is wrong.
     for mut kind in record_kinds() {
         let log = Log::new();
@@ -49,7 +48,7 @@ fn a_handshake_that_fails() {
         map.channel(handle).unwrap().push(b"never sent").unwrap();
         kind.options.liar = true;
         kind.add(&mut map, far, false, Recorder::new("b", &log));
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         for name in ["a", "b"] {
             assert_eq!(log.count(&format!("{name} error")), 0);
             assert_eq!(log.count(&format!("{name} close: ")), 1, "{kind:?}");
@@ -59,7 +58,7 @@ fn a_handshake_that_fails() {
 }
 
 #[test]
-fn a_time_out_during_the_handshake() {
+fn a_handshake_may_time_out() {
     for kind in record_kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -68,14 +67,14 @@ fn a_time_out_during_the_handshake() {
         let mut ch = map.channel(handle).unwrap();
         ch.push(b"never sent").unwrap();
         ch.set_timeout(Some(Duration::from_millis(20)));
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(log.of("a"), ["timeout", "close: aborted"], "{kind:?}");
     }
 }
 
 /// As with a connect: there is nobody yet to send anything to.
 #[test]
-fn close_during_the_handshake() {
+fn close_during_the_handshake_ends_at_once() {
     for kind in record_kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -83,17 +82,17 @@ fn close_during_the_handshake() {
         let handle = kind.add(&mut map, near, kind.client, Recorder::new("a", &log));
         // More than the high watermark: that is told when there is somebody to tell.
         map.channel(handle).unwrap().push(&[7; 100_000]).unwrap();
-        assert!(waits(&mut map), "{kind:?}: it spins");
+        assert!(comes_to_rest(&mut map), "{kind:?}: it spins");
         assert_eq!(log.events(), [""; 0]);
         map.channel(handle).unwrap().close();
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(log.of("a"), ["close: closed"], "{kind:?}");
     }
 }
 
 /// The peer goes away in the midst of it: by FIN, or by a reset.
 #[test]
-fn the_peer_ends_during_the_handshake() {
+fn an_end_by_the_peer_during_the_handshake_ends_the_channel() {
     for (kind, resets) in record_kinds().into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -104,7 +103,7 @@ fn the_peer_ends_during_the_handshake() {
             far.set_linger(Some(Duration::ZERO)).unwrap();
         }
         drop(far);
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         let events = log.of("a");
         assert_eq!(events.len(), 1, "{kind:?}: {events:?}");
         assert!(events[0].contains("reset") || events[0].contains("farewell"), "{events:?}");
@@ -113,7 +112,7 @@ fn the_peer_ends_during_the_handshake() {
 
 /// EDGE_CASES 44, for what is not the dispatcher's own: the channel ends, nobody else does.
 #[test]
-fn a_panic_inside_a_source() {
+fn a_panic_inside_a_source_ends_its_channel_alone() {
     for place in ["drive", "recv", "send", "shutdown_write", "interest"] {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -191,7 +190,7 @@ fn input_inside_is_shared_out_among_the_turns() {
 
 /// What a source has taken and not sent is unsent: it counts for the close, and for its reason.
 #[test]
-fn bytes_inside_that_cannot_be_sent() {
+fn bytes_inside_a_source_count_as_unsent_at_the_close() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (probe, far) = probed(&mut map, Recorder::new("a", &log));
@@ -207,7 +206,7 @@ fn bytes_inside_that_cannot_be_sent() {
     assert_eq!(ch.queued(), 0);
     ch.set_close_timeout(Duration::from_millis(20));
     ch.close();
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.of("a"), ["open", "close: timed out"]);
     drop(done);
     far.join().unwrap();
@@ -216,7 +215,7 @@ fn bytes_inside_that_cannot_be_sent() {
 /// Rule 6, idle and while a write waits for a read: the socket has room, and that is no reason to
 /// wake.
 #[test]
-fn no_spinning() {
+fn a_source_spins_neither_idle_nor_while_a_write_waits_for_a_read() {
     for mut kind in kinds() {
         kind.options.update_every = 1000;
         let log = Log::new();
@@ -229,11 +228,11 @@ fn no_spinning() {
         turn_until(&mut map, &log, |_| log.has("a open"));
         for bytes in [0, 5000] {
             map.channel(handle).unwrap().push(&vec![7; bytes]).unwrap();
-            assert!(waits(&mut map), "{kind:?}: it spins with {bytes} queued");
+            assert!(comes_to_rest(&mut map), "{kind:?}: it spins with {bytes} queued");
         }
         assert!(kind.layers == 0 || map.channel(handle).unwrap().queued() > 0);
         go.send(()).unwrap();
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(far.join().unwrap(), [7; 5000], "{kind:?}");
     }
 }
@@ -262,21 +261,19 @@ fn a_paused_channel_still_reads_what_its_writes_need() {
         map.channel(handle).unwrap().resume_reading();
         turn_until(&mut map, &log, |_| log.input("a") == b"early");
         drop(done);
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(far.join().unwrap(), [7; 5000]);
     }
 }
 
 /// `WouldBlock` says that there is nothing to be done now, in `drive` as elsewhere.
 #[test]
-fn would_block_from_drive() {
+fn would_block_from_drive_waits_as_elsewhere() {
     struct Idle(Wire);
-    impl AsFd for Idle {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.0.as_fd()
-        }
-    }
     impl Source for Idle {
+        fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            self.0.descriptor()
+        }
         fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             self.0.recv(buffer)
         }
@@ -297,17 +294,17 @@ fn would_block_from_drive() {
     map.add_source(Idle(Wire(near)), Recorder::new("a", &log)).unwrap();
     (&far).write_all(b"input").unwrap();
     drop(far);
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.input("a"), b"input");
     assert_eq!(log.of("a").last().unwrap(), "close: end of stream");
 }
 
 /// A source takes a record at a time: as long as it takes any, there is no need to wait for room.
 #[test]
-fn a_source_that_takes_little_at_a_time() {
+fn a_source_that_takes_little_at_a_time_is_not_waited_for() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    let (near, far) = UnixStream::pair().unwrap();
+    let (near, far) = unix_pair();
     let handle = map.add(near, Recorder::new("a", &log)).unwrap();
     wrap(&mut map.channel(handle).unwrap(), true).unwrap();
     let (done, wait) = mpsc::channel::<()>();
@@ -348,6 +345,6 @@ fn short_records_are_read_in_one_turn() {
     });
     turn_until(&mut map, &log, |_| log.has("a open") && far.is_finished());
     map.channel(handle).unwrap().resume_reading();
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.of("a"), ["open", "read", "eof", "close: end of stream"]);
 }

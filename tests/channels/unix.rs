@@ -4,36 +4,17 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, ListenOptions, Socket, ToAddress};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
-
-/// A directory of this test's own, gone with it.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Dir {
-        let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        Dir(dir)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use crate::support::dirs::Dir;
+use crate::support::opened::view;
+use crate::support::peers::unix_pair;
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
 
 struct EchoServer;
 
@@ -69,9 +50,9 @@ fn assert_serves(map: &mut ChannelMap, to: impl ToAddress) {
 
 /// As text, as a path, by `std`'s own client; the file is there while the listener lives.
 #[test]
-fn a_server_on_a_path() {
-    let dir = Dir::new("serves");
-    let path = dir.path("server.sock");
+fn a_server_on_a_path_serves_and_its_file_lives_as_long() {
+    let dir = Dir::new();
+    let path = dir.join("server.sock");
     let mut map = ChannelMap::new().unwrap();
     let server = map.listen(&path, EchoServer).unwrap();
     assert!(is_socket(&path));
@@ -85,11 +66,11 @@ fn a_server_on_a_path() {
     assert!(!path.exists(), "the file is removed with the listener");
 }
 
-/// A path relative to a directory that the process leaves is still the one that is removed.
+/// The old file is gone by then, and the new one stays.
 #[test]
-fn listening_again_in_handle_close() {
-    let dir = Dir::new("again");
-    let path = dir.path("server.sock");
+fn a_path_may_be_listened_on_again_in_handle_close() {
+    let dir = Dir::new();
+    let path = dir.join("server.sock");
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let again = path.clone();
@@ -106,8 +87,8 @@ fn listening_again_in_handle_close() {
 /// that is no socket, are not touched.
 #[test]
 fn only_a_stale_file_is_replaced() {
-    let dir = Dir::new("stale");
-    let path = dir.path("server.sock");
+    let dir = Dir::new();
+    let path = dir.join("server.sock");
     let mut map = ChannelMap::new().unwrap();
     let refused = |map: &mut ChannelMap| {
         let error = map.listen(&path, EchoServer).unwrap_err();
@@ -140,8 +121,8 @@ fn only_a_stale_file_is_replaced() {
 /// Somebody else has put another file in the place: it is not ours to remove.
 #[test]
 fn the_file_of_another_server_stays() {
-    let dir = Dir::new("other");
-    let path = dir.path("server.sock");
+    let dir = Dir::new();
+    let path = dir.join("server.sock");
     let mut map = ChannelMap::new().unwrap();
     let server = map.listen(&path, EchoServer).unwrap();
     fs::remove_file(&path).unwrap();
@@ -152,11 +133,11 @@ fn the_file_of_another_server_stays() {
 }
 
 #[test]
-fn the_permissions_of_the_file() {
-    let dir = Dir::new("mode");
+fn the_file_has_the_permissions_that_were_asked_for() {
+    let dir = Dir::new();
     let mut map = ChannelMap::new().unwrap();
     for mode in [0o600, 0o660, 0o777] {
-        let path = dir.path(&format!("{mode:o}.sock"));
+        let path = dir.join(&format!("{mode:o}.sock"));
         let options = ListenOptions { mode: Some(mode), ..ListenOptions::default() };
         map.listen_with(&path, &options, EchoServer).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
@@ -165,7 +146,7 @@ fn the_permissions_of_the_file() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_name_without_a_file() {
+fn a_name_without_a_file_is_listened_on_and_connected_to() {
     let name = format!("unix:@dispatch-loop-test-{}", std::process::id());
     let mut map = ChannelMap::new().unwrap();
     let server = map.listen(&*name, EchoServer).unwrap();
@@ -176,8 +157,8 @@ fn a_name_without_a_file() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_peer_that_the_system_vouches_for() {
-    let (near, _far) = UnixStream::pair().unwrap();
+fn the_system_vouches_for_the_peers_process_and_user() {
+    let (near, _far) = unix_pair();
     let mut map = ChannelMap::new().unwrap();
     let token = map.add(near, Echo).unwrap().token();
     let peer = view(&mut map, token).peer_credentials().unwrap();
@@ -190,7 +171,7 @@ fn the_peer_that_the_system_vouches_for() {
 
 /// No hook runs for these, and each says what was wrong.
 #[test]
-fn unusable_paths() {
+fn unusable_paths_are_refused_and_say_what_is_wrong() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let long = format!("unix:/tmp/{}", "x".repeat(200));
@@ -211,11 +192,11 @@ fn unusable_paths() {
 
 /// As EDGE_CASES 1: nobody is there, or nobody any more.
 #[test]
-fn a_client_of_nobody() {
-    let dir = Dir::new("nobody");
-    let stale = dir.path("stale.sock");
+fn a_connect_to_nobody_is_refused_or_not_found() {
+    let dir = Dir::new();
+    let stale = dir.join("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
-    for (path, kind) in [(stale, ErrorKind::ConnectionRefused), (dir.path("none.sock"), ErrorKind::NotFound)]
+    for (path, kind) in [(stale, ErrorKind::ConnectionRefused), (dir.join("none.sock"), ErrorKind::NotFound)]
     {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -233,8 +214,8 @@ fn a_client_of_nobody() {
 /// there is room, with what was pushed kept; never polled.
 #[test]
 fn a_full_backlog_is_waited_for() {
-    let dir = Dir::new("backlog");
-    let path = dir.path("full.sock");
+    let dir = Dir::new();
+    let path = dir.join("full.sock");
     let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     listener.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
     listener.listen(0).unwrap();
@@ -265,9 +246,9 @@ fn a_full_backlog_is_waited_for() {
 
 /// The time limit of a connect holds for one that waits for room in a backlog, too.
 #[test]
-fn waiting_for_a_backlog_times_out() {
-    let dir = Dir::new("times-out");
-    let path = dir.path("full.sock");
+fn waiting_for_room_in_a_backlog_times_out() {
+    let dir = Dir::new();
+    let path = dir.join("full.sock");
     let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     listener.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
     listener.listen(0).unwrap();
@@ -289,10 +270,10 @@ fn waiting_for_a_backlog_times_out() {
 
 /// EDGE_CASES 33: HUP that cannot be masked; the data comes first, also after a pause.
 #[test]
-fn a_peer_that_writes_and_closes() {
+fn a_peer_that_writes_and_closes_is_read_before_the_end() {
     for paused in [false, true] {
-        let dir = Dir::new(if paused { "hup-paused" } else { "hup" });
-        let path = dir.path("server.sock");
+        let dir = Dir::new();
+        let path = dir.join("server.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();

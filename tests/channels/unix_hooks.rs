@@ -10,70 +10,51 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{ChannelMap, Eof, Handle, Token};
 
-use crate::support::calm::*;
-use crate::support::flow::{run_out, view};
-use crate::support::provoke::{hooks, pattern};
-use crate::support::*;
+use crate::support::dirs::Dir;
+use crate::support::opened::{opened_on, view};
+use crate::support::peers::{limit_time, pattern, reads_all, reads_to_end, unix_pair};
+use crate::support::provoke::{bring_about, hooks, willing};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
 
 /// More than the socket has room for.
 const MUCH: usize = 4 << 20;
 
-fn limited(stream: UnixStream) -> UnixStream {
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
-    stream
-}
-
 /// A map with one open channel, and the blocking other end.
 fn opened(dispatcher: Recorder) -> (ChannelMap, Token, UnixStream) {
-    let (near, far) = UnixStream::pair().unwrap();
-    let mut map = ChannelMap::new().unwrap();
-    let token = map.add(near, dispatcher).unwrap().token();
-    map.turn(Some(Duration::ZERO)).unwrap();
-    (map, token, limited(far))
+    let (near, far) = unix_pair();
+    let (map, token) = opened_on(near, dispatcher);
+    (map, token, far)
 }
 
 /// A listener on a path of its own, gone with it.
 struct Server {
     listener: UnixListener,
     path: PathBuf,
+    _dir: Dir,
 }
 
 impl Server {
-    fn new(name: &str) -> Server {
-        let path = std::env::temp_dir().join(format!("unix-hooks-{}-{name}.sock", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        Server { listener: UnixListener::bind(&path).unwrap(), path }
+    fn new() -> Server {
+        let dir = Dir::new();
+        let path = dir.join("server.sock");
+        Server { listener: UnixListener::bind(&path).unwrap(), path, _dir: dir }
     }
 
     fn accept(&self) -> UnixStream {
-        limited(self.listener.accept().unwrap().0)
+        let far = self.listener.accept().unwrap().0;
+        limit_time(&far);
+        far
     }
 
     fn connect(&self, map: &mut ChannelMap, dispatcher: Recorder) -> Handle<Recorder> {
         map.connect(&self.path, dispatcher).unwrap()
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// Read on a thread until the end or the error.
-fn reader(mut far: UnixStream) -> JoinHandle<(Vec<u8>, Option<ErrorKind>)> {
-    std::thread::spawn(move || {
-        let mut got = Vec::new();
-        let end = far.read_to_end(&mut got).err().map(|error| error.kind());
-        (got, end)
-    })
 }
 
 fn reason(log: &Log, name: &str) -> String {
@@ -93,8 +74,8 @@ fn assert_reset(log: &Log, name: &str) {
 /// EDGE_CASES 1, 6: nobody is there. That is an outcome, not an error of `connect`, and it says what
 /// was not to be had.
 #[test]
-fn refused_at_once() {
-    let server = Server::new("refused");
+fn a_connect_refused_at_once_is_an_outcome_of_the_next_turn() {
+    let server = Server::new();
     let path = server.path.clone();
     let stale = UnixListener::bind(path.with_extension("stale")).unwrap();
     drop(stale);
@@ -118,9 +99,9 @@ fn refused_at_once() {
 
 /// EDGE_CASES 1: the listener goes while a client waits for room in its backlog.
 #[test]
-fn the_listener_goes_meanwhile() {
+fn a_client_in_a_full_backlog_hears_that_the_listener_has_gone() {
     let full = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
-    let server = Server::new("goes");
+    let server = Server::new();
     let path = server.path.with_extension("full");
     full.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
     full.listen(0).unwrap();
@@ -141,8 +122,8 @@ fn the_listener_goes_meanwhile() {
 
 /// EDGE_CASES 2: what was pushed before goes first, and in order; also what one shuts down before.
 #[test]
-fn pushed_before_it_is_connected() {
-    let server = Server::new("early");
+fn what_was_pushed_before_the_connect_goes_first() {
+    let server = Server::new();
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let a = Recorder::new("a", &log).on("connect", |ch| ch.push(b"2")).on("open", |ch| {
@@ -152,18 +133,18 @@ fn pushed_before_it_is_connected() {
     });
     let token = server.connect(&mut map, a).token();
     view(&mut map, token).push(b"1").unwrap();
-    let far = reader(server.accept());
+    let far = reads_to_end(server.accept());
     turn_until(&mut map, &log, |_| far.is_finished());
-    assert_eq!(far.join().unwrap(), (b"123".to_vec(), None));
+    assert_eq!(far.join().unwrap(), b"123");
     assert_eq!(log.of("a")[..2], ["connect", "open"]);
     run_out(&mut map, &log);
 }
 
 /// EDGE_CASES 3: it is connected already, but nobody was told so.
 #[test]
-fn closed_while_connecting() {
+fn close_while_connecting_runs_no_connect_hook() {
     for abort in [false, true] {
-        let server = Server::new(if abort { "close-early" } else { "abort-early" });
+        let server = Server::new();
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         let token = server.connect(&mut map, Recorder::new("a", &log)).token();
@@ -185,9 +166,9 @@ fn closed_while_connecting() {
 /// EDGE_CASES 4: the peer is gone before the first event; one that has read nothing of what it was
 /// sent, is gone with a reset.
 #[test]
-fn gone_before_the_first_event() {
+fn a_peer_gone_before_the_first_event_is_a_connect_and_an_end() {
     for sends in [false, true] {
-        let server = Server::new(if sends { "gone-unread" } else { "gone" });
+        let server = Server::new();
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         let a =
@@ -214,7 +195,7 @@ fn gone_before_the_first_event() {
 
 /// EDGE_CASES 15
 #[test]
-fn paused() {
+fn a_paused_channel_gets_all_its_data_on_resume() {
     let log = Log::new();
     let (mut map, token, mut far) = opened(Recorder::new("a", &log));
     view(&mut map, token).pause_reading();
@@ -230,7 +211,7 @@ fn paused() {
 /// EDGE_CASES 16, 33: the peer writes and closes meanwhile; only resuming brings its data, then the
 /// end. One that half-closes is not even noticed.
 #[test]
-fn the_peer_ends_while_paused() {
+fn an_end_while_paused_is_told_on_resume_after_the_data() {
     for half in [false, true] {
         let log = Log::new();
         let (mut map, token, mut far) = opened(Recorder::new("a", &log));
@@ -252,7 +233,7 @@ fn the_peer_ends_while_paused() {
 
 /// EDGE_CASES 16: it closes with input unread, which is a reset: the end comes at once.
 #[test]
-fn the_peer_resets_while_paused() {
+fn a_reset_while_paused_ends_at_once() {
     let log = Log::new();
     let (mut map, token, mut far) = opened(Recorder::new("a", &log));
     let mut ch = view(&mut map, token);
@@ -268,7 +249,7 @@ fn the_peer_resets_while_paused() {
 
 /// EDGE_CASES 17: with most of it unread.
 #[test]
-fn paused_and_resumed_inside_handle_read() {
+fn pause_and_resume_inside_handle_read_lose_nothing() {
     let log = Log::new();
     let got = Rc::new(Cell::new(0));
     let sum = got.clone();
@@ -285,7 +266,7 @@ fn paused_and_resumed_inside_handle_read() {
 
 /// EDGE_CASES 18: all of it, then exactly one end.
 #[test]
-fn data_and_end_at_once() {
+fn data_and_end_at_once_are_data_and_then_one_end() {
     for eof in [Eof::Close, Eof::KeepWriting] {
         let log = Log::new();
         let (mut map, token, mut far) = opened(Recorder::new("a", &log).eof(eof).quiet());
@@ -306,7 +287,7 @@ fn data_and_end_at_once() {
 /// EDGE_CASES 19: what the peer has sent before it closed with input unread comes first; also when a
 /// send has failed before, which here says broken pipe.
 #[test]
-fn data_then_reset() {
+fn data_before_a_reset_is_offered_before_the_end() {
     for sends in [false, true] {
         let log = Log::new();
         let (mut map, token, mut far) = opened(Recorder::new("a", &log));
@@ -329,7 +310,7 @@ fn data_then_reset() {
 
 /// EDGE_CASES 20: readable, but nothing is there.
 #[test]
-fn a_false_alarm() {
+fn a_false_alarm_is_no_data_and_no_end() {
     let log = Log::new();
     let (mut map, token, mut far) = opened(Recorder::new("a", &log));
     far.write_all(b"later").unwrap();
@@ -342,7 +323,7 @@ fn a_false_alarm() {
 
 /// EDGE_CASES 21: others have their turn meanwhile, a timer and a remote included.
 #[test]
-fn a_sender_that_never_stops() {
+fn a_sender_that_never_stops_leaves_others_their_turn() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("flood", &log).quiet().on("read", |ch| {
         let mut buffer = vec![0; 64 * 1024];
@@ -378,7 +359,7 @@ fn a_sender_that_never_stops() {
 /// EDGE_CASES 22: Linux has the urgent byte of Unix-domain sockets since 5.15. Left alone, it is taken.
 #[cfg(target_os = "linux")]
 #[test]
-fn an_urgent_byte() {
+fn an_urgent_byte_comes_before_the_data_and_once() {
     for takes in [false, true] {
         let log = Log::new();
         let a = Recorder::new("a", &log).on("expt", move |ch| match takes {
@@ -405,7 +386,7 @@ fn an_urgent_byte() {
 
 /// EDGE_CASES 24
 #[test]
-fn small_pushes() {
+fn ten_thousand_small_pushes_keep_their_order() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("a", &log));
     let wanted: Vec<u8> = (0..10_000_u32).flat_map(|number| [number.to_be_bytes(); 20].concat()).collect();
@@ -414,16 +395,16 @@ fn small_pushes() {
     }
     turn_idle(&mut map);
     assert!(view(&mut map, token).queued() > 0, "it all fits in: this tests nothing");
-    let far = reader(far);
+    let far = reads_to_end(far);
     turn_until(&mut map, &log, |map| view(map, token).queued() == 0);
     view(&mut map, token).close();
     run_out(&mut map, &log);
-    assert!(far.join().unwrap() == (wanted, None));
+    assert!(far.join().unwrap() == wanted);
 }
 
 /// EDGE_CASES 25: gone with everything read, and gone with input unread.
 #[test]
-fn pushed_to_a_peer_that_is_gone() {
+fn a_push_to_a_peer_that_is_gone_ends_with_broken_pipe_or_reset() {
     for unread in [false, true] {
         let log = Log::new();
         let (mut map, token, far) = opened(Recorder::new("a", &log).readable(|_| false));
@@ -445,7 +426,7 @@ fn pushed_to_a_peer_that_is_gone() {
 /// EDGE_CASES 25, as only Unix-domain sockets have it: the peer reads no more, and says so. What it
 /// sends is still read.
 #[test]
-fn the_peer_reads_no_more() {
+fn a_peer_that_reads_no_more_is_still_read() {
     let log = Log::new();
     let (mut map, token, mut far) = opened(Recorder::new("a", &log));
     far.shutdown(Shutdown::Read).unwrap();
@@ -464,15 +445,15 @@ fn the_peer_reads_no_more() {
 
 /// EDGE_CASES 26: the peer reads faster than a turn may write; no wake-up is lost.
 #[test]
-fn more_than_a_turn_may_write() {
+fn more_than_a_turn_may_write_is_flushed_without_a_lost_wake_up() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("a", &log));
-    let far = reader(far);
+    let far = reads_to_end(far);
     let bytes = pattern(12 << 20);
     view(&mut map, token).push(&bytes).unwrap();
     view(&mut map, token).close();
     run_out(&mut map, &log);
-    assert!(far.join().unwrap() == (bytes, None));
+    assert!(far.join().unwrap() == bytes);
     assert_eq!(reason(&log, "a"), "closed");
 }
 
@@ -480,10 +461,10 @@ fn more_than_a_turn_may_write() {
 
 /// EDGE_CASES 29: twice, one after the other, from every hook.
 #[test]
-fn ended_twice_from_every_hook() {
+fn ending_twice_from_every_hook_is_one_handle_close() {
     let ends = [["close", "close"], ["close", "abort"], ["abort", "close"], ["abort", "abort"]];
     for (hook, ends) in hooks().flat_map(|hook| ends.map(|ends| (hook, ends))) {
-        let server = Server::new(&format!("twice-{hook}-{}", ends.concat()));
+        let server = Server::new();
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         let a = Recorder::new("a", &log).on(hook, move |ch| {
@@ -492,25 +473,12 @@ fn ended_twice_from_every_hook() {
             }
             Ok(())
         });
-        let a = match hook {
-            "write" => a.writable(|_| true),
-            "error" => a.on("read", |_| Err(std::io::Error::other("provoked"))),
-            _ => a,
-        };
-        let token = server.connect(&mut map, a).token();
+        let token = server.connect(&mut map, willing(hook, a)).token();
         let mut far = server.accept();
-        let mut ch = view(&mut map, token);
-        match hook {
-            "read" | "error" => far.write_all(b"input").unwrap(),
+        match bring_about(hook, &mut view(&mut map, token), &mut far) {
             // A kernel without it.
-            "expt" if socket2::SockRef::from(&far).send_out_of_band(b"!").is_err() => continue,
-            "eof" => far.shutdown(Shutdown::Write).unwrap(),
-            "timeout" => ch.set_timeout(Some(Duration::from_millis(1))),
-            "high" | "low" => {
-                ch.set_watermarks(10, 20);
-                ch.push(&[b'.'; 100]).unwrap();
-            }
-            _ => {}
+            Err(_) if hook == "expt" => continue,
+            done => done.unwrap(),
         }
         run_out(&mut map, &log);
         assert!(log.has(&format!("a {hook}")) || hook == "error", "{hook} was not reached");
@@ -523,7 +491,7 @@ fn ended_twice_from_every_hook() {
 /// EDGE_CASES 30: all that is queued arrives, then the end and no reset, also when the peer has sent
 /// what nobody read.
 #[test]
-fn closed_with_a_full_queue() {
+fn close_with_a_full_queue_sends_all_and_then_the_end() {
     for unread in [false, true] {
         let log = Log::new();
         let (mut map, token, mut far) = opened(Recorder::new("a", &log));
@@ -536,9 +504,9 @@ fn closed_with_a_full_queue() {
         turn_idle(&mut map);
         assert!(view(&mut map, token).queued() > 0);
         view(&mut map, token).close();
-        let far = reader(far);
+        let far = reads_to_end(far);
         run_out(&mut map, &log);
-        assert!(far.join().unwrap() == (bytes, None));
+        assert!(far.join().unwrap() == bytes);
         assert_eq!(log.of("a").last().unwrap(), "close: closed");
         assert!(!log.has("a read"));
     }
@@ -546,7 +514,7 @@ fn closed_with_a_full_queue() {
 
 /// EDGE_CASES 30: the peer never reads.
 #[test]
-fn closed_to_a_peer_that_never_reads() {
+fn close_to_a_peer_that_never_reads_times_out() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("a", &log));
     view(&mut map, token).push(&vec![0; MUCH]).unwrap();
@@ -556,14 +524,14 @@ fn closed_to_a_peer_that_never_reads() {
     ch.close();
     run_out(&mut map, &log);
     assert_eq!(reason(&log, "a"), "timed out");
-    let (got, end) = reader(far).join().unwrap();
-    assert!(got.len() < MUCH && end.is_none());
+    let (got, end) = reads_all(far).join().unwrap();
+    assert!(got.len() < MUCH && end.is_ok());
 }
 
 /// EDGE_CASES 31: there is no reset to be had, so the peer sees the end after what it has got; but a
 /// reset if something it sent was not read.
 #[test]
-fn aborted_with_a_full_queue() {
+fn abort_with_a_full_queue_ends_after_what_the_peer_has() {
     for unread in [false, true] {
         let log = Log::new();
         let (mut map, token, mut far) = opened(Recorder::new("a", &log));
@@ -576,16 +544,16 @@ fn aborted_with_a_full_queue() {
         view(&mut map, token).abort();
         run_out(&mut map, &log);
         assert_eq!(reason(&log, "a"), "aborted");
-        let (got, end) = reader(far).join().unwrap();
+        let (got, end) = reads_all(far).join().unwrap();
         assert!(!got.is_empty() && got.len() < MUCH && pattern(MUCH).starts_with(&got));
-        assert_eq!(end, unread.then_some(ErrorKind::ConnectionReset));
+        assert_eq!(end.err().map(|error| error.kind()), unread.then_some(ErrorKind::ConnectionReset));
     }
 }
 
 /// EDGE_CASES 32: the peer goes for good after its half-close, and there is nothing to write. With
 /// something unread at it, that is a reset.
 #[test]
-fn the_end_of_a_half_closed_peer() {
+fn a_half_closed_peer_that_goes_ends_the_channel() {
     for unread in [false, true] {
         for paused in [false, true] {
             let log = Log::new();
@@ -613,7 +581,7 @@ fn the_end_of_a_half_closed_peer() {
 
 /// The same with a queue that the peer did not take: it ends with what the send says.
 #[test]
-fn the_end_of_a_half_closed_peer_with_a_queue() {
+fn a_half_closed_peer_that_goes_ends_a_queue_with_the_sends_error() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("a", &log).eof(Eof::KeepWriting));
     view(&mut map, token).push(&vec![0; MUCH]).unwrap();
@@ -628,7 +596,7 @@ fn the_end_of_a_half_closed_peer_with_a_queue() {
 
 /// Half-close the other way: the peer still sends after ours, and ends when it likes.
 #[test]
-fn data_after_our_half_close() {
+fn data_still_comes_after_our_half_close() {
     let log = Log::new();
     let (mut map, token, mut far) = opened(Recorder::new("a", &log).eof(Eof::KeepWriting));
     view(&mut map, token).shutdown_write();
@@ -648,7 +616,7 @@ fn data_after_our_half_close() {
 
 /// EDGE_CASES 34: FIN only after the last byte, nothing after it.
 #[test]
-fn shutdown_write_after_pushes() {
+fn shutdown_write_sends_the_end_after_the_last_byte() {
     let log = Log::new();
     let (mut map, token, far) = opened(Recorder::new("a", &log));
     let bytes = pattern(MUCH);
@@ -658,9 +626,9 @@ fn shutdown_write_after_pushes() {
     ch.shutdown_write();
     assert_eq!(ch.push(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
     let far_too = far.try_clone().unwrap();
-    let far = reader(far);
+    let far = reads_to_end(far);
     turn_until(&mut map, &log, |_| far.is_finished());
-    assert!(far.join().unwrap() == (bytes, None));
+    assert!(far.join().unwrap() == bytes);
     turn_idle(&mut map);
     assert_calm(&mut map);
     assert!(map.contains(token), "its reading side is open");
@@ -673,7 +641,7 @@ fn shutdown_write_after_pushes() {
 
 /// EDGE_CASES 34: both sides at once, in one map.
 #[test]
-fn both_sides_shut_down() {
+fn both_sides_shut_down_and_both_end() {
     for eof in [Eof::Close, Eof::KeepWriting] {
         let (one, other) = UnixStream::pair().unwrap();
         let log = Log::new();
@@ -699,7 +667,7 @@ fn both_sides_shut_down() {
 
 /// A silent peer times out; the timers of a channel die with it.
 #[test]
-fn timers_of_a_channel() {
+fn a_silent_peer_times_out_and_timers_die_with_the_channel() {
     let log = Log::new();
     let (mut map, token, _far) = opened(Recorder::new("a", &log));
     let (early, never) = (log.clone(), log.clone());
@@ -720,7 +688,7 @@ fn timers_of_a_channel() {
 
 /// The time is over although the peer has hung up, and nobody reads.
 #[test]
-fn a_timeout_while_paused() {
+fn a_timeout_comes_while_paused_and_hung_up() {
     for (half, resets) in [(true, false), (false, false), (false, true)] {
         let log = Log::new();
         let (mut map, token, far) = opened(Recorder::new("a", &log));

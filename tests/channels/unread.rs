@@ -5,20 +5,22 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::faults::{Call, Fault, count, inject};
-use dispatch_loop::{Channel, ChannelMap, Eof, OnError, Token};
+use dispatch_loop::{Channel, ChannelMap, Eof, OnError};
 use proptest::prelude::*;
 
-use crate::support::calm::*;
-use crate::support::ends;
 use crate::support::ends::record_kinds;
-use crate::support::flow::*;
-use crate::support::provoke::pattern;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::{opened, view};
+use crate::support::peers::{loopbacks, pair, pattern, read_all, reset, unix_pair};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{
+    arrive, assert_calm, comes_to_rest, run_out, turn_quiet, turn_until, turns_at_once, waits_in,
+};
+use crate::support::waiting::{wait_for_hang_up, wait_for_input};
 
 /// A channel that has put back all of `sent` in its first `handle_read`, and pauses there if it is
 /// told to. What it reads afterwards is its input.
@@ -44,16 +46,8 @@ fn input(log: &Log) -> String {
     log.of("input").concat()
 }
 
-/// The peer has sent something: wait until it is here, and turn for as long as there is something to
-/// do at once.
-#[track_caller]
-fn arrive(map: &mut ChannelMap, token: Token) {
-    wait_for_input(view(map, token).socket().unwrap());
-    turn_quiet(map);
-}
-
 #[test]
-fn in_one_piece_and_in_several() {
+fn what_is_put_back_in_any_pieces_is_read_again_in_order() {
     for on in loopbacks() {
         // How much is read of `abcdef`, and what is put back, in this order.
         for (read, pieces) in [
@@ -95,7 +89,7 @@ fn in_one_piece_and_in_several() {
 /// It is there without the socket being ready, in the next turn, which does not wait; and it costs no
 /// system call.
 #[test]
-fn it_comes_without_waiting() {
+fn what_is_put_back_comes_in_the_next_turn_without_a_call() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, mut far) = opened(on, put_back(false, &log));
@@ -116,7 +110,7 @@ fn it_comes_without_waiting() {
 
 /// Outside of a hook as well: before it opens, and later.
 #[test]
-fn from_outside() {
+fn what_is_put_back_from_outside_comes_first() {
     for on in loopbacks() {
         let log = Log::new();
         let (near, mut far) = pair(on);
@@ -141,7 +135,7 @@ fn from_outside() {
 }
 
 #[test]
-fn while_paused_and_then_resumed() {
+fn what_is_put_back_while_paused_waits_for_the_resume() {
     for on in loopbacks() {
         for by_readable in [false, true] {
             let log = Log::new();
@@ -181,7 +175,7 @@ fn while_paused_and_then_resumed() {
 
 /// Reading is paused between the hook that puts back and the turn that would deliver it.
 #[test]
-fn paused_from_outside_when_it_was_due() {
+fn a_pause_from_outside_holds_what_was_due() {
     let log = Log::new();
     let (mut map, token, mut far) = opened(loopbacks()[0], put_back(false, &log));
     far.write_all(b"back").unwrap();
@@ -197,7 +191,7 @@ fn paused_from_outside_when_it_was_due() {
 
 /// The end was read before: first what was put back, then the end, once.
 #[test]
-fn with_the_end_already_read() {
+fn what_is_put_back_comes_before_an_end_already_read() {
     for on in loopbacks() {
         for unix in [false, true] {
             for pause in [false, true] {
@@ -226,7 +220,7 @@ fn with_the_end_already_read() {
                     });
                     let mut map = ChannelMap::new().unwrap();
                     let (near, mut far): (socket2::Socket, socket2::Socket) = if unix {
-                        let (near, far) = UnixStream::pair().unwrap();
+                        let (near, far) = unix_pair();
                         (near.into(), far.into())
                     } else {
                         let (near, far) = pair(on);
@@ -264,7 +258,7 @@ fn with_the_end_already_read() {
 
 /// Then the peer goes altogether, which cannot be masked.
 #[test]
-fn paused_with_the_end_already_read_and_the_peer_gone() {
+fn a_pause_holds_what_was_put_back_although_the_peer_is_gone() {
     let log = Log::new();
     let (mut first, seen) = (true, log.clone());
     let dispatcher = Recorder::new("a", &log).on("read", move |ch| {
@@ -278,7 +272,7 @@ fn paused_with_the_end_already_read_and_the_peer_gone() {
         }
         Ok(())
     });
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     far.write_all(&[b'x'; 100]).unwrap();
     far.shutdown(Shutdown::Write).unwrap();
     let mut map = ChannelMap::new().unwrap();
@@ -297,7 +291,7 @@ fn paused_with_the_end_already_read_and_the_peer_gone() {
 
 /// The end is met in the very hook that puts back: `recv` says 0, and then there is something again.
 #[test]
-fn put_back_after_the_end_was_met() {
+fn what_is_put_back_after_the_end_was_met_is_read_before_it() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut step, seen) = (0, log.clone());
@@ -323,7 +317,7 @@ fn put_back_after_the_end_was_met() {
 
 /// Rule 4: what came before a reset is offered before the end, unless reading is paused.
 #[test]
-fn with_the_peers_reset() {
+fn what_is_put_back_is_offered_before_a_reset_unless_paused() {
     for on in loopbacks() {
         for pause in [false, true] {
             let log = Log::new();
@@ -343,7 +337,7 @@ fn with_the_peers_reset() {
 
 /// Rule 7: a write that fails does not end the reading, and so not what was put back.
 #[test]
-fn after_a_write_that_failed() {
+fn what_is_put_back_is_read_after_a_write_that_failed() {
     for on in loopbacks() {
         for before in [false, true] {
             let log = Log::new();
@@ -378,7 +372,7 @@ fn after_a_write_that_failed() {
 }
 
 #[test]
-fn across_replace_dispatcher() {
+fn what_is_put_back_goes_to_the_new_dispatcher() {
     for on in loopbacks() {
         for order in [false, true] {
             let log = Log::new();
@@ -411,7 +405,7 @@ fn across_replace_dispatcher() {
 
 /// After `close` or `abort` no input comes, whatever was put back before or is put back then.
 #[test]
-fn after_close_no_hook_but_the_last() {
+fn after_close_no_hook_runs_but_the_last() {
     for on in loopbacks() {
         for abort in [false, true] {
             for queued in [false, true] {
@@ -439,7 +433,7 @@ fn after_close_no_hook_but_the_last() {
                     turn_quiet(&mut map);
                     assert_eq!(map.wait_limit().is_some(), map.contains(token), "only the time to flush");
                 }
-                let far = std::thread::spawn(move || crate::support::provoke::read_all(&mut far).0.len());
+                let far = std::thread::spawn(move || read_all(&mut far).0.len());
                 run_out(&mut map, &log);
                 let reason = if abort { "close: aborted" } else { "close: closed" };
                 assert_eq!(log.of("a"), ["open", "read", reason]);
@@ -453,7 +447,7 @@ fn after_close_no_hook_but_the_last() {
 /// Rule 17: it counts for the budget of the turn as what is read does; what is beyond it comes in
 /// the next turn.
 #[test]
-fn more_than_the_budget() {
+fn more_than_the_budget_comes_in_the_next_turns() {
     const LEN: usize = 300_000;
     for on in loopbacks() {
         let log = Log::new();
@@ -586,7 +580,7 @@ fn an_idle_timeout_is_not_put_off() {
 
 /// A source of its own: records, whose bytes are inside it already when they are put back.
 #[test]
-fn with_a_source_of_its_own() {
+fn what_is_put_back_comes_before_what_is_inside_a_source() {
     for kind in record_kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -620,7 +614,7 @@ fn with_a_source_of_its_own() {
 
 /// A paused channel with records keeps both apart: what was put back, then what is in the source.
 #[test]
-fn paused_with_a_source_of_its_own() {
+fn a_pause_keeps_what_was_put_back_and_what_is_inside_a_source() {
     for kind in record_kinds() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -631,7 +625,7 @@ fn paused_with_a_source_of_its_own() {
         });
         let token = handle.token();
         turn_until(&mut map, &log, |map| view(map, token).is_paused());
-        assert!(ends::waits(&mut map), "{kind:?}");
+        assert!(comes_to_rest(&mut map), "{kind:?}");
         view(&mut map, token).resume_reading();
         turn_until(&mut map, &log, |_| input(&log) == "one two ");
         view(&mut map, token).close();
@@ -642,7 +636,7 @@ fn paused_with_a_source_of_its_own() {
 
 /// An error that is kept leaves it where it is.
 #[test]
-fn an_error_that_is_kept() {
+fn an_error_that_is_kept_keeps_what_was_put_back() {
     let log = Log::new();
     let (mut first, seen) = (true, log.clone());
     let dispatcher = Recorder::new("a", &log).on_error(OnError::Keep).on("read", move |ch| {
@@ -724,7 +718,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_order_of_reading_and_putting_back(
+    fn any_order_of_reading_and_putting_back_gives_the_stream(
         acts in prop::collection::vec(act(), 0..60),
         sent in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..60), 1..8),
     ) {
@@ -733,7 +727,7 @@ proptest! {
         let shared = model.clone();
         let dispatcher =
             Recorder::new("a", &log).quiet().on("read", move |ch| shared.borrow_mut().act(ch));
-        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, mut far) = unix_pair();
         let mut map = ChannelMap::new().unwrap();
         let token = map.add(near, dispatcher).unwrap().token();
         let go_on = |map: &mut ChannelMap| {

@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use dispatch_loop::{Channel, ChannelMap, OnError};
 
-use crate::support::ends::*;
-use crate::support::records::*;
-use crate::support::*;
-
-fn run(map: &mut ChannelMap, log: &Log) {
-    turn_until(map, log, |map| map.is_empty());
-}
+use crate::support::ends::Kind;
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, unix_pair};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::records::{Options, Records};
+use crate::support::turning::{run_out, turn_idle, turn_until};
 
 fn wrap(ch: &mut Channel<'_>, client: bool) -> io::Result<()> {
     ch.wrap_source(|plain| Ok(Box::new(Records::new(plain, client, Options::default()))))
@@ -24,7 +23,7 @@ fn wrap(ch: &mut Channel<'_>, client: bool) -> io::Result<()> {
 
 /// Both ends become records after the connection is there: `handle_open` waits for the handshake.
 #[test]
-fn wrapped_in_handle_connect() {
+fn a_source_put_around_in_handle_connect_opens_after_its_handshake() {
     for on in loopbacks() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -50,7 +49,7 @@ fn wrapped_in_handle_connect() {
             });
         let handle = map.connect(address, client).unwrap();
         map.channel(handle).unwrap().push(b"first;").unwrap();
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(log.input("b"), b"first;second;third");
         assert_eq!(log.input("a"), b"who is there?");
         assert_eq!(log.of("a")[..2], ["connect", "open"]);
@@ -60,7 +59,7 @@ fn wrapped_in_handle_connect() {
 
 /// STARTTLS: plain lines first, then records on the same channel; no second `handle_open`.
 #[test]
-fn wrapped_midway() {
+fn a_source_put_around_midway_opens_nothing_twice() {
     for on in [Some("127.0.0.1:0"), None] {
         let kind = Kind { on, layers: 0, client: false, options: Options::default() };
         let log = Log::new();
@@ -94,7 +93,7 @@ fn wrapped_midway() {
             });
             secret.join().unwrap()
         });
-        run(&mut map, &log);
+        run_out(&mut map, &log);
         assert_eq!(far.join().unwrap(), b"secret");
         assert_eq!(log.of("a"), ["open", "got STARTTLS", "got secret", "eof", "close: end of stream"]);
     }
@@ -102,7 +101,7 @@ fn wrapped_midway() {
 
 /// EDGE_CASES 30 for a channel whose second handshake never ends: what is queued cannot be sent.
 #[test]
-fn close_during_a_handshake_midway() {
+fn close_during_a_handshake_midway_ends_at_its_deadline() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, _silent) = UnixStream::pair().unwrap();
@@ -113,13 +112,13 @@ fn close_during_a_handshake_midway() {
     ch.push(b"never sent").unwrap();
     ch.set_close_timeout(Duration::from_millis(20));
     ch.close();
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.of("a"), ["open", "close: timed out"]);
 }
 
 /// While a second handshake waits for the peer, `writable` finds no room, and nothing spins.
 #[test]
-fn writable_during_a_handshake_midway() {
+fn writable_finds_no_room_during_a_handshake_midway() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (near, _silent) = UnixStream::pair().unwrap();
@@ -134,15 +133,15 @@ fn writable_during_a_handshake_midway() {
 }
 
 #[test]
-fn the_making_of_a_source_fails() {
+fn a_source_that_cannot_be_made_ends_the_channel() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     let recorder = Recorder::new("a", &log)
         .on_error(OnError::Keep)
         .on("open", |ch| ch.wrap_source(|_| Err(io::Error::new(ErrorKind::InvalidInput, "no certificate"))));
     map.add(near, recorder).unwrap();
-    run(&mut map, &log);
+    run_out(&mut map, &log);
     assert_eq!(log.of("a"), ["open", "close: no certificate"]);
     assert_eq!(far.read(&mut [0]).unwrap(), 0, "the socket is not closed");
 }

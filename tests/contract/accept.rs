@@ -8,9 +8,13 @@ use std::time::Duration;
 use dispatch_loop::faults::{Call, Fault, clear, count, inject};
 use dispatch_loop::{Address, ChannelMap, Handle, OnError, Socket};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::address_of;
+use crate::support::peers::{connect, loopbacks, pair, reset};
+use crate::support::process::{alone, open_descriptors};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until, turns_at_once, waits_in};
+use crate::support::waiting::DEADLINE;
 
 /// A server whose connections are recorders called "conn".
 fn server(name: &'static str, log: &Log) -> Recorder {
@@ -29,8 +33,7 @@ fn listening(on: SocketAddr, dispatcher: Recorder) -> (ChannelMap, Handle<Record
 }
 
 fn clients(address: SocketAddr, number: usize) -> Vec<TcpStream> {
-    let clients = (0..number).map(|_| TcpStream::connect(address).unwrap());
-    clients.inspect(|client| client.set_read_timeout(Some(DEADLINE)).unwrap()).collect()
+    (0..number).map(|_| connect(&address)).collect()
 }
 
 /// Whether the other end is closed; a reset counts as well.
@@ -119,7 +122,7 @@ fn accepts_in_one_turn_are_bounded() {
 
 /// EDGE_CASES 8.
 #[test]
-fn closed_from_its_own_accept_hook() {
+fn a_listener_closed_from_its_own_hook_accepts_no_more() {
     for on in loopbacks() {
         for abort in [false, true] {
             let log = Log::new();
@@ -168,7 +171,7 @@ fn a_paused_listener_lets_clients_wait() {
 
 /// EDGE_CASES 9, as Linux does it: the dead connection is accepted, and ends at once.
 #[test]
-fn reset_in_the_backlog() {
+fn a_connection_reset_in_the_backlog_ends_alone() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, _, address) = listening(on, server("a", &log));
@@ -255,7 +258,7 @@ fn an_accept_hook_that_fails_loses_that_connection_only() {
 
 /// EDGE_CASES 11.
 #[test]
-fn clients_that_connect_and_reset_at_once() {
+fn clients_that_connect_and_reset_at_once_leave_nothing_behind() {
     alone(None, || {
         for on in loopbacks() {
             let log = Log::new();
@@ -282,7 +285,7 @@ fn clients_that_connect_and_reset_at_once() {
 
 /// EDGE_CASES 12: a shortage, of each kind, for as long as it lasts.
 #[test]
-fn out_of_descriptors_or_memory() {
+fn a_shortage_of_descriptors_or_memory_is_waited_out() {
     for on in loopbacks() {
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
             let log = Log::new();
@@ -341,7 +344,7 @@ fn after_a_shortage_the_listener_tries_again_by_itself() {
 
 /// EDGE_CASES 12, with the real thing.
 #[test]
-fn no_descriptor_left() {
+fn clients_wait_while_no_descriptor_is_left() {
     alone(Some(64), || {
         for on in loopbacks() {
             let log = Log::new();
@@ -373,7 +376,7 @@ fn no_descriptor_left() {
 
 /// An adopted listener is a listener like those of `listen`.
 #[test]
-fn a_listener_of_the_standard_library() {
+fn a_listener_of_the_standard_library_serves_like_ours() {
     for on in loopbacks() {
         let log = Log::new();
         let listener = TcpListener::bind(on).unwrap();

@@ -11,9 +11,11 @@ use std::time::Duration;
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, LoopOptions, Reason, Token, run, run_with};
 use rustix::event::{PollFd, PollFlags};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, pair, read_all, reset};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{turn_idle, turn_until};
 
 /// Nothing but defaults.
 struct Default;
@@ -22,7 +24,7 @@ impl Dispatcher for Default {}
 
 /// One wait, without waiting.
 fn poll_once(map: &mut ChannelMap) {
-    let options = LoopOptions { timeout: Some(Duration::ZERO), count: Some(1), ..LoopOptions::default() };
+    let options = LoopOptions::default().with_timeout(Duration::ZERO).with_count(1);
     run_with(map, &options).unwrap();
 }
 
@@ -101,7 +103,7 @@ fn errors_and_hang_ups_end_the_channel() {
 
 /// `test_closeall` and `test_closeall_default`.
 #[test]
-fn close_all() {
+fn close_all_ends_every_channel_once_and_sends_what_is_queued() {
     for on in loopbacks() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -131,7 +133,7 @@ fn close_all() {
 
 /// `test_basic`: the predicates by default. And `test_repr`.
 #[test]
-fn defaults() {
+fn the_default_is_to_read_and_not_to_write() {
     let (near, _far) = pair(loopbacks()[0]);
     let mut map = ChannelMap::new().unwrap();
     let token = map.add(near, Default).unwrap();
@@ -179,7 +181,7 @@ fn unhandled_hooks_are_logged_once() {
 
 /// `test_send` of `dispatcher_with_send`: a client that pushes, a server that is not ours.
 #[test]
-fn dispatcher_with_send() {
+fn a_client_that_pushes_reaches_a_server_that_is_not_ours() {
     for on in loopbacks() {
         let log = Log::new();
         let listener = TcpListener::bind(on).unwrap();
@@ -231,7 +233,7 @@ fn talk(
 
 /// `test_handle_connect`, `test_handle_accept`, `test_handle_accepted`.
 #[test]
-fn connect_and_accept() {
+fn connect_and_accept_call_their_hooks() {
     let done = ["client connect", "client open", "server accept", "handler open"];
     for log in talk(|handler| handler, |client| client, &done) {
         assert_eq!(log.of("client")[..2], ["connect", "open"]);
@@ -242,7 +244,7 @@ fn connect_and_accept() {
 
 /// `test_handle_read`: the server sends at once.
 #[test]
-fn read_what_the_server_sends_at_once() {
+fn what_the_server_sends_at_once_is_read() {
     let greets = |handler: Recorder| handler.on("open", |ch| ch.push(&[b'x'; 1024]));
     for log in talk(greets, |client| client, &["client read"]) {
         assert_eq!(log.input("client"), [b'x'; 1024]);
@@ -252,7 +254,7 @@ fn read_what_the_server_sends_at_once() {
 
 /// `test_handle_write`.
 #[test]
-fn write_when_there_is_room() {
+fn handle_write_runs_when_there_is_room() {
     let writes = |client: Recorder| {
         client.writable(|ch| !ch.is_closing()).on("write", |ch| {
             ch.push(b"written")?;
@@ -268,7 +270,7 @@ fn write_when_there_is_room() {
 
 /// `test_handle_close`: the server closes at once.
 #[test]
-fn close_when_the_server_closes() {
+fn a_client_ends_when_the_server_closes() {
     let closes = |handler: Recorder| {
         handler.on("open", |ch| {
             ch.close();
@@ -284,7 +286,7 @@ fn close_when_the_server_closes() {
 /// `test_handle_close_after_conn_broken` (bpo-11265): the client is told to write while the server
 /// has gone.
 #[test]
-fn close_after_the_connection_broke() {
+fn a_connection_that_broke_ends_once_and_is_no_error() {
     for on in loopbacks() {
         for abort in [true, false] {
             let log = Log::new();
@@ -311,7 +313,7 @@ fn close_after_the_connection_broke() {
 /// `test_handle_expt`: a byte out of band.
 #[test]
 #[cfg(target_os = "linux")]
-fn urgent_data() {
+fn urgent_data_calls_handle_expt() {
     for on in loopbacks() {
         let log = Log::new();
         let (near, far) = pair(on);
@@ -335,7 +337,7 @@ fn urgent_data() {
 
 /// `test_handle_error`: by default it ends the channel, and the loop goes on.
 #[test]
-fn an_error_of_a_hook() {
+fn an_error_of_a_hook_ends_its_channel_and_the_loop_goes_on() {
     let divides =
         |client: Recorder| client.writable(|_| true).on("write", |_| Err(io::Error::other("1 / 0")));
     for log in talk(|handler| handler, divides, &["client close: 1 / 0", "handler close: end of stream"]) {
@@ -345,7 +347,7 @@ fn an_error_of_a_hook() {
 
 /// `test_connection_attributes`.
 #[test]
-fn flags_through_life() {
+fn exactly_one_flag_is_set_at_each_time_of_life() {
     type Flags = (bool, bool, bool, bool);
     fn flags(ch: &Channel<'_>) -> Flags {
         (ch.is_listening(), ch.is_connecting(), ch.is_connected(), ch.is_closing())
@@ -398,7 +400,7 @@ fn flags_through_life() {
 /// `test_create_socket`: non-blocking, of the address's family; and `test_bind`: one address, two
 /// listeners.
 #[test]
-fn bind_conflict() {
+fn a_bind_conflict_is_an_error_that_names_the_address() {
     for on in loopbacks() {
         let mut map = ChannelMap::new().unwrap();
         let first = map.listen(on, Default).unwrap();
@@ -416,7 +418,7 @@ fn bind_conflict() {
 /// `test_set_reuse_addr`: a server comes back to its address at once, also when its old
 /// connections linger.
 #[test]
-fn reuse_address() {
+fn a_server_comes_back_to_its_address_at_once() {
     for on in loopbacks() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -442,7 +444,7 @@ fn reuse_address() {
 
 /// `test_quick_connect` (bpo-10340): a client that connects and resets at once.
 #[test]
-fn quick_connect() {
+fn a_client_that_connects_and_resets_at_once_does_no_harm() {
     for on in loopbacks() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();

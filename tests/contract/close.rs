@@ -4,16 +4,20 @@
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{Channel, ChannelMap, Eof, Token};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::opened::address_of;
+use crate::support::peers::{
+    loopbacks, narrow_pair, pair, pattern, read_all, read_exactly, read_now, reads_all, reset, unix_pair,
+};
+use crate::support::provoke::{hooks, provoke};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, turn_idle, turn_until, turns_at_once};
+use crate::support::waiting::DEADLINE;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -34,7 +38,7 @@ fn act(ch: &mut Channel<'_>, what: Act) {
 
 /// EDGE_CASES 29.
 #[test]
-fn close_and_abort_twice_from_every_hook() {
+fn close_and_abort_twice_from_every_hook_are_one_end() {
     use Act::*;
     for on in loopbacks() {
         for hook in hooks() {
@@ -76,7 +80,7 @@ fn close_and_abort_twice_from_every_hook() {
 
 /// EDGE_CASES 29, from outside: from the accept hook, another channel's hook, between turns.
 #[test]
-fn close_and_abort_on_any_channel() {
+fn close_and_abort_work_on_any_channel_from_anywhere() {
     for on in loopbacks() {
         for acts in [[Act::Close, Act::Close], [Act::Close, Act::Abort], [Act::Abort, Act::Close]] {
             let log = Log::new();
@@ -120,8 +124,7 @@ fn close_with_a_full_queue_sends_all_of_it() {
     for on in loopbacks() {
         for unread in [0, 100_000] {
             let log = Log::new();
-            let (near, mut far) = pair(on);
-            narrow(&near, &far);
+            let (near, mut far) = narrow_pair(on);
             far.write_all(&vec![b'u'; unread.min(10_000)]).unwrap();
             let bytes = pattern(2_000_000);
             let (sent, mut also) = (bytes.clone(), far.try_clone().unwrap());
@@ -134,7 +137,7 @@ fn close_with_a_full_queue_sends_all_of_it() {
             map.add(near, recorder).unwrap();
             map.turn(Some(Duration::ZERO)).unwrap();
             assert!(!log.closed("a"), "there is a queue to be sent first");
-            let reader = reader(far);
+            let reader = reads_all(far);
             // Input that comes while the queue is being sent, and after FIN, is dropped.
             let writer = std::thread::spawn(move || {
                 for chunk in vec![b'u'; unread].chunks(1000) {
@@ -170,10 +173,8 @@ fn a_peer_that_does_not_end_is_let_go() {
         // It still sends, and that is no reason to reset it.
         far.write_all(b"more").is_err() || begun.elapsed() > Duration::from_millis(200)
     });
-    let mut got = [0; 7];
-    far.read_exact(&mut got).unwrap();
-    assert_eq!(&got, b"goodbye");
-    assert_eq!(far.read(&mut got).unwrap(), 0, "FIN comes at once");
+    assert_eq!(read_exactly(&mut far, 7), b"goodbye");
+    assert_eq!(far.read(&mut [0]).unwrap(), 0, "FIN comes at once");
     assert!(!log.closed("a"));
     turn_until(&mut map, &log, |_| log.closed("a"));
     assert!(begun.elapsed() >= Duration::from_secs(2));
@@ -185,8 +186,7 @@ fn a_peer_that_does_not_end_is_let_go() {
 fn close_gives_up_at_its_deadline() {
     for on in loopbacks() {
         let log = Log::new();
-        let (near, mut far) = pair(on);
-        narrow(&near, &far);
+        let (near, mut far) = narrow_pair(on);
         let mut map = ChannelMap::new().unwrap();
         let recorder = Recorder::new("a", &log).on("open", |ch| {
             ch.set_close_timeout(60 * MILLISECOND);
@@ -209,8 +209,7 @@ fn close_gives_up_at_its_deadline() {
 fn a_slow_reader_is_no_dead_one() {
     const TIMEOUT: Duration = Duration::from_millis(250);
     let log = Log::new();
-    let (near, mut far) = pair(loopbacks()[0]);
-    narrow(&near, &far);
+    let (near, mut far) = narrow_pair(loopbacks()[0]);
     far.set_nonblocking(true).unwrap();
     let mut map = ChannelMap::new().unwrap();
     let bytes = pattern(2_000_000);
@@ -268,8 +267,7 @@ fn a_half_closed_channel_is_calm_and_notices_the_reset() {
     for on in loopbacks() {
         for queue in [0, 10_000_000] {
             let log = Log::new();
-            let (near, far) = pair(on);
-            narrow(&near, &far);
+            let (near, far) = narrow_pair(on);
             let mut map = ChannelMap::new().unwrap();
             let token = map.add(near, Recorder::new("a", &log).eof(Eof::KeepWriting)).unwrap();
             far.shutdown(Shutdown::Write).unwrap();
@@ -291,10 +289,10 @@ fn a_half_closed_channel_is_calm_and_notices_the_reset() {
 
 /// EDGE_CASES 33.
 #[test]
-fn a_unix_peer_writes_and_closes() {
+fn a_unix_peer_that_writes_and_closes_is_read_before_the_end() {
     for paused in [false, true] {
         let log = Log::new();
-        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, mut far) = unix_pair();
         let mut map = ChannelMap::new().unwrap();
         let recorder = Recorder::new("a", &log).on("open", move |ch| {
             if paused {
@@ -320,9 +318,9 @@ fn a_unix_peer_writes_and_closes() {
 
 /// EDGE_CASES 33: all is sent, but the peer has ended both ways, and nobody waits for anything.
 #[test]
-fn a_unix_peer_is_gone_while_we_keep_the_write_side() {
+fn a_unix_peer_that_is_gone_ends_a_channel_that_keeps_its_write_side() {
     let log = Log::new();
-    let (near, far) = UnixStream::pair().unwrap();
+    let (near, far) = unix_pair();
     let mut map = ChannelMap::new().unwrap();
     map.add(near, Recorder::new("a", &log).eof(Eof::KeepWriting)).unwrap();
     far.shutdown(Shutdown::Write).unwrap();
@@ -338,8 +336,7 @@ fn a_unix_peer_is_gone_while_we_keep_the_write_side() {
 fn shutdown_write_sends_fin_after_the_last_byte() {
     for on in loopbacks() {
         let log = Log::new();
-        let (near, far) = pair(on);
-        narrow(&near, &far);
+        let (near, far) = narrow_pair(on);
         let mut answering = far.try_clone().unwrap();
         let mut map = ChannelMap::new().unwrap();
         let bytes = pattern(1_000_000);
@@ -356,7 +353,7 @@ fn shutdown_write_sends_fin_after_the_last_byte() {
             Ok(())
         });
         let token = map.add(near, recorder).unwrap();
-        let reader = reader(far);
+        let reader = reads_all(far);
         turn_until(&mut map, &log, |_| reader.is_finished());
         let (got, end) = reader.join().unwrap();
         end.unwrap();
@@ -399,7 +396,7 @@ fn both_sides_shut_down_and_both_end() {
 
 /// EDGE_CASES 34: before the connect is through, and when `shutdown` itself fails.
 #[test]
-fn shutdown_write_early_and_in_vain() {
+fn shutdown_write_waits_for_the_connect_and_survives_its_failure() {
     for on in loopbacks() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();

@@ -2,16 +2,18 @@
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::faults::{Call, Fault, clear, inject};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, OnError, Reason};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::opened::address_of;
+use crate::support::peers::{accept, black_hole, loopbacks, read_to_end, refusing, reset};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
+use crate::support::waiting::{wait_for_hang_up, wait_for_input};
 
 /// A listener, and a map that is connecting to it with this dispatcher.
 fn connecting(
@@ -22,18 +24,6 @@ fn connecting(
     let mut map = ChannelMap::new().unwrap();
     let token = map.connect(listener.local_addr().unwrap(), dispatcher).unwrap().token();
     (map, token, listener)
-}
-
-fn accept(listener: &TcpListener) -> TcpStream {
-    let (far, _) = listener.accept().unwrap();
-    far.set_read_timeout(Some(DEADLINE)).unwrap();
-    far
-}
-
-fn read_all(far: &mut TcpStream) -> Vec<u8> {
-    let mut got = Vec::new();
-    far.read_to_end(&mut got).unwrap();
-    got
 }
 
 /// Wait until what the peer did has arrived, without a turn of the loop.
@@ -109,7 +99,7 @@ fn data_pushed_before_the_connect_ends_is_sent_in_order() {
         assert_eq!(ch.send(b"x").unwrap(), 0, "send takes nothing while connecting");
         assert_eq!(ch.recv(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
         assert!(log.events().is_empty());
-        let far = std::thread::spawn(move || read_all(&mut accept(&listener)));
+        let far = std::thread::spawn(move || read_to_end(&mut accept(&listener)));
         run_out(&mut map, &log);
         let got = far.join().unwrap();
         let wanted = [b"before", &before[..], b" producer connect open"].concat();
@@ -169,7 +159,7 @@ fn close_while_connecting_ends_without_a_connect_hook() {
 
 /// EDGE_CASES 3: from inside the connect hook, what it pushed is sent, and there is no open.
 #[test]
-fn close_in_the_connect_hook() {
+fn close_in_the_connect_hook_sends_what_was_pushed_and_never_opens() {
     for on in loopbacks() {
         let log = Log::new();
         let dispatcher = Recorder::new("a", &log).on("connect", |ch| {
@@ -180,13 +170,13 @@ fn close_in_the_connect_hook() {
         let (mut map, _, listener) = connecting(on, dispatcher);
         run_out(&mut map, &log);
         assert_eq!(log.of("a"), ["connect", "close: closed"]);
-        assert_eq!(read_all(&mut accept(&listener)), b"bye");
+        assert_eq!(read_to_end(&mut accept(&listener)), b"bye");
     }
 }
 
 /// EDGE_CASES 4: data and an end of each kind, all before the loop has looked once.
 #[test]
-fn the_peer_ends_before_the_first_event() {
+fn a_peer_that_ends_before_the_first_event_is_connected_and_read() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, listener) = connecting(on, Recorder::new("a", &log));
@@ -201,7 +191,7 @@ fn the_peer_ends_before_the_first_event() {
 
 /// EDGE_CASES 4: a reset is the end of a connection that was there, not a connect that failed.
 #[test]
-fn the_peer_resets_before_the_first_event() {
+fn a_reset_before_the_first_event_is_the_end_of_a_connection() {
     for on in loopbacks() {
         for data in [&b""[..], b"early"] {
             for fin in [false, true] {
@@ -234,7 +224,7 @@ fn the_peer_resets_before_the_first_event() {
 /// EDGE_CASES 5: one outcome, and nothing when the peer answers later.
 #[test]
 #[cfg(target_os = "linux")]
-fn the_deadline_of_a_connect_passes() {
+fn a_connect_past_its_deadline_has_one_outcome() {
     struct Client(Log);
     impl Dispatcher for Client {
         fn handle_connect(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
@@ -348,7 +338,7 @@ fn the_cause_is_the_one_of_the_socket() {
 
 /// Rule 4: connect, open, then data, when all of it is there in the first event.
 #[test]
-fn the_order_of_hooks_of_a_connection() {
+fn a_connection_connects_opens_and_reads_in_this_order() {
     for on in loopbacks() {
         let log = Log::new();
         let dispatcher = Recorder::new("a", &log).writable(|_| true).on("write", |ch| {
@@ -361,13 +351,13 @@ fn the_order_of_hooks_of_a_connection() {
         wait_in(&mut map, token);
         run_out(&mut map, &log);
         assert_eq!(log.of("a"), ["connect", "open", "read", "write", "close: closed"]);
-        assert_eq!(read_all(&mut far), b"");
+        assert_eq!(read_to_end(&mut far), b"");
     }
 }
 
 /// Many at once, refused ones among them: each has its one outcome.
 #[test]
-fn many_connects_at_once() {
+fn of_many_connects_at_once_each_has_one_outcome() {
     for on in loopbacks() {
         let log = Log::new();
         let (_held, refused) = refusing(on);

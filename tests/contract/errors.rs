@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use dispatch_loop::{Channel, ChannelError, ChannelMap, Handle, More, OnError};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::peers::{loopbacks, pair, read_all, refusing, reset};
+use crate::support::provoke::{assert_echoes, echo, hooks, provoke};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
+use crate::support::waiting::wait_for_input;
 
 fn error() -> io::Error {
     io::Error::other("no good")
@@ -44,7 +47,7 @@ fn set_off(
 /// EDGE_CASES 44 and 53: it ends the channel, whatever `handle_error` answers; an `Err` is asked
 /// about.
 #[test]
-fn a_failure_outside_the_hooks_of_a_channel() {
+fn a_failure_outside_its_hooks_ends_the_channel() {
     for on in loopbacks() {
         for way in WAYS {
             for (panics, answer) in [(true, OnError::Keep), (false, OnError::End), (false, OnError::Keep)] {
@@ -85,7 +88,7 @@ fn a_failure_outside_the_hooks_of_a_channel() {
 
 /// EDGE_CASES 53.
 #[test]
-fn handle_error_keeps_the_channel() {
+fn handle_error_may_keep_the_channel() {
     for on in loopbacks() {
         for hook in hooks() {
             let log = Log::new();
@@ -122,7 +125,7 @@ fn handle_error_keeps_the_channel() {
 
 /// EDGE_CASES 52: one end, and the first reason for it, in every order of `close` and errors.
 #[test]
-fn close_and_an_error_in_one_hook() {
+fn close_and_an_error_in_one_hook_are_one_end_with_the_first_reason() {
     for on in loopbacks() {
         for hook in hooks() {
             let log = Log::new();
@@ -144,7 +147,7 @@ fn close_and_an_error_in_one_hook() {
 
 /// EDGE_CASES 52: before it is open, while connecting, inside `handle_error`.
 #[test]
-fn close_at_odd_times() {
+fn close_at_odd_times_is_one_end() {
     for on in loopbacks() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -292,7 +295,7 @@ fn a_lost_peer_is_no_error() {
 
 /// EDGE_CASES 46.
 #[test]
-fn a_descriptor_duplicated_behind_the_back() {
+fn a_descriptor_duplicated_behind_the_back_leaves_the_poller_with_its_channel() {
     for on in loopbacks() {
         for abort in [false, true] {
             let log = Log::new();

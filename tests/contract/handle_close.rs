@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason, Token};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, narrow_pair, pair, read_all, read_now, reset, unix_pair};
+use crate::support::process::{alone, open_descriptors};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::turn_idle;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -43,7 +45,7 @@ impl Drop for Last {
 #[test]
 fn handle_close_comes_after_the_socket_and_before_the_drop() {
     let log = Log::new();
-    let (near, far) = UnixStream::pair().unwrap();
+    let (near, far) = unix_pair();
     far.set_nonblocking(true).unwrap();
     let mut map = ChannelMap::new().unwrap();
     let last = map.add(near, Last { log: log.clone(), far }).unwrap();
@@ -59,7 +61,7 @@ fn handle_close_comes_after_the_socket_and_before_the_drop() {
 
 /// Rule 11: the first reason, but for one that kept queued bytes from being sent.
 #[test]
-fn which_reason_is_given() {
+fn the_first_reason_is_given_unless_bytes_were_lost() {
     type Ends = fn(&mut ChannelMap, Token, TcpStream);
     let cases: [(usize, &str, Ends); 6] = [
         (0, "closed", |map, token, far| {
@@ -100,8 +102,7 @@ fn which_reason_is_given() {
     for on in loopbacks() {
         for (queue, reason, end) in cases {
             let log = Log::new();
-            let (near, far) = pair(on);
-            narrow(&near, &far);
+            let (near, far) = narrow_pair(on);
             let mut map = ChannelMap::new().unwrap();
             let recorder = Recorder::new("a", &log).on("open", move |ch| {
                 ch.pause_reading();
@@ -183,7 +184,7 @@ fn full_map(log: &Log) -> (ChannelMap, Vec<TcpStream>, usize) {
 
 /// EDGE_CASES 35.
 #[test]
-fn a_map_is_dropped_with_live_channels() {
+fn a_dropped_map_ends_every_channel_once() {
     alone(None, || {
         for how in ["at once", "after stop", "while unwinding"] {
             let log = Log::new();

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use dispatch_loop::{ChannelMap, Eof, LoopOptions};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::opened;
+use crate::support::peers::{loopbacks, pair, unix_pair};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until, turns_at_once, waits_in};
+use crate::support::waiting::DEADLINE;
 
 /// Rule 5: asked when it opens, after each hook, and after it was reached; not every turn.
 #[test]
-fn when_readable_and_writable_are_asked() {
+fn readable_and_writable_are_asked_after_hooks_and_not_every_turn() {
     for on in loopbacks() {
         let log = Log::new();
         let asked = Rc::new(Cell::new(0));
@@ -46,7 +49,7 @@ fn when_readable_and_writable_are_asked() {
         map.broadcast([token], b"x");
         turn_idle(&mut map);
         assert_eq!(since(), 1, "after a broadcast");
-        let options = LoopOptions { rescan: true, count: Some(5), timeout: Some(Duration::ZERO) };
+        let options = LoopOptions::default().with_rescan(true).with_count(5).with_timeout(Duration::ZERO);
         dispatch_loop::run_with(&mut map, &options).unwrap();
         assert_eq!(since(), 5, "every turn, as Python does");
     }
@@ -54,7 +57,7 @@ fn when_readable_and_writable_are_asked() {
 
 /// Rule 5: an answer that changes behind the loop's back is seen with `rescan`, as in Python.
 #[test]
-fn an_answer_that_changes_by_itself() {
+fn an_answer_that_changes_by_itself_is_seen_with_rescan() {
     let log = Log::new();
     let open = Rc::new(Cell::new(false));
     let readable = open.clone();
@@ -65,7 +68,7 @@ fn an_answer_that_changes_by_itself() {
     open.set(true);
     turn_idle(&mut map);
     assert_eq!(log.of("a"), ["open"], "nobody said that it had changed");
-    let options = LoopOptions { rescan: true, count: Some(1), timeout: Some(DEADLINE) };
+    let options = LoopOptions::default().with_rescan(true).with_count(1).with_timeout(DEADLINE);
     dispatch_loop::run_with(&mut map, &options).unwrap();
     assert_eq!(log.of("a"), ["open", "read"]);
 }
@@ -73,7 +76,7 @@ fn an_answer_that_changes_by_itself() {
 /// Rule 6: a hook that does nothing with its input does not keep the loop busy, and the input is
 /// not lost.
 #[test]
-fn input_that_nobody_reads() {
+fn input_that_nobody_reads_keeps_nobody_busy_and_is_not_lost() {
     for on in loopbacks() {
         let log = Log::new();
         capture_log();
@@ -107,7 +110,7 @@ fn input_that_nobody_reads() {
 /// Rule 6: the same for output, when `writable` says yes and `handle_write` does nothing; input is
 /// still read.
 #[test]
-fn room_that_nobody_uses() {
+fn room_that_nobody_uses_keeps_nobody_busy() {
     for on in loopbacks() {
         let log = Log::new();
         capture_log();
@@ -175,9 +178,9 @@ fn a_half_closed_channel_costs_nothing() {
 /// Rule 6: paused by `set_auto_pause` when its Unix-domain peer is gone: the output is lost, and
 /// what had come is read.
 #[test]
-fn a_hang_up_while_paused_by_its_own_output() {
+fn a_hang_up_while_paused_by_its_own_output_loses_no_input() {
     let log = Log::new();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     far.write_all(b"last words").unwrap();
     let dispatcher = Recorder::new("a", &log).on("open", |ch| {
         ch.set_auto_pause(true);
@@ -220,7 +223,7 @@ fn an_idle_map_costs_nothing() {
 #[test]
 fn a_channel_that_was_put_aside_still_sends() {
     let log = Log::new();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     far.write_all(b"unread").unwrap();
     let mut map = ChannelMap::new().unwrap();
     let token = map.add(near, Recorder::new("a", &log).on("read", |_| Ok(()))).unwrap().token();

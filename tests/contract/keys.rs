@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -15,9 +15,13 @@ use dispatch_loop::{
     run, run_with,
 };
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::opened::address_of;
+use crate::support::peers::{
+    loopbacks, pair, pattern, read_all, read_exactly, read_now, refusing, unix_pair,
+};
+use crate::support::provoke::{assert_echoes, echo, hooks, provoke};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
 
 /// A dispatcher with something to be reached.
 #[derive(Default)]
@@ -42,7 +46,7 @@ impl Dispatcher for Counter {
 
 /// A channel that nothing happens to, and its other end.
 fn quiet(map: &mut ChannelMap) -> (Handle<Counter>, UnixStream) {
-    let (near, far) = UnixStream::pair().unwrap();
+    let (near, far) = unix_pair();
     (map.add(near, Counter::default()).unwrap(), far)
 }
 
@@ -72,6 +76,7 @@ fn a_token_of_another_map_is_refused() {
     assert_gone(&mut map, theirs);
     assert_gone(&mut other, ours);
     map.channel(ours).unwrap().push(b"x").unwrap();
+    map.turn(Some(Duration::ZERO)).unwrap();
     drop(map);
     drop(other);
     assert_eq!(read_now(&mut far), (b"x".to_vec(), true));
@@ -123,7 +128,7 @@ fn a_worn_out_slot_is_retired() {
 
 /// Handles reach the dispatcher; what they cannot reach, they say.
 #[test]
-fn typed_access() {
+fn a_handle_reaches_its_dispatcher_and_no_other_type() {
     let mut map = ChannelMap::new().unwrap();
     let (handle, mut far) = quiet(&mut map);
     map.get_mut(handle).unwrap().count = 7;
@@ -151,14 +156,12 @@ fn typed_access() {
     assert_eq!(map.get(handle).unwrap().count, 8);
     map.get_mut(handle).unwrap().hungry = true;
     turn_until(&mut map, &Log::new(), |map| map.get(handle).unwrap().count == 12);
-    let mut got = [0; 4];
-    far.read_exact(&mut got).unwrap();
-    assert_eq!(&got, b"with");
+    assert_eq!(read_exactly(&mut far, 4), b"with");
 }
 
 /// Rule 3: not from inside itself; the others can be reached, whatever runs.
 #[test]
-fn typed_access_from_hooks() {
+fn a_hook_reaches_all_dispatchers_but_its_own() {
     for on in loopbacks() {
         for hook in hooks().chain(["close"]) {
             let log = Log::new();
@@ -201,7 +204,7 @@ fn typed_access_from_hooks() {
 
 /// An upgrade: the new dispatcher has the hooks, the old one has had its last.
 #[test]
-fn replace_dispatcher() {
+fn a_replaced_dispatcher_has_had_its_last_hook() {
     for on in loopbacks() {
         for hook in hooks().filter(|hook| *hook != "connect") {
             let log = Log::new();
@@ -250,7 +253,7 @@ fn replace_dispatcher() {
 
 /// From outside, and of a channel that is gone; the handle of the old one is no good any more.
 #[test]
-fn replace_dispatcher_from_outside() {
+fn a_dispatcher_replaced_from_outside_leaves_a_stale_handle() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let (old, far) = quiet(&mut map);
@@ -336,8 +339,10 @@ fn a_nested_loop_is_refused() {
                 let nested = {
                     let log = log.clone();
                     move |map: &mut ChannelMap| {
-                        let options =
-                            LoopOptions { timeout: Some(Duration::ZERO), count: Some(1), rescan: true };
+                        let options = LoopOptions::default()
+                            .with_timeout(Duration::ZERO)
+                            .with_count(1)
+                            .with_rescan(true);
                         for result in [run(map), run_with(map, &options), map.turn(Some(Duration::ZERO))] {
                             log.add(format!("nested {}", result.unwrap_err().kind()));
                         }

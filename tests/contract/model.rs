@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use dispatch_loop::ChannelMap;
 use proptest::prelude::*;
 
-use crate::support::calm::alone;
-use crate::support::world::*;
-use crate::support::{DEADLINE, open_descriptors};
+use super::world::*;
+
+use crate::support::process::{alone, open_descriptors};
+use crate::support::waiting::DEADLINE;
 
 /// What the test itself does.
 #[derive(Clone, Debug)]
@@ -195,7 +196,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 #[test]
-fn random_programs() {
+fn random_programs_keep_the_promises() {
     alone(None, || {
         let config = ProptestConfig {
             cases: 96,

@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, OnError, Reason, run};
 
-use crate::support::calm::*;
 use crate::support::heap;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, pair, read_all};
+use crate::support::provoke::{assert_echoes, echo, hooks, provoke};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{turn_idle, turn_until};
+use crate::support::waiting::wait_for_input;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -60,7 +64,7 @@ fn a_panic_in_each_hook_ends_its_channel_alone() {
 
 /// EDGE_CASES 44: with the loop's buffers lent out, two deep.
 #[test]
-fn a_panic_with_the_buffer_in_hand() {
+fn a_panic_with_the_buffer_in_hand_gives_it_back() {
     for on in loopbacks() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -87,7 +91,7 @@ fn a_panic_with_the_buffer_in_hand() {
 
 /// EDGE_CASES 45: at the first question, and later; of a listener as well.
 #[test]
-fn a_panic_in_readable_or_writable() {
+fn a_panic_in_readable_or_writable_ends_its_channel() {
     for on in loopbacks() {
         for (asked, at) in [("readable", 1), ("readable", 2), ("writable", 1), ("writable", 2)] {
             let log = Log::new();

@@ -3,16 +3,18 @@
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{ChannelMap, More, OnError, OnLimit};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::{fill, finish, opened, view};
+use crate::support::peers::{cut_short, loopbacks, pair, pattern, reads_to_end, unix_pair};
+use crate::support::process::alone;
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, run_out, turn_until};
 
 /// `broadcast`: stale and foreign tokens, closing channels and listeners are passed over; who is
 /// over the limit is ended, whatever `set_limit` says; the rest is served.
@@ -46,16 +48,16 @@ fn a_broadcast_serves_the_rest() {
         drop(other_map);
         map.close_all();
         run_out(&mut map, &log);
-        let got = [closing_far, shut_far, good_far].map(|far| reader(far).join().unwrap());
+        let got = [closing_far, shut_far, good_far].map(|far| reads_to_end(far).join().unwrap());
         assert_eq!(got, [&b""[..], b"", b"news"]);
-        assert_eq!(reader(foreign_far).join().unwrap(), b"");
+        assert_eq!(reads_to_end(foreign_far).join().unwrap(), b"");
         assert_eq!(log.count("listener error"), 0);
     }
 }
 
 /// What the system takes a part of at once is sent from there on, however it was pushed.
 #[test]
-fn a_push_that_goes_out_in_part() {
+fn a_push_that_goes_out_in_part_goes_on_from_there() {
     for on in loopbacks() {
         for way in 0..4 {
             let log = Log::new();
@@ -67,7 +69,7 @@ fn a_push_that_goes_out_in_part() {
                 })
                 .unzip();
             map.turn(Some(Duration::ZERO)).unwrap();
-            let bytes: Vec<u8> = (0..5000u32).map(|n| (n % 251) as u8).collect();
+            let bytes = pattern(5000);
             inject(Call::Send, 0, 1, Fault::Short(10));
             inject(Call::Send, 0, 1, Fault::Short(4990));
             let mut each = tokens.iter();
@@ -81,20 +83,20 @@ fn a_push_that_goes_out_in_part() {
             assert_eq!(queued, [4990, 10, 0]);
             map.close_all();
             run_out(&mut map, &log);
-            assert!(fars.into_iter().all(|far| reader(far).join().unwrap() == bytes), "way {way}");
+            assert!(fars.into_iter().all(|far| reads_to_end(far).join().unwrap() == bytes), "way {way}");
         }
     }
 }
 
 /// A thousand readers, with more than their sockets take at once.
 #[test]
-fn a_broadcast_to_a_thousand() {
+fn a_broadcast_reaches_a_thousand_readers_whole() {
     alone(Some(4096), || {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         let (tokens, mut fars): (Vec<_>, Vec<_>) = (0..1000)
             .map(|_| {
-                let (near, far) = UnixStream::pair().unwrap();
+                let (near, far) = unix_pair();
                 socket2::SockRef::from(&near).set_send_buffer_size(4096).unwrap();
                 (map.add(near, Recorder::new("a", &log)).unwrap().token(), far)
             })
@@ -126,7 +128,7 @@ fn a_large_producer_needs_little_memory() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, far) = opened(on, Recorder::new("a", &log));
-        let far = reader(far);
+        let far = reads_to_end(far);
         let mut ch = view(&mut map, token);
         ch.push(b"head").unwrap();
         let mut left = 1000;
@@ -154,7 +156,7 @@ fn a_large_producer_needs_little_memory() {
 
 /// A producer that fails is dropped; the dispatcher decides whether the rest is still sent.
 #[test]
-fn a_producer_that_fails() {
+fn a_producer_that_fails_is_dropped_and_the_dispatcher_decides() {
     type Answer = fn(&mut Vec<u8>) -> io::Result<More>;
     let fails: Answer = |_| Err(io::Error::other("the disk"));
     let panics: Answer = |_| panic!("the disk");
@@ -209,7 +211,7 @@ fn auto_pause_stops_reading_while_the_peer_does_not_take_its_output() {
                 Ok(())
             });
         let (mut map, token, far) = opened(on, dispatcher);
-        let bytes: Vec<u8> = (0..20_000_000u32).map(|n| (n % 251) as u8).collect();
+        let bytes = pattern(20_000_000);
         let (mut sender, sent) = (far.try_clone().unwrap(), bytes.clone());
         let sender = std::thread::spawn(move || {
             sender.write_all(&sent).unwrap();
@@ -222,7 +224,7 @@ fn auto_pause_stops_reading_while_the_peer_does_not_take_its_output() {
         });
         assert_calm(&mut map);
         assert!(view(&mut map, token).is_paused());
-        let far = reader(far);
+        let far = reads_to_end(far);
         run_out(&mut map, &log);
         sender.join().unwrap();
         assert!(far.join().unwrap() == bytes);

@@ -11,9 +11,13 @@ use std::time::Duration;
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{Channel, ChannelMap, Token};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::opened::opened;
+use crate::support::peers::{loopbacks, pair, reset, unix_pair};
+use crate::support::process::alone;
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
+use crate::support::waiting::wait_for_hang_up;
 
 /// The events but for `read`, of which there may be more or less.
 fn but_reads(log: &Log, name: &str) -> Vec<String> {
@@ -72,11 +76,11 @@ fn an_event_of_a_closed_channel_reaches_no_other() {
 
 /// EDGE_CASES 13: C is given the very descriptor of B, in B's `handle_close`.
 #[test]
-fn a_descriptor_used_again_at_once() {
+fn a_descriptor_used_again_at_once_gets_no_old_event() {
     use std::os::fd::{AsRawFd, RawFd};
     alone(None, || {
         let log = Log::new();
-        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, mut far) = unix_pair();
         let old: RawFd = near.as_raw_fd();
         far.write_all(b"for b").unwrap();
         let mut map = ChannelMap::new().unwrap();
@@ -105,7 +109,7 @@ fn a_descriptor_used_again_at_once() {
 
 /// EDGE_CASES 14.
 #[test]
-fn one_closes_all_others_of_the_batch() {
+fn channels_closed_by_another_of_the_batch_run_no_hook_but_the_last() {
     for on in loopbacks() {
         for abort in [false, true] {
             let log = Log::new();
@@ -172,7 +176,7 @@ fn data_and_the_end_while_reading_is_paused_wait() {
             let mut map = ChannelMap::new().unwrap();
             let token = match unix {
                 true => {
-                    let (near, mut far) = UnixStream::pair().unwrap();
+                    let (near, mut far) = unix_pair();
                     far.write_all(b"last words").unwrap();
                     map.add(near, dispatcher).unwrap().token()
                 }
@@ -217,7 +221,7 @@ fn a_reset_while_reading_is_paused_is_the_end() {
 
 /// EDGE_CASES 17.
 #[test]
-fn pause_and_resume_inside_the_hook() {
+fn pause_and_resume_inside_the_hook_lose_nothing() {
     for on in loopbacks() {
         let log = Log::new();
         let got = log.clone();
@@ -240,7 +244,7 @@ fn pause_and_resume_inside_the_hook() {
 
 /// EDGE_CASES 18.
 #[test]
-fn data_and_fin_in_one_segment() {
+fn data_and_fin_in_one_segment_are_data_and_then_one_end() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, _, mut far) = opened(on, Recorder::new("a", &log));
@@ -255,7 +259,7 @@ fn data_and_fin_in_one_segment() {
 /// EDGE_CASES 18: more than the budget of a turn, read to the end in whatever way; and the end
 /// met more than once in one hook is told once.
 #[test]
-fn a_lot_of_data_and_fin() {
+fn a_lot_of_data_and_fin_are_all_data_and_then_one_end() {
     for on in loopbacks() {
         for greedy in [false, true] {
             let log = Log::new();
@@ -287,7 +291,7 @@ fn a_lot_of_data_and_fin() {
 
 /// EDGE_CASES 19.
 #[test]
-fn data_and_then_a_reset() {
+fn data_before_a_reset_is_offered_before_the_end() {
     for on in loopbacks() {
         // 0: reading meets it. 1: a `send` meets it first. 2: a `push` does.
         for first in 0..3 {
@@ -324,7 +328,7 @@ fn data_and_then_a_reset() {
 
 /// EDGE_CASES 20, and an interrupted `recv`, which is made again.
 #[test]
-fn readable_and_nothing_there() {
+fn readable_with_nothing_there_is_no_data_and_no_end() {
     for on in loopbacks() {
         for errno in [libc::EAGAIN, libc::EINTR] {
             for plain in [false, true] {
@@ -353,7 +357,7 @@ fn readable_and_nothing_there() {
 
 /// EDGE_CASES 21 and rule 17.
 #[test]
-fn a_sender_that_never_stops() {
+fn a_sender_that_never_stops_leaves_others_their_turn() {
     for on in loopbacks() {
         let log = Log::new();
         let most = Rc::new(Cell::new(0));
@@ -431,7 +435,7 @@ fn urgent_data_comes_first_and_once() {
 
 /// Rule 7: what `recv` says that is neither data nor an error.
 #[test]
-fn the_answers_of_recv() {
+fn recv_says_would_block_where_there_is_nothing_to_read() {
     for on in loopbacks() {
         let log = Log::new();
         let would_block = |ch: &mut Channel<'_>| {
@@ -459,7 +463,7 @@ fn the_answers_of_recv() {
 /// Rule 7: `WouldBlock` is no error of a read hook, but it is one of `handle_open`; and a system
 /// call that fails in some other way ends the channel with that.
 #[test]
-fn what_becomes_of_errors_of_recv() {
+fn an_error_of_recv_ends_the_channel_and_so_does_would_block_in_handle_open() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, _, mut far) = opened(on, Recorder::new("a", &log));

@@ -6,8 +6,13 @@ use std::time::{Duration, Instant};
 use dispatch_loop::ChannelMap;
 use dispatch_loop::faults::{Call, count};
 
-use crate::support::calm::*;
-use crate::support::*;
+use crate::support::dirs::Dir;
+use crate::support::opened::{fill, view};
+use crate::support::peers::{black_hole, loopbacks, pair, pipe};
+use crate::support::process::{alone, open_descriptors};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until, waits_in};
+use crate::support::waiting::{DEADLINE, wait_until};
 
 /// A channel that had crossed its high watermark and was closed, with input unread, kept the loop
 /// from sleeping while it waited for the peer's end: the news of the watermark, which nobody was
@@ -55,7 +60,7 @@ fn what_is_cut_short_does_not_look_like_an_end() {
             let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
             turn_until(&mut map, &log, |_| log.has("a open"));
             if end != "nothing queued" {
-                crate::support::flow::fill(&mut map, &log, token);
+                fill(&mut map, &log, token);
             }
             let mut channel = map.channel(token).unwrap();
             match end {
@@ -162,10 +167,9 @@ fn what_a_producer_fails_in_is_cut_short() {
 
 /// Options of TCP made a Unix-domain socket fail, and the socket file of a client was left behind.
 #[test]
-fn options_on_a_path() {
+fn options_of_tcp_do_no_harm_to_a_path() {
     use dispatch_loop::{ConnectOptions, ListenOptions, ToAddress};
-    let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-options", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+    let dir = Dir::new();
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let keep_alive = Some(Duration::from_millis(1));
@@ -184,7 +188,6 @@ fn options_on_a_path() {
         let options = ListenOptions { keep_alive, ..Default::default() };
         map.listen_with(on, &options, Recorder::new("server", &log)).unwrap();
     }
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 /// `run` returned while attempts of a connect that was given up were still under way.
@@ -220,18 +223,15 @@ mod starttls {
     use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
     use dispatch_loop::{Channel, Dispatcher, Source};
     use std::io;
-    use std::os::fd::{AsFd, BorrowedFd};
+    use std::os::fd::BorrowedFd;
 
     /// Every byte turned over, which will do for a cipher.
     struct Inverted(Box<dyn Source>);
 
-    impl AsFd for Inverted {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.0.as_fd()
-        }
-    }
-
     impl Source for Inverted {
+        fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            self.0.descriptor()
+        }
         fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let read = self.0.recv(buffer)?;
             buffer[..read].iter_mut().for_each(|byte| *byte = !*byte);
@@ -375,7 +375,6 @@ mod starttls {
 /// Bugs of datagrams, pipes, names and paths.
 mod kinds {
     use super::*;
-    use crate::support::flow::{run_out, view};
     use dispatch_loop::faults::{Fault, inject};
     use dispatch_loop::{Channel, ConnectOptions, Datagram, Dispatcher, Socket};
     use std::fs::File;
@@ -385,24 +384,13 @@ mod kinds {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::sync::{Arc, Condvar, Mutex};
 
-    fn pipe() -> (File, File) {
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        (reader.into(), writer.into())
-    }
-
-    fn dir(name: &str) -> std::path::PathBuf {
-        let dir = std::env::temp_dir().join(format!("dispatch-loop-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        dir
-    }
-
     /// A path was cut at a NUL: another file was bound or connected to.
     #[test]
-    fn a_nul_in_a_path() {
-        let dir = dir("nul");
+    fn a_nul_in_a_path_is_refused() {
+        let dir = Dir::new();
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
-        let cut = format!("unix:{}/a\0b", dir.display());
+        let cut = format!("unix:{}/a\0b", dir.path().display());
         for path in [&*cut, "unix:\0name"] {
             let error = map.listen(path, Recorder::new("a", &log)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
@@ -410,12 +398,11 @@ mod kinds {
         assert!(!dir.join("a").exists());
         let _other = UnixListener::bind(dir.join("a")).unwrap();
         assert_eq!(map.connect(&*cut, Recorder::new("a", &log)).unwrap_err().kind(), ErrorKind::InvalidInput);
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     /// An attempt that the poller refused was never counted as lost: the channel waited for ever.
     #[test]
-    fn an_attempt_that_the_poller_refuses() {
+    fn an_attempt_that_the_poller_refuses_is_lost_and_told() {
         let listener = TcpListener::bind(loopbacks()[0]).unwrap();
         let to = listener.local_addr().unwrap();
         let log = Log::new();
@@ -429,7 +416,7 @@ mod kinds {
 
     /// Names that nobody waited for any more were looked up before those that somebody did.
     #[test]
-    fn a_lookup_for_nobody() {
+    fn a_lookup_for_nobody_is_not_made() {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let asked = Arc::new(AtomicUsize::new(0));
         let (inside, counter) = (gate.clone(), asked.clone());
@@ -457,14 +444,14 @@ mod kinds {
     /// One receiver on a path that did not read kept all others from being answered, and the loop
     /// from sleeping.
     #[test]
-    fn a_receiver_that_does_not_read() {
+    fn a_receiver_that_does_not_read_keeps_no_other_waiting() {
         struct Echo;
         impl Dispatcher for Echo {
             fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
                 ch.send_to(datagram.data, &datagram.from)
             }
         }
-        let dir = dir("receivers");
+        let dir = Dir::new();
         let mut map = ChannelMap::new().unwrap();
         map.bind(dir.join("here"), Echo).unwrap();
         let lazy = UnixDatagram::bind(dir.join("lazy")).unwrap();
@@ -478,7 +465,6 @@ mod kinds {
         assert_calm(&mut map);
         other.send_to(b"y", dir.join("here")).unwrap();
         turn_until(&mut map, &Log::new(), |_| other.recv(&mut [0; 8]).is_ok());
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     /// A queue that fell and rose between two settles was told as high again, with nothing in it.
@@ -507,7 +493,7 @@ mod kinds {
 
     /// An error of the network that came again and again was told 64 times a turn, without a pause.
     #[test]
-    fn an_error_that_does_not_go() {
+    fn an_error_that_does_not_go_is_told_with_pauses() {
         let (near, far) = UnixDatagram::pair().unwrap();
         let mut map = ChannelMap::new().unwrap();
         map.add(near, Recorder::new("a", &Log::new())).unwrap();
@@ -522,7 +508,7 @@ mod kinds {
 
     /// `unread` on a channel of datagrams kept the loop from sleeping.
     #[test]
-    fn nothing_to_put_back_of_a_datagram() {
+    fn unread_of_a_datagram_puts_nothing_back() {
         let (near, far) = UnixDatagram::pair().unwrap();
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -538,7 +524,7 @@ mod kinds {
     /// A socket of a kind that is neither was taken for one of datagrams, and its end for empty ones,
     /// for ever.
     #[test]
-    fn a_socket_of_another_kind() {
+    fn a_socket_of_another_kind_is_refused() {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None);
         // Not every system has them.
@@ -549,7 +535,7 @@ mod kinds {
 
     /// The end of one channel made the file of another one blocking, and with it the loop.
     #[test]
-    fn two_channels_of_one_file() {
+    fn two_channels_of_one_file_end_without_making_it_blocking() {
         let nonblocking =
             |file: &File| rustix::fs::fcntl_getfl(file).unwrap().contains(rustix::fs::OFlags::NONBLOCK);
         let (reader, _writer) = pipe();
@@ -567,7 +553,7 @@ mod kinds {
     /// A pipe that is written to did not end while reading was paused, and had the default
     /// `handle_read` complain of input; `shutdown_write` left its reader waiting.
     #[test]
-    fn the_ends_of_a_pipe_that_is_written_to() {
+    fn a_pipe_that_is_written_to_ends_with_its_reader_or_with_us() {
         for (end, queued) in [("reader", 0), ("reader", 200_000), ("shutdown", 0), ("shutdown", 3)] {
             let (mut reader, writer) = pipe();
             let log = Log::new();

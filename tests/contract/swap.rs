@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use dispatch_loop::{Channel, ChannelMap, Handle};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::opened::address_of;
+use crate::support::peers::{loopbacks, pair, read_all};
+use crate::support::provoke::{assert_echoes, echo, hooks, provoke};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
+use crate::support::waiting::wait_for_input;
 
 const GONE: &str = "close: the channel map ended";
 
@@ -91,9 +94,9 @@ fn victim(place: &str) -> Option<&'static str> {
     }
 }
 
-/// In the two maps everything has the same slots. No dispatcher lands in a stranger's.
+/// EDGE_CASES 49: in the two maps everything has the same slots. No dispatcher lands in a stranger's.
 #[test]
-fn two_maps_are_swapped_inside_a_hook() {
+fn maps_swapped_inside_a_hook_mix_up_no_channels() {
     for on in loopbacks() {
         for place in places() {
             let theirs = Log::new();
@@ -158,9 +161,9 @@ fn two_maps_are_swapped_inside_a_hook() {
     }
 }
 
-/// The map that runs is dropped by a hook of its own.
+/// EDGE_CASES 49: the map that runs is dropped by a hook of its own.
 #[test]
-fn a_map_is_replaced_inside_a_hook() {
+fn a_map_replaced_inside_a_hook_ends_its_channels_once() {
     for on in loopbacks() {
         for place in places() {
             let done = Log::new();
@@ -191,9 +194,9 @@ fn a_map_is_replaced_inside_a_hook() {
     }
 }
 
-/// A channel has one end, also when its dispatcher was replaced just before.
+/// EDGE_CASES 49: a channel has one end, also when its dispatcher was replaced just before.
 #[test]
-fn a_dispatcher_and_then_its_map_are_replaced() {
+fn a_channel_whose_dispatcher_and_map_are_replaced_ends_once() {
     for on in loopbacks() {
         for drop_map in [false, true] {
             let log = Log::new();
@@ -221,9 +224,9 @@ fn a_dispatcher_and_then_its_map_are_replaced() {
     }
 }
 
-/// During the drop of a map; what takes its place ends with it.
+/// EDGE_CASES 49: during the drop of a map; what takes its place ends with it.
 #[test]
-fn two_maps_are_swapped_while_one_is_dropped() {
+fn a_map_swapped_in_during_a_drop_ends_with_it() {
     for on in loopbacks() {
         let log = Log::new();
         let mut fars = Vec::new();
@@ -257,7 +260,7 @@ fn two_maps_are_swapped_while_one_is_dropped() {
     }
 }
 
-/// Rule 3: whichever map it is that a turn finds itself with, it cannot be run from inside.
+/// EDGE_CASES 49 and rule 3: whichever map it is that a turn finds itself with, it cannot be run from inside.
 #[test]
 fn a_map_that_was_swapped_in_is_not_run_twice() {
     for on in loopbacks() {

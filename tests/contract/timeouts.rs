@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, OnError, Reason, run};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::peers::{black_hole, loopbacks, narrow_pair, pair, read_all};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{turn_idle, turn_until};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -107,8 +107,7 @@ fn traffic_keeps_a_channel_alive() {
     for on in loopbacks() {
         for inwards in [true, false] {
             let log = Log::new();
-            let (near, mut far) = pair(on);
-            narrow(&near, &far);
+            let (near, mut far) = narrow_pair(on);
             let mut map = ChannelMap::new().unwrap();
             let token = map.add(near, Recorder::new("a", &log).quiet()).unwrap();
             map.channel(token).unwrap().set_timeout(Some(TIMEOUT));
@@ -163,7 +162,7 @@ fn the_time_starts_anew_after_the_hook() {
 
 /// An error of the hook is one of the dispatcher's; kept, the time starts anew as well.
 #[test]
-fn a_timeout_hook_that_fails() {
+fn a_timeout_hook_that_fails_is_an_error_of_its_channel() {
     for on_error in [OnError::End, OnError::Keep] {
         let log = Log::new();
         let (near, _far) = pair(loopbacks()[0]);
@@ -185,10 +184,9 @@ fn a_timeout_hook_that_fails() {
 /// The hook is not for a channel that ends: `close` has its own deadline. And a time that is taken
 /// back or replaced is over.
 #[test]
-fn no_timeout_for_those_that_end() {
+fn a_channel_that_ends_runs_no_timeout_hook() {
     let log = Log::new();
-    let (near, far) = pair(loopbacks()[0]);
-    narrow(&near, &far);
+    let (near, _far) = narrow_pair(loopbacks()[0]);
     let mut map = ChannelMap::new().unwrap();
     let token = map.add(near, Recorder::new("a", &log)).unwrap();
     let mut ch = map.channel(token).unwrap();

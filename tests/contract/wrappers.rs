@@ -5,10 +5,11 @@ use std::net::Shutdown;
 
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, LookupError, Reason, Wrapper};
 
-use crate::support::calm::{capture_log, logged};
 use crate::support::every_hook::{self, Told};
-use crate::support::provoke::read_all;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::peers::{loopbacks, pair, read_all};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::turn_until;
 
 /// Records its own two moments, in the log that the inner dispatcher writes as well.
 struct Wrapped<D> {

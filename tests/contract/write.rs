@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read};
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,9 +11,11 @@ use std::time::Duration;
 use dispatch_loop::faults::{Call, Fault, clear, count, inject};
 use dispatch_loop::{ChannelMap, More, OnError, OnLimit};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
-use crate::support::*;
+use crate::support::opened::{fill, finish, opened, view};
+use crate::support::peers::{loopbacks, read_exactly, reads_to_end, unix_pair};
+use crate::support::process::alone;
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
 
 /// EDGE_CASES 23.
 #[test]
@@ -78,7 +79,7 @@ fn ten_thousand_small_pushes_keep_their_order() {
                 }
             }
             assert!(view(&mut map, token).queued() > 100_000, "past the socket's buffer");
-            let far = reader(far);
+            let far = reads_to_end(far);
             turn_until(&mut map, &log, |map| view(map, token).queued() == 0);
             view(&mut map, token).close();
             run_out(&mut map, &log);
@@ -90,7 +91,7 @@ fn ten_thousand_small_pushes_keep_their_order() {
 
 /// EDGE_CASES 25.
 #[test]
-fn a_push_to_a_peer_that_has_closed() {
+fn a_push_to_a_peer_that_has_closed_is_ok_and_then_the_end() {
     alone(None, || {
         let signalled = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGPIPE, signalled.clone()).unwrap();
@@ -124,7 +125,7 @@ fn a_push_to_a_peer_that_has_closed() {
 
 /// Rule 7: a lost peer, as `send` tells it, and what is Ok and what not afterwards.
 #[test]
-fn the_answers_of_send() {
+fn send_says_how_much_went_and_why_no_more_goes() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, _far) = opened(on, Recorder::new("a", &log));
@@ -161,7 +162,7 @@ fn the_answers_of_send() {
 #[test]
 fn the_budget_of_a_turn_ends_before_the_socket_is_full() {
     let log = Log::new();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     socket2::SockRef::from(&near).set_send_buffer_size(1 << 20).unwrap();
     let mut map = ChannelMap::new().unwrap();
     let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
@@ -184,9 +185,7 @@ fn the_budget_of_a_turn_ends_before_the_socket_is_full() {
     assert!(left.windows(2).all(|two| two[0] - two[1] <= 64 * 1024), "{left:?}");
     let calls = [Call::Send, Call::Control].map(count);
     assert!(calls[0] - before[0] <= 8 && calls[1] == before[1], "it was never full: {before:?} {calls:?}");
-    let mut got = vec![0; bytes.len()];
-    far.read_exact(&mut got).unwrap();
-    assert!(got == bytes);
+    assert!(read_exactly(&mut far, bytes.len()) == bytes);
     assert_calm(&mut map);
 }
 
@@ -206,7 +205,7 @@ fn handle_write_runs_when_nothing_is_queued() {
         let (mut map, token, far) = opened(on, dispatcher);
         turn_idle(&mut map);
         assert_eq!(log.count("a write"), 1, "the queue is full");
-        let far = reader(far);
+        let far = reads_to_end(far);
         turn_until(&mut map, &log, |map| left.get() == 0 && view(map, token).queued() == 0);
         turn_idle(&mut map);
         assert_calm(&mut map);
@@ -221,7 +220,7 @@ fn handle_write_runs_when_nothing_is_queued() {
 #[test]
 fn watermarks_are_told_once_and_in_turn() {
     let log = Log::new();
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     far.set_nonblocking(true).unwrap();
     let mut map = ChannelMap::new().unwrap();
     let token = map.add(near, Recorder::new("a", &log)).unwrap().token();
@@ -264,7 +263,7 @@ fn watermarks_of_a_busy_queue_alternate() {
                 Ok(())
             });
         let (mut map, token, far) = opened(on, dispatcher);
-        let far = reader(far);
+        let far = reads_to_end(far);
         turn_until(&mut map, &log, |map| {
             for _ in 0..3 {
                 view(map, token).push(&[0; 700]).unwrap();
@@ -348,7 +347,7 @@ fn over_the_hard_limit_the_channel_ends() {
 
 /// A hook that hands a refusal back with `?` has its `handle_error` asked, as for any error.
 #[test]
-fn a_refusal_handed_back_by_the_hook() {
+fn a_refusal_handed_back_by_the_hook_asks_handle_error() {
     for (answer, ends) in [(OnError::Keep, 0), (OnError::End, 1)] {
         let log = Log::new();
         let dispatcher = Recorder::new("a", &log).on_error(answer).on("open", |ch| {

@@ -189,7 +189,7 @@ fn a_frame_of_the_limit_passes_and_one_byte_more_does_not() {
 }
 
 #[test]
-fn the_default_limits() {
+fn the_default_limits_are_those_documented() {
     let frame = vec![b'x'; 1024 * 1024 + 1];
     let mut output = Vec::new();
     let mut limit_of = |framing: &dyn Framing, limit: usize| {
@@ -273,7 +273,7 @@ fn a_line_too_long_is_told_once_and_the_next_one_is_whole() {
 // What is wrong, and how it is said.
 
 #[test]
-fn malformed_netstrings() {
+fn malformed_netstrings_are_errors_that_say_what_is_wrong() {
     let digit = "a digit";
     let colon = "':'";
     let either = "a digit or ':'";
@@ -396,7 +396,7 @@ fn what_cannot_be_said_is_refused() {
 }
 
 #[test]
-fn what_goes_over_the_wire() {
+fn each_framing_has_its_own_bytes_on_the_wire() {
     let big = |prefix| LengthPrefixed::new(prefix, ByteOrder::Big);
     let little = |prefix| LengthPrefixed::new(prefix, ByteOrder::Little);
     let framings: [(&dyn Framing, &[u8]); 11] = [

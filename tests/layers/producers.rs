@@ -5,11 +5,12 @@ use std::io::{self, Read};
 
 use dispatch_loop::{More, OnError, Producer, producers};
 
-use crate::support::calm::*;
-use crate::support::flow::*;
 use crate::support::heap;
-use crate::support::provoke::{pattern, text_now};
-use crate::support::*;
+use crate::support::logging::capture_log;
+use crate::support::opened::{finish, opened, view};
+use crate::support::peers::{cut_short, loopbacks, pattern, text_now};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, run_out, turn_quiet, turn_until};
 
 /// All that a producer makes, and its largest piece.
 fn make(mut producer: impl Producer) -> (Vec<u8>, usize) {
@@ -29,7 +30,7 @@ fn make(mut producer: impl Producer) -> (Vec<u8>, usize) {
 const PIECE: usize = 32 * 1024;
 
 #[test]
-fn pieces_of_any_length() {
+fn pieces_of_any_length_come_whole_and_none_too_large() {
     for len in [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 5] {
         let bytes = pattern(len);
         let made = make(producers::from_bytes(bytes.clone()));
@@ -97,7 +98,7 @@ impl Read for Script {
 }
 
 #[test]
-fn a_reader_that_would_wait() {
+fn a_reader_that_would_wait_is_asked_when_woken() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, token, mut far) = opened(on, Recorder::new("a", &log));
@@ -126,7 +127,7 @@ fn a_reader_that_would_wait() {
 }
 
 #[test]
-fn a_reader_that_fails() {
+fn a_reader_that_fails_goes_to_handle_error() {
     for keep in [false, true] {
         capture_log();
         let log = Log::new();

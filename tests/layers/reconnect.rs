@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use dispatch_loop::reconnect::{self, Attempt, Backoff, Client};
 use dispatch_loop::{ChannelMap, Reason};
 
-use crate::support::calm::*;
 use crate::support::every_hook::{self, Told};
-use crate::support::*;
+use crate::support::peers::{loopbacks, refusing};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
+use crate::support::waiting::DEADLINE;
 
 /// Turn until nothing is left to do, no timer either.
 #[track_caller]
-fn run_out(map: &mut ChannelMap, log: &Log) {
+fn turn_until_idle(map: &mut ChannelMap, log: &Log) {
     turn_until(map, log, |map| map.is_idle());
 }
 
@@ -40,7 +42,7 @@ fn client(map: &mut ChannelMap, log: &Log, to: std::net::SocketAddr, attempts: u
 
 /// The server ends each connection after a word; every one is made anew, and all its data comes.
 #[test]
-fn a_server_that_hangs_up() {
+fn a_server_that_hangs_up_is_connected_to_again_and_all_its_data_comes() {
     for on in loopbacks() {
         let listener = TcpListener::bind(on).unwrap();
         let to = listener.local_addr().unwrap();
@@ -53,7 +55,7 @@ fn a_server_that_hangs_up() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         client(&mut map, &log, to, 5);
-        run_out(&mut map, &log);
+        turn_until_idle(&mut map, &log);
         server.join().unwrap().unwrap();
         assert_eq!(log.input("a"), b"word word word word word ");
         assert_eq!(log.count("a open"), 5);
@@ -64,7 +66,7 @@ fn a_server_that_hangs_up() {
 
 /// Nobody is there, and then somebody is.
 #[test]
-fn a_server_that_comes_late() {
+fn a_server_that_comes_late_is_found() {
     for on in loopbacks() {
         let (bound, to) = refusing(on);
         let log = Log::new();
@@ -81,7 +83,7 @@ fn a_server_that_comes_late() {
         assert_calm(&mut map);
         assert_eq!(log.count("asked: "), asked, "while it lasts");
         client.stop(&mut map);
-        run_out(&mut map, &log);
+        turn_until_idle(&mut map, &log);
         assert_eq!(log.of("a").last().unwrap(), "close: closed");
     }
 }
@@ -89,13 +91,14 @@ fn a_server_that_comes_late() {
 /// `stop`, in every state: while connecting, open, waiting for the next attempt, in the question
 /// itself; twice.
 #[test]
-fn stopping() {
+fn stop_ends_the_client_in_every_state() {
     for when in ["connecting", "open", "waiting", "asking"] {
         let on = loopbacks()[0];
         let listener = TcpListener::bind(on).unwrap();
+        let (_held, refused) = refusing(on);
         let to = match when {
             "open" | "connecting" => listener.local_addr().unwrap(),
-            _ => closed_port(on),
+            _ => refused,
         };
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
@@ -120,7 +123,7 @@ fn stopping() {
             client.stop(&mut map);
         }
         let begun = Instant::now();
-        run_out(&mut map, &log);
+        turn_until_idle(&mut map, &log);
         assert!(begun.elapsed() < DEADLINE / 2, "{when}: a timer was left");
         assert_eq!(log.count("a close"), 1, "{when}: {:?}", log.events());
         assert_eq!(client.token(), None);
@@ -132,7 +135,8 @@ fn stopping() {
 #[test]
 fn an_attempt_passes_every_hook_on() {
     let told = Told::default();
-    let (inner, to) = (told.clone(), closed_port(loopbacks()[0]));
+    let inner = told.clone();
+    let (_bound, to) = refusing(loopbacks()[0]);
     every_hook::with_a_datagram(&mut ChannelMap::new().unwrap(), move |ch, datagram| {
         let mut left = Some(inner.clone());
         let client = reconnect::connect(ch.map(), to, quick(), move |_, _| left.take()).unwrap();
@@ -148,7 +152,7 @@ fn an_attempt_passes_every_hook_on() {
 
 /// An address that will never do is refused at once; a name that is not found is tried again.
 #[test]
-fn addresses() {
+fn an_unusable_address_is_refused_and_a_name_not_found_is_tried_again() {
     let mut map = ChannelMap::new().unwrap();
     let log = Log::new();
     let events = log.clone();
@@ -159,19 +163,19 @@ fn addresses() {
     let client = reconnect::connect(&mut map, "name:80", quick(), make).unwrap();
     turn_until(&mut map, &log, |_| log.count("a close") >= 3);
     client.stop(&mut map);
-    run_out(&mut map, &log);
+    turn_until_idle(&mut map, &log);
 }
 
 /// No descriptor is left for the next attempt: that is a failure like others.
 #[test]
-fn an_attempt_that_cannot_begin() {
+fn an_attempt_that_cannot_begin_counts_as_failed() {
     use dispatch_loop::faults::{Call, Fault, inject};
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
-    let on = loopbacks()[0];
-    let client = client(&mut map, &log, closed_port(on), 3);
+    let (_held, address) = refusing(loopbacks()[0]);
+    let client = client(&mut map, &log, address, 3);
     inject(Call::Socket, 0, 1, Fault::Errno(libc::EMFILE));
-    run_out(&mut map, &log);
+    turn_until_idle(&mut map, &log);
     assert_eq!(log.count("asked: "), 3);
     assert_eq!(log.count("a close"), 2, "{:?}", log.events());
     assert_eq!(client.token(), None);
@@ -179,7 +183,7 @@ fn an_attempt_that_cannot_begin() {
 
 /// The map is dropped: one `handle_close`, and no question.
 #[test]
-fn a_map_dropped() {
+fn a_dropped_map_asks_for_no_further_attempt() {
     let on = loopbacks()[0];
     let listener = TcpListener::bind(on).unwrap();
     let log = Log::new();

@@ -3,7 +3,6 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,10 +14,17 @@ use dispatch_loop::{
 };
 use socket2::SockRef;
 
-use crate::support::calm::*;
-use crate::support::flow::run_out;
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::memory::peak_memory;
+use crate::support::opened::address_of;
+use crate::support::peers::{
+    black_hole, loopbacks, narrow, narrow_pair, pair, pattern, pattern_at, read_all, reads_all, refusing,
+    reset, unix_pair,
+};
+use crate::support::process::alone;
+use crate::support::recorder::Log;
+use crate::support::threads::{joined, waiting};
+use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
+use crate::support::waiting::DEADLINE;
 
 /// More than a stream and the system's buffers, made small, can hold of one direction.
 const MUCH: usize = 1 << 20;
@@ -28,8 +34,7 @@ const SOON: Duration = Duration::from_millis(20);
 /// A map with one stream, open and with little room in its sockets; and its peer, which waits.
 fn open(on: SocketAddr) -> (ChannelMap, StreamReader, StreamWriter, TcpStream) {
     let mut map = ChannelMap::new().unwrap();
-    let (near, far) = pair(on);
-    narrow(&near, &far);
+    let (near, far) = narrow_pair(on);
     narrow(&far, &near);
     let (reader, writer) = stream::add(&mut map, near).unwrap();
     map.turn(Some(Duration::ZERO)).unwrap();
@@ -53,30 +58,9 @@ fn serve<T>(map: &mut ChannelMap, thread: JoinHandle<T>) -> T {
     thread.join().unwrap()
 }
 
-fn joined<T>(thread: JoinHandle<T>) -> T {
-    wait_until("the thread ends", || thread.is_finished());
-    thread.join().unwrap()
-}
-
-/// Start a thread that is to wait in `f`; goes on when it does, where the system can tell.
-fn waiting<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    let (tell, told) = mpsc::channel();
-    let thread = thread::spawn(move || {
-        tell.send(std::fs::read_link("/proc/thread-self").ok()).unwrap();
-        f()
-    });
-    if let Some(task) = told.recv().unwrap() {
-        let stat = std::path::Path::new("/proc").join(task).join("stat");
-        wait_until("the thread waits", || {
-            std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") S "))
-        });
-    }
-    assert!(!thread.is_finished(), "it did not wait");
-    thread
-}
-
-fn pattern_at(at: usize, seed: usize) -> u8 {
-    (at * 31 + at / 251 + seed) as u8
+/// One of the patterns that this seed tells apart.
+fn seeded(at: usize, seed: usize) -> u8 {
+    pattern_at(at).wrapping_add(seed as u8)
 }
 
 /// Write a pattern of this many bytes, in pieces of various sizes.
@@ -85,7 +69,7 @@ fn write_pattern(to: &mut impl Write, seed: usize, bytes: usize) {
     while at < bytes {
         round += 1;
         let piece = (round * 7919 % 30_000).min(bytes - at).max(1);
-        let piece: Vec<u8> = (at..at + piece).map(|at| pattern_at(at, seed)).collect();
+        let piece: Vec<u8> = (at..at + piece).map(|at| seeded(at, seed)).collect();
         to.write_all(&piece).unwrap();
         at += piece.len();
     }
@@ -100,7 +84,7 @@ fn check_pattern(from: &mut impl Read, seed: usize, piece: usize) -> usize {
             return at;
         }
         for byte in &buffer[..read] {
-            assert_eq!(*byte, pattern_at(at, seed), "byte {at}");
+            assert_eq!(*byte, seeded(at, seed), "byte {at}");
             at += 1;
         }
     }
@@ -111,7 +95,7 @@ fn fill(writer: &mut StreamWriter) -> usize {
     let (mut written, mut refused) = (0, 0);
     writer.set_write_timeout(Some(SOON));
     while refused < 4 {
-        let piece: Vec<u8> = (written..written + 5000).map(|at| pattern_at(at, 0)).collect();
+        let piece: Vec<u8> = (written..written + 5000).map(|at| seeded(at, 0)).collect();
         match writer.write(&piece) {
             Ok(taken) => (written, refused) = (written + taken, 0),
             Err(error) => {
@@ -131,7 +115,7 @@ fn flood(map: &mut ChannelMap, far: &mut TcpStream, token: Token) -> usize {
     far.set_nonblocking(true).unwrap();
     let mut refused = 0;
     turn_until(map, &Log::new(), |map| {
-        let piece: Vec<u8> = (written..written + 5000).map(|at| pattern_at(at, 0)).collect();
+        let piece: Vec<u8> = (written..written + 5000).map(|at| seeded(at, 0)).collect();
         match far.write(&piece) {
             Ok(taken) => (written, refused) = (written + taken, 0),
             Err(error) => {
@@ -144,13 +128,6 @@ fn flood(map: &mut ChannelMap, far: &mut TcpStream, token: Token) -> usize {
     });
     far.set_nonblocking(false).unwrap();
     written
-}
-
-/// The most memory that this process has had, in KiB (Linux; elsewhere 0).
-fn peak_memory() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
 }
 
 /// Both the error and its text, which must be the same every time.
@@ -217,7 +194,7 @@ fn eight_mib_both_ways_at_once_take_bounded_memory() {
     alone(None, || {
         let (mut map, mut reader, mut writer, mut far) = open(loopbacks()[0]);
         let token = reader.token();
-        let before = peak_memory();
+        let before = peak_memory("self");
         let (mut far_writer, keep) = (far.try_clone().unwrap(), far.try_clone().unwrap());
         let ((go, when), (far_go, far_when)) = (mpsc::channel::<()>(), mpsc::channel::<()>());
         let threads = [
@@ -252,7 +229,7 @@ fn eight_mib_both_ways_at_once_take_bounded_memory() {
             serve(&mut map, thread);
         }
         run_out(&mut map, &Log::new());
-        let grown = peak_memory() - before;
+        let grown = peak_memory("self") - before;
         assert!(grown < 4 * 1024, "{grown} KiB more than at the beginning");
     });
 }
@@ -265,7 +242,7 @@ fn a_peer_that_floods_is_made_to_wait_and_nothing_is_lost() {
         assert_calm(&mut map);
         widen(&mut map, reader.token(), &far);
         let rest = thread::spawn(move || {
-            let piece: Vec<u8> = (written..written + MUCH).map(|at| pattern_at(at, 0)).collect();
+            let piece: Vec<u8> = (written..written + MUCH).map(|at| seeded(at, 0)).collect();
             far.write_all(&piece).unwrap();
         });
         let thread = thread::spawn(move || {
@@ -300,7 +277,7 @@ fn a_writer_waits_for_its_peer_and_nothing_is_lost() {
             }),
         );
         let thread = waiting(move || {
-            let piece: Vec<u8> = (written..written + MUCH).map(|at| pattern_at(at, 0)).collect();
+            let piece: Vec<u8> = (written..written + MUCH).map(|at| seeded(at, 0)).collect();
             writer.write_all(&piece).unwrap();
         });
         widen(&mut map, reader.token(), &far);
@@ -383,7 +360,7 @@ fn drain_waits_until_all_is_sent() {
             map.turn(Some(Duration::from_millis(1))).unwrap();
         }
         assert!(!thread.is_finished());
-        let peer = reader(far);
+        let peer = reads_all(far);
         let writer = serve(&mut map, thread);
         assert_eq!(map.channel(token).unwrap().queued(), 0);
         drop(writer);
@@ -395,7 +372,7 @@ fn drain_waits_until_all_is_sent() {
 /// the loop's work.
 #[test]
 fn what_is_drained_is_there() {
-    let (near, mut far) = UnixStream::pair().unwrap();
+    let (near, mut far) = unix_pair();
     far.set_nonblocking(true).unwrap();
     let mut map = ChannelMap::new().unwrap();
     let (_reader, mut writer) = stream::add(&mut map, near).unwrap();
@@ -416,7 +393,7 @@ fn what_is_drained_is_there() {
 
 /// The end of the stream is under way as well.
 #[test]
-fn drain_after_write_eof() {
+fn drain_waits_for_the_end_of_the_stream_as_well() {
     for on in loopbacks() {
         let (mut map, _reader, mut writer, far) = open(on);
         let thread = thread::spawn(move || (fill(&mut writer), writer));
@@ -430,7 +407,7 @@ fn drain_after_write_eof() {
             map.turn(Some(Duration::from_millis(1))).unwrap();
         }
         assert!(!thread.is_finished());
-        let peer = reader(far);
+        let peer = reads_all(far);
         let _writer = serve(&mut map, thread);
         assert_eq!(serve(&mut map, peer).0.len(), written);
     }
@@ -583,7 +560,7 @@ fn a_stop_ends_every_wait_and_the_next_run_goes_on() {
                     thread::yield_now();
                 }
                 assert_eq!(got, "and on");
-                let piece: Vec<u8> = (written..written + 1000).map(|at| pattern_at(at, 0)).collect();
+                let piece: Vec<u8> = (written..written + 1000).map(|at| seeded(at, 0)).collect();
                 writer.write_all(&piece).unwrap();
             });
             far.write_all(b"and on").unwrap();
@@ -599,7 +576,7 @@ fn a_stop_ends_every_wait_and_the_next_run_goes_on() {
 /// What was read while it ran can still be had, and is not lost by it that the loop cannot be asked
 /// for more.
 #[test]
-fn a_stop_in_the_middle_of_a_flood() {
+fn a_stop_in_the_middle_of_a_flood_loses_nothing() {
     for on in loopbacks() {
         let (mut map, mut reader, writer, mut far) = open(on);
         let written = flood(&mut map, &mut far, reader.token());
@@ -630,7 +607,7 @@ fn a_stop_in_the_middle_of_a_flood() {
         });
         run_out(&mut map, &Log::new());
         let rest = joined(thread);
-        assert!(rest.iter().enumerate().all(|(at, byte)| *byte == pattern_at(got + at, 0)));
+        assert!(rest.iter().enumerate().all(|(at, byte)| *byte == pattern_at(got + at)));
         assert_eq!(got + rest.len(), written);
     }
 }
@@ -655,7 +632,7 @@ fn a_loop_that_stops_all_the_time_loses_nothing() {
             let mut at = 0;
             while at < BYTES {
                 let end = BYTES.min(at + 1 + at % 3000);
-                let piece: Vec<u8> = (at..end).map(|at| pattern_at(at, 0)).collect();
+                let piece: Vec<u8> = (at..end).map(|at| seeded(at, 0)).collect();
                 at += again(|| writer.write(&piece));
             }
             again(|| writer.write_eof());
@@ -667,7 +644,7 @@ fn a_loop_that_stops_all_the_time_loses_nothing() {
                 match again(|| reader.read(&mut piece)) {
                     0 => return at,
                     read => piece[..read].iter().for_each(|byte| {
-                        assert_eq!(*byte, pattern_at(at, 0));
+                        assert_eq!(*byte, seeded(at, 0));
                         at += 1;
                     }),
                 }
@@ -809,7 +786,7 @@ impl Dispatcher for Idle {}
 #[test]
 fn a_peer_that_reads_no_more_may_still_send() {
     for late in [false, true] {
-        let (near, mut far) = UnixStream::pair().unwrap();
+        let (near, mut far) = unix_pair();
         let mut map = ChannelMap::new().unwrap();
         let (mut reader, mut writer) = stream::add(&mut map, near).unwrap();
         map.turn(Some(Duration::ZERO)).unwrap();
@@ -941,7 +918,7 @@ fn a_dropped_reader_lets_everything_pass() {
                 }
                 widen(&mut map, reader.token(), &far);
                 drop(reader);
-                let before = peak_memory();
+                let before = peak_memory("self");
                 let peer = thread::spawn(move || {
                     let piece = [0; 10_000];
                     (0..1600).for_each(|_| far.write_all(&piece).unwrap());
@@ -967,7 +944,7 @@ fn a_dropped_reader_lets_everything_pass() {
                 serve(&mut map, thread);
                 run_out(&mut map, &Log::new());
                 assert_eq!(read_all(&mut far).0, b"and still is");
-                let grown = peak_memory() - before;
+                let grown = peak_memory("self") - before;
                 assert!(grown < 2048, "{grown} KiB more than at the beginning");
             }
         }
@@ -1133,7 +1110,7 @@ fn no_moment_is_a_wrong_one_to_write() {
 
 /// Clients and servers, each with a thread of its own, all on one loop.
 #[test]
-fn a_hundred_conversations_at_once() {
+fn a_hundred_conversations_at_once_all_come_to_their_end() {
     const ROUNDS: usize = 50;
     struct Server(mpsc::Sender<JoinHandle<()>>);
     impl Dispatcher for Server {
@@ -1176,7 +1153,7 @@ fn a_hundred_conversations_at_once() {
 }
 
 #[test]
-fn odds_and_ends() {
+fn the_halves_are_send_and_named_and_a_listener_is_no_stream() {
     fn is_send<T: Send>(_: &T) {}
     let (map, reader, writer, _far) = open(loopbacks()[0]);
     is_send(&reader);

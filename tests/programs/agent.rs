@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use lines::Lines;
 
-use crate::support::program::{Program, accept, command, connect, listener, read_exactly, read_to_end};
-use crate::support::{closed_port, reset};
+use crate::support::peers::{accept, connect, read_exactly, read_to_end, reset};
+use crate::support::programs::{Program, command, listener, refuser};
 
 const PIECE: usize = 64 * 1024;
 
@@ -151,8 +151,7 @@ fn who_does_not_read_is_cut_off() {
     assert_eq!(told, disconnected);
     server.type_in(b"after it\n");
     assert_eq!(read_exactly(&mut client, 9), b"after it\n");
-    server.signal("TERM");
-    assert_eq!(server.end().code, Some(0));
+    assert_eq!(server.end_by("TERM").code, Some(0));
 }
 
 // agent_client
@@ -242,7 +241,7 @@ fn a_large_pipe_takes_bounded_memory() {
 }
 
 #[test]
-fn client_interrupted() {
+fn an_interrupted_client_ends_in_order() {
     for signal in ["INT", "TERM"] {
         let (mut client, mut server) = client_of(&[]);
         client.type_in(b"one\n");
@@ -254,8 +253,8 @@ fn client_interrupted() {
 }
 
 #[test]
-fn client_failures() {
-    let address = closed_port("127.0.0.1:0".parse().unwrap()).to_string();
+fn a_client_that_fails_says_why() {
+    let (_held, address) = refuser();
     Program::start("agent_client", [&address]).end().assert_failure(&address);
 
     // A directory cannot be read.
@@ -272,7 +271,7 @@ fn client_failures() {
 // Both.
 
 #[test]
-fn together() {
+fn server_and_client_understand_each_other() {
     let (mut server, address) = serve();
     let mut client = Program::start_typed("agent_client", [address.to_string()]);
     let connected = server.line();
@@ -314,8 +313,7 @@ fn leave(server: &Program, client: TcpStream) {
 
 #[track_caller]
 fn finish(server: Program) {
-    server.signal("INT");
-    server.end().assert_quiet_success();
+    server.finish("INT");
 }
 
 /// An agent_client with a stdin to write to, and the server's end of its connection.

@@ -7,10 +7,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStringExt;
 use std::process::Command;
 
-use crate::support::program::{
-    Ended, Program, accept, command, connect, listener, read_exactly, read_to_end,
-};
-use crate::support::{closed_port, reset};
+use crate::support::peers::{accept, connect, read_exactly, read_to_end, reset};
+use crate::support::programs::{Ended, Program, assert_help, command, listener, refuser};
 
 const LIMIT: usize = 1024 * 1024;
 
@@ -75,7 +73,7 @@ fn bytes_are_answered_with_their_first_ten() {
 }
 
 #[test]
-fn requests_in_whatever_pieces() {
+fn requests_are_answered_in_whatever_pieces_they_come() {
     let (server, address) = serve();
     let request = frame("text/json", "utf-8", "{\"action\": \"search\", \"value\": \"🐶\"}".as_bytes());
     let answer = frame("text/json", "utf-8", r#"{"result": "🐾 Playing ball! 🏐"}"#.as_bytes());
@@ -112,7 +110,7 @@ fn what_follows_the_request_is_ignored() {
 }
 
 #[test]
-fn the_largest_request() {
+fn the_largest_request_is_answered() {
     let (server, address) = serve();
     let answer =
         frame("binary/custom-server-binary-type", "binary", b"First 10 bytes of request: xxxxxxxxxx");
@@ -131,7 +129,7 @@ fn the_largest_request() {
 
 /// Each ends its connection without an answer, and the log says why; another connection has its answer.
 #[test]
-fn malformed_requests() {
+fn malformed_requests_end_without_an_answer_and_are_logged() {
     let of_length = |length: &str| {
         let header = head("text/plain", "binary", 10).replace(": 10}", &format!(": {length}}}"));
         raw(header.as_bytes(), b"0123456789")
@@ -192,7 +190,7 @@ fn malformed_requests() {
 }
 
 #[test]
-fn requests_cut_short() {
+fn requests_cut_short_are_logged() {
     let request = frame("text/plain", "binary", b"content");
     for (length, why) in
         [(1, "in the header"), (2, "in the header"), (50, "header"), (request.len() - 1, "content")]
@@ -292,7 +290,7 @@ fn answers_are_printed() {
 }
 
 #[test]
-fn answers_that_are_none() {
+fn answers_that_are_none_are_failures_that_say_why() {
     let good = frame("text/json", "utf-8", br#"{"result": "good"}"#);
     let header = head("text/plain", "binary", 1);
     for (answer, why) in [
@@ -325,8 +323,8 @@ fn answers_that_are_none() {
 }
 
 #[test]
-fn client_failures() {
-    let address = closed_port("127.0.0.1:0".parse().unwrap()).to_string();
+fn a_client_that_fails_says_why() {
+    let (_held, address) = refuser();
     let ended = Program::start("app_client", [&address, "search", "x"]).end();
     ended.assert_failure(&address);
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
@@ -348,7 +346,7 @@ fn client_failures() {
 // Both, and Python.
 
 #[test]
-fn together() {
+fn server_and_client_understand_each_other() {
     let (server, address) = serve();
     let address = address.to_string();
     for (action, value, printed) in [
@@ -368,7 +366,7 @@ fn together() {
 
 /// As Python's own `json` and `struct` make and take the messages, where there is a Python.
 #[test]
-fn with_python() {
+fn a_client_in_python_understands_the_server() {
     const CLIENT: &str = r#"
 import json, socket, struct, sys
 
@@ -423,14 +421,9 @@ sys.stdout.buffer.write(result["result"].encode("utf-8"))
 // Programs.
 
 #[test]
-fn usage() {
+fn wrong_usage_is_answered_with_the_usage() {
     for name in ["app_server", "app_client"] {
-        for option in ["--help", "-h"] {
-            let ended = Program::start(name, [option]).end();
-            ended.assert_quiet_success();
-            assert!(ended.stdout.starts_with(&format!("usage: {name} ")), "{ended:?}");
-            assert!(ended.stdout.contains("--log LEVEL"), "{ended:?}");
-        }
+        assert_help(name);
     }
     for wrong in [&["--bogus"][..], &["127.0.0.1"], &["127.0.0.1:1", "127.0.0.1:2"], &["--log", "loud"]] {
         Program::start("app_server", wrong).end().assert_wrong_usage("app_server");
@@ -458,24 +451,18 @@ fn usage() {
 const SEARCH: [&str; 2] = ["search", "x"];
 
 fn serve() -> (Program, SocketAddr) {
-    let server = Program::start("app_server", ["127.0.0.1:0"]);
-    let address = server.listening();
-    (server, address)
+    Program::serve("app_server", ["127.0.0.1:0"])
 }
 
 #[track_caller]
 fn finish(server: Program) {
-    server.signal("TERM");
-    let ended = server.end();
-    ended.assert_quiet_success();
-    assert_eq!(ended.stdout, "");
+    assert_eq!(server.finish("TERM"), "");
 }
 
 /// It has said why, and lives on until it is told to end.
 #[track_caller]
 fn assert_logged(server: Program, why: &str) {
-    server.signal("TERM");
-    let Ended { code, stderr, .. } = server.end();
+    let Ended { code, stderr, .. } = server.end_by("TERM");
     assert!(code == Some(0) && stderr.lines().count() == 1 && stderr.contains(why), "wanted {why}: {stderr}");
 }
 

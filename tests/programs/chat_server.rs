@@ -4,8 +4,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use crate::support::program::{Program, connect, read_to_end};
-use crate::support::reset;
+use crate::support::peers::{connect, read_to_end, reset};
+use crate::support::programs::{Program, assert_help};
 
 const LONGEST: usize = 8 * 1024;
 
@@ -39,7 +39,7 @@ fn lines_go_to_everyone_else() {
 }
 
 #[test]
-fn in_whatever_pieces() {
+fn lines_may_come_in_whatever_pieces() {
     let (server, address) = serve();
     let mut clients = join(&address, 2);
     for byte in b"one\r\n/name x\ntwo\n" {
@@ -101,7 +101,7 @@ fn newcomers_are_guests() {
 }
 
 #[test]
-fn names() {
+fn names_are_changed_and_bad_ones_refused() {
     let (server, address) = serve();
     let mut clients = join(&address, 2);
     let (long, too_long) = ("x".repeat(32), "x".repeat(33));
@@ -141,7 +141,7 @@ fn names() {
 }
 
 #[test]
-fn commands() {
+fn commands_are_answered_and_heard_by_nobody_else() {
     let (server, address) = serve();
     let mut clients = join(&address, 2);
     for unknown in ["/", "/nonsense", "/WHO", "/who is here", "/names", "/quit now", "//"] {
@@ -177,7 +177,7 @@ fn everybody_hears_who_leaves() {
 // Too much.
 
 #[test]
-fn overlong_lines() {
+fn overlong_lines_are_refused_and_the_next_one_passes() {
     let (server, address) = serve();
     let mut clients = join(&address, 2);
     for end in ["\n", "\r\n"] {
@@ -294,13 +294,9 @@ fn who_does_not_read_its_answers_is_cut_off() {
 // Programs.
 
 #[test]
-fn usage() {
-    for option in ["--help", "-h"] {
-        let ended = Program::start("chat_server", [option]).end();
-        ended.assert_quiet_success();
-        assert!(ended.stdout.starts_with("usage: chat_server "), "{ended:?}");
-        assert!(ended.stdout.contains("1 MiB") && ended.stdout.contains("--log LEVEL"), "{ended:?}");
-    }
+fn wrong_usage_is_answered_with_the_usage() {
+    assert_help("chat_server");
+    assert!(Program::start("chat_server", ["--help"]).end().stdout.contains("1 MiB"));
     for wrong in [&["--bogus"][..], &["127.0.0.1"], &["127.0.0.1:1", "127.0.0.1:2"], &["--log", "loud"]] {
         Program::start("chat_server", wrong).end().assert_wrong_usage("chat_server");
     }
@@ -312,7 +308,7 @@ fn usage() {
 
 /// What was said before the end is heard, and that somebody has left is not said of everybody.
 #[test]
-fn ended_with_clients() {
+fn a_server_that_ends_lets_the_last_words_be_heard() {
     let (server, address) = serve();
     let mut clients = join(&address, 2);
     clients[0].say("last words\n/who\n");
@@ -325,17 +321,12 @@ fn ended_with_clients() {
 // What the tests are made of.
 
 fn serve() -> (Program, SocketAddr) {
-    let server = Program::start("chat_server", ["127.0.0.1:0"]);
-    let address = server.listening();
-    (server, address)
+    Program::serve("chat_server", ["127.0.0.1:0"])
 }
 
 #[track_caller]
 fn finish(server: Program) {
-    server.signal("TERM");
-    let ended = server.end();
-    ended.assert_quiet_success();
-    assert_eq!(ended.stdout, "");
+    assert_eq!(server.finish("TERM"), "");
 }
 
 struct Client(BufReader<TcpStream>);

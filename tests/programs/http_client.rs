@@ -1,17 +1,19 @@
 //! The example http_client, as its users meet it: against a server of one connection, which the test is.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStringExt;
 
-use crate::support::program::{Ended, Program, accept, command, listener, read_exactly, read_to_end};
-use crate::support::{closed_port, reset};
+use crate::support::peers::{accept, pattern, pattern_at, read_exactly, read_to_end, reset};
+use crate::support::programs::{
+    Ended, Program, assert_help, command, flood, listener, read_no_more, refuser,
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
 #[test]
-fn the_request() {
+fn the_request_is_http_1_0_and_nothing_more() {
     let (listener, address) = listener();
     let port = listener.local_addr().unwrap().port();
     for (host, path) in [
@@ -32,7 +34,7 @@ fn the_request() {
 }
 
 #[test]
-fn over_ipv6() {
+fn an_ipv6_server_is_fetched_from() {
     let Ok(listener) = TcpListener::bind("[::1]:0") else { return };
     let host = listener.local_addr().unwrap().to_string();
     let client = Program::start("http_client", [&host, "/"]);
@@ -45,7 +47,7 @@ fn over_ipv6() {
 }
 
 #[test]
-fn bodies() {
+fn a_body_ends_where_its_length_or_the_stream_does() {
     for (answer, body) in [
         // That many bytes, and what comes after them is none of ours.
         (format!("{OK}Content-Length: 4\r\n\r\nbody"), "body"),
@@ -85,34 +87,19 @@ fn the_body_is_written_as_it_comes() {
 
 /// Nobody takes the body, and it waits with the server; then somebody does.
 #[test]
-fn a_large_body_for_a_slow_reader() {
+fn a_large_body_waits_with_the_server_for_a_slow_reader() {
     const PIECE: usize = 64 * 1024;
     const PIECES: usize = 1024;
     let (client, mut server, mut output) = raw_fetch(&[]);
     server.write_all(format!("{OK}Content-Length: {}\r\n\r\n", PIECE * PIECES).as_bytes()).unwrap();
-    let piece: Vec<u8> = (0..PIECE).map(|at| (at % 251) as u8).collect();
-    server.set_nonblocking(true).unwrap();
-    // As much as fits: a piece is not split, because the rest of it is sent first.
-    let (mut sent, mut offset, mut stalls) = (0, 0, 0);
-    while stalls < 50 {
-        match server.write(&piece[offset..]) {
-            Ok(written) => {
-                offset = (offset + written) % PIECE;
-                sent += written;
-                stalls = 0;
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                stalls += 1;
-                std::thread::sleep(std::time::Duration::from_millis(2));
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
+    let piece = pattern(PIECE);
+    // A piece is not split, because the rest of it is sent first.
+    let (sent, end) = flood(&mut server, PIECE * PIECES, |at| pattern_at(at % PIECE));
+    end.unwrap();
     assert!(sent < PIECE * PIECES / 2, "nothing made the server wait");
-    server.set_nonblocking(false).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            server.write_all(&piece[offset..]).unwrap();
+            server.write_all(&piece[sent % PIECE..]).unwrap();
             for _ in sent / PIECE + 1..PIECES {
                 server.write_all(&piece).unwrap();
             }
@@ -120,7 +107,7 @@ fn a_large_body_for_a_slow_reader() {
         });
         for number in 0..PIECES {
             let got = read_exactly(&mut output, PIECE);
-            assert!(got.iter().enumerate().all(|(at, &byte)| byte == (at % 251) as u8));
+            assert!(got == pattern(PIECE));
             if number == PIECES / 2 && cfg!(target_os = "linux") {
                 let peak = client.peak_memory();
                 assert!(peak < 30 * 1024, "{peak} KiB");
@@ -132,7 +119,7 @@ fn a_large_body_for_a_slow_reader() {
 }
 
 #[test]
-fn verbose() {
+fn verbose_prints_the_head() {
     let head = "HTTP/1.1 200 Fine\r\nContent-Length: 4\r\nX-Bytes: \u{e9}\tx\r\n";
     let (client, mut server, mut output) = raw_fetch(&["-v"]);
     server.write_all(format!("{head}\r\nbody").as_bytes()).unwrap();
@@ -143,7 +130,7 @@ fn verbose() {
 }
 
 #[test]
-fn other_statuses() {
+fn other_statuses_are_failures_with_their_body_printed() {
     for (code, reason) in [(404, "Not Found"), (301, "Moved"), (500, ""), (304, "Not Modified"), (199, "Odd")]
     {
         let body = if code == 304 { "" } else { "the body\n" };
@@ -156,7 +143,7 @@ fn other_statuses() {
 }
 
 #[test]
-fn bodies_cut_short() {
+fn bodies_cut_short_are_failures() {
     for (answer, body) in
         [("HTTP/1.0 200 OK", "bod"), ("HTTP/1.0 200 OK", ""), ("HTTP/1.0 404 Not Found", "bod")]
     {
@@ -177,7 +164,7 @@ fn bodies_cut_short() {
 }
 
 #[test]
-fn answers_that_are_none() {
+fn answers_that_are_none_are_failures_that_say_why() {
     let many = "X: y\r\n".repeat(300);
     let long = "x".repeat(70_000);
     for (answer, why) in [
@@ -215,8 +202,8 @@ fn answers_that_are_none() {
 }
 
 #[test]
-fn failures() {
-    let address = closed_port("127.0.0.1:0".parse().unwrap()).to_string();
+fn a_client_that_fails_says_why() {
+    let (_held, address) = refuser();
     let ended = Program::start("http_client", [&address, "/"]).end();
     ended.assert_failure(&address);
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
@@ -238,21 +225,16 @@ fn failures() {
 
 /// As with `| head`.
 #[test]
-fn closed_stdout() {
+fn a_closed_stdout_is_no_failure() {
     let (client, mut server, output) = raw_fetch(&[]);
-    drop(output);
+    read_no_more(&output);
     server.write_all(format!("{OK}\r\nbody").as_bytes()).unwrap();
     client.end().assert_quiet_success();
 }
 
 #[test]
-fn usage() {
-    for option in ["--help", "-h"] {
-        let ended = Program::start("http_client", [option]).end();
-        ended.assert_quiet_success();
-        assert!(ended.stdout.starts_with("usage: http_client "), "{ended:?}");
-        assert!(ended.stdout.contains("--log LEVEL"), "{ended:?}");
-    }
+fn wrong_usage_is_answered_with_the_usage() {
+    assert_help("http_client");
     for wrong in [
         &[][..],
         &["127.0.0.1:1"],

@@ -6,18 +6,20 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::support::program::{Program, command, connect, listener, read_to_end};
-use crate::support::{reset, wait_until};
+use crate::support::dirs::Dir;
+use crate::support::peers::{connect, pattern, read_to_end, reset};
+use crate::support::programs::{Program, command, listener};
+use crate::support::waiting::wait_until;
 
 // The command line.
 
 #[test]
-fn help_and_usage() {
+fn wrong_usage_is_answered_with_the_usage() {
     let ended = Program::start("http_server", ["--help"]).end();
     ended.assert_quiet_success();
     assert!(ended.stdout.starts_with("usage: http_server [--root DIR] "), "{ended:?}");
@@ -35,10 +37,10 @@ fn help_and_usage() {
 }
 
 #[test]
-fn what_it_cannot_serve() {
-    let dir = Dir::new("unservable");
+fn what_it_cannot_serve_is_a_failure_that_names_it() {
+    let dir = Dir::new();
     let file = dir.file("file", b"");
-    for root in [dir.path.join("missing"), file] {
+    for root in [dir.join("missing"), file] {
         let root = root.to_str().unwrap();
         Program::start("http_server", ["--root", root, "127.0.0.1:0"]).end().assert_failure(root);
     }
@@ -48,7 +50,7 @@ fn what_it_cannot_serve() {
 
 #[test]
 fn a_signal_lets_answers_come_to_their_end() {
-    let dir = Dir::new("signal");
+    let dir = Dir::new();
     let content = pattern(24 * 1024 * 1024);
     dir.file("big", &content);
     let (server, address) = serve(&dir);
@@ -63,8 +65,8 @@ fn a_signal_lets_answers_come_to_their_end() {
 }
 
 #[test]
-fn the_log() {
-    let dir = Dir::new("log");
+fn the_log_has_a_line_for_each_answer() {
+    let dir = Dir::new();
     dir.file("a b.txt", b"hello");
     let (server, address) = serve_with(&dir, &["--log", "info"]);
     let mut client = Client::new(&address);
@@ -73,8 +75,7 @@ fn the_log() {
     client.get("/\u{202e}");
     client.send("nonsense\r\n\r\n");
     client.head();
-    server.signal("INT");
-    let ended = server.end();
+    let ended = server.end_by("INT");
     for line in [" GET /a%20b.txt?x 200 5", " GET /\\u{202e} 404 14", " - - 400 16"] {
         assert!(ended.stderr.contains(&format!("{peer}{line}\n")), "{ended:?}");
     }
@@ -83,8 +84,8 @@ fn the_log() {
 // Files.
 
 #[test]
-fn files_of_all_sizes() {
-    let dir = Dir::new("sizes");
+fn files_of_all_sizes_come_whole() {
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
     for len in [0, 1, 65_535, 65_536, 65_537, 1_000_000] {
@@ -102,7 +103,7 @@ fn files_of_all_sizes() {
 
 #[test]
 fn head_is_get_without_the_body() {
-    let dir = Dir::new("head");
+    let dir = Dir::new();
     dir.file("file.html", b"<p>hello");
     dir.file("large", &pattern(100_000));
     dir.dir("sub");
@@ -117,8 +118,8 @@ fn head_is_get_without_the_body() {
 }
 
 #[test]
-fn content_types() {
-    let dir = Dir::new("types");
+fn each_ending_has_its_content_type() {
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
     for (name, wanted) in [
@@ -143,8 +144,8 @@ fn content_types() {
 }
 
 #[test]
-fn not_modified() {
-    let dir = Dir::new("modified");
+fn a_file_not_modified_since_is_not_sent() {
+    let dir = Dir::new();
     let file = dir.file("file", b"content");
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -170,8 +171,8 @@ fn not_modified() {
 
 /// Dates that HTTP cannot write.
 #[test]
-fn files_of_other_times() {
-    let dir = Dir::new("times");
+fn files_of_times_that_http_cannot_write_are_served() {
+    let dir = Dir::new();
     let year = Duration::from_secs(365 * 24 * 3600);
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -187,8 +188,8 @@ fn files_of_other_times() {
 }
 
 #[test]
-fn ranges() {
-    let dir = Dir::new("ranges");
+fn a_range_is_answered_with_that_part() {
+    let dir = Dir::new();
     let content = pattern(1000);
     dir.file("file", &content);
     let large = pattern(200_000);
@@ -269,8 +270,8 @@ fn ranges() {
 }
 
 #[test]
-fn a_file_that_shrinks_while_it_is_sent() {
-    let dir = Dir::new("shrinks");
+fn a_file_that_shrinks_while_it_is_sent_ends_the_connection() {
+    let dir = Dir::new();
     let file = dir.sparse("file", 64 * 1024 * 1024);
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -283,14 +284,13 @@ fn a_file_that_shrinks_while_it_is_sent() {
     let _ = client.stream.read_to_end(&mut rest);
     assert!(rest.len() < 64 * 1024 * 1024);
     assert_eq!(Client::new(&address).get("/").status, 200);
-    server.signal("INT");
-    let ended = server.end();
+    let ended = server.end_by("INT");
     assert!(ended.code == Some(0) && ended.stderr.contains("a file shrank"), "{ended:?}");
 }
 
 #[test]
-fn a_file_that_grows_while_it_is_sent() {
-    let dir = Dir::new("grows");
+fn a_file_that_grows_while_it_is_sent_is_sent_as_long_as_it_was() {
+    let dir = Dir::new();
     let file = dir.sparse("file", 32 * 1024 * 1024);
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -305,8 +305,8 @@ fn a_file_that_grows_while_it_is_sent() {
 // Connections.
 
 #[test]
-fn keep_alive() {
-    let dir = Dir::new("alive");
+fn the_connection_is_kept_as_the_client_asks() {
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     for (head, goes_on, says) in [
         ("GET / HTTP/1.1\r\nHost: x\r\n", true, None),
@@ -334,8 +334,8 @@ fn keep_alive() {
 }
 
 #[test]
-fn a_head_in_pieces() {
-    let dir = Dir::new("pieces");
+fn a_head_may_come_in_pieces() {
+    let dir = Dir::new();
     dir.file("file", b"content");
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -353,7 +353,7 @@ fn a_head_in_pieces() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    let dir = Dir::new("pipeline");
+    let dir = Dir::new();
     for number in 0..10 {
         dir.file(&number.to_string(), &pattern([10, 100_000][number % 2] + number));
     }
@@ -373,9 +373,9 @@ fn pipelined_requests_are_answered_in_order() {
 
 /// Answers of 120 MB in all wait to be read, but not with the server.
 #[test]
-fn pipelining_without_reading() {
+fn pipelining_without_reading_takes_bounded_memory() {
     const COUNT: usize = 2000;
-    let dir = Dir::new("flood");
+    let dir = Dir::new();
     let content = pattern(60 * 1024);
     dir.file("file", &content);
     let (server, address) = serve(&dir);
@@ -397,8 +397,8 @@ fn pipelining_without_reading() {
 // What is refused.
 
 #[test]
-fn malformed_heads() {
-    let dir = Dir::new("malformed");
+fn malformed_heads_are_refused() {
+    let dir = Dir::new();
     dir.file("a", b"");
     let (server, address) = serve(&dir);
     let get = |fields: &str| [b"GET /a HTTP/1.1\r\n", fields.as_bytes(), b"\r\n"].concat();
@@ -476,8 +476,8 @@ fn malformed_heads() {
 }
 
 #[test]
-fn the_methods_that_it_has() {
-    let dir = Dir::new("methods");
+fn other_methods_than_get_and_head_are_refused() {
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
     client.send("PUT / HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -489,7 +489,7 @@ fn the_methods_that_it_has() {
 /// The body, or what comes after nonsense, may look like a request.
 #[test]
 fn what_follows_a_refused_head_is_no_request() {
-    let dir = Dir::new("smuggled");
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     for (head, status) in [
         ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 27\r\n", 413),
@@ -504,8 +504,8 @@ fn what_follows_a_refused_head_is_no_request() {
 }
 
 #[test]
-fn limits_of_a_head() {
-    let dir = Dir::new("limits");
+fn a_head_over_the_limits_is_refused() {
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     let target = |len: usize| format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(len - 1));
     let head = |len: usize| {
@@ -530,10 +530,11 @@ fn limits_of_a_head() {
     ] {
         assert_eq!(refusal(&address, head.as_bytes()), status, "{} bytes: {:.40}", head.len(), head);
     }
-    // In two pieces, so that the limit is met with a head that is not whole.
+    // In two pieces, so that the limit is met with a head that is not whole. The first is read by the
+    // time that somebody who came after it has an answer.
     let mut client = Client::new(&address);
     client.send(&target(8192)[..8194]);
-    thread::sleep(Duration::from_millis(20));
+    assert_eq!(Client::new(&address).get("/").status, 200);
     client.send(&target(8192)[8194..]);
     assert_eq!(client.answer().status, 404);
     finish(server);
@@ -541,8 +542,8 @@ fn limits_of_a_head() {
 
 /// The answer arrives although the client goes on sending.
 #[test]
-fn an_endless_head() {
-    let dir = Dir::new("endless");
+fn an_endless_head_is_answered_all_the_same() {
+    let dir = Dir::new();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
     let mut writer = client.stream.get_ref().try_clone().unwrap();
@@ -560,14 +561,14 @@ fn an_endless_head() {
 // The way out of the root.
 
 #[test]
-fn no_way_out() {
-    let dir = Dir::new("escape");
+fn nothing_outside_the_root_is_served() {
+    let dir = Dir::new();
     dir.file("secret", b"SECRET");
     dir.dir("root-beside");
     dir.file("root-beside/secret", b"SECRET");
     dir.dir("root/sub");
     dir.file("root/sub/file", b"within");
-    let secret = dir.path.join("secret");
+    let secret = dir.join("secret");
     for (link, target) in [
         ("link", secret.as_path()),
         ("relative", Path::new("../secret")),
@@ -579,13 +580,13 @@ fn no_way_out() {
         ("nowhere", Path::new("nothing")),
         ("etc", Path::new("/etc")),
     ] {
-        symlink(target, dir.path.join("root").join(link)).unwrap();
+        symlink(target, dir.join("root").join(link)).unwrap();
     }
-    symlink("sub/file", dir.path.join("root/inside")).unwrap();
-    symlink(dir.path.join("root/sub"), dir.path.join("root/absolute")).unwrap();
-    symlink("../root/sub", dir.path.join("root/around")).unwrap();
+    symlink("sub/file", dir.join("root/inside")).unwrap();
+    symlink(dir.join("root/sub"), dir.join("root/absolute")).unwrap();
+    symlink("../root/sub", dir.join("root/around")).unwrap();
 
-    let (server, address) = serve_path(&dir.path.join("root"), &[]);
+    let (server, address) = serve_path(&dir.join("root"), &[]);
     let mut client = Client::new(&address);
     let absolute = secret.to_str().unwrap();
     for target in [
@@ -654,11 +655,11 @@ fn no_way_out() {
 }
 
 #[test]
-fn only_files_and_directories() {
-    let dir = Dir::new("special");
+fn only_files_and_directories_are_served() {
+    let dir = Dir::new();
     dir.file("file", b"");
-    assert!(Command::new("mkfifo").arg(dir.path.join("pipe")).status().unwrap().success());
-    let _socket = std::os::unix::net::UnixListener::bind(dir.path.join("socket")).unwrap();
+    assert!(Command::new("mkfifo").arg(dir.join("pipe")).status().unwrap().success());
+    let _socket = std::os::unix::net::UnixListener::bind(dir.join("socket")).unwrap();
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
     for target in ["/pipe", "/pipe/", "/socket", "/file/", "/file/x", "/pipe/x"] {
@@ -669,8 +670,8 @@ fn only_files_and_directories() {
 }
 
 #[test]
-fn forbidden() {
-    let dir = Dir::new("forbidden");
+fn a_file_that_may_not_be_read_is_forbidden() {
+    let dir = Dir::new();
     let file = dir.file("file", b"SECRET");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     // A superuser may read it all the same.
@@ -683,8 +684,8 @@ fn forbidden() {
 // Directories.
 
 #[test]
-fn a_directory_ends_in_a_slash() {
-    let dir = Dir::new("slash");
+fn a_directory_is_redirected_to_its_slash() {
+    let dir = Dir::new();
     dir.dir("a b/example.org");
     dir.file("a b/page", b"page");
     let (server, address) = serve(&dir);
@@ -707,8 +708,8 @@ fn a_directory_ends_in_a_slash() {
 }
 
 #[test]
-fn a_listing() {
-    let dir = Dir::new("listing");
+fn a_listing_escapes_and_links_every_name() {
+    let dir = Dir::new();
     let mut names: Vec<&[u8]> = vec![
         // There is no slash in a name, so the script does not end.
         b"<script>alert('&\"')",
@@ -726,7 +727,7 @@ fn a_listing() {
     }
     dir.dir("in");
     for name in &names {
-        fs::write(dir.path.join("in").join(std::ffi::OsStr::from_bytes(name)), name).unwrap();
+        fs::write(dir.join("in").join(std::ffi::OsStr::from_bytes(name)), name).unwrap();
     }
     dir.dir("in/zoo");
     dir.dir("in/<i>");
@@ -757,8 +758,8 @@ fn a_listing() {
 }
 
 #[test]
-fn a_listing_has_an_end() {
-    let dir = Dir::new("crowd");
+fn a_listing_ends_after_ten_thousand_names() {
+    let dir = Dir::new();
     for number in 0..10_001 {
         dir.file(&number.to_string(), b"");
     }
@@ -767,7 +768,7 @@ fn a_listing_has_an_end() {
     let page = client.get("/").text();
     assert_eq!(links(&page).len(), 10_000);
     assert!(page.contains("and more that are not shown"));
-    fs::remove_file(dir.path.join("7")).unwrap();
+    fs::remove_file(dir.join("7")).unwrap();
     let page = client.get("/").text();
     assert_eq!(links(&page).len(), 10_000);
     assert!(!page.contains("and more that are not shown"));
@@ -777,9 +778,9 @@ fn a_listing_has_an_end() {
 // What it costs.
 
 #[test]
-fn a_gigabyte() {
+fn a_gigabyte_takes_bounded_memory() {
     const GIB: u64 = 1024 * 1024 * 1024;
-    let dir = Dir::new("gigabyte");
+    let dir = Dir::new();
     dir.sparse("file", GIB);
     let (server, address) = serve(&dir);
     let mut client = Client::new(&address);
@@ -792,8 +793,8 @@ fn a_gigabyte() {
 }
 
 #[test]
-fn clients_that_never_read() {
-    let dir = Dir::new("deaf");
+fn clients_that_never_read_cost_bounded_memory() {
+    let dir = Dir::new();
     dir.sparse("file", 32 * 1024 * 1024);
     let (server, address) = serve(&dir);
     let deaf: Vec<TcpStream> = (0..50)
@@ -813,14 +814,13 @@ fn clients_that_never_read() {
     }
     assert_memory(&server, 76);
     drop(deaf);
-    server.signal("INT");
-    assert_eq!(server.end().code, Some(0));
+    assert_eq!(server.end_by("INT").code, Some(0));
 }
 
 /// With room for few descriptors, what leaks one of them is soon noticed.
 #[test]
 fn descriptors_are_given_back() {
-    let dir = Dir::new("leaks");
+    let dir = Dir::new();
     dir.sparse("file", 32 * 1024 * 1024);
     dir.dir("sub");
     let (server, address) = serve_limited(&dir, 32);
@@ -839,14 +839,13 @@ fn descriptors_are_given_back() {
         }
     }
     assert_eq!(Client::new(&address).get_with("/file", "Range: bytes=-5\r\n").body.len(), 5);
-    server.signal("INT");
-    assert_eq!(server.end().code, Some(0));
+    assert_eq!(server.end_by("INT").code, Some(0));
 }
 
 /// However many a client asks for.
 #[test]
-fn one_file_at_a_time() {
-    let dir = Dir::new("one");
+fn one_file_at_a_time_is_open_for_a_client() {
+    let dir = Dir::new();
     dir.sparse("file", 32 * 1024 * 1024);
     let (server, address) = serve_limited(&dir, 24);
     let mut greedy = connect(&address);
@@ -857,13 +856,12 @@ fn one_file_at_a_time() {
         assert_eq!(other.get("/file").status, 200);
     }
     drop(greedy);
-    server.signal("INT");
-    assert_eq!(server.end().code, Some(0));
+    assert_eq!(server.end_by("INT").code, Some(0));
 }
 
 #[test]
-fn without_descriptors() {
-    let dir = Dir::new("short");
+fn a_shortage_of_descriptors_is_answered_and_passes() {
+    let dir = Dir::new();
     dir.file("file", b"content");
     let (server, address) = serve_limited(&dir, 24);
     let mut client = Client::new(&address);
@@ -872,51 +870,10 @@ fn without_descriptors() {
     wait_until("no descriptor is left for the file", || client.get("/file").status == 503);
     drop(crowd);
     wait_until("there is one again", || client.get("/file").status == 200);
-    server.signal("INT");
-    assert_eq!(server.end().code, Some(0));
+    assert_eq!(server.end_by("INT").code, Some(0));
 }
 
 // What the tests are made of.
-
-/// A directory of this test's own, gone with it.
-struct Dir {
-    path: PathBuf,
-}
-
-impl Dir {
-    fn new(name: &str) -> Dir {
-        let path = std::env::temp_dir().join(format!("dispatch-loop-{}-http-{name}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Dir { path }
-    }
-
-    fn dir(&self, name: &str) {
-        fs::create_dir_all(self.path.join(name)).unwrap();
-    }
-
-    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
-        let path = self.path.join(name);
-        fs::write(&path, content).unwrap();
-        path
-    }
-
-    /// Zeros that take no room on the disk.
-    fn sparse(&self, name: &str, len: u64) -> File {
-        let file = File::create(self.path.join(name)).unwrap();
-        file.set_len(len).unwrap();
-        file
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at % 251) as u8).collect()
-}
 
 #[track_caller]
 fn serve(dir: &Dir) -> (Program, SocketAddr) {
@@ -925,15 +882,13 @@ fn serve(dir: &Dir) -> (Program, SocketAddr) {
 
 #[track_caller]
 fn serve_with(dir: &Dir, options: &[&str]) -> (Program, SocketAddr) {
-    serve_path(&dir.path, options)
+    serve_path(dir.path(), options)
 }
 
 #[track_caller]
 fn serve_path(path: &Path, options: &[&str]) -> (Program, SocketAddr) {
     let args = ["--root", path.to_str().unwrap(), "127.0.0.1:0"];
-    let server = Program::start("http_server", args.iter().chain(options));
-    let address = server.listening();
-    (server, address)
+    Program::serve("http_server", args.iter().chain(options))
 }
 
 /// With this many descriptors.
@@ -942,7 +897,7 @@ fn serve_limited(dir: &Dir, descriptors: usize) -> (Program, SocketAddr) {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!(r#"ulimit -n {descriptors}; exec "$0" "$@""#)]);
     shell.arg(command("http_server").get_program());
-    shell.args(["--log", "error", "--root"]).arg(&dir.path).arg("127.0.0.1:0");
+    shell.args(["--log", "error", "--root"]).arg(dir.path()).arg("127.0.0.1:0");
     shell.stdin(Stdio::null()).stdout(Stdio::piped());
     let server = Program::spawn(shell);
     let address = server.listening();
@@ -951,8 +906,7 @@ fn serve_limited(dir: &Dir, descriptors: usize) -> (Program, SocketAddr) {
 
 #[track_caller]
 fn finish(server: Program) {
-    server.signal("INT");
-    server.end().assert_quiet_success();
+    server.finish("INT");
 }
 
 /// That it never had more memory than so many MiB.

@@ -7,10 +7,10 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::support::program::{
-    Ended, Program, accept, command, connect, listener, read_exactly, read_to_end,
-};
-use crate::support::{DEADLINE, closed_port, loopbacks, reset};
+use crate::support::dirs::Dir;
+use crate::support::peers::{accept, connect, loopbacks, read_exactly, read_to_end, reset};
+use crate::support::programs::{Ended, Program, command, listener, refuser};
+use crate::support::waiting::DEADLINE;
 
 // poetry_server
 
@@ -126,7 +126,7 @@ fn clients_may_talk_half_close_and_go() {
 }
 
 #[test]
-fn server_wrong_usage() {
+fn wrong_usage_of_the_server_is_answered_with_the_usage() {
     let wrong: [&[&str]; 12] = [
         &["--num-bytes", "0"],
         &["--num-bytes", "-1"],
@@ -147,7 +147,7 @@ fn server_wrong_usage() {
 }
 
 #[test]
-fn server_failures() {
+fn a_server_that_fails_says_why() {
     let ended = Program::start("poetry_server", ["--port=0", "no such poem"]).end();
     ended.assert_failure("no such poem");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -222,7 +222,7 @@ fn servers_are_named_by_port_or_address() {
 
 #[test]
 fn one_failing_server_is_no_reason_not_to_ask_the_others() {
-    let refusing = closed_port("127.0.0.1:0".parse().unwrap()).to_string();
+    let (_held, refusing) = refuser();
     let (resetting, reset_address) = listener();
     let (good, good_address) = listener();
     let args = [&refusing, &reset_address, &good_address];
@@ -247,7 +247,7 @@ fn one_failing_server_is_no_reason_not_to_ask_the_others() {
 }
 
 #[test]
-fn client_interrupted() {
+fn an_interrupted_client_prints_what_it_has() {
     for signal in ["INT", "TERM"] {
         let (done, done_address) = listener();
         let (slow, slow_address) = listener();
@@ -258,8 +258,7 @@ fn client_interrupted() {
         let mut server = accept(&slow);
         server.write_all(b"half").unwrap();
         assert_eq!(client.line(), format!("Task 2: got 4 bytes of poetry from {slow_address}"));
-        client.signal(signal);
-        let ended = client.end();
+        let ended = client.end_by(signal);
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(
             ended.stderr.starts_with("Task 2: error: ") && ended.stderr.contains(&slow_address),
@@ -272,7 +271,7 @@ fn client_interrupted() {
 // Both.
 
 #[test]
-fn together() {
+fn server_and_client_understand_each_other() {
     let poem = Poem::new("together", &pattern(300));
     let server = serve(3, ["--delay", "0.01"], &[&poem]);
     let ports: Vec<String> = listening(&server, 3).iter().map(|address| address.port().to_string()).collect();
@@ -294,19 +293,13 @@ fn together() {
 struct Poem {
     path: PathBuf,
     bytes: Vec<u8>,
+    _dir: Dir,
 }
 
 impl Poem {
     fn new(name: &str, bytes: &[u8]) -> Poem {
-        let path = std::env::temp_dir().join(format!("poem-{}-{name}", std::process::id()));
-        std::fs::write(&path, bytes).unwrap();
-        Poem { path, bytes: bytes.into() }
-    }
-}
-
-impl Drop for Poem {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        let dir = Dir::new();
+        Poem { path: dir.file(name, bytes), bytes: bytes.into(), _dir: dir }
     }
 }
 
@@ -330,8 +323,7 @@ fn listening(server: &Program, ports: usize) -> Vec<SocketAddr> {
 
 #[track_caller]
 fn finish(server: Program) {
-    server.signal("INT");
-    server.end().assert_quiet_success();
+    server.finish("INT");
 }
 
 /// What a poetry_client printed before the time that it took, which must count `poems`.

@@ -7,8 +7,9 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::program::{Program, accept, command, connect, listener, read_exactly, read_to_end};
-use crate::support::{DEADLINE, closed_port, reset};
+use crate::support::peers::{accept, connect, read_exactly, read_to_end, reset};
+use crate::support::programs::{Program, command, listener, read_no_more, refuser};
+use crate::support::waiting::DEADLINE;
 
 /// A stream_client with a stdin to write to, the server's end of its connection, and its address.
 #[track_caller]
@@ -41,7 +42,7 @@ fn a_line_is_sent_when_the_one_before_it_is_answered() {
 
 /// Its server would go on.
 #[test]
-fn nothing_to_ask() {
+fn a_client_with_nothing_to_ask_ends_in_order() {
     let (mut client, mut server, _) = client_of(&[]);
     drop(client.take_input());
     assert_eq!(read_to_end(&mut server), b"");
@@ -51,7 +52,7 @@ fn nothing_to_ask() {
 }
 
 #[test]
-fn long_lines() {
+fn long_lines_go_and_come_whole() {
     const LEN: usize = 200_000;
     let (mut client, mut server, _) = client_of(&[]);
     let question = [vec![b'q'; LEN], vec![b'\n']].concat();
@@ -64,9 +65,8 @@ fn long_lines() {
 }
 
 #[test]
-fn with_echo_server() {
-    let server = Program::start("echo_server", ["127.0.0.1:0"]);
-    let address = server.listening();
+fn four_clients_of_echo_server_have_their_lines_back() {
+    let (server, address) = Program::serve("echo_server", ["127.0.0.1:0"]);
     let clients: Vec<_> = (0..4)
         .map(|number| {
             let mut client = Program::start_typed("stream_client", [address.to_string()]);
@@ -82,12 +82,11 @@ fn with_echo_server() {
         .collect();
     clients.into_iter().for_each(|client| client.join().unwrap());
     drop(connect(&address));
-    server.signal("TERM");
-    server.end().assert_quiet_success();
+    server.finish("TERM");
 }
 
 #[test]
-fn a_server_that_does_not_answer() {
+fn a_server_that_does_not_answer_is_a_failure() {
     let (mut client, mut server, address) = client_of(&[]);
     client.type_in(b"one\n");
     read_exactly(&mut server, 4);
@@ -114,7 +113,7 @@ fn a_server_that_does_not_answer() {
 }
 
 #[test]
-fn interrupted() {
+fn an_interrupted_client_fails() {
     for signal in ["INT", "TERM"] {
         // While it waits for an answer; for a line; for a line, and the connection is lost.
         for (asks, loses) in [(true, false), (false, false), (false, true)] {
@@ -136,8 +135,8 @@ fn interrupted() {
 }
 
 #[test]
-fn failures() {
-    let address = closed_port("127.0.0.1:0".parse().unwrap()).to_string();
+fn a_client_that_fails_says_why() {
+    let (_held, address) = refuser();
     Program::start_typed("stream_client", [&address]).end().assert_failure(&address);
 
     // A directory cannot be read.
@@ -158,13 +157,13 @@ fn failures() {
 
 /// As `| head` does it.
 #[test]
-fn nobody_reads_what_it_prints() {
+fn a_closed_stdout_is_no_failure() {
     let (listener, address) = listener();
     let mut command = command("stream_client");
     command.arg(&address).stdin(Stdio::piped());
     let (mut client, output) = Program::spawn_raw(command);
     let mut server = accept(&listener);
-    drop(output);
+    read_no_more(&output);
     client.type_in(b"one\n");
     read_exactly(&mut server, 4);
     server.write_all(b"answer\n").unwrap();

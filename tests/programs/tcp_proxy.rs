@@ -1,22 +1,23 @@
 //! `tcp_proxy` as its users meet it: what one side does, the other sees, at any speed, in bounded
-//! memory. Run `cargo build --examples` first.
+//! memory.
 
 use std::ffi::OsStr;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::calm::{black_hole, refusing};
-use crate::support::program::{
-    Program, accept, command, connect, limit_time, listener, read_exactly, read_to_end,
+use crate::support::dirs::Dir;
+use crate::support::peers::{
+    accept, black_hole, connect, cut_short, limit_time, loopbacks, pattern, pattern_at, read_exactly,
+    read_to_end, refusing, reset,
 };
-use crate::support::provoke::pattern;
-use crate::support::{DEADLINE, loopbacks, reset, wait_until};
+use crate::support::process::open_descriptors_of;
+use crate::support::programs::{Program, assert_help, command, flood, listener, unread};
+use crate::support::waiting::{DEADLINE, wait_until};
 
 const MIB: usize = 1024 * 1024;
 
@@ -61,7 +62,7 @@ impl Proxy {
 
     /// Open descriptors (Linux).
     fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid)).map_or(0, |entries| entries.count())
+        open_descriptors_of(self.pid)
     }
 
     #[track_caller]
@@ -71,8 +72,7 @@ impl Proxy {
 
     #[track_caller]
     fn end(self) {
-        self.program.signal("TERM");
-        self.program.end().assert_quiet_success();
+        self.program.finish("TERM");
     }
 }
 
@@ -99,32 +99,6 @@ fn both_directions(test: impl Fn(&Proxy, TcpStream, TcpStream)) {
     }
 }
 
-/// All that comes before a reset; anything else at the end is a failure.
-#[track_caller]
-fn read_to_reset(peer: &mut TcpStream) -> Vec<u8> {
-    let mut got = Vec::new();
-    let end = peer.read_to_end(&mut got);
-    let end = end.expect_err("a reset, not an end of stream");
-    assert_eq!(end.kind(), ErrorKind::ConnectionReset, "after {} bytes: {end}", got.len());
-    got
-}
-
-/// Write pieces until nothing was taken for half a second, or an error; how many bytes that were.
-fn fill(peer: &mut TcpStream) -> (usize, Option<io::Error>) {
-    let piece = pattern(PERIOD);
-    peer.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
-    let mut sent = 0;
-    while sent < LOAD {
-        match peer.write(&piece[sent % PERIOD..]) {
-            Ok(written) => sent += written,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
-            Err(error) => return (sent, Some(error)),
-        }
-    }
-    (sent, None)
-}
-
 /// Whoever goes on writing is told that nobody is there.
 #[track_caller]
 fn assert_write_fails(peer: &mut TcpStream) {
@@ -136,17 +110,10 @@ fn assert_write_fails(peer: &mut TcpStream) {
     }
 }
 
-/// After so many bytes what `fill` sends begins anew.
-const PERIOD: usize = 65_521;
-
 #[track_caller]
-fn assert_filled(got: &[u8]) {
-    let piece = pattern(PERIOD);
-    assert!(
-        got.chunks(PERIOD).all(|part| part == &piece[..part.len()]),
-        "{} bytes, but not those",
-        got.len()
-    );
+fn assert_flooded(got: &[u8]) {
+    let whole = got.iter().enumerate().all(|(at, byte)| *byte == pattern_at(at));
+    assert!(whole, "{} bytes, but not those", got.len());
 }
 
 /// Read to the end, `burst` bytes at a time, with a pause after each: not to wait for anything, but
@@ -159,39 +126,10 @@ fn read_in_bursts(peer: TcpStream, burst: usize) -> Vec<u8> {
     got
 }
 
-/// A directory of a test's own, gone with it.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Dir {
-        let dir = std::env::temp_dir().join(format!("tcp-proxy-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        Dir(dir)
-    }
-
-    /// A path as the program takes it.
-    fn socket(&self, name: &str) -> (PathBuf, String) {
-        let path = self.0.join(name);
-        let text = format!("unix:{}", path.display());
-        (path, text)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn limit_unix_time(stream: &UnixStream) {
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
-}
-
 // Bytes.
 
 #[test]
-fn both_ways_at_once() {
+fn bytes_go_both_ways_at_once() {
     const LEN: usize = 32 * MIB;
     let (proxy, client, server) = through();
     let bytes = pattern(LEN);
@@ -217,15 +155,15 @@ fn both_ways_at_once() {
 
 /// The sender is stopped, the proxy stays small, another connection is served; nothing is lost.
 #[test]
-fn a_reader_that_does_not_read() {
+fn a_reader_that_does_not_read_stops_its_sender() {
     both_directions(|proxy, mut sender, reader| {
-        let (sent, error) = fill(&mut sender);
-        assert!(error.is_none() && sent < LOAD, "after {sent}: {error:?}");
+        let (sent, end) = flood(&mut sender, LOAD, pattern_at);
+        assert!(end.is_ok() && sent < LOAD, "after {sent}: {end:?}");
         assert!(proxy.program.peak_memory() < MEMORY, "{} KiB", proxy.program.peak_memory());
         sender.shutdown(Shutdown::Write).unwrap();
         let got = read_in_bursts(reader, MIB);
         assert_eq!(got.len(), sent);
-        assert_filled(&got);
+        assert_flooded(&got);
     });
 }
 
@@ -236,7 +174,7 @@ fn others_are_served_meanwhile() {
     let proxy = Proxy::to(&upstream);
     let mut stopped = proxy.client();
     let _not_reading = accept(&listener);
-    fill(&mut stopped);
+    flood(&mut stopped, LOAD, pattern_at).1.unwrap();
     for _ in 0..10 {
         let mut client = proxy.client();
         let mut server = accept(&listener);
@@ -251,7 +189,7 @@ fn others_are_served_meanwhile() {
 
 /// FIN goes through as such; the other way stays open, and then ends as well.
 #[test]
-fn half_close() {
+fn a_half_close_goes_through_as_such() {
     both_directions(|proxy, mut first, mut second| {
         let open = proxy.descriptors();
         first.write_all(b"before").unwrap();
@@ -276,7 +214,7 @@ fn half_close() {
 
 /// Both at once, with nothing said.
 #[test]
-fn closed_at_once() {
+fn an_end_of_both_sides_at_once_leaves_nothing_behind() {
     both_directions(|proxy, first, mut second| {
         let open = proxy.descriptors();
         drop(first);
@@ -287,25 +225,25 @@ fn closed_at_once() {
 }
 
 #[test]
-fn a_reset() {
+fn a_reset_goes_through() {
     both_directions(|proxy, actor, mut watcher| {
         let open = proxy.descriptors();
         reset(actor);
-        assert_eq!(read_to_reset(&mut watcher), b"");
+        assert_eq!(cut_short(&mut watcher), b"");
         proxy.wait_for_descriptors(open - 2);
     });
 }
 
 /// What was sent before comes before.
 #[test]
-fn a_reset_after_data() {
+fn a_reset_goes_through_after_the_data() {
     for len in [1, 40_000] {
         both_directions(|proxy, mut actor, mut watcher| {
             let open = proxy.descriptors();
             let bytes = pattern(len);
             actor.write_all(&bytes).unwrap();
             reset(actor);
-            let got = read_to_reset(&mut watcher);
+            let got = cut_short(&mut watcher);
             assert!(got == bytes, "{} of {len} bytes", got.len());
             proxy.wait_for_descriptors(open - 2);
         });
@@ -314,22 +252,22 @@ fn a_reset_after_data() {
 
 /// The other side has not read for long: what the proxy has is sent first, then the reset.
 #[test]
-fn a_reset_with_a_full_queue() {
+fn a_reset_with_a_full_queue_comes_after_what_the_proxy_has() {
     both_directions(|proxy, mut actor, mut watcher| {
         let open = proxy.descriptors();
-        let (sent, _) = fill(&mut actor);
+        let (sent, _) = flood(&mut actor, LOAD, pattern_at);
         reset(actor);
         proxy.wait_for_descriptors(open - 1);
-        let got = read_to_reset(&mut watcher);
+        let got = cut_short(&mut watcher);
         assert!(!got.is_empty() && got.len() < sent, "{} of {sent} bytes", got.len());
-        assert_filled(&got);
+        assert_flooded(&got);
         proxy.wait_for_descriptors(open - 2);
     });
 }
 
 /// After the FIN of the other side it is still noticed.
 #[test]
-fn a_reset_after_a_half_close() {
+fn a_reset_after_a_half_close_goes_through() {
     both_directions(|proxy, mut actor, mut watcher| {
         let open = proxy.descriptors();
         watcher.shutdown(Shutdown::Write).unwrap();
@@ -337,14 +275,14 @@ fn a_reset_after_a_half_close() {
         actor.write_all(b"last words").unwrap();
         assert_eq!(read_exactly(&mut watcher, 10), b"last words");
         reset(actor);
-        assert_eq!(read_to_reset(&mut watcher), b"");
+        assert_eq!(cut_short(&mut watcher), b"");
         proxy.wait_for_descriptors(open - 2);
     });
 }
 
 /// One side has sent its last, and is gone altogether: who goes on sending to it finds out.
 #[test]
-fn a_reset_after_its_own_half_close() {
+fn a_reset_after_its_own_half_close_is_found_out_by_the_sender() {
     both_directions(|proxy, actor, mut watcher| {
         let open = proxy.descriptors();
         actor.shutdown(Shutdown::Write).unwrap();
@@ -359,7 +297,7 @@ fn a_reset_after_its_own_half_close() {
 // Upstream.
 
 #[test]
-fn upstream_refuses() {
+fn an_upstream_that_refuses_resets_the_client() {
     for on in loopbacks() {
         let (upstream, address) = refusing(on);
         let proxy = Proxy::to(&address.to_string());
@@ -368,7 +306,7 @@ fn upstream_refuses() {
             let mut client = proxy.client();
             // A write that comes after the reset is told instead.
             match if talks { client.write_all(b"anybody?") } else { Ok(()) } {
-                Ok(()) => assert_eq!(read_to_reset(&mut client), b""),
+                Ok(()) => assert_eq!(cut_short(&mut client), b""),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
             }
         }
@@ -384,7 +322,7 @@ fn upstream_refuses() {
 }
 
 #[test]
-fn upstream_by_name() {
+fn an_upstream_is_found_by_name() {
     // What this name has here.
     let known: Vec<SocketAddr> = ("localhost", 0).to_socket_addrs().unwrap().collect();
     for on in loopbacks().into_iter().filter(|on| known.contains(on)) {
@@ -401,8 +339,8 @@ fn upstream_by_name() {
 }
 
 #[test]
-fn over_unix_domain_sockets() {
-    let dir = Dir::new("unix");
+fn unix_domain_sockets_are_passed_through() {
+    let dir = Dir::new();
     let (at, listen) = dir.socket("listen.sock");
     let (to, upstream) = dir.socket("upstream.sock");
     let listener = UnixListener::bind(&to).unwrap();
@@ -411,8 +349,8 @@ fn over_unix_domain_sockets() {
     let idle = proxy.descriptors();
     let mut client = UnixStream::connect(&at).unwrap();
     let mut server = listener.accept().unwrap().0;
-    limit_unix_time(&client);
-    limit_unix_time(&server);
+    limit_time(&client);
+    limit_time(&server);
     let bytes = pattern(5 * MIB);
     let writer = thread::spawn({
         let (bytes, mut client) = (bytes.clone(), client.try_clone().unwrap());
@@ -435,9 +373,9 @@ fn over_unix_domain_sockets() {
 /// A Unix-domain client half-closes and then goes without a word: whoever is upstream and sends to it
 /// must find out, and be let go.
 #[test]
-fn a_unix_client_that_goes_after_its_half_close() {
+fn a_unix_client_that_goes_after_its_half_close_is_found_out() {
     for talks in [true, false] {
-        let dir = Dir::new(if talks { "gone" } else { "gone-silent" });
+        let dir = Dir::new();
         let (at, listen) = dir.socket("listen.sock");
         let (listener, upstream) = listener();
         let proxy = Proxy::start([&listen, &upstream]);
@@ -457,7 +395,7 @@ fn a_unix_client_that_goes_after_its_half_close() {
 
 /// Nobody answers upstream: clients that give up leave nothing behind.
 #[test]
-fn upstream_never_answers() {
+fn an_upstream_that_never_answers_leaves_nothing_behind() {
     for on in loopbacks() {
         let (_full, _clients, silent) = black_hole(on);
         let proxy = Proxy::to(&silent.to_string());
@@ -476,9 +414,9 @@ fn upstream_never_answers() {
 /// 30 MB are offered while the connection upstream waits for room in a backlog: they wait with the
 /// client, and all arrive.
 #[test]
-fn much_is_sent_before_upstream_answers() {
+fn what_is_sent_before_upstream_answers_waits_and_arrives() {
     const LEN: usize = 30_000_000;
-    let dir = Dir::new("early");
+    let dir = Dir::new();
     let (to, upstream) = dir.socket("upstream.sock");
     let full = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     full.bind(&socket2::SockAddr::unix(&to).unwrap()).unwrap();
@@ -501,7 +439,7 @@ fn much_is_sent_before_upstream_answers() {
     let first = listener.accept().unwrap().0;
     drop((waiting, first));
     let mut server = listener.accept().unwrap().0;
-    limit_unix_time(&server);
+    limit_time(&server);
     thread::scope(|scope| {
         scope.spawn(|| {
             client.write_all(&bytes[sent..]).unwrap();
@@ -546,7 +484,7 @@ fn many_connections_leave_nothing_behind() {
 
 /// Bytes run both ways, and the peers read: it ends in order, and they see an end.
 #[test]
-fn a_signal_while_bytes_run() {
+fn a_signal_while_bytes_run_ends_in_order() {
     for signal in ["TERM", "INT"] {
         let (proxy, client, server) = through();
         thread::scope(|scope| {
@@ -569,18 +507,17 @@ fn a_signal_while_bytes_run() {
             for _ in 0..2 {
                 ran.recv_timeout(DEADLINE).expect("bytes run");
             }
-            proxy.program.signal(signal);
-            proxy.program.end().assert_quiet_success();
+            proxy.program.finish(signal);
         });
     }
 }
 
 /// A peer that does not read is waited for, for 3 s; or until somebody insists.
 #[test]
-fn a_second_signal() {
+fn a_second_signal_ends_the_wait_for_a_deaf_peer() {
     for (second, code) in [(None, 0), (Some("TERM"), 143), (Some("INT"), 130)] {
         let (proxy, mut client, _not_reading) = through();
-        fill(&mut client);
+        flood(&mut client, LOAD, pattern_at).1.unwrap();
         let address: SocketAddr = proxy.address.parse().unwrap();
         proxy.program.signal("TERM");
         wait_until("it accepts no more", || TcpStream::connect(address).is_err());
@@ -594,16 +531,12 @@ fn a_second_signal() {
 }
 
 #[test]
-fn help() {
-    for option in ["--help", "-h"] {
-        let ended = Program::start("tcp_proxy", [option]).end();
-        ended.assert_quiet_success();
-        assert!(ended.stdout.starts_with("usage: tcp_proxy ") && ended.stdout.contains("--log LEVEL"));
-    }
+fn help_says_how_it_is_used() {
+    assert_help("tcp_proxy");
 }
 
 #[test]
-fn wrong_usage() {
+fn wrong_usage_is_answered_with_the_usage() {
     let wrong: [&[&str]; 15] = [
         &[],
         &["127.0.0.1:0"],
@@ -627,8 +560,8 @@ fn wrong_usage() {
 }
 
 #[test]
-fn address_in_use() {
-    let dir = Dir::new("taken");
+fn an_address_in_use_is_a_failure_that_names_it() {
+    let dir = Dir::new();
     let (path, at) = dir.socket("taken.sock");
     let _taken = UnixListener::bind(&path).unwrap();
     let (_listener, tcp) = listener();
@@ -640,10 +573,8 @@ fn address_in_use() {
 }
 
 #[test]
-fn closed_stdout() {
-    let (theirs, ours) = UnixStream::pair().unwrap();
-    drop(ours);
+fn a_closed_stdout_is_no_failure() {
     let mut command = command("tcp_proxy");
-    command.args(["127.0.0.1:0", "127.0.0.1:1"]).stdout(OwnedFd::from(theirs));
+    command.args(["127.0.0.1:0", "127.0.0.1:1"]).stdout(unread());
     Program::spawn(command).end().assert_quiet_success();
 }

@@ -1,11 +1,10 @@
-//! `udp_echo` as its users meet it. Run `cargo build --examples` first.
+//! `udp_echo` as its users meet it.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 
-use crate::support::program::{Program, command};
-use crate::support::{DEADLINE, loopbacks};
+use crate::support::peers::{loopbacks, pattern};
+use crate::support::programs::{Program, assert_help, command, unread};
+use crate::support::waiting::DEADLINE;
 
 /// The largest that UDP has: 65,535, less its own header, and for IPv4 that of IP as well.
 fn largest(on: SocketAddr) -> usize {
@@ -13,8 +12,7 @@ fn largest(on: SocketAddr) -> usize {
 }
 
 fn start(on: SocketAddr) -> (Program, SocketAddr) {
-    let program = Program::start("udp_echo", [on.to_string()]);
-    let address = program.listening();
+    let (program, address) = Program::serve("udp_echo", [on.to_string()]);
     assert_ne!(address.port(), 0);
     (program, address)
 }
@@ -35,18 +33,17 @@ fn expect(from: SocketAddr, socket: &UdpSocket, wanted: &[u8]) {
 
 #[track_caller]
 fn end(program: Program, signal: &str) {
-    program.signal(signal);
-    program.end().assert_quiet_success();
+    program.finish(signal);
 }
 
 #[test]
-fn every_size() {
+fn datagrams_of_every_size_come_back() {
     for on in loopbacks() {
         let (program, address) = start(on);
         let socket = socket(on);
         let steps = (0..16).map(|bits| 1 << bits).flat_map(|size| [size - 1, size, size + 1]);
         for len in steps.chain([1472, 1473, 9000, 65_487, 65_507, largest(on), 0]) {
-            let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let bytes = pattern(len);
             socket.send_to(&bytes, address).unwrap();
             expect(address, &socket, &bytes);
         }
@@ -55,7 +52,7 @@ fn every_size() {
 }
 
 #[test]
-fn in_order() {
+fn datagrams_come_back_in_order() {
     for on in loopbacks() {
         let (program, address) = start(on);
         let socket = socket(on);
@@ -74,7 +71,7 @@ fn in_order() {
 }
 
 #[test]
-fn to_each_its_own() {
+fn each_sender_has_its_own_back() {
     for on in loopbacks() {
         let (program, address) = start(on);
         let sockets: Vec<UdpSocket> = (0..100).map(|_| socket(on)).collect();
@@ -92,7 +89,7 @@ fn to_each_its_own() {
 
 /// Their answers come back as port unreachable, which is nobody else's concern.
 #[test]
-fn senders_that_are_gone() {
+fn senders_that_are_gone_do_no_harm_to_others() {
     for on in loopbacks() {
         let (program, address) = start(on);
         let here = socket(on);
@@ -107,7 +104,7 @@ fn senders_that_are_gone() {
 
 /// Whoever sends without reading loses what does not fit; nobody else does.
 #[test]
-fn a_sender_that_does_not_read() {
+fn a_sender_that_does_not_read_does_no_harm_to_others() {
     for on in loopbacks() {
         let (program, address) = start(on);
         let (deaf, here) = (socket(on), socket(on));
@@ -123,9 +120,8 @@ fn a_sender_that_does_not_read() {
 }
 
 #[test]
-fn by_name() {
-    let program = Program::start("udp_echo", ["localhost:0"]);
-    let address = program.listening();
+fn a_name_is_listened_on() {
+    let (program, address) = Program::serve("udp_echo", ["localhost:0"]);
     let any: IpAddr = if address.is_ipv4() { [127, 0, 0, 1].into() } else { "::1".parse().unwrap() };
     let socket = socket((any, 0).into());
     socket.send_to(b"hello", address).unwrap();
@@ -134,16 +130,12 @@ fn by_name() {
 }
 
 #[test]
-fn help() {
-    for option in ["--help", "-h"] {
-        let ended = Program::start("udp_echo", [option]).end();
-        ended.assert_quiet_success();
-        assert!(ended.stdout.starts_with("usage: udp_echo ") && ended.stdout.contains("--log LEVEL"));
-    }
+fn help_says_how_it_is_used() {
+    assert_help("udp_echo");
 }
 
 #[test]
-fn wrong_usage() {
+fn wrong_usage_is_answered_with_the_usage() {
     let wrong: [&[&str]; 12] = [
         &["--bogus"],
         &["-x"],
@@ -164,7 +156,7 @@ fn wrong_usage() {
 }
 
 #[test]
-fn address_in_use() {
+fn an_address_in_use_is_a_failure_that_names_it() {
     for on in loopbacks() {
         let taken = UdpSocket::bind(on).unwrap();
         let address = taken.local_addr().unwrap();
@@ -176,28 +168,24 @@ fn address_in_use() {
 
 /// An address of a network for examples, which is nobody's.
 #[test]
-fn not_our_address() {
+fn an_address_that_is_not_ours_is_a_failure() {
     Program::start("udp_echo", ["192.0.2.1:0"]).end().assert_failure("192.0.2.1:0");
 }
 
 #[test]
-fn closed_stdout() {
-    let (theirs, ours) = UnixStream::pair().unwrap();
-    drop(ours);
+fn a_closed_stdout_is_no_failure() {
     let mut command = command("udp_echo");
-    command.arg("127.0.0.1:0").stdout(OwnedFd::from(theirs));
+    command.arg("127.0.0.1:0").stdout(unread());
     Program::spawn(command).end().assert_quiet_success();
 }
 
 #[test]
-fn logs_what_it_is_asked_to() {
-    let program = Program::start("udp_echo", ["--log", "debug", "127.0.0.1:0"]);
-    let address = program.listening();
+fn it_logs_what_it_is_asked_to() {
+    let (program, address) = Program::serve("udp_echo", ["--log", "debug", "127.0.0.1:0"]);
     let socket = socket(loopbacks()[0]);
     socket.send_to(b"hello", address).unwrap();
     expect(address, &socket, b"hello");
-    program.signal("TERM");
-    let ended = program.end();
+    let ended = program.end_by("TERM");
     let line = format!("{}: 5 bytes", socket.local_addr().unwrap());
     assert!(ended.code == Some(0) && ended.stderr.contains(&line), "{ended:?}");
 }

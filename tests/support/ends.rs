@@ -1,6 +1,5 @@
 //! The two ends of a connection, of every kind that there is: plain or with records around it, one
 //! in a map, the other on a thread that waits.
-#![allow(dead_code)]
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
@@ -11,19 +10,17 @@ use std::time::{Duration, Instant};
 
 use dispatch_loop::{ChannelMap, Dispatcher, Handle, Interest, Source};
 
+use super::peers::{limit_time, pair};
 use super::records::{Options, Records};
-use super::{DEADLINE, pair};
+use super::waiting::DEADLINE;
 
 /// A plain socket as a source, waiting or not.
 pub struct Wire(pub socket2::Socket);
 
-impl AsFd for Wire {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 impl Source for Wire {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         (&self.0).read(buffer)
     }
@@ -33,16 +30,6 @@ impl Source for Wire {
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.0.shutdown(std::net::Shutdown::Write)
     }
-}
-
-/// Rule 6: whether the loop comes to a turn that takes all the time it was given. One that spins
-/// never does.
-pub fn waits(map: &mut ChannelMap) -> bool {
-    (0..300).any(|_| {
-        let begun = Instant::now();
-        map.turn(Some(Duration::from_millis(20))).unwrap();
-        begun.elapsed() >= Duration::from_millis(19)
-    })
 }
 
 /// How the two ends of a connection are made.
@@ -129,8 +116,7 @@ impl Kind {
         socket: socket2::Socket,
         f: impl FnOnce(&mut Far) -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        socket.set_write_timeout(Some(DEADLINE)).unwrap();
+        limit_time(&socket);
         thread::spawn(move || {
             let raw = socket.try_clone().unwrap();
             let mut far = Far { source: self.wrap(Box::new(Wire(socket)), !self.client, true), raw };

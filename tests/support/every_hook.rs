@@ -13,7 +13,10 @@ use dispatch_loop::{
     Address, Channel, ChannelMap, Datagram, Dispatcher, Eof, OnError, Reason, Socket, ToAddress,
 };
 
-use super::{Log, address_of, loopbacks, turn_until};
+use super::opened::address_of;
+use super::peers::loopbacks;
+use super::recorder::Log;
+use super::turning::turn_until;
 
 /// The names of the hooks that the trait has, read from where it is defined.
 pub fn hooks() -> BTreeSet<String> {
@@ -85,6 +88,9 @@ impl Dispatcher for Told {
     fn handle_low(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
         self.of("handle_low")
     }
+    fn handle_drained(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
+        self.of("handle_drained")
+    }
     fn handle_timeout(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
         self.of("handle_timeout")
     }
@@ -113,6 +119,7 @@ pub fn call(dispatcher: &mut dyn Dispatcher, ch: &mut Channel<'_>, datagram: &Da
     dispatcher.handle_expt(ch).unwrap();
     dispatcher.handle_high(ch).unwrap();
     dispatcher.handle_low(ch).unwrap();
+    dispatcher.handle_drained(ch).unwrap();
     dispatcher.handle_timeout(ch).unwrap();
     assert_eq!(dispatcher.handle_eof(ch).unwrap(), Eof::KeepWriting);
     assert_eq!(dispatcher.handle_error(ch, &error), OnError::Keep);

@@ -1,6 +1,5 @@
-//! An allocator that counts what each thread does with the heap. A test binary that wants it takes
-//! this file in with `#[path = "util/heap.rs"] mod heap;`.
-#![allow(unsafe_code, dead_code)]
+//! An allocator that counts what each thread does with the heap, for the binaries that take it in.
+#![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -74,33 +73,5 @@ unsafe impl GlobalAlloc for Counting {
         went(layout.size());
         came(size);
         unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-/// Let this process have at least `wanted` descriptors, if the system allows it at all; how many it
-/// may have now.
-pub fn raise_descriptor_limit(wanted: u64) -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: each call is given a struct that lives for as long as it runs.
-    unsafe {
-        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
-        if limit.rlim_cur < wanted {
-            let raised = libc::rlimit { rlim_cur: wanted.min(limit.rlim_max), ..limit };
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &raised) == 0 {
-                limit = raised;
-            }
-        }
-    }
-    limit.rlim_cur
-}
-
-/// Let this process have no more than `most` descriptors.
-pub fn lower_descriptor_limit(most: u64) {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: as above.
-    unsafe {
-        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
-        let lowered = libc::rlimit { rlim_cur: most, ..limit };
-        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &lowered), 0);
     }
 }

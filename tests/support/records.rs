@@ -1,12 +1,11 @@
 //! A source as TLS is one: a handshake of two round trips, records with a header and a body under a
 //! rolling key, key updates that stop writing until the other side has answered and stop reading
 //! until the answer is out, a farewell before FIN. The ends of connections are in `ends`.
-#![allow(dead_code)]
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use dispatch_loop::{Interest, Source};
@@ -224,13 +223,10 @@ impl Records {
     }
 }
 
-impl AsFd for Records {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wire.as_fd()
-    }
-}
-
 impl Source for Records {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.wire.descriptor()
+    }
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.look("recv");
         while self.stage == Stage::Up {

@@ -8,28 +8,20 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason, Remote, SendError, Token, run};
 
-use crate::support::*;
+use crate::support::peers::{loopbacks, pair, reset, unix_pair};
+use crate::support::recorder::Log;
+use crate::support::threads::{held_for, joined};
+use crate::support::turning::{turn_idle, turn_until};
+use crate::support::waiting::DEADLINE;
 
 /// For the crowds: a busy machine is given time.
 const LONG: Duration = Duration::from_secs(120);
-
-/// A map that stays in its loop until it is stopped, for lack of anything better at the deadline.
-fn held() -> ChannelMap {
-    let mut map = ChannelMap::new().unwrap();
-    map.call_later(LONG, |map| map.stop());
-    map
-}
-
-fn joined<T>(thread: JoinHandle<T>) -> T {
-    wait_until("the thread ends", || thread.is_finished());
-    thread.join().unwrap()
-}
 
 /// The next number of each thread; set by the messages, on the loop's thread.
 #[derive(Default)]
@@ -76,15 +68,16 @@ struct Guest;
 
 impl Dispatcher for Guest {}
 
-/// What four threads send, over two ways, to a channel that stays and to others that come and go.
+/// EDGE_CASES 40: what four threads send, over two ways, to a channel that stays and to others that
+/// come and go.
 /// The last message of all ends the loop, which sleeps by then as often as not.
 #[test]
-fn a_million_messages_in_each_threads_order() {
+fn a_million_messages_come_in_each_threads_order() {
     const THREADS: usize = 4;
     const EACH: u32 = 250_000;
-    let mut map = held();
+    let mut map = held_for(LONG);
     Tally::begin(THREADS, THREADS as u32 * EACH / 2);
-    let (near, far) = UnixStream::pair().unwrap();
+    let (near, far) = unix_pair();
     let bytes_for = map.add(near, Guest).unwrap().token();
     map.channel(bytes_for).unwrap().set_background(true);
     let reader = thread::spawn(move || read_numbers(far, THREADS, EACH / 2));
@@ -171,10 +164,10 @@ fn read_numbers(far: UnixStream, threads: usize, each: u32) {
 
 /// A wake-up that were forgotten would leave everybody waiting: there is room for one message.
 #[test]
-fn many_threads_wait_for_one_place() {
+fn many_threads_that_wait_for_one_place_all_get_it() {
     const THREADS: usize = 8;
     const EACH: u32 = 2_000;
-    let mut map = held();
+    let mut map = held_for(LONG);
     map.set_remote_capacity(1);
     Tally::begin(THREADS, THREADS as u32 * EACH);
     let remote = map.remote();
@@ -198,11 +191,11 @@ fn many_threads_wait_for_one_place() {
     threads.into_iter().for_each(joined);
 }
 
-/// Each turn takes 256; and while the loop is at work nobody need wake it, which would end the
+/// EDGE_CASES 40: each turn takes 256; and while the loop is at work nobody need wake it, which would end the
 /// next wait for nothing.
 #[test]
 fn wake_ups_are_coalesced() {
-    let mut map = held();
+    let mut map = held_for(LONG);
     let remote = map.remote();
     let crowd = |remote: &Remote, each| {
         let threads = [(); 4].map(|()| {
@@ -239,7 +232,7 @@ fn two_loops_that_fill_each_others_queues_do_not_deadlock() {
     let (to_b, from_a) = mpsc::channel();
     let ends = [(to_b, from_b), (to_a, from_a)].map(|(give, take)| {
         thread::spawn(move || {
-            let mut map = held();
+            let mut map = held_for(LONG);
             map.set_remote_capacity(2);
             Tally::begin(1, MESSAGES);
             give.send(map.remote()).unwrap();
@@ -277,7 +270,7 @@ fn two_loops_that_fill_each_others_queues_do_not_deadlock() {
 fn stops_in_the_midst_of_a_crowd_lose_nothing() {
     const THREADS: usize = 4;
     const EACH: u32 = 3_000;
-    let mut map = held();
+    let mut map = held_for(LONG);
     map.set_remote_capacity(8);
     Tally::begin(THREADS, THREADS as u32 * EACH);
     let remote = map.remote();
@@ -347,9 +340,9 @@ fn a_map_that_goes_away_in_the_midst_of_a_crowd_keeps_nothing() {
 
 /// EDGE_CASES 40: channels that end while threads feed them, each in its own way.
 #[test]
-fn outlets_of_channels_that_come_and_go() {
+fn outlets_of_channels_that_come_and_go_tell_of_the_end() {
     const ROUNDS: usize = 40;
-    let mut map = held();
+    let mut map = held_for(LONG);
     map.set_remote_capacity(4);
     for round in 0..ROUNDS {
         let (near, far) = pair(loopbacks()[round % loopbacks().len()]);
@@ -422,12 +415,12 @@ fn end_in_its_way(
 fn two_sleeping_loops_wake_each_other() {
     let (give, take) = mpsc::channel();
     let pong = thread::spawn(move || {
-        let mut map = held();
+        let mut map = held_for(LONG);
         give.send(map.remote()).unwrap();
         run(&mut map).unwrap();
     });
     let there: Remote = take.recv_timeout(DEADLINE).unwrap();
-    let mut map = held();
+    let mut map = held_for(LONG);
     let here = map.remote();
     let left = Arc::new(AtomicUsize::new(2000));
     hit(&here, &there, &left);

@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 
 use dispatch_loop::{ChannelMap, Line, read_lines, run};
 
-use crate::support::calm::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::recorder::Log;
+use crate::support::threads::{held, run_to_its_end};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
+use crate::support::waiting::wait_until;
 
 const LONGEST: usize = 64 * 1024;
 
@@ -39,29 +42,6 @@ fn came() -> Vec<Vec<u8>> {
 
 fn texts() -> Vec<String> {
     came().into_iter().map(|text| String::from_utf8(text).unwrap()).collect()
-}
-
-fn held() -> ChannelMap {
-    let mut map = ChannelMap::new().unwrap();
-    map.call_later(DEADLINE, |map| map.stop());
-    map
-}
-
-/// `run`, which is to end by itself.
-#[track_caller]
-fn run_out(map: &mut ChannelMap) {
-    let remote = map.remote();
-    let (ended, has_ended) = mpsc::channel::<()>();
-    let watchdog = thread::spawn(move || {
-        let late = has_ended.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout);
-        if late {
-            remote.stop();
-        }
-        late
-    });
-    run(map).unwrap();
-    drop(ended);
-    assert!(!watchdog.join().unwrap(), "it did not end by itself");
 }
 
 /// All of an input, until its end or its error.
@@ -213,7 +193,7 @@ fn a_reader_does_not_keep_the_loop_running() {
     let (writer, reader) = UnixStream::pair().unwrap();
     let mut map = ChannelMap::new().unwrap();
     read_lines(&map.remote(), reader, keep).unwrap();
-    run_out(&mut map);
+    run_to_its_end(&mut map);
     assert!(came().is_empty());
     drop(writer);
 }

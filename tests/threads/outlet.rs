@@ -1,19 +1,21 @@
 //! `Outlet`: one channel fed by other threads, with backpressure. EDGE_CASES 40 and 41, rules 15 and 16 of
-//! the contract. (The crowds are in `threads.rs`.)
+//! the contract. (The crowds are in `crowds.rs`.)
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::mem;
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use dispatch_loop::{ChannelMap, Dispatcher, Handle, OnLimit, Outlet, SendError, run};
 use socket2::SockRef;
 
-use crate::support::provoke::*;
-use crate::support::*;
+use crate::support::peers::{loopbacks, narrow_pair, pair, pattern, read_all, reads_all, reset};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::threads::{joined, waiting};
+use crate::support::turning::turn_until;
+use crate::support::waiting::DEADLINE;
 
 const HIGH: usize = 64 * 1024;
 
@@ -35,8 +37,7 @@ impl Scene {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         map.set_remote_capacity(messages);
-        let (near, far) = pair(on);
-        narrow(&near, &far);
+        let (near, far) = narrow_pair(on);
         let handle = map.add(near, Recorder::new("a", &log).quiet()).unwrap();
         map.turn(Some(Duration::ZERO)).unwrap();
         let outlet = map.channel(handle).unwrap().outlet().unwrap();
@@ -71,28 +72,6 @@ impl Scene {
     fn turn_until(&mut self, done: impl FnMut(&mut ChannelMap) -> bool) {
         turn_until(&mut self.map, &self.log, done);
     }
-}
-
-/// Start a thread that is to wait in `f`; goes on when it does, where the system can tell.
-fn waiting<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    let (tell, told) = mpsc::channel();
-    let thread = thread::spawn(move || {
-        tell.send(std::fs::read_link("/proc/thread-self").ok()).unwrap();
-        f()
-    });
-    if let Some(task) = told.recv().unwrap() {
-        let stat = std::path::Path::new("/proc").join(task).join("stat");
-        wait_until("the thread waits", || {
-            std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") S "))
-        });
-    }
-    assert!(!thread.is_finished(), "it did not wait");
-    thread
-}
-
-fn joined<T>(thread: JoinHandle<T>) -> T {
-    wait_until("the thread ends", || thread.is_finished());
-    thread.join().unwrap()
 }
 
 /// What is under way and what is queued stay below the high watermark and one write for each
@@ -158,7 +137,7 @@ fn the_hard_limit_does_not_refuse_what_an_outlet_gives() {
             let fed = scene.fill();
             assert!(scene.queued() > 1000);
             scene.outlet.close().unwrap();
-            let reader = reader(scene.far.try_clone().unwrap());
+            let reader = reads_all(scene.far.try_clone().unwrap());
             scene.turn_until(|map| map.is_empty());
             let (got, end) = reader.join().unwrap();
             end.unwrap();
@@ -220,7 +199,7 @@ fn who_waits_for_the_peer_is_woken_by_every_end() {
                 "abort" => scene.map.channel(scene.handle).unwrap().abort(),
                 "shutdown_write" => scene.map.channel(scene.handle).unwrap().shutdown_write(),
                 "reset" => reset(mem::replace(&mut scene.far, pair(on).1)),
-                "reader" => drop(reader(scene.far.try_clone().unwrap())),
+                "reader" => drop(reads_all(scene.far.try_clone().unwrap())),
                 _ => scene.map.channel(scene.handle).unwrap().set_watermarks(0, usize::MAX / 2),
             }
             scene.turn_until(|_| producers.iter().all(JoinHandle::is_finished));
@@ -274,7 +253,7 @@ fn as_a_writer_it_takes_64_kib_and_never_waits_where_a_map_lives() {
     // An empty write is none, whatever the state.
     assert_eq!(outlet.write(b"").unwrap(), 0);
     scene.outlet.close().unwrap();
-    let reader = reader(scene.far.try_clone().unwrap());
+    let reader = reads_all(scene.far.try_clone().unwrap());
     scene.turn_until(|map| map.is_empty());
     let (got, _) = reader.join().unwrap();
     assert_eq!(got, [pattern(65_535), pattern(65_536)].concat());
@@ -291,7 +270,7 @@ fn a_megabyte_is_copied_into_it() {
             outlet.close().unwrap();
             copied
         });
-        let reader = reader(scene.far.try_clone().unwrap());
+        let reader = reads_all(scene.far.try_clone().unwrap());
         scene.map.call_later(DEADLINE, |map| map.close_all());
         let watch = thread::spawn(move || joined(producer).unwrap());
         scene.turn_until(|map| map.is_empty());
@@ -323,7 +302,7 @@ fn outlet_and_remote_of_one_thread_keep_their_order() {
             outlet.close().unwrap();
             remote.call(move |map| assert!(map.channel(handle).is_ok_and(|ch| ch.is_closing()))).unwrap();
         });
-        let reader = reader(scene.far.try_clone().unwrap());
+        let reader = reads_all(scene.far.try_clone().unwrap());
         scene.turn_until(|map| map.is_empty());
         joined(producer);
         let (got, end) = reader.join().unwrap();

@@ -1,5 +1,5 @@
 //! `Remote`: EDGE_CASES 40 to 42 and 44, rules 3, 14 and 15 of the contract, without any crowd.
-//! (Outlets are in `outlet.rs`, the crowds in `threads.rs`.)
+//! (Outlets are in `outlet.rs`, the crowds in `crowds.rs`.)
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
@@ -7,22 +7,19 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{ChannelMap, Dispatcher, LoopOptions, OnError, Remote, SendError, run, run_with};
 
-use crate::support::calm::*;
-use crate::support::provoke::*;
-use crate::support::*;
-
-/// A map that stays in its loop until it is stopped, for lack of anything better at the deadline.
-fn held() -> ChannelMap {
-    let mut map = ChannelMap::new().unwrap();
-    map.call_later(DEADLINE, |map| map.stop());
-    map
-}
+use crate::support::logging::{capture_log, logged};
+use crate::support::peers::{loopbacks, pair, read_all, reads_all};
+use crate::support::provoke::{echo, hooks, provoke};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::threads::{held, joined, run_to_its_end, waiting};
+use crate::support::turning::{turn_idle, turn_until};
+use crate::support::waiting::DEADLINE;
 
 /// A map whose queue has two places, both taken. What the two messages add up to is 11.
 fn full() -> (ChannelMap, Remote, Arc<AtomicUsize>) {
@@ -39,45 +36,6 @@ fn full() -> (ChannelMap, Remote, Arc<AtomicUsize>) {
 fn adding(sum: &Arc<AtomicUsize>, n: usize) -> impl FnOnce(&mut ChannelMap) + Send + 'static {
     let sum = sum.clone();
     move |_| _ = sum.fetch_add(n, SeqCst)
-}
-
-/// Start a thread that is to wait in `f`; goes on when it does, where the system can tell.
-fn waiting<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    let (tell, told) = mpsc::channel();
-    let thread = thread::spawn(move || {
-        tell.send(std::fs::read_link("/proc/thread-self").ok()).unwrap();
-        f()
-    });
-    if let Some(task) = told.recv().unwrap() {
-        let stat = std::path::Path::new("/proc").join(task).join("stat");
-        wait_until("the thread waits", || {
-            std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") S "))
-        });
-    }
-    assert!(!thread.is_finished(), "it did not wait");
-    thread
-}
-
-fn joined<T>(thread: JoinHandle<T>) -> T {
-    wait_until("the thread ends", || thread.is_finished());
-    thread.join().unwrap()
-}
-
-/// `run`, which is to end by itself.
-#[track_caller]
-fn run_out(map: &mut ChannelMap) {
-    let remote = map.remote();
-    let (ended, has_ended) = mpsc::channel::<()>();
-    let watchdog = thread::spawn(move || {
-        let late = has_ended.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout);
-        if late {
-            remote.stop();
-        }
-        late
-    });
-    run(map).unwrap();
-    drop(ended);
-    assert!(!watchdog.join().unwrap(), "it did not end by itself");
 }
 
 /// How many messages wait, as the remote's `Debug` tells.
@@ -164,7 +122,7 @@ fn what_one_thread_sends_takes_effect_in_that_order() {
             }
             remote.call(|map| map.close_all()).unwrap();
         });
-        let reader = reader(far);
+        let reader = reads_all(far);
         turn_until(&mut map, &log, |map| map.is_empty());
         joined(thread);
         let (got, end) = reader.join().unwrap();
@@ -451,7 +409,7 @@ fn a_wait_that_a_message_ends_counts_and_the_message_runs() {
     for n in 1..=50 {
         let (remote, one) = (remote.clone(), adding(&ran, 1));
         let thread = thread::spawn(move || remote.call(one).unwrap());
-        run_with(&mut map, &LoopOptions { count: Some(1), ..LoopOptions::default() }).unwrap();
+        run_with(&mut map, &LoopOptions::default().with_count(1)).unwrap();
         assert_eq!(ran.load(SeqCst), n);
         joined(thread);
     }
@@ -468,7 +426,7 @@ fn run_goes_on_for_messages_and_not_for_remotes() {
     }
     let (last, from_it) = (adding(&ran, 1000), remote.clone());
     remote.call(move |_| from_it.call(last).unwrap()).unwrap();
-    run_out(&mut map);
+    run_to_its_end(&mut map);
     assert_eq!(ran.load(SeqCst), 1600);
     remote.call(|_| ()).unwrap();
 }
@@ -547,7 +505,7 @@ fn a_call_that_panics_is_logged_and_harms_nobody() {
 /// EDGE_CASES 49. Messages belong to the map, wherever it is; and who waits for room in the one
 /// that went away is told all the same.
 #[test]
-fn maps_are_swapped_inside_a_message() {
+fn a_map_swapped_inside_a_message_keeps_its_messages() {
     for capacity in [1, 2, 100] {
         let mut maps = [held(), held()];
         for map in &mut maps {

@@ -2,9 +2,8 @@
 
 use std::cell::Cell;
 use std::io::ErrorKind;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,37 +12,19 @@ use dispatch_loop::{Channel, ChannelMap, Dispatcher, LoopOptions, Reason, run, r
 use signal_hook::consts::*;
 use signal_hook::low_level::raise;
 
-use crate::support::calm::*;
-use crate::support::*;
+use crate::support::logging::{capture_log, logged};
+use crate::support::peers::{loopbacks, pair, unix_pair};
+use crate::support::process::{alone, open_descriptors};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::threads::{held, run_to_its_end};
+use crate::support::turning::{assert_calm, turn_idle, turn_until};
+use crate::support::waiting::DEADLINE;
 
 type Count = Rc<Cell<u32>>;
 
 fn counting(count: &Count) -> impl FnMut(&mut ChannelMap) + 'static {
     let count = count.clone();
     move |_| count.set(count.get() + 1)
-}
-
-fn held() -> ChannelMap {
-    let mut map = ChannelMap::new().unwrap();
-    map.call_later(DEADLINE, |map| map.stop());
-    map
-}
-
-/// `run`, which is to end by itself.
-#[track_caller]
-fn run_out(map: &mut ChannelMap) {
-    let remote = map.remote();
-    let (ended, has_ended) = mpsc::channel::<()>();
-    let watchdog = thread::spawn(move || {
-        let late = has_ended.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout);
-        if late {
-            remote.stop();
-        }
-        late
-    });
-    run(map).unwrap();
-    drop(ended);
-    assert!(!watchdog.join().unwrap(), "it did not end by itself");
 }
 
 /// On the loop's thread, once for those that come close together, and again for the next.
@@ -106,18 +87,18 @@ fn several_watches_are_all_called() {
 
 /// A watch keeps `run` from neither ending nor sleeping.
 #[test]
-fn a_watch_is_in_the_background() {
+fn a_watch_keeps_run_neither_going_nor_awake() {
     let mut map = ChannelMap::new().unwrap();
     let watch = map.on_signal(SIGHUP, |_| ()).unwrap();
     let begun = Instant::now();
-    run_out(&mut map);
+    run_to_its_end(&mut map);
     assert!(map.contains(watch) && map.len() == 1);
     // With a timer it stays until that has run, in a few waits.
     let ran = Count::default();
     let fired = ran.clone();
     map.call_later(Duration::from_millis(100), move |_| fired.set(1));
     let waits = count(Call::Wait);
-    run_out(&mut map);
+    run_to_its_end(&mut map);
     let waits = count(Call::Wait) - waits;
     assert!(ran.get() == 1 && waits <= 5, "{waits} waits");
     assert!(begun.elapsed() < DEADLINE / 2);
@@ -138,14 +119,14 @@ fn run_ends_when_only_channels_in_the_background_are_left() {
         let (near, far) = pair(on);
         let front = map.add(near, Recorder::new("front", &log)).unwrap();
         drop(far);
-        run_out(&mut map);
+        run_to_its_end(&mut map);
         assert!(map.contains(listener) && !map.contains(front));
         assert_eq!(log.of("front").last().unwrap(), "close: end of stream");
         // Twice is once.
         for on in [true, true, false, false] {
             map.channel(listener).unwrap().set_background(on);
         }
-        let short = LoopOptions { timeout: Some(Duration::ZERO), count: Some(3), ..LoopOptions::default() };
+        let short = LoopOptions::default().with_timeout(Duration::ZERO).with_count(3);
         let waits = count(Call::Wait);
         run_with(&mut map, &short).unwrap();
         assert_eq!(count(Call::Wait) - waits, 3);
@@ -155,7 +136,7 @@ fn run_ends_when_only_channels_in_the_background_are_left() {
         let (near, far) = pair(on);
         let front = map.add(near, Recorder::new("last", &log)).unwrap();
         thread::spawn(move || drop(far));
-        run_out(&mut map);
+        run_to_its_end(&mut map);
         assert!(!map.contains(front) && map.is_empty());
     }
 }
@@ -215,7 +196,7 @@ fn signals_that_cannot_be_watched_are_refused() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{signal}");
     }
     assert!(map.is_empty());
-    run_out(&mut map);
+    run_to_its_end(&mut map);
 }
 
 /// Rule 13: the panic ends that watch; others, and the loop, go on.
@@ -243,12 +224,12 @@ fn a_signal_may_close_everything() {
         }
     }
     let (mut map, closed) = (ChannelMap::new().unwrap(), Count::default());
-    let (near, _far) = UnixStream::pair().unwrap();
+    let (near, _far) = unix_pair();
     map.add(near, Quiet(closed.clone())).unwrap();
     map.listen("127.0.0.1:0", Quiet(closed.clone())).unwrap();
     map.on_signal(SIGINT, |map| map.close_all()).unwrap();
     let thread = thread::spawn(|| raise(SIGINT).unwrap());
-    run_out(&mut map);
+    run_to_its_end(&mut map);
     thread.join().unwrap();
     assert_eq!(closed.get(), 2);
 }

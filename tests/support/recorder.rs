@@ -1,32 +1,11 @@
-//! What the tests share: a dispatcher that records its hooks and can be told what to do in each,
-//! waiting for a condition with a deadline, peers.
-#![allow(dead_code)]
-
-pub mod calm;
-pub mod ends;
-pub mod every_hook;
-pub mod flow;
-pub mod heap;
-#[cfg(feature = "layers")]
-pub mod messages;
-pub mod program;
-pub mod provoke;
-pub mod records;
-pub mod world;
+//! A dispatcher that records its hooks and can be told what to do in each, and the log that it writes.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
-use dispatch_loop::{
-    Address, Channel, ChannelMap, Datagram, Dispatcher, Eof, Handle, OnError, Reason, Socket,
-};
-
-/// No test waits longer than this for anything.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+use dispatch_loop::{Address, Channel, Datagram, Dispatcher, Eof, OnError, Reason, Socket};
 
 /// What happened, in order, in all channels that share it: `"a open"`, `"a read"`, `"b close: …"`.
 #[derive(Clone, Default)]
@@ -243,68 +222,7 @@ impl Dispatcher for Recorder {
     }
 }
 
-/// Turn the loop until `done`, or fail at the deadline with what happened so far.
-#[track_caller]
-pub fn turn_until(map: &mut ChannelMap, log: &Log, mut done: impl FnMut(&mut ChannelMap) -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !done(map) {
-        assert!(Instant::now() < deadline, "the condition never came true; so far: {:#?}", log.events());
-        map.turn(Some(Duration::from_millis(5))).unwrap();
-    }
-}
-
-/// Turn the loop for as long as there is something to do at once, and a few turns more.
-pub fn turn_idle(map: &mut ChannelMap) {
-    for _ in 0..20 {
-        map.turn(Some(Duration::from_millis(2))).unwrap();
-    }
-}
-
-/// The loopback addresses of this machine with port 0: IPv4, and IPv6 where there is `::1`.
-pub fn loopbacks() -> Vec<SocketAddr> {
-    let all = ["127.0.0.1:0", "[::1]:0"].map(|a| a.parse::<SocketAddr>().unwrap());
-    all.into_iter().filter(|address| TcpListener::bind(address).is_ok()).collect()
-}
-
-/// The real address of a listener or another channel of the map.
-pub fn address_of<T>(map: &mut ChannelMap, handle: Handle<T>) -> SocketAddr {
-    map.channel(handle).unwrap().local_address().unwrap().ip().unwrap()
-}
-
-/// A connected pair: the near end for the map, the far end a blocking socket with a time limit.
-pub fn pair(on: SocketAddr) -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind(on).unwrap();
-    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (far, _) = listener.accept().unwrap();
-    for end in [&near, &far] {
-        end.set_nodelay(true).unwrap();
-    }
-    far.set_read_timeout(Some(DEADLINE)).unwrap();
-    far.set_write_timeout(Some(DEADLINE)).unwrap();
-    (near, far)
-}
-
-/// A port of this address that nobody listens on.
-pub fn closed_port(on: SocketAddr) -> SocketAddr {
-    TcpListener::bind(on).unwrap().local_addr().unwrap()
-}
-
-/// Close with a reset instead of a FIN.
-pub fn reset(stream: TcpStream) {
-    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-}
-
-/// Wait, on another thread than the loop's, until `done`.
-#[track_caller]
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !done() {
-        assert!(Instant::now() < deadline, "never happened: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Descriptors that this process has open (Linux).
-pub fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count())
+/// What an error of this `errno` is called; reasons and errors are recorded in these words.
+pub fn text(errno: i32) -> String {
+    std::io::Error::from_raw_os_error(errno).to_string()
 }

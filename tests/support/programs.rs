@@ -2,16 +2,19 @@
 //! them first; for a single test, `cargo build --examples` does.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use super::{DEADLINE, wait_until};
+use super::memory;
+use super::peers::{limit_time, refusing};
+use super::waiting::{DEADLINE, wait_until};
 
 /// A running program; killed if a test ends before it does.
 pub struct Program {
@@ -51,6 +54,14 @@ impl Program {
         let mut command = command(name);
         command.args(args);
         Program::spawn(command)
+    }
+
+    /// A server that prints where it listens.
+    #[track_caller]
+    pub fn serve(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> (Program, SocketAddr) {
+        let server = Program::start(name, args);
+        let address = server.listening();
+        (server, address)
     }
 
     /// With a stdin that the test writes to.
@@ -118,9 +129,10 @@ impl Program {
 
     /// The most memory that it has had, in KiB (Linux).
     pub fn peak_memory(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().strip_suffix(" kB").and_then(|number| number.parse().ok()).expect(peak)
+        match memory::peak_memory(self.child.id()) {
+            0 => panic!("the program has ended"),
+            peak => peak,
+        }
     }
 
     /// Wait until it listens, and where.
@@ -148,6 +160,21 @@ impl Program {
         let stdout = self.stdout.iter().map(|line| line + "\n").collect();
         let stderr = self.stderr.take().unwrap().join().unwrap();
         Ended { code: status.unwrap().code(), stdout, stderr }
+    }
+
+    /// End it with a signal, named without `SIG`.
+    #[track_caller]
+    pub fn end_by(self, signal: &str) -> Ended {
+        self.signal(signal);
+        self.end()
+    }
+
+    /// The same, and all is well. What it printed that no test has taken.
+    #[track_caller]
+    pub fn finish(self, signal: &str) -> String {
+        let ended = self.end_by(signal);
+        ended.assert_quiet_success();
+        ended.stdout
     }
 }
 
@@ -180,16 +207,28 @@ impl Ended {
     }
 }
 
-pub fn limit_time(stream: &TcpStream) {
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+/// It says how it is used.
+#[track_caller]
+pub fn assert_help(name: &str) {
+    for option in ["--help", "-h"] {
+        let ended = Program::start(name, [option]).end();
+        ended.assert_quiet_success();
+        assert!(ended.stdout.starts_with(&format!("usage: {name} ")), "{ended:?}");
+        assert!(ended.stdout.contains("--log LEVEL"), "{ended:?}");
+    }
 }
 
-#[track_caller]
-pub fn connect(to: &SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(to).unwrap();
-    limit_time(&stream);
-    stream
+/// The output of a program that nobody reads any more, as with `| head`.
+pub fn unread() -> Stdio {
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    read_no_more(&ours);
+    Stdio::from(OwnedFd::from(theirs))
+}
+
+/// From now on this output is read by nobody. Dropping it would not do: a program that another test
+/// has just started has it, too, until it is under way.
+pub fn read_no_more(output: &UnixStream) {
+    output.shutdown(Shutdown::Both).unwrap();
 }
 
 /// What one read gives.
@@ -207,33 +246,22 @@ pub fn read_piece(peer: &mut TcpStream) -> Vec<u8> {
     }
 }
 
-#[track_caller]
-pub fn read_exactly(peer: &mut impl Read, len: usize) -> Vec<u8> {
-    let mut buffer = vec![0; len];
-    peer.read_exact(&mut buffer).unwrap();
-    buffer
-}
-
-#[track_caller]
-pub fn read_to_end(peer: &mut impl Read) -> Vec<u8> {
-    let mut buffer = Vec::new();
-    peer.read_to_end(&mut buffer).unwrap();
-    buffer
-}
-
-/// The server's end of the next connection to a listener of the test.
-#[track_caller]
-pub fn accept(listener: &TcpListener) -> TcpStream {
-    listener.set_nonblocking(true).unwrap();
-    let mut accepted = None;
-    wait_until("a client connects", || {
-        accepted = listener.accept().ok();
-        accepted.is_some()
-    });
-    let peer = accepted.unwrap().0;
-    peer.set_nonblocking(false).unwrap();
-    limit_time(&peer);
-    peer
+/// Write until nothing was taken for half a second, or so many bytes, or an error: how many bytes that
+/// were. The byte at each place is what `byte` says.
+pub fn flood(peer: &mut TcpStream, most: usize, byte: impl Fn(usize) -> u8) -> (usize, io::Result<()>) {
+    peer.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let (mut sent, mut end) = (0, Ok(()));
+    while sent < most && end.is_ok() {
+        let piece: Vec<u8> = (sent..most.min(sent + 64 * 1024)).map(&byte).collect();
+        match peer.write(&piece) {
+            Ok(written) => sent += written,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => end = Err(error),
+        }
+    }
+    limit_time(peer);
+    (sent, end)
 }
 
 /// A listener of the test, and its address as a program takes it.
@@ -241,4 +269,10 @@ pub fn listener() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (listener, address)
+}
+
+/// An address that nobody listens on for as long as the socket lives, as a program takes it.
+pub fn refuser() -> (socket2::Socket, String) {
+    let (held, address) = refusing("127.0.0.1:0".parse().unwrap());
+    (held, address.to_string())
 }

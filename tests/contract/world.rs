@@ -5,13 +5,12 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpListener;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, LookupError, Reason};
 
-use super::{loopbacks, pair};
+use crate::support::peers::{loopbacks, pair, unix_pair};
 
 /// Channels that one program makes, at most.
 pub const CHANNELS: usize = 12;
@@ -351,7 +350,7 @@ pub fn add(map: &mut ChannelMap, shared: &Shared, world: &mut World, kind: u8) {
     let on = loopbacks()[0];
     let (far, handle): (socket2::Socket, _) = match kind {
         0 => {
-            let (near, far) = UnixStream::pair().unwrap();
+            let (near, far) = unix_pair();
             (far.into(), map.add(near, actor))
         }
         1 => {

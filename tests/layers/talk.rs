@@ -1,6 +1,5 @@
 //! A chat that records its hooks and can be told what to do in each, as `Recorder` is a dispatcher
 //! that does; its peer; and what a stream is cut into, found out the slow way.
-#![allow(dead_code)]
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
@@ -9,8 +8,9 @@ use std::net::{SocketAddr, TcpStream};
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher, Terminator};
 use dispatch_loop::{ChannelMap, Eof, Handle, OnError, Reason, Token};
 
-use super::calm::{turn_quiet, wait_for_input};
-use super::{Log, pair};
+use crate::support::peers::pair;
+use crate::support::recorder::Log;
+use crate::support::turning::{arrive, turn_quiet};
 
 type Hook = Box<dyn FnMut(&mut ChatChannel<'_>, &[u8]) -> io::Result<()>>;
 
@@ -158,14 +158,6 @@ pub fn deliver(
         far.write_all(piece).unwrap();
         arrive(map, token);
     }
-}
-
-/// The peer has sent something, or its end: wait until it is here, and serve it.
-pub fn arrive(map: &mut ChannelMap, token: Token) {
-    if let Ok(ch) = map.channel(token) {
-        wait_for_input(ch.socket().unwrap());
-    }
-    turn_quiet(map);
 }
 
 /// The messages of a stream as the textbook has it: look for the terminator in all that there is,

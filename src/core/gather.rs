@@ -1,0 +1,115 @@
+//! What the hook that is running has pushed to its own channel: small pieces side by side in a buffer
+//! of the map's, so that they leave in one call when the hook returns, without an allocation.
+
+use crate::link::marks::GATHERED;
+use crate::link::output::Pushed;
+use crate::token::Token;
+
+pub(crate) struct Gather {
+    /// The channel whose hook is running, if its output is gathered.
+    owner: Token,
+    /// The same, as long as its pushes can take the short way: nothing was done with the channel that
+    /// has to be looked at first.
+    open: Token,
+    len: usize,
+    buffer: Box<[u8; GATHERED]>,
+}
+
+impl Gather {
+    pub(crate) fn new() -> Gather {
+        let buffer = match vec![0; GATHERED].into_boxed_slice().try_into() {
+            Ok(buffer) => buffer,
+            Err(_) => unreachable!("it has that length"),
+        };
+        Gather { owner: Token::NONE, open: Token::NONE, len: 0, buffer }
+    }
+
+    /// A hook of `owner` begins.
+    #[inline]
+    pub(crate) fn begin(&mut self, owner: Token) {
+        self.owner = owner;
+        self.open = owner;
+    }
+
+    /// Whose output is gathered.
+    pub(crate) fn owner(&self) -> Token {
+        self.owner
+    }
+
+    /// No hook is running whose output is gathered.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.owner.slot == Token::NONE.slot
+    }
+
+    /// Append a small piece; `false`, with nothing done, if this is not the short way.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, token: Token, bytes: &[u8]) -> bool {
+        if self.open != token {
+            return false;
+        }
+        let end = self.len + bytes.len();
+        let Some(room) = self.buffer.get_mut(self.len..end) else { return false };
+        room.copy_from_slice(bytes);
+        self.len = end;
+        true
+    }
+
+    /// As `push`, of whatever is small enough.
+    pub(crate) fn push_small(&mut self, token: Token, pushed: &Pushed<'_>) -> bool {
+        match pushed {
+            Pushed::Slices(slices) => {
+                let fits = self.len + pushed.len() <= GATHERED;
+                fits && slices.iter().all(|slice| self.push(token, slice))
+            }
+            pushed => self.push(token, pushed.bytes()),
+        }
+    }
+
+    /// Something was done with the channel: the next push takes the long way.
+    #[inline]
+    pub(crate) fn seal(&mut self, token: Token) {
+        if self.owner == token {
+            self.open = Token::NONE;
+        }
+    }
+
+    /// The long way has found that pushes can go on to be gathered.
+    pub(crate) fn unseal(&mut self) {
+        self.open = self.owner;
+    }
+
+    pub(crate) fn is_of(&self, token: Token) -> bool {
+        self.owner == token
+    }
+
+    /// What is gathered for `token`.
+    pub(crate) fn bytes_of(&self, token: Token) -> &[u8] {
+        match self.owner == token {
+            true => self.bytes(),
+            false => &[],
+        }
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    /// What was gathered for `token` has been sent or queued, or is of no use any more.
+    pub(crate) fn sent(&mut self, token: Token) {
+        if self.owner == token {
+            self.len = 0;
+            self.open = Token::NONE;
+        }
+    }
+
+    /// The hook is over.
+    #[inline]
+    pub(crate) fn end(&mut self) {
+        // The slot alone names nothing, and that is enough.
+        self.owner.slot = Token::NONE.slot;
+        self.open.slot = Token::NONE.slot;
+        self.len = 0;
+    }
+}

@@ -1,0 +1,95 @@
+//! The busy-loop guard: a channel that is ready turn after turn while nothing is done with it is
+//! suspended, and tried again after a pause that grows.
+
+use std::time::Duration;
+
+use crate::core::action::Action;
+use crate::core::map::ChannelMap;
+use crate::link::Link;
+use crate::link::watch::Rest;
+use crate::sys::poll::Ready;
+use crate::token::Token;
+
+/// Turns in a row in which a channel may be ready without anything being done with it.
+const IDLE_TURNS: u8 = 64;
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// An event of the channel has been served: has it led to something?
+pub(crate) fn guard(map: &mut ChannelMap, token: Token, ready: Ready) {
+    let Some(link) = map.link_mut(token) else { return };
+    if link.has_moved() {
+        return link.was_busy();
+    }
+    if link.is_over() || link.connect_is_in_progress() || link.interest() != link.registered() {
+        return;
+    }
+    if !link.was_idle(IDLE_TURNS) {
+        return;
+    }
+    let before = link.count_rest();
+    let pause = (FIRST_PAUSE * (1 << before.min(7))).min(LONGEST_PAUSE);
+    // A `writable` that is always true, as Python's is, must not keep input from its channel.
+    let only_room = link.writes() && !(ready.read || ready.urgent || ready.hup || ready.err);
+    if before == 0 && map.throttle.admits() {
+        log::warn!(
+            "channel {token}: ready for {IDLE_TURNS} turns, and its hooks did nothing with it; it is now tried from time to time"
+        );
+    }
+    match only_room {
+        true => suspend_write(map, token, pause),
+        false => suspend(map, token, pause),
+    }
+}
+
+/// Do not watch the channel for `delay`: at first its input, the next time its output as well.
+pub(crate) fn suspend(map: &mut ChannelMap, token: Token, delay: Duration) {
+    let timer = map.set_timer(Some(token), delay, Action::Resume(token));
+    let Some(link) = map.link_mut(token) else { return };
+    let before = link.rest();
+    link.set_rest(match before {
+        Rest::No | Rest::Output(_) | Rest::HungUp if !link.is_listening() => Rest::Input(timer),
+        _ => Rest::All(timer),
+    });
+    forget_timer(map, before);
+    map.touch(token);
+}
+
+/// Do not call its `handle_write` for `delay`.
+fn suspend_write(map: &mut ChannelMap, token: Token, delay: Duration) {
+    let timer = map.set_timer(Some(token), delay, Action::Resume(token));
+    let Some(link) = map.link_mut(token) else { return };
+    let before = link.rest();
+    link.set_rest(Rest::Output(timer));
+    forget_timer(map, before);
+    map.touch(token);
+}
+
+fn forget_timer(map: &mut ChannelMap, rest: Rest) {
+    if let Rest::Output(timer) | Rest::Input(timer) | Rest::All(timer) = rest {
+        map.timers.cancel(timer);
+    }
+}
+
+/// Something was done with a suspended channel.
+pub(crate) fn is_to_be_resumed(link: &Link) -> bool {
+    matches!(link.rest(), Rest::Input(_) | Rest::All(_)) && link.has_moved() && !link.is_listening()
+}
+
+/// Watch a suspended channel again.
+pub(crate) fn resume(map: &mut ChannelMap, token: Token) {
+    let Some(link) = map.link_mut(token) else { return };
+    let before = link.rest();
+    if before != Rest::HungUp {
+        link.set_rest(Rest::No);
+    }
+    forget_timer(map, before);
+    map.touch(token);
+}
+
+/// A descriptor is free again: the listeners that wait for one may try.
+pub(crate) fn wake_starved(map: &mut ChannelMap) {
+    for token in std::mem::take(&mut map.starved) {
+        resume(map, token);
+    }
+}

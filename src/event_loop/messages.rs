@@ -1,0 +1,59 @@
+//! What other threads have sent is done.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::core::action::Message;
+use crate::core::map::ChannelMap;
+use crate::error::panicked;
+use crate::link::output::Pushed;
+use crate::report::Escaped;
+use crate::threads::credit::Credit;
+use crate::token::Token;
+
+/// Messages of other threads in one turn at most.
+const MESSAGES: usize = 256;
+
+pub(crate) fn run_messages(map: &mut ChannelMap) {
+    let id = map.id;
+    if let Some(queue) = &map.queue {
+        queue.take_news();
+    }
+    for _ in 0..MESSAGES {
+        let Some(message) = map.queue.as_ref().and_then(|queue| queue.take()) else { return };
+        match message {
+            Message::Call(call) => guarded(map, "a remote call", call),
+            Message::Bytes(token, bytes, credit) => push(map, token, bytes, credit.as_deref()),
+        }
+        if map.id != id {
+            return;
+        }
+    }
+    if let Some(queue) = &map.queue {
+        queue.keep_news();
+    }
+}
+
+/// Run what belongs to no channel; a panic is logged.
+pub(crate) fn guarded(map: &mut ChannelMap, what: &str, f: impl FnOnce(&mut ChannelMap)) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(map))) {
+        let error = panicked(payload);
+        if map.throttle.admits() {
+            log::warn!("{what} {}", Escaped(&error));
+        }
+    }
+}
+
+fn push(map: &mut ChannelMap, token: Token, bytes: Vec<u8>, credit: Option<&Credit>) {
+    let len = bytes.len();
+    if !map.touch(token) {
+        return log::debug!("{len} bytes for channel {token}, which is gone, were dropped");
+    }
+    // What an outlet has taken is never refused by the hard limit.
+    let result = map.put(token, Pushed::Vec(bytes), credit.is_none());
+    if let (Some(credit), Some(link)) = (credit, map.link(token)) {
+        credit.arrived(len, link.queued());
+    }
+    if let Err(error) = result {
+        map.report(token, "a remote push", &error);
+    }
+}

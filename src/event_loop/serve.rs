@@ -1,0 +1,367 @@
+//! One ready channel after the other: its connect outcome, urgent data, input, output.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crate::core::channel::Channel;
+use crate::core::dispatcher::Dispatcher;
+use crate::core::map::ChannelMap;
+use crate::error::panicked;
+use crate::event_loop::{accept, backoff, datagram, hooks, settle};
+use crate::link::Link;
+use crate::link::due::Step;
+use crate::link::watch::Rest;
+use crate::reason::Reason;
+use crate::report::Escaped;
+use crate::sys;
+use crate::sys::poll::{Interest, Ready};
+use crate::token::Token;
+
+/// Serve every channel of the batch.
+pub(crate) fn serve_all(map: &mut ChannelMap) {
+    let id = map.id;
+    let mut next = 0;
+    // One net for the whole batch. It goes on with the channel after the one that fell.
+    while let Err(payload) = catch_unwind(AssertUnwindSafe(|| serve_batch(map, id, next))) {
+        next = after_panic(map, id, payload);
+    }
+}
+
+/// Serve what the batch has from `next` on. What panics is the `handle_read` of a channel on the short way.
+#[inline(always)]
+pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
+    while let Some((key, input_alone)) = map.poll.key(next) {
+        next += 1;
+        let Some((token, seat)) = map.slots.entry_at(key) else {
+            map.poll.take_notification_back(key);
+            continue;
+        };
+        match seat.dispatcher.take_if(|_| input_alone && seat.link.is_quiet()) {
+            Some(dispatcher) => {
+                debug_assert!(seat.link.is_usual());
+                if read_quickly(map, token, dispatcher) {
+                    continue;
+                }
+            }
+            None => serve(map, token, map.poll.event(next - 1)),
+        }
+        // A hook swapped the maps: this batch is the other one's.
+        if map.id != id {
+            return;
+        }
+    }
+}
+
+/// A dispatcher outside its slot; back into it also when its hook panics.
+struct Lent<'a> {
+    map: &'a mut ChannelMap,
+    token: Token,
+    dispatcher: Option<Box<dyn Dispatcher>>,
+}
+
+impl Drop for Lent<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(dispatcher) = self.dispatcher.take() {
+            fell_back(self.map, self.token, dispatcher);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn fell_back(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>) {
+    map.out += 1;
+    hooks::put_back(map, token, dispatcher, false);
+}
+
+/// The short way of a message: there is input for a channel of which nothing is due. Its `handle_read`
+/// runs, what that has pushed leaves, and if nothing is due then, `true`, the settle need not look at it. A
+/// panic is for the caller to catch.
+#[inline(always)]
+fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>) -> bool {
+    map.gather.begin(token);
+    let mut lent = Lent { map, token, dispatcher: Some(dispatcher) };
+    let Some(dispatcher) = &mut lent.dispatcher else { return false };
+    let result = dispatcher.handle_read(&mut Channel::own(lent.map, token));
+    let dispatcher = lent.dispatcher.take();
+    let map = &mut *lent.map;
+    match map.slots.get_mut(token) {
+        Some(seat) if seat.dispatcher.is_none() => {
+            seat.dispatcher = dispatcher;
+            if seat.link.has_read_quickly(map.turn.number) && result.is_ok() {
+                seat.link.note_quick_read(map.turn.time);
+                let bytes = map.gather.bytes();
+                match seat.link.send_quickly(bytes) {
+                    Ok(()) => {
+                        map.gather.end();
+                        return true;
+                    }
+                    Err(sent) => seat.link.sent_in_part(map.turn, bytes, sent),
+                }
+                map.gather.end();
+            }
+        }
+        _ => replaced_while_read(map, token, dispatcher),
+    }
+    read_led_to_something(map, token, result);
+    false
+}
+
+/// The slot has another dispatcher now, or is in another place.
+#[cold]
+#[inline(never)]
+fn replaced_while_read(map: &mut ChannelMap, token: Token, dispatcher: Option<Box<dyn Dispatcher>>) {
+    if let Some(dispatcher) = dispatcher {
+        map.out += 1;
+        hooks::not_put_back(map, token, dispatcher, false);
+    }
+}
+
+#[inline(never)]
+fn read_led_to_something(map: &mut ChannelMap, token: Token, result: io::Result<()>) {
+    let turn = map.turn;
+    hooks::end_gathering(map, token);
+    if let Some(link) = map.link_mut(token) {
+        if link.has_read_quickly_and_asks(turn.number) && result.is_ok() {
+            link.note_quick_read(turn.time);
+            // The settle asks, after all that happens in this turn.
+            map.touch(token);
+            return;
+        }
+        link.end_quick_read(turn);
+    }
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+            hooks::failed(map, token, "handle_read", error, false);
+        }
+        _ => {}
+    }
+    after_quick_read(map, token);
+}
+
+fn after_quick_read(map: &mut ChannelMap, token: Token) {
+    settle::tell_eof(map, token);
+    map.touch(token);
+    backoff::guard(map, token, Ready { read: true, ..Ready::default() });
+}
+
+/// The `handle_read` of a channel on the short way panicked. Where the batch goes on.
+#[cold]
+#[inline(never)]
+pub(crate) fn after_panic(map: &mut ChannelMap, id: u32, payload: Box<dyn Any + Send>) -> usize {
+    if map.id != id {
+        log::warn!("handle_read: {}", Escaped(&panicked(payload)));
+        return usize::MAX;
+    }
+    // Whose output is gathered is whose hook it was; its slot is its own until the settle.
+    let token = map.gather.owner();
+    let keys = (0..).map_while(|at| map.poll.key(at));
+    let at = keys.into_iter().position(|(key, _)| key == token.slot as usize);
+    let Some(at) = at.filter(|_| !map.gather.is_free()) else { resume_unwind(payload) };
+    hooks::end_gathering(map, token);
+    hooks::failed(map, token, "handle_read", panicked(payload), true);
+    after_quick_read(map, token);
+    if map.id == id { at + 1 } else { usize::MAX }
+}
+
+/// Serve those with input inside their source.
+#[cold]
+pub(crate) fn serve_pending(map: &mut ChannelMap, id: u32) {
+    let pending = map.pending.len();
+    for at in 0..pending {
+        let token = map.pending[at];
+        // Unless an event has led to it just now.
+        if let Some(link) = map.link(token).filter(|link| link.is_pending()) {
+            // Without a descriptor, it may be ready for anything.
+            let any = link.fd().is_none();
+            serve(map, token, Ready { read: any, write: any, ..Ready::default() });
+        }
+        if map.id != id {
+            return;
+        }
+    }
+    map.pending.drain(..pending);
+}
+
+/// One channel is ready.
+#[inline(never)]
+fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
+    let turn = map.turn;
+    // An event of a channel that has ended since.
+    if map.slots.is_stale(token) {
+        return;
+    }
+    let Some(link) = map.link_mut(token) else { return };
+    link.begin_event();
+    link.set_pending(false);
+    let unread = link.unread_len();
+    if link.has_own_source() && !drive(map, token, ready) {
+        map.touch(token);
+        return;
+    }
+    let Some(link) = map.link_mut(token) else { return };
+    if link.is_listening() {
+        accept::accept_ready(map, token);
+    } else if link.connect_is_in_progress() {
+        connect_outcome(map, token);
+    } else if link.is_open() && link.is_datagram() {
+        serve_datagrams(map, token, ready);
+    } else if link.is_open() {
+        serve_stream(map, token, ready);
+    } else if link.is_flushing() {
+        link.unblock();
+        settle::output(map, token);
+    } else if link.is_lingering() {
+        settle::drop_input(map, token);
+    }
+    map.touch(token);
+    if let Some(link) = map.link_mut(token) {
+        if link.unread_len() < unread {
+            link.moved(turn);
+        }
+    }
+    backoff::guard(map, token, ready);
+}
+
+/// Let a source of the user's do what it needs the socket for; `false` if it failed.
+fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
+    let turn = map.turn;
+    let Some(link) = map.link_mut(token) else { return false };
+    let unasked = ready.hup || ready.err;
+    let interest = Interest { read: ready.read || unasked, write: ready.write || unasked };
+    let Some(source) = link.source_mut() else { return true };
+    let driven = source.drive(interest);
+    // A handshake may be done, or what it kept inside sent.
+    if link.is_opening() {
+        link.set_due(Step::Open);
+    }
+    link.set_due(Step::Flush);
+    link.note_drained();
+    match driven {
+        Ok(moved) => {
+            if moved {
+                link.moved(turn);
+            }
+            true
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+        Err(error) => {
+            link.read_lost(error);
+            false
+        }
+    }
+}
+
+fn connect_outcome(map: &mut ChannelMap, token: Token) {
+    let Some(fd) = map.link(token).and_then(Link::fd) else { return };
+    match sys::take_error(fd) {
+        Ok(None) => settle::connected(map, token, None),
+        // Connected, and reset since; after a FIN of the peer that is a broken pipe.
+        Ok(Some(error))
+            if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
+        {
+            settle::connected(map, token, Some(error));
+        }
+        Ok(Some(error)) | Err(error) => settle::connect_failed(map, token, error),
+    }
+}
+
+fn serve_datagrams(map: &mut ChannelMap, token: Token, ready: Ready) {
+    let Some(link) = map.link_mut(token) else { return };
+    if link.reads() {
+        datagram::receive(map, token);
+    } else if ready.err {
+        // Level-triggered, and nothing reads: take it away.
+        if let Some(Ok(Some(error))) = link.fd().map(sys::take_error) {
+            datagram::tell(map, token, &error);
+        }
+    }
+    if ready.write {
+        settle::output(map, token);
+    }
+}
+
+/// In the order of the contract: exceptional, read, write.
+fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
+    let turn = map.turn;
+    let Some(link) = map.link_mut(token) else { return };
+    if ready.urgent && link.reads() {
+        hooks::run(
+            map,
+            token,
+            "handle_expt",
+            but_not_would_block(|dispatcher, ch| dispatcher.handle_expt(ch)),
+        );
+        // Level-triggered: what the hook left would come again for ever.
+        if let Some(link) = map.link_mut(token) {
+            let _ = link.recv_urgent(turn, &mut [0]);
+        }
+    }
+    let Some(link) = map.link_mut(token) else { return };
+    if link.reads() {
+        if ready.read || ready.hup || ready.err || link.has_input_inside() {
+            hooks::run(
+                map,
+                token,
+                "handle_read",
+                but_not_would_block(|dispatcher, ch| dispatcher.handle_read(ch)),
+            );
+            settle::tell_eof(map, token);
+        }
+    } else if link.is_open() && (ready.err || ready.hup) {
+        hang_up_unread(map, token, ready);
+    }
+    let Some(link) = map.link_mut(token) else { return };
+    let room = ready.write && link.registered().is_some_and(|told| told.write);
+    if room && link.is_open() {
+        let writes = link.writes();
+        link.unblock();
+        settle::output(map, token);
+        if writes {
+            hooks::run(
+                map,
+                token,
+                "handle_write",
+                but_not_would_block(|dispatcher, ch| dispatcher.handle_write(ch)),
+            );
+        }
+    }
+}
+
+/// `WouldBlock` is no error of the hooks that are called because something may be possible.
+fn but_not_would_block(
+    hook: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()>,
+) -> impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()> {
+    |dispatcher, ch| match hook(dispatcher, ch) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        result => result,
+    }
+}
+
+/// The peer hung up or reset the connection while nothing reads; level-triggered, and not to be masked.
+fn hang_up_unread(map: &mut ChannelMap, token: Token, ready: Ready) {
+    let Some(link) = map.link_mut(token) else { return };
+    if ready.err {
+        let error = link.fd().and_then(|fd| sys::take_error(fd).ok().flatten());
+        if let Some(error) = error {
+            link.read_lost(error);
+            return;
+        }
+    }
+    if !link.queue_is_empty() {
+        // There is no peer to take it: the send will say why.
+        link.unblock();
+        settle::output(map, token);
+    }
+    let Some(link) = map.link_mut(token) else { return };
+    if !ready.hup || !link.is_open() {
+        return;
+    }
+    if link.is_at_end() {
+        link.end(Reason::EndOfStream);
+    } else if link.rest() == Rest::No {
+        link.set_rest(Rest::HungUp);
+    }
+}

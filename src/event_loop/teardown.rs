@@ -1,0 +1,141 @@
+//! The end of a channel, and of a map.
+
+use std::sync::Arc;
+
+use crate::core::map::ChannelMap;
+use crate::event_loop::hooks::{self, Entered};
+use crate::event_loop::{backoff, dial};
+use crate::guard::{drop_each, drop_guarded};
+use crate::link::life::Role;
+use crate::link::source::Held;
+use crate::reason::Reason;
+use crate::sys;
+use crate::token::Token;
+
+/// Let the outlets of a channel know how it stands.
+pub(crate) fn publish(map: &ChannelMap, token: Token) {
+    let Some(link) = map.link(token) else { return };
+    let Some(credit) = link.rare_if_any().and_then(|rare| rare.credit.as_ref()) else { return };
+    if let Some(queue) = &map.queue {
+        credit.set(link.queued(), link.limits().high, link.is_shut());
+        queue.tell_waiters();
+    }
+}
+
+/// Close the source, run `handle_close`, drop the dispatcher, free the slot.
+pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
+    dial::call_off(map, token);
+    let Some(link) = map.link_mut(token) else { return };
+    let (reason, reset) = link.tell_end();
+    // There is no settle for it any more, whatever its last hook does.
+    link.listed = true;
+    // Before its socket: as long as that is open, no other file can have the same inode.
+    if let Some(rare) = link.rare_mut_if_any() {
+        rare.file = None;
+    }
+    let source = link.take_source();
+    if let Some(fd) = source.as_ref().and_then(Held::descriptor) {
+        if link.local().is_none() {
+            link.set_local(sys::local_address(fd).ok().map(Arc::new));
+        }
+        let registered = link.registered().is_some();
+        link.set_registered(None);
+        if registered {
+            // What fails here is that the descriptor is in no poller, which is what we want.
+            let _ = map.poll.delete(fd);
+        }
+        if reset {
+            let _ = sys::set_reset_on_close(fd);
+        }
+    }
+    publish(map, token);
+    match source {
+        // There is nothing of the user's in it.
+        Some(Held::Plain(plain)) => drop(plain),
+        source => drop_guarded(&mut map.throttle, "a source", source),
+    }
+    let timers = map.timers.cancel_owned(token.slot);
+    drop_each(&mut map.throttle, "a timer", timers);
+    if !map.starved.is_empty() {
+        backoff::wake_starved(map);
+    }
+    hooks::run_close(map, token, &reason);
+    remove(map, token);
+}
+
+fn remove(map: &mut ChannelMap, token: Token) {
+    let Some(seat) = map.slots.remove(token) else { return };
+    match seat.link.role() {
+        Role::User => {}
+        Role::Background => map.background -= 1,
+        Role::Internal => map.internal -= 1,
+    }
+    drop_guarded(&mut map.throttle, "a dispatcher", seat.dispatcher);
+}
+
+/// A slot whose dispatcher never came back, because its hook swapped this map away: it had its
+/// `handle_close` then. Free it.
+#[cold]
+#[inline(never)]
+pub(crate) fn free_orphans(map: &mut ChannelMap) {
+    map.out = 0;
+    map.gather.end();
+    let tokens: Vec<Token> = map.slots.tokens().collect();
+    for token in tokens {
+        let Some(seat) = map.slots.get_mut(token).filter(|seat| seat.dispatcher.is_none()) else { continue };
+        let link = &mut seat.link;
+        link.end(Reason::MapEnded);
+        let _ = link.tell_end();
+        let source = link.take_source();
+        if let (Some(fd), Some(_)) = (source.as_ref().and_then(Held::descriptor), link.registered()) {
+            let _ = map.poll.delete(fd);
+        }
+        publish(map, token);
+        drop_guarded(&mut map.throttle, "a source", source);
+        let timers = map.timers.cancel_owned(token.slot);
+        drop_each(&mut map.throttle, "a timer", timers);
+        remove(map, token);
+    }
+}
+
+/// End a channel without any further ado: its map is being dropped.
+fn end_for_good(map: &mut ChannelMap, token: Token) {
+    let Some(seat) = map.slots.get_mut(token) else { return };
+    // Its hook is running, further down the stack, or its `handle_close` has run.
+    if seat.dispatcher.is_none() {
+        return;
+    }
+    seat.link.end(Reason::MapEnded);
+    finish(map, token);
+}
+
+impl Drop for ChannelMap {
+    fn drop(&mut self) {
+        // A `handle_close` that tries to run the loop is refused here as well.
+        let _entered = Entered::now(self.id);
+        if let Some(queue) = &self.queue {
+            queue.end();
+        }
+        let mut index = 0;
+        let mut id = self.id;
+        self.ended = true;
+        while index < self.slots.used() {
+            if let Some(token) = self.slots.token_at(index) {
+                end_for_good(self, token);
+            }
+            index += 1;
+            // A `handle_close` may have put another map in this place; that one is dropped then.
+            if self.id != id {
+                id = self.id;
+                self.ended = true;
+                index = 0;
+                if let Some(queue) = &self.queue {
+                    queue.end();
+                }
+            }
+        }
+        let timers = self.timers.take_all();
+        drop_each(&mut self.throttle, "a timer", timers);
+        drop(self.queue.take());
+    }
+}

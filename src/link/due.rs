@@ -1,0 +1,85 @@
+//! What is due for a channel: set by the transition that causes it, carried out by the settle.
+
+/// One thing that the settle does, in the order in which it does them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub(crate) enum Step {
+    /// `handle_connect`, `handle_open`, or the outcome of a failed connect.
+    Open = 1,
+    /// A `with` on the channel failed: `handle_error`.
+    Failure = 1 << 1,
+    /// `handle_network_error`.
+    NetworkError = 1 << 2,
+    /// The end of input was read: `handle_eof`.
+    Eof = 1 << 3,
+    /// `handle_high`, `handle_low`.
+    Watermark = 1 << 4,
+    /// Something is queued that may be sent, or FIN, or the end comes after what was queued.
+    Flush = 1 << 5,
+    /// What had to wait was sent: `handle_drained`.
+    Drained = 1 << 6,
+    /// The channel was reached: ask `readable` and `writable`, look what to wait for.
+    Look = 1 << 7,
+    /// `handle_close`.
+    End = 1 << 8,
+}
+
+/// A set of steps; whether the channel is in an unusual state, in which its events go the long way; and
+/// whether `readable` or `writable` of its dispatcher may not be the default, and must be asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Due(u16);
+
+const UNUSUAL: u16 = 1 << 15;
+const ASKS: u16 = 1 << 14;
+
+impl Due {
+    /// Of a new channel.
+    pub(crate) const TO_OPEN: Due = Due(Step::Open as u16 | Step::Look as u16 | UNUSUAL | ASKS);
+
+    pub(crate) fn set(&mut self, step: Step) {
+        self.0 |= step as u16;
+    }
+
+    pub(crate) fn clear(&mut self, step: Step) {
+        self.0 &= !(step as u16);
+    }
+
+    pub(crate) fn has(self, step: Step) -> bool {
+        self.0 & step as u16 != 0
+    }
+
+    /// Nothing is due, and the channel is what most are: an open stream that waits for input.
+    #[inline]
+    pub(crate) fn is_quiet(self) -> bool {
+        self.0 & !ASKS == 0
+    }
+
+    /// And there is nothing to ask after its hooks.
+    #[inline]
+    pub(crate) fn is_quiet_and_asks_nothing(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn has_steps(self) -> bool {
+        self.0 & !(UNUSUAL | ASKS) != 0
+    }
+
+    pub(crate) fn asks(self) -> bool {
+        self.0 & ASKS != 0
+    }
+
+    pub(crate) fn set_asks(&mut self, asks: bool) {
+        self.0 = self.0 & !ASKS | if asks { ASKS } else { 0 };
+    }
+
+    /// Take all steps; those set from now on are the next settle's.
+    pub(crate) fn take(&mut self) -> Due {
+        let taken = *self;
+        self.0 = UNUSUAL | self.0 & ASKS;
+        taken
+    }
+
+    pub(crate) fn set_unusual(&mut self, unusual: bool) {
+        self.0 = self.0 & !UNUSUAL | if unusual { UNUSUAL } else { 0 };
+    }
+}

@@ -1,0 +1,321 @@
+//! The read side of one channel: `recv` within its budget of the turn, what was put back, the end.
+
+use std::io::{self, ErrorKind};
+
+use crate::clock::Turn;
+use crate::error::twin;
+use crate::link::due::Step;
+use crate::link::life::Life;
+use crate::link::output::{no_bytes, no_stream, would_block};
+use crate::link::source::{Held, Source};
+use crate::link::unread::Unread;
+use crate::link::watch::Rest;
+use crate::link::{Link, READ_BUDGET};
+use crate::sys;
+
+/// How far the end of input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InputEnd {
+    NotYet,
+    /// It was read; `handle_eof` is due.
+    Read,
+    Told,
+    /// A write-only file.
+    Never,
+}
+
+/// Why the short way of a read gave nothing.
+pub(crate) enum Missed {
+    NotTried,
+    End,
+    Error(io::Error),
+}
+
+pub(super) struct Input {
+    pub(super) end: InputEnd,
+    /// The last answer of `readable`.
+    pub(super) wanted: bool,
+    pub(super) paused: bool,
+    pub(super) auto_pause: bool,
+    /// In the list of channels with input inside.
+    pub(super) pending: bool,
+}
+
+impl Input {
+    pub(super) const NEW: Input =
+        Input { end: InputEnd::NotYet, wanted: true, paused: false, auto_pause: false, pending: false };
+}
+
+impl Link {
+    /// The short way of a read, for a channel of which nothing is due.
+    #[inline(always)]
+    pub(crate) fn recv_quickly(&mut self, turn: u32, buffer: &mut [u8]) -> Result<usize, Missed> {
+        if !self.is_quiet() {
+            return Err(Missed::NotTried);
+        }
+        // Once a turn: most hooks read once, and most reads are short.
+        if self.turn == turn || buffer.is_empty() {
+            return Err(Missed::NotTried);
+        }
+        self.new_budgets(turn);
+        let most = buffer.len().min(READ_BUDGET as usize);
+        let Some(Held::Plain(plain)) = &self.socket else { return Err(Missed::NotTried) };
+        match sys::recv_once(plain.fd(), &mut buffer[..most]) {
+            Ok(read @ 1..) => {
+                // A plain socket that gives less than was asked for has no more. This saves a hook that
+                // reads until there is nothing its last call.
+                self.read_left = 0;
+                if read == most {
+                    self.read_all(most);
+                }
+                Ok(read)
+            }
+            Ok(_) => Err(Missed::End),
+            Err(error) => Err(Missed::Error(error)),
+        }
+    }
+
+    /// The read has filled its buffer: there may be more.
+    #[cold]
+    #[inline(never)]
+    fn read_all(&mut self, most: usize) {
+        self.read_left = READ_BUDGET - most as u32;
+    }
+
+    /// The long way, on from where the short one has ended.
+    pub(crate) fn recv_after(&mut self, missed: Missed, turn: Turn, buffer: &mut [u8]) -> io::Result<usize> {
+        match missed {
+            Missed::NotTried => self.recv(turn, buffer),
+            Missed::End => self.received(turn, Ok(0), 1, true),
+            Missed::Error(error) if error.kind() == ErrorKind::Interrupted => self.recv(turn, buffer),
+            Missed::Error(error) => {
+                self.read_left = 0;
+                self.received(turn, Err(error), 1, true)
+            }
+        }
+    }
+
+    pub(crate) fn recv(&mut self, turn: Turn, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.life {
+            Life::Listening => return Err(no_stream()),
+            _ if self.is_datagram() => return Err(no_bytes()),
+            Life::Opening if self.is_established() => {}
+            Life::Open => {}
+            Life::Ending(_) if self.is_over() => {
+                return Err(self.lost_error().map_or_else(would_block, twin));
+            }
+            _ => return Err(would_block()),
+        }
+        let most = buffer.len().min(*self.read_budget(turn) as usize);
+        if buffer.is_empty() || self.is_at_end() {
+            return Ok(0);
+        }
+        if most == 0 {
+            return Err(would_block());
+        }
+        if let Some(read) = self.read_again(&mut buffer[..most]) {
+            *self.read_budget(turn) -= read as u32;
+            return Ok(read);
+        }
+        let Some(source) = &mut self.socket else { return Err(would_block()) };
+        let plain = source.is_plain();
+        let result = source.as_dyn().recv(&mut buffer[..most]);
+        self.received(turn, result, most, plain)
+    }
+
+    /// What a read led to, whose budget was renewed before it.
+    fn received(
+        &mut self,
+        turn: Turn,
+        result: io::Result<usize>,
+        most: usize,
+        plain: bool,
+    ) -> io::Result<usize> {
+        match result {
+            Ok(0) => {
+                self.moved(turn);
+                self.input_ended();
+                Ok(0)
+            }
+            Ok(read) => {
+                let read = read.min(most);
+                self.moved(turn);
+                self.read_left = if plain && read < most { 0 } else { self.read_left - read as u32 };
+                Ok(read)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                // A source of records may well have taken in a part of one.
+                if !plain {
+                    self.moved(turn);
+                }
+                Err(would_block())
+            }
+            Err(error) => {
+                self.moved(turn);
+                let error = self.read_lost(error);
+                Err(twin(&error))
+            }
+        }
+    }
+
+    fn input_ended(&mut self) {
+        if self.input.end == InputEnd::NotYet {
+            self.input.end = InputEnd::Read;
+        }
+        self.due.set(Step::Eof);
+    }
+
+    pub(crate) fn recv_urgent(&mut self, turn: Turn, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.life {
+            Life::Listening => return Err(no_stream()),
+            Life::Opening | Life::Open => {}
+            _ => return Err(would_block()),
+        }
+        let Some(fd) = self.fd() else { return Err(would_block()) };
+        match sys::recv_urgent(fd, buffer) {
+            Ok(read) => {
+                self.moved(turn);
+                Ok(read)
+            }
+            // EINVAL: there is no urgent byte, or it was taken.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput) => {
+                Err(would_block())
+            }
+            Err(error) => {
+                let error = self.read_lost(error);
+                Err(twin(&error))
+            }
+        }
+    }
+
+    // What was put back.
+
+    pub(crate) fn unread(&mut self, bytes: &[u8]) {
+        // Reading goes on after a write that failed. A datagram has its hook, and no second one.
+        if !self.is_datagram() && !self.is_ending() {
+            self.rare().unread.get_or_insert_default().put_back(bytes);
+            self.due.set(Step::Look);
+        }
+    }
+
+    /// Drop what was put back.
+    pub(crate) fn discard_unread(&mut self) {
+        drop(self.take_unread());
+    }
+
+    pub(crate) fn take_unread(&mut self) -> Option<Unread> {
+        let unread = self.rare.as_mut()?.unread.take();
+        if self.input.end == InputEnd::Read {
+            self.due.set(Step::Eof);
+        }
+        unread
+    }
+
+    /// What was put back comes first. It is no sign of life of the peer.
+    fn read_again(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        let unread = self.rare.as_mut()?.unread.as_mut()?;
+        let read = unread.take(buffer);
+        if unread.len() == 0 {
+            self.discard_unread();
+        }
+        Some(read)
+    }
+
+    pub(crate) fn unread_len(&self) -> usize {
+        self.rare.as_ref().and_then(|rare| rare.unread.as_ref()).map_or(0, Unread::len)
+    }
+
+    // The end.
+
+    /// The end of input was read, and nothing was put back.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.input.end != InputEnd::NotYet && self.unread_len() == 0
+    }
+
+    pub(crate) fn has_read_end(&self) -> bool {
+        self.input.end != InputEnd::NotYet
+    }
+
+    /// The end was read and told, or there is none.
+    pub(super) fn end_is_told(&self) -> bool {
+        matches!(self.input.end, InputEnd::Told | InputEnd::Never)
+    }
+
+    /// Whether `handle_eof` is to run now; it is, once.
+    pub(crate) fn tell_end_of_input(&mut self) -> bool {
+        if !self.is_open() || !self.is_at_end() || self.input.end != InputEnd::Read {
+            return false;
+        }
+        self.input.end = InputEnd::Told;
+        true
+    }
+
+    /// A file that cannot be read.
+    pub(crate) fn has_no_input(&mut self) {
+        self.input.end = InputEnd::Never;
+    }
+
+    // Pauses.
+
+    /// By a call, or by itself because the peer does not take what it is owed.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused_with(0)
+    }
+
+    /// The same, with bytes that the running hook has pushed and that are not queued yet.
+    pub(crate) fn is_paused_with(&self, gathered: usize) -> bool {
+        self.input.paused || (self.input.auto_pause && self.is_above_high(gathered))
+    }
+
+    pub(crate) fn pause_reading(&mut self) {
+        self.input.paused = true;
+    }
+
+    pub(crate) fn resume_reading(&mut self) {
+        self.input.paused = false;
+        self.was_changed();
+    }
+
+    pub(crate) fn set_auto_pause(&mut self, on: bool) {
+        self.input.auto_pause = on;
+    }
+
+    /// The answers of `readable` and `writable`.
+    pub(crate) fn wants(&mut self, read: bool, write: bool) {
+        self.input.wanted = read;
+        self.output.wanted = write;
+        self.look_again_at_a_hang_up();
+    }
+
+    /// Reading again: a hang-up that was left alone is looked at once more.
+    pub(crate) fn look_again_at_a_hang_up(&mut self) {
+        if self.rest() == Rest::HungUp && self.reads() {
+            self.set_rest(Rest::No);
+        }
+    }
+
+    // Input that is here already.
+
+    /// The socket need not be ready for it.
+    pub(crate) fn has_input_inside(&self) -> bool {
+        let in_source = match &self.socket {
+            Some(Held::Own(source)) => source.input_pending(),
+            _ => false,
+        };
+        self.unread_len() > 0 || in_source
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.input.pending
+    }
+
+    pub(crate) fn set_pending(&mut self, pending: bool) {
+        self.input.pending = pending;
+    }
+
+    /// Whether it is to be served without an event, for what is inside.
+    pub(crate) fn takes_input_inside(&self) -> bool {
+        let suspended = matches!(self.rest(), Rest::Input(_) | Rest::All(_));
+        !suspended && (self.reads() || self.is_lingering()) && !self.input.pending && self.has_input_inside()
+    }
+}

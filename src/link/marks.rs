@@ -1,0 +1,145 @@
+//! The watermarks of a queue: what is queued crosses the high one, then the low one, and the dispatcher
+//! hears of each in turn.
+
+use crate::link::Link;
+use crate::link::due::Step;
+
+/// What becomes of a push that would put more in the queue than the hard limit.
+///
+/// ```
+/// use dispatch_loop::{Channel, Dispatcher, OnLimit};
+/// use std::io;
+///
+/// struct Feed;
+///
+/// impl Dispatcher for Feed {
+///     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+///         ch.set_limit(1024 * 1024, OnLimit::End);   // a reader that slow is cut off
+///         Ok(())
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnLimit {
+    /// It takes nothing and fails with `QuotaExceeded`.
+    #[default]
+    Refuse,
+    /// The channel ends with [`Reason::Limit`](crate::Reason::Limit), and the connection is reset.
+    End,
+}
+
+/// In bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) low: usize,
+    pub(crate) high: usize,
+    pub(crate) hard: usize,
+}
+
+/// Small pushes of one hook are gathered up to this many bytes.
+pub(crate) const GATHERED: usize = 4 * 1024;
+
+impl Limits {
+    pub(crate) const DEFAULT: Limits = Limits { low: 32 * 1024, high: 64 * 1024, hard: 16 * 1024 * 1024 };
+
+    /// Whether small pushes need not be held against the hard limit one by one.
+    pub(super) fn exceed_a_gathering(&self) -> bool {
+        self.hard >= GATHERED
+    }
+}
+
+/// A watermark that the dispatcher is to be told of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Watermark {
+    High,
+    Low,
+}
+
+pub(super) struct Marks {
+    /// Over the high watermark, and not yet down to the low one.
+    above: bool,
+    /// It was so since the dispatcher was last told.
+    crossed: bool,
+    told_high: bool,
+}
+
+impl Marks {
+    pub(super) const NEW: Marks = Marks { above: false, crossed: false, told_high: false };
+
+    pub(super) fn is_above(&self) -> bool {
+        self.above
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        if self.told_high { !self.above } else { self.crossed }
+    }
+
+    /// What is queued, or a mark, has changed.
+    fn watch(&mut self, weight: usize, limits: Limits) {
+        if !self.above && weight > limits.high {
+            self.above = true;
+            // Risen again before the fall was told: nothing has happened.
+            self.crossed = !self.told_high;
+        } else if self.above && weight <= limits.low {
+            self.above = false;
+        }
+    }
+
+    /// What the dispatcher is to be told next. It hears of high and low in turn, whatever happened in
+    /// between.
+    fn news(&mut self) -> Option<Watermark> {
+        if self.told_high {
+            if self.above {
+                self.crossed = false;
+                return None;
+            }
+            self.told_high = false;
+            return Some(Watermark::Low);
+        }
+        if !self.crossed {
+            return None;
+        }
+        self.crossed = false;
+        self.told_high = true;
+        Some(Watermark::High)
+    }
+}
+
+impl Link {
+    pub(crate) fn limits(&self) -> Limits {
+        self.rare.as_ref().map_or(Limits::DEFAULT, |rare| rare.limits)
+    }
+
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.rare().limits = limits;
+        self.note_marks();
+    }
+
+    /// After every change of the queue or of the marks.
+    pub(super) fn note_marks(&mut self) {
+        let limits = self.limits();
+        self.output.marks.watch(self.output.weight(), limits);
+        if self.output.marks.has_news() {
+            self.due.set(Step::Watermark);
+        }
+    }
+
+    /// Whether more is queued than the high watermark, and not yet down to the low one.
+    pub(super) fn is_above_high(&self, gathered: usize) -> bool {
+        self.output.marks.is_above() || gathered > self.limits().high
+    }
+
+    /// Whether a watermark was crossed that the dispatcher is to be told of.
+    pub(crate) fn has_mark_news(&self) -> bool {
+        self.is_open() && !self.is_broken() && self.output.marks.has_news()
+    }
+
+    /// What to tell next.
+    pub(crate) fn mark_news(&mut self) -> Option<Watermark> {
+        match self.has_mark_news() {
+            true => self.output.marks.news(),
+            false => None,
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The peer's address in as few bytes as it needs: there is one in each channel.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use crate::net::address::Address;
+
+/// An address in place, unless it has parts that few have.
+#[derive(Clone, Copy)]
+pub(crate) enum Peer {
+    Unknown,
+    V4([u8; 4], [u8; 2]),
+    V6([u8; 16], [u8; 2]),
+    /// A Unix-domain socket without a name.
+    Unnamed,
+    /// It is kept elsewhere.
+    Elsewhere,
+}
+
+impl Peer {
+    pub(crate) fn new(address: &Address) -> Peer {
+        match address {
+            Address::Ip(SocketAddr::V4(v4)) => Peer::V4(v4.ip().octets(), v4.port().to_ne_bytes()),
+            Address::Ip(SocketAddr::V6(v6)) if v6.scope_id() == 0 && v6.flowinfo() == 0 => {
+                Peer::V6(v6.ip().octets(), v6.port().to_ne_bytes())
+            }
+            Address::Unnamed => Peer::Unnamed,
+            _ => Peer::Elsewhere,
+        }
+    }
+
+    /// The address, if it is in place.
+    pub(crate) fn address(self) -> Option<Address> {
+        match self {
+            Peer::Unknown | Peer::Elsewhere => None,
+            Peer::Unnamed => Some(Address::Unnamed),
+            Peer::V4(ip, port) => Some(Address::Ip((Ipv4Addr::from(ip), u16::from_ne_bytes(port)).into())),
+            Peer::V6(ip, port) => {
+                let v6 = SocketAddrV6::new(Ipv6Addr::from(ip), u16::from_ne_bytes(port), 0, 0);
+                Some(Address::Ip(v6.into()))
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What the poller is told about a channel, and when it is told less.
+
+use crate::clock::{Time, Turn};
+use crate::link::Link;
+use crate::link::life::{Connecting, Life};
+use crate::link::source::{Held, Source};
+use crate::sys::poll::Interest;
+use crate::timers::TimerKey;
+
+/// Why less is watched than the channel wants. A rest that a timer ends has that timer: none is
+/// without an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    No,
+    /// The peer hung up while reading is paused; until it is resumed.
+    HungUp,
+    /// Ready for output, to no avail: `handle_write` is suspended.
+    Output(TimerKey),
+    /// Ready, and nothing was done with it: input is suspended.
+    Input(TimerKey),
+    /// Input and output; or a listener without descriptors.
+    All(TimerKey),
+}
+
+pub(super) struct Watch {
+    /// What the poller was last told; `None` if the descriptor is not registered.
+    pub(super) told: Option<Interest>,
+    /// The event that is being dispatched led to something.
+    pub(super) progress: bool,
+    /// Turns in a row in which it was ready and nothing was done with it, and how often that has led to
+    /// a rest.
+    pub(super) idle_turns: u8,
+    pub(super) rests: u8,
+}
+
+impl Watch {
+    pub(super) const NEW: Watch = Watch { told: None, progress: false, idle_turns: 0, rests: 0 };
+}
+
+impl Link {
+    pub(crate) fn rest(&self) -> Rest {
+        self.rare.as_ref().map_or(Rest::No, |rare| rare.rest)
+    }
+
+    pub(crate) fn set_rest(&mut self, rest: Rest) {
+        if rest != self.rest() {
+            self.rare().rest = rest;
+        }
+    }
+
+    /// Whether `handle_read` may be called, apart from what `readable` says.
+    fn may_read(&self) -> bool {
+        self.is_open() && !self.is_at_end() && !self.is_paused()
+    }
+
+    /// Whether `handle_read` may be called.
+    pub(crate) fn reads(&self) -> bool {
+        self.may_read() && self.input.wanted
+    }
+
+    pub(crate) fn accepts(&self) -> bool {
+        self.is_listening() && self.input.wanted && !self.input.paused
+    }
+
+    /// Whether `handle_write` may be called.
+    pub(crate) fn writes(&self) -> bool {
+        self.is_open()
+            && self.output.wanted
+            && !matches!(self.rest(), Rest::Output(_) | Rest::All(_))
+            && self.output.is_empty()
+            && self.output.is_open()
+            && self.is_established()
+    }
+
+    /// What the poller should watch; `None`: nothing, and not even hang-ups.
+    pub(crate) fn interest(&self) -> Option<Interest> {
+        let flushing = !self.output.is_empty() && self.output.blocked;
+        let output_alone = flushing.then_some(Interest { read: false, write: true });
+        match self.rest() {
+            Rest::No | Rest::Output(_) => {}
+            Rest::HungUp | Rest::Input(_) => return output_alone,
+            Rest::All(_) => return None,
+        }
+        let wanted = match &self.life {
+            Life::Listening => return Some(Interest { read: self.accepts(), write: false }),
+            Life::Connecting(Connecting::InProgress) => return Some(Interest { read: false, write: true }),
+            Life::Connecting(_) => return None,
+            Life::Opening => Interest::NONE,
+            Life::Open => Interest { read: self.reads(), write: flushing || self.writes() },
+            Life::Ending(_) if self.is_flushing() => Interest { read: false, write: flushing },
+            Life::Ending(_) if self.is_lingering() => Interest { read: true, write: false },
+            Life::Ending(_) => return None,
+        };
+        match &self.socket {
+            Some(Held::Own(source)) => Some(source.interest(wanted)),
+            _ => Some(wanted),
+        }
+    }
+
+    /// What the poller was last told.
+    pub(crate) fn registered(&self) -> Option<Interest> {
+        self.watch.told
+    }
+
+    pub(crate) fn set_registered(&mut self, told: Option<Interest>) {
+        self.watch.told = told;
+    }
+
+    /// Something was done with the channel: a byte came or went, a connection was accepted.
+    pub(crate) fn moved(&mut self, turn: Turn) {
+        self.watch.progress = true;
+        self.active = turn.time;
+    }
+
+    pub(crate) fn has_moved(&self) -> bool {
+        self.watch.progress
+    }
+
+    /// An event is about to be served.
+    pub(crate) fn begin_event(&mut self) {
+        // Since the last one something was done with it, say by the settle.
+        if std::mem::replace(&mut self.watch.progress, false) {
+            self.watch.idle_turns = 0;
+        }
+    }
+
+    /// Whether a hook on the short way has read something, as its budgets of this turn show, and led to
+    /// nothing else.
+    #[inline(always)]
+    pub(crate) fn has_read_quickly(&self, turn: u32) -> bool {
+        self.due.is_quiet_and_asks_nothing() && self.turn == turn
+    }
+
+    /// The same, but its dispatcher is to be asked.
+    pub(crate) fn has_read_quickly_and_asks(&self, turn: u32) -> bool {
+        self.is_quiet() && self.turn == turn
+    }
+
+    #[inline(always)]
+    pub(crate) fn note_quick_read(&mut self, now: Time) {
+        self.active = now;
+        self.watch.idle_turns = 0;
+    }
+
+    /// A read on the short way has led to more than that, or to nothing at all.
+    pub(crate) fn end_quick_read(&mut self, turn: Turn) {
+        // It has used the budgets of this turn, so something was read or sent.
+        match self.turn == turn.number {
+            true => self.moved(turn),
+            false => self.watch.progress = false,
+        }
+    }
+
+    /// Something was done with the channel by the user, say a new dispatcher: a suspended one is resumed.
+    pub(crate) fn was_changed(&mut self) {
+        self.watch.progress = true;
+        self.watch.rests = 0;
+    }
+
+    /// The event has led to something.
+    pub(crate) fn was_busy(&mut self) {
+        self.watch.idle_turns = 0;
+        if !self.is_listening() {
+            self.watch.rests = 0;
+        }
+    }
+
+    /// It has not; `true` after `most` such turns in a row.
+    pub(crate) fn was_idle(&mut self, most: u8) -> bool {
+        self.watch.idle_turns += 1;
+        if self.watch.idle_turns < most {
+            return false;
+        }
+        // After the rest, one more turn without anything being done is enough.
+        self.watch.idle_turns = most - 1;
+        true
+    }
+
+    /// How often it was suspended in a row before; this is once more.
+    pub(crate) fn count_rest(&mut self) -> u8 {
+        let before = self.watch.rests;
+        self.watch.rests = before.saturating_add(1);
+        before
+    }
+
+    pub(crate) fn forget_rests(&mut self) {
+        self.watch.rests = 0;
+    }
+}

@@ -1,0 +1,34 @@
+//! What is logged, kept for each thread.
+
+use std::cell::RefCell;
+use std::sync::Once;
+
+thread_local! {
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Capture;
+
+impl log::Log for Capture {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        let line = format!("{} {}: {}", record.level(), record.target(), record.args());
+        let _ = LINES.try_with(|lines| lines.borrow_mut().push(line));
+    }
+    fn flush(&self) {}
+}
+
+/// From now on keep what this thread logs, at `warn` and above.
+pub fn capture_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| log::set_logger(&Capture).unwrap());
+    log::set_max_level(log::LevelFilter::Warn);
+    LINES.with_borrow_mut(Vec::clear);
+}
+
+/// The lines that this thread has logged with this text in them.
+pub fn logged(text: &str) -> Vec<String> {
+    LINES.with_borrow(|lines| lines.iter().filter(|line| line.contains(text)).cloned().collect())
+}
