@@ -1377,17 +1377,21 @@ fn the_other_hooks_are_called_under_the_chats_names() {
             ch.push(&[b'.'; 10])?;
             ch.push(&[b'.'; 90])
         });
+        let talk = talk.on("drained", |ch, _| {
+            assert_eq!(ch.queued(), 0);
+            Ok(())
+        });
         let address = listener.local_addr().unwrap();
         let handle = map.connect(address, ChatDispatcher::new("\n", talk).unwrap()).unwrap();
         let (mut far, _) = listener.accept().unwrap();
         // Most of it has to wait.
         inject(Call::Send, 0, 1, Fault::Short(10));
-        turn_until(&mut map, &log, |_| log.has("a low"));
+        turn_until(&mut map, &log, |_| log.has("a drained"));
         far.read_exact(&mut [0; 100]).unwrap();
-        assert_eq!(log.of("a"), ["connect", "open", "high", "low"]);
+        assert_eq!(log.of("a"), ["connect", "open", "high", "low", "drained"]);
         map.channel(handle).unwrap().set_timeout(Some(Duration::from_millis(1)));
         turn_until(&mut map, &log, |map| map.is_empty());
-        assert_eq!(log.of("a")[4..], ["timeout", "close: timed out"]);
+        assert_eq!(log.of("a")[5..], ["timeout", "close: timed out"]);
 
         let talk = ChatDispatcher::new("\n", Talk::new("b", &log)).unwrap();
         let (_held, address) = refusing(on);

@@ -145,6 +145,11 @@ pub trait Chat: 'static {
         Ok(())
     }
 
+    /// See [`Dispatcher::handle_drained`](crate::Dispatcher::handle_drained).
+    fn handle_drained(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// See [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout).
     fn handle_timeout(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         ch.channel_mut().time_out();
