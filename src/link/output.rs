@@ -37,7 +37,8 @@ pub(super) struct Output {
     pub(super) wanted: bool,
     /// The socket took less than it was offered: wait until there is room.
     pub(super) blocked: bool,
-    /// Something had to wait, and `handle_drained` is still to be told that it was sent.
+    /// Something had to wait, in the queue for longer than its turn or inside the source, and
+    /// `handle_drained` is still to be told that it was sent.
     undrained: bool,
     pub(super) marks: Marks,
 }
@@ -214,7 +215,6 @@ impl Link {
     }
 
     pub(super) fn queued_more(&mut self) {
-        self.output.undrained = true;
         self.due.set(Step::Flush);
         self.note_marks();
     }
@@ -284,7 +284,7 @@ impl Link {
 
     fn admit(&mut self, before: usize, len: usize, limited: bool) -> io::Result<Admitted> {
         if limited && !self.takes(before.saturating_add(len)) && self.check_open_for_output().is_ok() {
-            return self.over_limit(len).map(|()| Admitted::Ignored);
+            return self.over_limit(before, len).map(|()| Admitted::Ignored);
         }
         if self.is_broken() || self.connect_has_failed() {
             return Ok(Admitted::Ignored);
@@ -341,6 +341,7 @@ impl Link {
             Ok(sent) => {
                 let sent = sent.min(offered);
                 self.write_left -= sent as u32;
+                self.output.undrained |= self.output_pending();
                 self.moved(turn);
                 Ok((sent, offered))
             }
@@ -383,13 +384,14 @@ impl Link {
         self.output.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
     }
 
-    pub(crate) fn over_limit(&mut self, len: usize) -> io::Result<()> {
+    /// A push of `len` bytes would be over it; `before` them, the hook that is running has gathered some.
+    pub(crate) fn over_limit(&mut self, before: usize, len: usize) -> io::Result<()> {
         match self.rare.as_ref().map_or(OnLimit::Refuse, |rare| rare.on_limit) {
             OnLimit::Refuse => Err(io::Error::new(
                 ErrorKind::QuotaExceeded,
                 format!(
                     "{len} bytes more than the {} queued would be over the limit of {}; the peer does not take them",
-                    self.queued(),
+                    self.queued() + before,
                     self.limits().hard
                 ),
             )),
@@ -403,6 +405,7 @@ impl Link {
     pub(crate) fn discard_queued(&mut self) {
         self.output.clear();
         self.note_marks();
+        self.note_drained();
         self.due.set(Step::Flush);
     }
 
@@ -460,6 +463,11 @@ impl Link {
         flushed
     }
 
+    /// The settle is done with the channel: what it has left in the queue has to wait.
+    pub(super) fn note_undrained(&mut self) {
+        self.output.undrained |= !self.output.is_empty();
+    }
+
     /// If what had to wait is sent, also by a source that kept some inside, `handle_drained` is due.
     pub(crate) fn note_drained(&mut self) {
         if self.output.undrained && self.output.is_empty() && !self.output_pending() {
@@ -477,6 +485,7 @@ impl Link {
         let flushed = queue.flush(source, &mut budget);
         self.write_left = budget as u32;
         if budget < before {
+            self.output.undrained |= self.output_pending();
             self.moved(turn);
         }
         self.output.blocked = matches!(flushed, Flushed::Blocked);

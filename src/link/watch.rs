@@ -141,6 +141,7 @@ impl Link {
     pub(crate) fn note_quick_read(&mut self, now: Time) {
         self.active = now;
         self.watch.idle_turns = 0;
+        self.watch.rests = 0;
     }
 
     /// A read on the short way has led to more than that, or to nothing at all.
