@@ -85,7 +85,7 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
     map.gather.begin(token);
     let mut lent = Lent { map, token, dispatcher: Some(dispatcher) };
     let Some(dispatcher) = &mut lent.dispatcher else { return false };
-    let result = dispatcher.handle_read(&mut Channel::own(lent.map, token));
+    let result = (**dispatcher).handle_read(&mut Channel::own(lent.map, token));
     let dispatcher = lent.dispatcher.take();
     let map = &mut *lent.map;
     match map.slots.get_mut(token) {
@@ -97,6 +97,9 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
                 match seat.link.send_quickly(bytes) {
                     Ok(()) => {
                         map.gather.end();
+                        if seat.link.asks() {
+                            ask_later(map, token);
+                        }
                         return true;
                     }
                     Err(sent) => seat.link.sent_in_part(map.turn, bytes, sent),
@@ -108,6 +111,12 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
     }
     read_led_to_something(map, token, result);
     false
+}
+
+#[cold]
+#[inline(never)]
+fn ask_later(map: &mut ChannelMap, token: Token) {
+    map.asking.push(token);
 }
 
 /// The slot has another dispatcher now, or is in another place.
@@ -125,12 +134,6 @@ fn read_led_to_something(map: &mut ChannelMap, token: Token, result: io::Result<
     let turn = map.turn;
     hooks::end_gathering(map, token);
     if let Some(link) = map.link_mut(token) {
-        if link.has_read_quickly_and_asks(turn.number) && result.is_ok() {
-            link.note_quick_read(turn.time);
-            // The settle asks, after all that happens in this turn.
-            map.touch(token);
-            return;
-        }
         link.end_quick_read(turn);
     }
     match result {

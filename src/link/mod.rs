@@ -115,6 +115,7 @@ impl Link {
     }
 
     /// Whether `readable` and `writable` must be asked: they may not be the defaults.
+    #[inline]
     pub(crate) fn asks(&self) -> bool {
         self.due.asks()
     }
