@@ -1,12 +1,11 @@
 //! An echo server of this library against one written by hand on epoll, turn about in one run:
-//! throughput, CPU time of the server's thread, and system calls a message.
+//! throughput and CPU time of the server's thread. (System calls are counted by `tests/cost.rs`.)
 //!
 //! `cargo bench` takes under a minute; `cargo bench -- --quick` some seconds; a word among the
 //! arguments picks the lines that contain it (`cargo bench -- 16KiB`). `cargo test --benches`, or
 //! `--test`, only looks whether it all works.
 //!
-//! What to look at is the ratio: both servers have the same load, and the machine's noise. The
-//! library is built with the door of `faults` open, which costs it a little.
+//! What to look at is the ratio: both servers have the same load, and the machine's noise.
 
 fn main() {
     #[cfg(target_os = "linux")]
@@ -17,7 +16,7 @@ fn main() {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::io::{self, Read, Write};
+    use std::io;
     use std::mem::MaybeUninit;
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -26,7 +25,6 @@ mod linux {
     use std::thread::JoinHandle;
     use std::time::{Duration, Instant};
 
-    use dispatch_loop::faults::{Call, count};
     use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Socket};
     use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
     use rustix::net::{RecvFlags, SendFlags, SocketFlags};
@@ -77,13 +75,10 @@ mod linux {
         let plan = Plan::from_arguments();
         let descriptors = raise_descriptor_limit();
         println!(
-            "{:<21} {:>9} {:>9} {:>7}  {:<19} {:<19} calls a message of ours",
-            "", "ours/s", "hand/s", "MiB/s", "throughput ratio", "CPU time ratio"
+            "{:<21} {:>9} {:>9} {:>7}  {:<19} CPU time ratio",
+            "", "ours/s", "hand/s", "MiB/s", "throughput ratio"
         );
-        println!(
-            "{:<21} {:>9} {:>9} {:>7}  {:<19} {:<19} recv  send  wait  epoll_ctl",
-            "", "", "", "ours", "median (min-max)", "median (min-max)"
-        );
+        println!("{:<21} {:>9} {:>9} {:>7}  {:<19} median (min-max)", "", "", "", "ours", "median (min-max)");
         for case in &CASES {
             if !plan.only.is_empty() && !plan.only.iter().any(|word| case.name.contains(word)) {
                 continue;
@@ -124,19 +119,14 @@ mod linux {
             Spread::of(results.iter().map(figure)).median
         };
         let rate = median(&ours, &|run| run.rate);
-        let calls = |at: usize| median(&ours, &|run| run.calls[at]);
         println!(
-            "{:<21} {:>9.0} {:>9.0} {:>7.1}  {:<19} {:<19} {:.3} {:.3} {:.3} {:.3}",
+            "{:<21} {:>9.0} {:>9.0} {:>7.1}  {:<19} {}",
             case.name,
             rate,
             median(&rivals, &|run| run.rate),
             rate * case.message as f64 / (1024.0 * 1024.0),
             ratio(|run| run.rate).to_string(),
-            ratio(|run| run.cpu).to_string(),
-            calls(0),
-            calls(1),
-            calls(2),
-            calls(3),
+            ratio(|run| run.cpu),
         );
     }
 
@@ -166,27 +156,22 @@ mod linux {
         rate: f64,
         /// Seconds of the server's thread a message.
         cpu: f64,
-        /// `recv`, `send`, waits and `epoll_ctl` a message; only of our loop.
-        calls: [f64; 4],
     }
 
-    fn measure(mut server: Server, case: &Case, idle: usize, plan: &Plan) -> io::Result<Measured> {
+    fn measure(server: Server, case: &Case, idle: usize, plan: &Plan) -> io::Result<Measured> {
         let idle = (0..idle).map(|_| server.connect()).collect::<io::Result<Vec<_>>>()?;
         let active = (0..case.active).map(|_| server.connect()).collect::<io::Result<Vec<_>>>()?;
         let mut load = Load::new(active, case.message)?;
         load.run(plan.warm_up)?;
-        let calls = server.calls()?;
         let cpu = server.cpu_time();
         let begun = Instant::now();
         let messages = load.run(plan.measure)?.max(1) as f64;
         let elapsed = begun.elapsed().as_secs_f64();
         let cpu = (server.cpu_time() - cpu).as_secs_f64();
-        let calls_now = server.calls()?;
         drop(load);
         drop(idle);
         server.stop();
-        let calls = std::array::from_fn(|at| (calls_now[at] - calls[at]) as f64 / messages);
-        Ok(Measured { rate: messages / elapsed, cpu: cpu / messages, calls })
+        Ok(Measured { rate: messages / elapsed, cpu: cpu / messages })
     }
 
     // The load: the same for both, and as cheap as it can be.
@@ -259,8 +244,7 @@ mod linux {
 
     // The servers.
 
-    /// Serves the listener until the other end of the control socket is closed; answers each byte
-    /// there with the calls that it has made so far.
+    /// Serves the listener until the other end of the control socket is closed.
     type Serve = fn(TcpListener, UnixStream) -> io::Result<()>;
 
     struct Server {
@@ -286,13 +270,6 @@ mod linux {
             // Thousands of connections a second: let none of them linger.
             SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
             Ok(stream)
-        }
-
-        fn calls(&mut self) -> io::Result<[u64; 4]> {
-            self.control.write_all(b"?")?;
-            let mut answer = [0; 32];
-            self.control.read_exact(&mut answer)?;
-            Ok(std::array::from_fn(|at| u64::from_ne_bytes(answer[at * 8..][..8].try_into().unwrap())))
         }
 
         /// What the server's thread has used of the CPU: its `CLOCK_THREAD_CPUTIME_ID`.
@@ -330,7 +307,7 @@ mod linux {
 
     impl Dispatcher for Listener {
         fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-            ch.map().add(socket, Echo).map(|_| ())
+            ch.map_mut().add(socket, Echo).map(|_| ())
         }
     }
 
@@ -349,12 +326,8 @@ mod linux {
     struct Control;
 
     impl Dispatcher for Control {
-        fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-            let calls = [Call::Recv, Call::Send, Call::Wait, Call::Control].map(count);
-            ch.read_with(|ch, _| ch.push(&calls.map(u64::to_ne_bytes).concat()))
-        }
         fn handle_close(&mut self, ch: &mut Channel<'_>, _: &dispatch_loop::Reason) {
-            ch.map().stop();
+            ch.map_mut().stop();
         }
     }
 
@@ -366,7 +339,7 @@ mod linux {
         unsent: Vec<u8>,
     }
 
-    fn serve_by_hand(listener: TcpListener, mut control: UnixStream) -> io::Result<()> {
+    fn serve_by_hand(listener: TcpListener, control: UnixStream) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         for fd in [listener.as_fd(), control.as_fd()] {
@@ -388,10 +361,7 @@ mod linux {
                 } else if key == listener_key {
                     accept(&listener, &epoll, &mut connections)?;
                 } else if key == control_key {
-                    match control.read(&mut [0])? {
-                        0 => return Ok(()),
-                        _ => control.write_all(&[0; 32])?,
-                    }
+                    return Ok(());
                 }
             }
         }

@@ -76,7 +76,7 @@ struct AgentServer {
 impl Dispatcher for AgentServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         let client = Client { clients: self.clients.clone(), lines: Lines::default() };
-        let client = ch.map().add(socket, client)?;
+        let client = ch.map_mut().add(socket, client)?;
         self.clients.borrow_mut().insert(client.token());
         common::say(format_args!("connected: {peer}"));
         Ok(())
@@ -103,7 +103,7 @@ impl Dispatcher for Client {
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         self.clients.borrow_mut().remove(&ch.token());
-        if let Some(peer) = ch.peer_address() {
+        if let Ok(peer) = ch.peer_addr() {
             common::say(format_args!("disconnected: {peer}"));
             log::info!("{peer} disconnected: {reason}");
         }

@@ -75,7 +75,7 @@ struct AppServer;
 impl Dispatcher for AppServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
         let request = Request { receiver: Receiver::default() };
-        ch.map().add(socket, ChatDispatcher::new(app::LENGTH, request)?)?;
+        ch.map_mut().add(socket, ChatDispatcher::new(app::LENGTH, request)?)?;
         Ok(())
     }
 }

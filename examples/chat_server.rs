@@ -82,7 +82,7 @@ struct ChatServer {
 impl Dispatcher for ChatServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
         let guest = Guest { room: self.room.clone(), number: 0 };
-        ch.map().add(socket, ChatDispatcher::new("\n", guest)?)?;
+        ch.map_mut().add(socket, ChatDispatcher::new("\n", guest)?)?;
         Ok(())
     }
 }
@@ -223,7 +223,7 @@ impl Guest {
         let mut room = self.room.borrow_mut();
         room.said += line.len();
         let others = room.members.iter().filter(|(number, _)| **number != self.number);
-        ch.map().broadcast(others.map(|(_, member)| member.token), line);
+        ch.map_mut().broadcast(others.map(|(_, member)| member.token), line);
     }
 
     /// If much was said, stop reading for a moment, in which what is queued goes out.
@@ -232,10 +232,10 @@ impl Guest {
         if room.said < BREATH {
             return;
         }
-        room.listen(ch.map(), false);
+        room.listen(ch.map_mut(), false);
         if !std::mem::replace(&mut room.breathing, true) {
             let room = self.room.clone();
-            ch.map().call_later(PAUSE, move |map| {
+            ch.map_mut().call_later(PAUSE, move |map| {
                 let mut room = room.borrow_mut();
                 room.said = 0;
                 room.breathing = false;

@@ -80,7 +80,7 @@ struct EchoServer {
 impl Dispatcher for EchoServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         log::info!("{peer} connected");
-        ch.map().add(socket, Echo { around: self.around.clone() })?;
+        ch.map_mut().add(socket, Echo { around: self.around.clone() })?;
         Ok(())
     }
 }
@@ -109,7 +109,7 @@ impl Dispatcher for Echo {
     // There is no `handle_eof`: by default what is queued is sent, then the connection is closed.
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        if let Some(peer) = ch.peer_address() {
+        if let Ok(peer) = ch.peer_addr() {
             log::info!("{peer} disconnected: {reason}");
         }
     }

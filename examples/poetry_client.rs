@@ -105,7 +105,7 @@ impl Dispatcher for Fetch {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.read_with(|ch, data| {
             let (task, len) = (self.task, data.len());
-            let from = ch.peer_address().unwrap_or(Address::Unnamed);
+            let from = ch.peer_addr().unwrap_or(Address::Unnamed);
             common::say(format_args!("Task {task}: got {len} bytes of poetry from {from}"));
             self.poem.extend_from_slice(data);
             Ok(())

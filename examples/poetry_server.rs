@@ -125,10 +125,10 @@ impl Dispatcher for Poet {
         let Pace { delay, num_bytes } = self.pace;
         let mut recital = Recital { poem: self.poem.clone(), due: 0, sent: 0 };
         recital.go_on(if delay.is_zero() { usize::MAX } else { num_bytes });
-        let recital = ch.map().add(socket, recital)?;
+        let recital = ch.map_mut().add(socket, recital)?;
         if !delay.is_zero() {
-            ch.map().channel(recital)?.call_every(delay, move |ch| {
-                ch.map().with(recital, |recital, _| {
+            ch.map_mut().channel(recital)?.call_every(delay, move |ch| {
+                ch.map_mut().with(recital, |recital, _| {
                     recital.go_on(num_bytes);
                     Ok(())
                 })
@@ -177,7 +177,7 @@ impl Dispatcher for Recital {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        if let Some(peer) = ch.peer_address() {
+        if let Ok(peer) = ch.peer_addr() {
             log::info!("{peer} disconnected after {} bytes: {reason}", self.sent);
         }
     }

@@ -64,7 +64,7 @@ struct Proxy {
 impl Dispatcher for Proxy {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         log::info!("{peer} connected");
-        let map = ch.map();
+        let map = ch.map_mut();
         let client = map.add(socket, Half::default())?;
         let twin = Half { twin: Some(client), ..Half::default() };
         let upstream = map.connect(self.upstream.as_str(), twin);
@@ -92,7 +92,7 @@ struct Half {
 impl Half {
     /// The other side, if it is still there.
     fn with_twin(&self, ch: &mut Channel<'_>, f: impl FnOnce(&mut Channel<'_>)) {
-        if let Some(Ok(mut twin)) = self.twin.map(|twin| ch.map().channel(twin)) {
+        if let Some(Ok(mut twin)) = self.twin.map(|twin| ch.map_mut().channel(twin)) {
             f(&mut twin);
         }
     }
@@ -108,7 +108,7 @@ impl Dispatcher for Half {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         let Some(twin) = self.twin else { return Ok(()) };
         ch.read_with(|ch, data| {
-            let pushed = ch.map().channel(twin).is_ok_and(|mut twin| twin.push(data).is_ok());
+            let pushed = ch.map_mut().channel(twin).is_ok_and(|mut twin| twin.push(data).is_ok());
             if !pushed {
                 ch.abort(); // there is nobody to take it
             }
@@ -149,7 +149,7 @@ impl Dispatcher for Half {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        if let Some(peer) = ch.peer_address() {
+        if let Ok(peer) = ch.peer_addr() {
             log::info!("{peer} disconnected: {reason}");
         }
         // When both sides have said their last, both end by themselves.
@@ -161,7 +161,7 @@ impl Dispatcher for Half {
             // It has got its FIN, or will, after what is queued.
             return self.with_twin(ch, |twin| if twin.queued() > 0 { twin.close() } else { twin.abort() });
         }
-        if let Some(Ok(twin)) = self.twin.map(|twin| ch.map().get_mut(twin)) {
+        if let Some(Ok(twin)) = self.twin.map(|twin| ch.map_mut().get_mut(twin)) {
             twin.reset_when_sent = true;
         }
         self.with_twin(ch, |twin| {

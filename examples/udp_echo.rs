@@ -43,7 +43,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     // Room for a burst: what finds none is lost, as datagrams are.
-    let options = DatagramOptions { recv_buffer: Some(1024 * 1024), ..DatagramOptions::default() };
+    let options = DatagramOptions::default().with_recv_buffer(1024 * 1024);
     let echo = map.bind_with(address, &options, Echo)?;
     common::announce(&mut map, echo);
     dispatch_loop::run(&mut map)?; // until a signal
@@ -56,7 +56,7 @@ struct Echo;
 impl Dispatcher for Echo {
     fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
         log::debug!("{}: {} bytes", datagram.from, datagram.data.len());
-        match ch.send_to(datagram.data, &datagram.from) {
+        match ch.push_to(datagram.data, &datagram.from) {
             // More answers wait than are worth waiting for: this one is lost, as datagrams are.
             Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => Ok(()),
             result => result,

@@ -24,7 +24,7 @@ use crate::token::Token;
 /// assert!(matches!(elsewhere.get(handle), Err(LookupError::Gone(_))));
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LookupError {
     /// No such channel in this map: it ended, or the token is another map's.

@@ -3,7 +3,7 @@
 //!
 //! Implement [`Dispatcher`], give it to a [`ChannelMap`] with its socket, and [`run`] the map. Each
 //! hook is given a [`Channel`], the view of its own connection; through
-//! [`map()`](Channel::map) it reaches all others by their [`Token`] or typed [`Handle`].
+//! [`map_mut()`](Channel::map_mut) it reaches all others by their [`Token`] or typed [`Handle`].
 //!
 //! # A server
 //!
@@ -23,7 +23,7 @@
 //!
 //! impl Dispatcher for EchoServer {
 //!     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-//!         ch.map().add(socket, Echo)?;
+//!         ch.map_mut().add(socket, Echo)?;
 //!         ch.close();                            // one client is enough for an example
 //!         Ok(())
 //!     }
@@ -31,7 +31,7 @@
 //!
 //! let mut map = ChannelMap::new()?;
 //! let server = map.listen("127.0.0.1:0", EchoServer)?;
-//! let address = map.channel(server)?.local_address().and_then(|a| a.ip()).unwrap();
+//! let address = map.channel(server)?.local_addr()?.ip().unwrap();
 //! # let client = std::thread::spawn(move || -> io::Result<()> {
 //! #     let mut stream = std::net::TcpStream::connect(address)?;
 //! #     stream.write_all(b"hello")?;
@@ -97,10 +97,10 @@
 //! impl Dispatcher for Half {
 //!     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
 //!         let Some(twin) = self.twin else { return Ok(()) };
-//!         ch.read_with(|ch, data| ch.map().channel(twin)?.push(data))
+//!         ch.read_with(|ch, data| ch.map_mut().channel(twin)?.push(data))
 //!     }
 //!     fn handle_close(&mut self, ch: &mut Channel<'_>, _: &dispatch_loop::Reason) {
-//!         if let Some(Ok(mut twin)) = self.twin.map(|twin| ch.map().channel(twin)) {
+//!         if let Some(Ok(mut twin)) = self.twin.map(|twin| ch.map_mut().channel(twin)) {
 //!             twin.close();
 //!         }
 //!     }
@@ -209,16 +209,26 @@ pub use net::options::{ConnectOptions, DatagramOptions, ListenOptions};
 pub use net::socket::{Detached, Socket};
 pub use net::unix::Credentials;
 pub use reason::Reason;
-#[cfg(feature = "faults")]
-#[doc(hidden)]
-pub use sys::faults;
 pub use sys::poll::Interest;
 pub use threads::lines::{Line, read_lines};
 pub use threads::outlet::Outlet;
 pub use threads::queue::SendError;
-pub use threads::remote::{OnStop, Remote};
+pub use threads::remote::{Remote, StopGuard};
 pub use timers::TimerId;
 pub use token::{Handle, Token};
+
+/// For this crate's own tests, and in debug builds alone: makes a chosen system call fail, counts the
+/// calls. Not part of the API.
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub mod faults {
+    pub use crate::sys::faults::{Call, Fault, clear, count, inject};
+
+    /// Let the next channel of `map` be given a slot whose generation is its last but `left`.
+    pub fn wear_out(map: &mut crate::ChannelMap, left: u32) {
+        map.wear_out(left);
+    }
+}
 
 /// The README's programs compile, too.
 #[cfg(doctest)]

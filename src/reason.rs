@@ -48,6 +48,12 @@ impl Reason {
     }
 }
 
+impl From<io::Error> for Reason {
+    fn from(error: io::Error) -> Self {
+        Reason::Error(Arc::new(error))
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -60,11 +66,5 @@ impl fmt::Display for Reason {
             Reason::Detached => f.write_str("detached"),
             Reason::MapEnded => f.write_str("the channel map ended"),
         }
-    }
-}
-
-impl From<io::Error> for Reason {
-    fn from(error: io::Error) -> Reason {
-        Reason::Error(Arc::new(error))
     }
 }

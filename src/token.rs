@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 
 /// Names one channel for ever: never another one, even when its slot or its descriptor is used
@@ -35,7 +36,7 @@ impl Token {
         Token { key: key(map, generation), slot }
     }
 
-    pub(crate) fn map(self) -> u32 {
+    pub(crate) fn number_of_map(self) -> u32 {
         (self.key >> 32) as u32
     }
 
@@ -63,7 +64,11 @@ impl PartialOrd for Token {
 /// By map, slot and generation.
 impl Ord for Token {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.map(), self.slot, self.generation()).cmp(&(other.map(), other.slot, other.generation()))
+        (self.number_of_map(), self.slot, self.generation()).cmp(&(
+            other.number_of_map(),
+            other.slot,
+            other.generation(),
+        ))
     }
 }
 
@@ -76,7 +81,7 @@ impl fmt::Display for Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Token({self} of map {})", self.map())
+        write!(f, "Token({self} of map {})", self.number_of_map())
     }
 }
 
@@ -123,9 +128,27 @@ impl<T> PartialEq for Handle<T> {
 
 impl<T> Eq for Handle<T> {}
 
+impl<T> PartialOrd for Handle<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Handle<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.token.cmp(&other.token)
+    }
+}
+
+impl<T> Hash for Handle<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.token.hash(state);
+    }
+}
+
 impl<T> fmt::Debug for Handle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Handle({} of map {})", self.token, self.token.map())
+        write!(f, "Handle({} of map {})", self.token, self.token.number_of_map())
     }
 }
 

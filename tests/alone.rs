@@ -26,6 +26,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Handle, Socket};
 
@@ -59,7 +60,7 @@ struct Server {
 
 impl Dispatcher for Server {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        ch.map().add(socket, Echo { echoed: self.echoed.clone() }).map(|_| ())
+        ch.map_mut().add(socket, Echo { echoed: self.echoed.clone() }).map(|_| ())
     }
 }
 

@@ -16,6 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Socket};
 
@@ -114,6 +115,7 @@ fn a_message_over_tcp_costs_the_same_calls() {
     }
 }
 
+#[cfg(debug_assertions)]
 #[test]
 fn an_idle_map_makes_no_call_but_the_wait() {
     let mut map = ChannelMap::new().unwrap();

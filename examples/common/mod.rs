@@ -12,13 +12,10 @@ use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::process::{ExitCode, exit};
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dispatch_loop::{ChannelMap, Dispatcher, Handle, ListenOptions, ToAddress};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
 pub use lines::Lines;
@@ -174,14 +171,17 @@ pub fn listen<D: Dispatcher>(
 
 /// Say where a listener listens: with port 0, only now is it known.
 pub fn announce<T>(map: &mut ChannelMap, listener: Handle<T>) {
-    if let Some(address) = map.channel(listener).ok().and_then(|mut ch| ch.local_address()) {
+    if let Some(address) = map.channel(listener).ok().and_then(|ch| ch.local_addr().ok()) {
         say(format_args!("listening on {address}"));
     }
 }
 
 /// Let Ctrl-C and SIGTERM stop the loop; [`drain`] does the rest. A second one ends the program at
 /// once.
+#[cfg(feature = "signals")]
 pub fn stop_on_signal(map: &mut ChannelMap) -> io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    use std::sync::{Arc, atomic::AtomicBool};
     let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         map.on_signal(signal, ChannelMap::stop)?;
@@ -189,6 +189,13 @@ pub fn stop_on_signal(map: &mut ChannelMap) -> io::Result<()> {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, again.clone())?;
         signal_hook::flag::register(signal, again.clone())?;
     }
+    Ok(())
+}
+
+/// Without the feature `signals`, the first one ends the program at once. (This repository's own
+/// `cargo run --example` turns the feature on.)
+#[cfg(not(feature = "signals"))]
+pub fn stop_on_signal(_: &mut ChannelMap) -> io::Result<()> {
     Ok(())
 }
 

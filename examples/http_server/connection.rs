@@ -169,5 +169,5 @@ impl Body {
 }
 
 fn peer(ch: &Channel<'_>) -> String {
-    ch.peer_address().map_or_else(|| "-".to_owned(), |peer| peer.to_string())
+    ch.peer_addr().map_or_else(|_| "-".to_owned(), |peer| peer.to_string())
 }

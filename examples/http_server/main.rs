@@ -77,7 +77,7 @@ struct Server {
 
 impl Dispatcher for Server {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        ch.map().add(socket, Connection::new(self.site.clone()))?;
+        ch.map_mut().add(socket, Connection::new(self.site.clone()))?;
         Ok(())
     }
 }

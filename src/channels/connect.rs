@@ -60,7 +60,7 @@ impl ChannelMap {
             (Err(error), None) => return Err(error),
         };
         let (fd, file, begun) =
-            sys::connect(&address, options).map_err(|error| about("connect to", &address, &error))?;
+            sys::stream::connect(&address, options).map_err(|error| about("connect to", &address, &error))?;
         let mut link = Link::connecting(Some(Held::Plain(Plain(fd))), Connecting::InProgress);
         link.stamp(self.clock.now());
         link.set_peer(Some(address));

@@ -17,7 +17,7 @@ use crate::token::Handle;
 impl ChannelMap {
     /// A channel for datagrams, on a UDP or Unix-domain address: asyncio's
     /// `create_datagram_endpoint`. What comes is given to
-    /// [`handle_datagram`](Dispatcher::handle_datagram); [`send_to`](Channel::send_to) sends. To send alone,
+    /// [`handle_datagram`](Dispatcher::handle_datagram); [`push_to`](Channel::push_to) sends. To send alone,
     /// bind to `"0.0.0.0:0"`, or to [`Address::Unnamed`] for Unix-domain sockets.
     ///
     /// # Errors
@@ -38,9 +38,9 @@ impl ChannelMap {
     ) -> io::Result<Handle<D>> {
         let address = literal(&address, "names are not looked up here")?;
         let (fd, file) =
-            sys::bind_datagram(&address, options).map_err(|error| about("bind to", &address, &error))?;
+            sys::datagram::bind(&address, options).map_err(|error| about("bind to", &address, &error))?;
         let mut link = Link::new(Held::Plain(Plain(fd)), Kind::Datagram);
-        link.set_local(link.fd().and_then(|fd| sys::local_address(fd).ok()).map(Arc::new));
+        link.set_local(link.fd().and_then(|fd| sys::local_addr(fd).ok()).map(Arc::new));
         link.set_peer(options.peer.clone());
         if let Some(file) = file {
             link.rare().file = Some(Box::new(file));
@@ -50,16 +50,17 @@ impl ChannelMap {
 }
 
 impl Channel<'_> {
-    /// Send a datagram, at once if there is room, else after those that wait: Python's `sendto`.
-    /// [`push`](Channel::push) is the same to the one peer of a connected socket.
+    /// Queue a datagram; it is sent at once if nothing is queued before it: Python's `sendto`.
+    /// [`push`](Channel::push) does the same to the one peer of a connected socket.
     ///
-    /// What the network says to it, also that it is too big, is told by
-    /// [`handle_network_error`](Dispatcher::handle_network_error).
+    /// If it is too long, or the network reports that it cannot be delivered,
+    /// [`handle_network_error`](Dispatcher::handle_network_error) is called.
     ///
     /// # Errors
     /// `BrokenPipe` after `close` or `abort`; `QuotaExceeded` over the hard limit; `InvalidInput` if
     /// this is no channel for datagrams.
-    pub fn send_to(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
+    #[doc(alias = "sendto")]
+    pub fn push_to(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
         self.put_datagram(bytes, to)
     }
 
@@ -85,6 +86,6 @@ impl Channel<'_> {
         let about = |error: io::Error| {
             io::Error::new(error.kind(), format!("multicast group {group} on interface {interface}: {error}"))
         };
-        self.named(sys::multicast(fd, group, interface, join).map_err(about))
+        self.named(sys::datagram::multicast(fd, group, interface, join).map_err(about))
     }
 }

@@ -82,7 +82,7 @@ fn not_pollable() -> io::Error {
 
 struct File {
     fd: OwnedFd,
-    mode: sys::FileMode,
+    mode: sys::file::FileMode,
 }
 
 /// What of this process has a file open through a channel, by inode and access: how often, and whether
@@ -93,12 +93,12 @@ static LIVING: Mutex<BTreeMap<Key, (usize, bool)>> = Mutex::new(BTreeMap::new())
 impl File {
     fn new(fd: BorrowedFd<'_>) -> io::Result<File> {
         let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
-        let mode = sys::file_mode(fd)?;
+        let mode = sys::file::mode(fd)?;
         if mode.is_regular {
             return Err(not_pollable());
         }
-        let fd = sys::duplicate(fd)?;
-        sys::set_file_nonblocking(fd.as_fd(), true)?;
+        let fd = sys::file::duplicate(fd)?;
+        sys::file::set_nonblocking(fd.as_fd(), true)?;
         living.entry(mode.key()).or_insert((0, !mode.was_nonblocking)).0 += 1;
         Ok(File { fd, mode })
     }
@@ -112,7 +112,7 @@ impl Drop for File {
         if let (0, blocked) = *entry.get() {
             entry.remove();
             if blocked {
-                let _ = sys::set_file_nonblocking(self.fd.as_fd(), false);
+                let _ = sys::file::set_nonblocking(self.fd.as_fd(), false);
             }
         }
     }
@@ -130,19 +130,19 @@ impl Source for File {
     }
 
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match sys::read_file(self.fd(), buffer) {
+        match sys::file::read(self.fd(), buffer) {
             // What a terminal says when the other side is gone.
-            Err(error) if self.mode.is_device && sys::is_input_output(&error) => Ok(0),
+            Err(error) if self.mode.is_device && sys::errno::is_input_output(&error) => Ok(0),
             result => result,
         }
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        sys::write_file(self.fd(), &[IoSlice::new(bytes)])
+        sys::file::write(self.fd(), &[IoSlice::new(bytes)])
     }
 
     fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        sys::write_file(self.fd(), pieces)
+        sys::file::write(self.fd(), pieces)
     }
 
     /// A pipe has no half-close. A write-only file ends its channel; otherwise a no-op.
@@ -152,7 +152,7 @@ impl Source for File {
 
     /// On a write-only descriptor, input readiness means hang-up.
     fn drive(&mut self, ready: Interest) -> io::Result<bool> {
-        match ready.read && !self.mode.reads && sys::has_hung_up(self.fd())? {
+        match ready.read && !self.mode.reads && sys::file::has_hung_up(self.fd())? {
             true => Err(ErrorKind::BrokenPipe.into()),
             false => Ok(false),
         }

@@ -25,7 +25,7 @@ impl Channel<'_> {
     pub fn replace_dispatcher<D: Dispatcher>(&mut self, dispatcher: D) -> io::Result<Handle<D>> {
         self.touch();
         let token = self.token();
-        let Some(seat) = self.map().slots.get_mut(token) else {
+        let Some(seat) = self.map_mut().slots.get_mut(token) else {
             return self.named(Err(LookupError::Gone(token).into()));
         };
         seat.link.set_asks(true);
@@ -34,7 +34,7 @@ impl Channel<'_> {
         if old.is_none() {
             hooks::note_replaced(token);
         }
-        drop_guarded(&mut self.map().throttle, "a replaced dispatcher", old);
+        drop_guarded(&mut self.map_mut().throttle, "a replaced dispatcher", old);
         Ok(token.typed())
     }
 
@@ -53,7 +53,7 @@ impl Channel<'_> {
     {
         self.touch();
         let token = self.token();
-        let result = self.map().wrap_source(token, f);
+        let result = self.map_mut().wrap_source(token, f);
         self.named(result)
     }
 
@@ -94,7 +94,7 @@ impl Channel<'_> {
     pub fn detach(&mut self) -> io::Result<Detached> {
         self.touch();
         let token = self.token();
-        let result = self.map().detach(token);
+        let result = self.map_mut().detach(token);
         self.named(result)
     }
 }

@@ -21,7 +21,7 @@ const TRIES: usize = 16;
 
 impl ChannelMap {
     /// Listen on a TCP address: Python's `create_socket`, `set_reuse_addr`, `bind` and `listen` in
-    /// one. Port 0 asks for a free one; [`local_address`](crate::Channel::local_address) tells which.
+    /// one. Port 0 asks for a free one; [`local_addr`](crate::Channel::local_addr) tells which.
     ///
     /// The address may be used again at once after the program ends (`SO_REUSEADDR`); an IPv6
     /// address takes IPv6 only; accepted sockets send without delay (`TCP_NODELAY`).
@@ -49,8 +49,8 @@ impl ChannelMap {
     ) -> io::Result<Handle<D>> {
         let address = literal(&address, "listen_all listens on all its addresses")?;
         let about = |error| about("listen on", &address, &error);
-        let (fd, file) = sys::listen(&address, options).map_err(about)?;
-        let local = sys::local_address(fd.as_fd()).map_err(about)?;
+        let (fd, file) = sys::stream::listen(&address, options).map_err(about)?;
+        let local = sys::local_addr(fd.as_fd()).map_err(about)?;
         self.insert(listener(fd, local, file), dispatcher)
     }
 
@@ -69,7 +69,7 @@ impl ChannelMap {
     ///
     /// let mut map = ChannelMap::new()?;
     /// for listener in map.listen_all("*:0", &ListenOptions::default(), |_| Quiet)? {
-    ///     println!("listening on {}", map.channel(listener)?.local_address().unwrap());
+    ///     println!("listening on {}", map.channel(listener)?.local_addr()?);
     /// }
     /// # std::io::Result::Ok(())
     /// ```
@@ -86,8 +86,7 @@ impl ChannelMap {
         let addresses = self.all_of(address)?;
         let mut listeners = Vec::new();
         for (address, fd, file) in bound(&addresses, options)? {
-            let local =
-                sys::local_address(fd.as_fd()).map_err(|error| about("listen on", &address, &error))?;
+            let local = sys::local_addr(fd.as_fd()).map_err(|error| about("listen on", &address, &error))?;
             let dispatcher = make(&local);
             listeners.push((listener(fd, local, file), dispatcher));
         }
@@ -147,14 +146,14 @@ fn bound_once(addresses: &[Address], options: &ListenOptions) -> Result<Bound, (
         if let (Address::Ip(ip), Some(port)) = (&mut address, port) {
             ip.set_port(port);
         }
-        match sys::listen(&address, options) {
+        match sys::stream::listen(&address, options) {
             Ok((fd, file)) => {
                 let asked_for_any = address.port() == Some(0);
-                port = port.or_else(|| sys::local_address(fd.as_fd()).ok()?.port().filter(|_| asked_for_any));
+                port = port.or_else(|| sys::local_addr(fd.as_fd()).ok()?.port().filter(|_| asked_for_any));
                 bound.push((address, fd, file));
             }
             Err(error) => {
-                let missing = sys::is_not_there(&error);
+                let missing = sys::errno::is_address_unavailable(&error);
                 let error = about("listen on", &address, &error);
                 if !missing {
                     return Err((error, port.is_some()));

@@ -51,7 +51,7 @@ struct Watch {
 impl Dispatcher for Watch {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.read_with(|ch, _| {
-            (self.f)(ch.map());
+            (self.f)(ch.map_mut());
             Ok(())
         })
     }

@@ -71,8 +71,13 @@ impl<'a> Channel<'a> {
         self.token
     }
 
+    /// The map that the channel is in, to look something up.
+    pub fn map(&self) -> &ChannelMap {
+        self.map
+    }
+
     /// The map that the channel is in, and through it every other channel.
-    pub fn map(&mut self) -> &mut ChannelMap {
+    pub fn map_mut(&mut self) -> &mut ChannelMap {
         self.map
     }
 
@@ -366,20 +371,30 @@ impl<'a> Channel<'a> {
 
     // Who and what it is.
 
-    /// Our end: Python's `getsockname()`. Asked of the system once; `None` if that failed.
-    pub fn local_address(&mut self) -> Option<Address> {
-        let link = self.link_mut().ok()?;
-        if link.local().is_none() {
-            let local = sys::local_address(link.fd()?).ok().map(Arc::new);
-            link.set_local(local);
-        }
-        link.local().map(|local| Address::clone(local))
+    /// The address of this end: Python's `getsockname()`. A listener and most of the connections it
+    /// accepts know it; otherwise each call asks the system.
+    ///
+    /// # Errors
+    /// `NotConnected` if there is no socket yet.
+    pub fn local_addr(&self) -> io::Result<Address> {
+        let link = self.link();
+        let asked = match link.and_then(Link::local) {
+            Some(known) => Ok(Address::clone(known)),
+            None => match link.and_then(Link::fd) {
+                Some(fd) => sys::local_addr(fd),
+                None => Err(io::ErrorKind::NotConnected.into()),
+            },
+        };
+        self.named(asked)
     }
 
-    /// The other end: Python's `getpeername()`, as `accept` or `connect` had it. `None` on a
-    /// listener.
-    pub fn peer_address(&self) -> Option<Address> {
-        self.link()?.peer()
+    /// The address of the other end: Python's `getpeername()`, as `accept` or `connect` had it.
+    ///
+    /// # Errors
+    /// `NotConnected` where there is none, as on a listener.
+    pub fn peer_addr(&self) -> io::Result<Address> {
+        let known = self.link().and_then(Link::peer);
+        self.named(known.ok_or_else(|| io::ErrorKind::NotConnected.into()))
     }
 
     /// Who is at the other end of a Unix-domain socket: `SO_PEERCRED`. Linux only.
@@ -398,7 +413,7 @@ impl<'a> Channel<'a> {
     /// This is no TCP socket (any more).
     pub fn set_no_delay(&mut self, on: bool) -> io::Result<()> {
         let fd = self.link().and_then(Link::fd).ok_or(io::ErrorKind::NotConnected)?;
-        self.named(sys::set_no_delay(fd, on))
+        self.named(sys::stream::set_no_delay(fd, on))
     }
 
     /// `SO_KEEPALIVE`: probe the peer when it was silent for so long; `None`, the default: never.
@@ -408,7 +423,7 @@ impl<'a> Channel<'a> {
     /// This is no TCP socket (any more), or the system does not take the time.
     pub fn set_keep_alive(&mut self, silence: Option<Duration>) -> io::Result<()> {
         let fd = self.link().and_then(Link::fd).ok_or(io::ErrorKind::NotConnected)?;
-        self.named(sys::set_keep_alive(fd, silence))
+        self.named(sys::stream::set_keep_alive(fd, silence))
     }
 
     /// Whether this is a listener: Python's `accepting`.

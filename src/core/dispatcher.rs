@@ -68,7 +68,7 @@ pub trait Dispatcher: Any {
     }
 
     /// A listener's: here is a connection, non-blocking and close-on-exec, and the address that
-    /// `accept` gave. [`ch.map().add(socket, …)`](crate::ChannelMap::add) makes it a channel.
+    /// `accept` gave. [`ch.map_mut().add(socket, …)`](crate::ChannelMap::add) makes it a channel.
     ///
     /// Python's `handle_accept`, `accept()` and `handle_accepted` in one. An `Err` drops this
     /// connection (unless it was added already); the listener lives on. Default: drops the

@@ -178,7 +178,7 @@ impl ChannelMap {
             sys::set_nonblocking(socket.as_fd())?;
         }
         let peer = match socket.peer {
-            None if socket.kind != Kind::Listener => sys::peer_address(socket.fd.as_fd()).ok(),
+            None if socket.kind != Kind::Listener => sys::peer_addr(socket.fd.as_fd()).ok(),
             peer => peer,
         };
         let mut link = Link::new(Held::Plain(Plain(socket.fd)), socket.kind);
@@ -195,7 +195,7 @@ impl ChannelMap {
     /// # Errors
     /// The map is being dropped.
     pub fn add_source<D: Dispatcher>(&mut self, source: impl Source, dispatcher: D) -> io::Result<Handle<D>> {
-        let peer = source.descriptor().and_then(|fd| sys::peer_address(fd).ok());
+        let peer = source.descriptor().and_then(|fd| sys::peer_addr(fd).ok());
         let mut link = Link::new(Held::own(Box::new(source)), Kind::Stream);
         link.set_peer(peer);
         self.insert(link, dispatcher)
@@ -497,7 +497,7 @@ impl ChannelMap {
         }
     }
 
-    #[cfg(feature = "faults")]
+    #[cfg(debug_assertions)]
     pub(crate) fn wear_out(&mut self, left: u32) {
         self.slots.wear_out(left);
     }

@@ -80,7 +80,7 @@ impl<T: Default> Slots<T> {
 
     /// Whether a name that [`entry_at`](Slots::entry_at) gave is that of a vacant slot.
     pub(crate) fn is_stale(&self, token: Token) -> bool {
-        token.map() == 0
+        token.number_of_map() == 0
     }
 
     /// The name of what is in this slot now.
@@ -105,7 +105,7 @@ impl<T: Default> Slots<T> {
     }
 
     /// For a test: let the next thing have a slot with only `left` generations after it.
-    #[cfg(any(test, feature = "faults"))]
+    #[cfg(debug_assertions)]
     pub(crate) fn wear_out(&mut self, left: u32) {
         if let Some(index) = self.new_slot() {
             self.slots[index as usize].key = key(0, u32::MAX - left);

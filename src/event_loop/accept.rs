@@ -24,7 +24,7 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
         let turn = map.turn;
         let Some(link) = map.link_mut(token).filter(|link| link.accepts()) else { return };
         let Some(fd) = link.fd() else { return };
-        match sys::accept(fd) {
+        match sys::stream::accept(fd) {
             Ok((fd, peer)) => {
                 link.moved(turn);
                 link.forget_rests();
@@ -35,8 +35,8 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
                 hand_over(map, token, socket, peer);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) if sys::out_of_resources(&error) => return starve(map, token, &error),
-            Err(error) if sys::listener_is_broken(&error) => {
+            Err(error) if sys::errno::out_of_resources(&error) => return starve(map, token, &error),
+            Err(error) if sys::errno::listener_is_broken(&error) => {
                 return hooks::failed(map, token, "accept", error, false);
             }
             // This one connection failed while it waited.

@@ -21,7 +21,7 @@ pub(crate) fn connect_later(map: &mut ChannelMap, token: Token, tries: u32) {
 pub(crate) fn connect_again(map: &mut ChannelMap, token: Token, tries: u32) {
     let Some(link) = map.link_mut(token).filter(|link| link.connect_waits()) else { return };
     let (Some(fd), Some(peer)) = (link.fd(), link.peer()) else { return };
-    let begun = sys::connect_again(fd, &peer);
+    let begun = sys::stream::connect_again(fd, &peer);
     if link.connect_began(begun) {
         connect_later(map, token, tries);
     }

@@ -22,7 +22,7 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
             break;
         }
         let Some(fd) = link.fd() else { break };
-        match sys::recv_datagram(fd, &mut buffer[..]) {
+        match sys::datagram::recv(fd, &mut buffer[..]) {
             Ok((read, from, truncated)) => {
                 link.moved(turn);
                 let left = link.read_budget(turn);

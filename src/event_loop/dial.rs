@@ -75,7 +75,7 @@ fn try_next(map: &mut ChannelMap, token: Token) {
         let Some(dial) = dial_of(map, token) else { return };
         let attempt_delay = dial.attempt_delay.take();
         let Some(address) = dial.left.pop_front() else { break };
-        let begun = sys::connect(&Address::Ip(address), &dial.options);
+        let begun = sys::stream::connect(&Address::Ip(address), &dial.options);
         let more = !dial.left.is_empty();
         if let Some(attempt_delay) = attempt_delay {
             map.timers.cancel(attempt_delay);
@@ -159,13 +159,13 @@ pub(crate) struct Attempt {
 impl Dispatcher for Attempt {
     fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         let token = ch.token();
-        won(ch.map(), self.parent, token, self.address);
+        won(ch.map_mut(), self.parent, token, self.address);
         Ok(())
     }
 
     fn handle_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> OnError {
         let token = ch.token();
-        lost(ch.map(), self.parent, token, self.address, error);
+        lost(ch.map_mut(), self.parent, token, self.address, error);
         OnError::End
     }
 
@@ -174,8 +174,8 @@ impl Dispatcher for Attempt {
         let Reason::Error(error) = reason else { return };
         let token = ch.token();
         let is_under_way = |dial: &mut Dial| dial.attempts.iter().any(|(attempt, _)| *attempt == token);
-        if dial_of(ch.map(), self.parent).is_some_and(is_under_way) {
-            lost(ch.map(), self.parent, token, self.address, error);
+        if dial_of(ch.map_mut(), self.parent).is_some_and(is_under_way) {
+            lost(ch.map_mut(), self.parent, token, self.address, error);
         }
     }
 }

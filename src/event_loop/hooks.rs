@@ -150,8 +150,8 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
     if !panic {
         // A `with` on the channel has noted it already.
         let failure = link.rare_if_any().and_then(|rare| rare.failure.as_ref());
-        let noted = failure.is_some_and(|noted| noted.kind() == error.kind());
-        if noted && ChannelError::token_of(&error) == Some(token) {
+        let noted = failure.is_some_and(|noted| same(noted, &error));
+        if noted && about == token {
             return;
         }
         let of_the_loss = link.lost_error().is_some_and(|lost| same(lost, &error));
@@ -188,9 +188,13 @@ impl ChannelMap {
     /// Call `f` with a dispatcher and the view of its channel, as in one of its own hooks.
     ///
     /// # Errors
-    /// Those of [`get`](ChannelMap::get), and those of `f`: these go to that dispatcher's
-    /// `handle_error` as well (but for `WouldBlock`), later. A panic of `f` is caught and ends
-    /// that channel.
+    /// Those of [`get`](ChannelMap::get), and that of `f`, as it is. A copy of it (kind, system code,
+    /// text) goes to the dispatcher's own `handle_error`, later; but not of `WouldBlock`, nor of an
+    /// error about another channel. A panic of `f` is caught and ends that channel.
+    ///
+    /// An error of a method of the view that `f` is given names its channel, so a hook of another
+    /// channel may hand it back with `?`. An error of `f`'s own does not; handed back, it is that
+    /// hook's error as well.
     pub fn with<T, R, F>(&mut self, handle: Handle<T>, f: F) -> io::Result<R>
     where
         T: Dispatcher,
@@ -208,14 +212,13 @@ impl ChannelMap {
         match ran {
             Ran::Returned(Ok(value)) => Ok(value),
             Ran::Returned(Err(error)) => {
-                let copy = ChannelError::wrap(token, twin(&error));
                 let about_it = ChannelError::token_of(&error).is_none_or(|about| about == token);
                 if about_it && error.kind() != io::ErrorKind::WouldBlock {
                     if let Some(link) = self.link_mut(token) {
-                        link.note_failure(error);
+                        link.note_failure(twin(&error));
                     }
                 }
-                Err(copy)
+                Err(error)
             }
             Ran::Panicked(error) => {
                 let copy = ChannelError::wrap(token, twin(&error));

@@ -36,7 +36,7 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     let source = link.take_source();
     if let Some(fd) = source.as_ref().and_then(Held::descriptor) {
         if link.local().is_none() {
-            link.set_local(sys::local_address(fd).ok().map(Arc::new));
+            link.set_local(sys::local_addr(fd).ok().map(Arc::new));
         }
         let registered = link.registered().is_some();
         link.set_registered(None);
@@ -45,7 +45,7 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
             let _ = map.poll.delete(fd);
         }
         if reset {
-            let _ = sys::set_reset_on_close(fd);
+            let _ = sys::stream::set_reset_on_close(fd);
         }
     }
     publish(map, token);

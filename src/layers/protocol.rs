@@ -158,15 +158,23 @@ impl<'a> Transport<'a> {
         self.channel.token()
     }
 
-    /// The map, and through it every other channel.
-    pub fn map(&mut self) -> &mut ChannelMap {
+    /// The map, read-only.
+    pub fn map(&self) -> &ChannelMap {
         self.channel.map()
     }
 
-    /// The peer's address: `get_extra_info("peername")`. [`Channel::peer_address`].
+    /// The map, and through it every other channel.
+    pub fn map_mut(&mut self) -> &mut ChannelMap {
+        self.channel.map_mut()
+    }
+
+    /// The peer's address: `get_extra_info("peername")`. [`Channel::peer_addr`].
+    ///
+    /// # Errors
+    /// Those of [`Channel::peer_addr`].
     #[doc(alias = "get_extra_info")]
-    pub fn peer_address(&self) -> Option<Address> {
-        self.channel.peer_address()
+    pub fn peer_addr(&self) -> io::Result<Address> {
+        self.channel.peer_addr()
     }
 
     /// Sends all of `bytes`: what fits at once, the rest when there is room. [`Channel::push`].

@@ -338,7 +338,7 @@ impl<D: Dispatcher> Wrapper for Attempt<D> {
 
     fn closed(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         let open_for = self.opened.map(|opened| opened.elapsed());
-        self.client.ended(ch.map(), reason, open_for);
+        self.client.ended(ch.map_mut(), reason, open_for);
     }
 }
 

@@ -75,9 +75,9 @@ impl Link {
     /// so one more try.
     fn send_datagram(&mut self, turn: Turn, bytes: &[u8], to: Option<&Address>) -> Sent {
         let Some(fd) = self.fd() else { return Sent::Later };
-        let sent = match sys::send_datagram(fd, bytes, to) {
-            Err(error) if sys::is_of_an_earlier_datagram(&error) => {
-                let again = sys::send_datagram(fd, bytes, to);
+        let sent = match sys::datagram::send(fd, bytes, to) {
+            Err(error) if sys::errno::is_of_an_earlier_datagram(&error) => {
+                let again = sys::datagram::send(fd, bytes, to);
                 self.note_network_error(turn, error);
                 again
             }

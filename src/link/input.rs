@@ -60,7 +60,7 @@ impl Link {
         self.new_budgets(turn);
         let most = buffer.len().min(READ_BUDGET as usize);
         let Some(Held::Plain(plain)) = &self.socket else { return Err(Missed::NotTried) };
-        match sys::recv_once(plain.fd(), &mut buffer[..most]) {
+        match sys::stream::recv_once(plain.fd(), &mut buffer[..most]) {
             Ok(read @ 1..) => {
                 // A plain socket that gives less than was asked for has no more. This saves a hook that
                 // reads until there is nothing its last call.
@@ -172,7 +172,7 @@ impl Link {
             _ => return Err(would_block()),
         }
         let Some(fd) = self.fd() else { return Err(would_block()) };
-        match sys::recv_urgent(fd, buffer) {
+        match sys::stream::recv_urgent(fd, buffer) {
             Ok(read) => {
                 self.moved(turn);
                 Ok(read)

@@ -164,8 +164,8 @@ impl Link {
     // Connecting.
 
     /// How a connect began; `true`: it is to be tried again later.
-    pub(crate) fn connect_began(&mut self, begun: sys::Connect) -> bool {
-        use sys::Connect;
+    pub(crate) fn connect_began(&mut self, begun: sys::stream::Connect) -> bool {
+        use sys::stream::Connect;
         let connecting = match begun {
             Connect::InProgress => Connecting::InProgress,
             Connect::Done => Connecting::Done,

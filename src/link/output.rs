@@ -181,7 +181,7 @@ impl Link {
         if bytes.is_empty() {
             return Ok(());
         }
-        match sys::send_once(plain.fd(), bytes) {
+        match sys::stream::send_once(plain.fd(), bytes) {
             Ok(sent) if sent == bytes.len() => Ok(()),
             result => Err(result),
         }

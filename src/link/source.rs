@@ -122,19 +122,19 @@ impl Source for Plain {
     }
 
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        sys::recv(self.fd(), buffer)
+        sys::stream::recv(self.fd(), buffer)
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        sys::send(self.fd(), bytes)
+        sys::stream::send(self.fd(), bytes)
     }
 
     fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        sys::send_vectored(self.fd(), pieces)
+        sys::stream::send_vectored(self.fd(), pieces)
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
-        sys::shutdown_write(self.fd())
+        sys::stream::shutdown_write(self.fd())
     }
 }
 

@@ -3,19 +3,23 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// The address of one end of a socket: Python's `(host, port)` tuple, C's `sockaddr`.
 ///
 /// ```
-/// use dispatch_loop::{Address, ToAddress};
+/// use dispatch_loop::Address;
 ///
-/// let address: Address = "[::1]:8080".to_address()?;
+/// let address: Address = "[::1]:8080".parse()?;
 /// assert_eq!(address.to_string(), "[::1]:8080");
 /// assert_eq!(address.port(), Some(8080));
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Address {
     /// An IPv4 or IPv6 address with its port.
@@ -54,9 +58,47 @@ impl fmt::Display for Address {
     }
 }
 
+/// Reads what [`ToAddress`] takes as a `str`, names aside; the error quotes the text.
+impl FromStr for Address {
+    type Err = io::Error;
+
+    fn from_str(text: &str) -> io::Result<Self> {
+        text.to_address()
+    }
+}
+
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Self {
         Address::Ip(address)
+    }
+}
+
+impl From<SocketAddrV4> for Address {
+    fn from(address: SocketAddrV4) -> Self {
+        Address::Ip(address.into())
+    }
+}
+
+impl From<SocketAddrV6> for Address {
+    fn from(address: SocketAddrV6) -> Self {
+        Address::Ip(address.into())
+    }
+}
+
+/// For any IP address and port, as [`SocketAddr`] has it.
+impl<I: Into<IpAddr>> From<(I, u16)> for Address {
+    fn from(address: (I, u16)) -> Self {
+        Address::Ip(address.into())
+    }
+}
+
+impl From<unix::net::SocketAddr> for Address {
+    fn from(address: unix::net::SocketAddr) -> Self {
+        #[cfg(target_os = "linux")]
+        if let Some(name) = address.as_abstract_name() {
+            return Address::Abstract(name.into());
+        }
+        address.as_pathname().map_or(Address::Unnamed, |path| Address::Unix(path.into()))
     }
 }
 
@@ -133,7 +175,7 @@ impl ToAddress for (&str, u16) {
 impl ToAddress for str {
     fn to_address(&self) -> io::Result<Address> {
         if let Some(path) = self.strip_prefix("unix:") {
-            return unix(path);
+            return unix_address(path);
         }
         match self.parse::<SocketAddr>() {
             Ok(address) => Ok(Address::Ip(address)),
@@ -190,7 +232,7 @@ fn is_name(host: &str) -> bool {
     host.len() <= 253 && host.split('.').all(fits) && host.chars().all(plain)
 }
 
-fn unix(path: &str) -> io::Result<Address> {
+fn unix_address(path: &str) -> io::Result<Address> {
     match path.strip_prefix('@') {
         None => Path::new(path).to_address(),
         Some("") => Err(not_an_address("unix:@", "unix:@NAME")),

@@ -13,7 +13,7 @@ use crate::net::address::Address;
 ///
 /// impl Dispatcher for Echo {
 ///     fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
-///         match ch.send_to(datagram.data, &datagram.from) {
+///         match ch.push_to(datagram.data, &datagram.from) {
 ///             // Too many answers wait already: this one is lost, as datagrams are.
 ///             Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => Ok(()),
 ///             result => result,
@@ -21,7 +21,7 @@ use crate::net::address::Address;
 ///     }
 /// }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Datagram<'a> {
     /// What it carries; may be empty.

@@ -1,11 +1,11 @@
-//! What can be asked of a socket before it listens or connects, with the defaults that fit most.
+//! Socket options that are set before a socket listens, connects or binds, with their defaults.
 
 use std::time::Duration;
 
 use crate::net::address::Address;
 
-/// How [`listen_with`](crate::ChannelMap::listen_with) listens. What a kind of socket does not have (no-delay
-/// on a Unix-domain socket, a mode on a TCP one) is of no effect there.
+/// How [`listen_with`](crate::ChannelMap::listen_with) listens. Options that the socket's kind does
+/// not have (no-delay on a Unix-domain socket, a mode on a TCP one) are ignored.
 ///
 /// ```
 /// use dispatch_loop::{ChannelMap, Dispatcher, ListenOptions};
@@ -14,31 +14,33 @@ use crate::net::address::Address;
 /// impl Dispatcher for Quiet {}
 ///
 /// let mut map = ChannelMap::new()?;
-/// let options = ListenOptions { backlog: 16, ..ListenOptions::default() };
-/// map.listen_with("127.0.0.1:0", &options, Quiet)?;
+/// map.listen_with("127.0.0.1:0", &ListenOptions::default().with_backlog(16), Quiet)?;
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[must_use = "options have no effect until a listener is made with them"]
 pub struct ListenOptions {
-    /// Connections that may wait to be accepted (1,024); the system lowers it to its own limit.
+    /// How many connections may wait to be accepted (1,024); the system caps it at its own limit.
     pub backlog: u32,
-    /// `TCP_NODELAY` (on): accepted sockets send at once what they are given. They inherit it, so it
-    /// costs no call for each.
+    /// `TCP_NODELAY` of accepted sockets (on): what is written is sent at once. They inherit it from
+    /// the listener, so it costs no call for each.
     pub no_delay: bool,
-    /// `SO_KEEPALIVE` of accepted sockets: probe a peer that has been silent for so long (never).
+    /// `SO_KEEPALIVE` of accepted sockets: how long a peer may be silent before it is probed (never).
     /// Inherited as well.
     pub keep_alive: Option<Duration>,
     /// `SO_REUSEPORT` (off): several sockets listen on one port and share its connections.
     pub reuse_port: bool,
-    /// `SO_RCVBUF` and `SO_SNDBUF` of accepted sockets, in bytes (the system's own, which grow as
-    /// needed; a size given here does not).
+    /// `SO_RCVBUF` of accepted sockets, in bytes (the system's default, which grows as needed; a size
+    /// that is set here does not).
     pub recv_buffer: Option<usize>,
-    /// See `recv_buffer`.
+    /// `SO_SNDBUF` of accepted sockets, in bytes (likewise).
     pub send_buffer: Option<usize>,
-    /// The network interface to take connections from, by name (any). Linux only: elsewhere, an error.
+    /// The name of the network interface to accept connections from (any). Linux only: an error
+    /// elsewhere.
     pub interface: Option<String>,
-    /// The permissions of the file of a Unix-domain socket, such as `0o660` (what the umask leaves).
-    /// They are set before anybody can connect.
+    /// The permissions of a Unix-domain socket's file, such as `0o660` (what the umask leaves). They
+    /// are set before anyone can connect.
     pub mode: Option<u32>,
 }
 
@@ -57,8 +59,58 @@ impl Default for ListenOptions {
     }
 }
 
-/// How [`connect_with`](crate::ChannelMap::connect_with) connects. What a kind of socket does not have is of
-/// no effect there.
+impl ListenOptions {
+    /// Sets [`backlog`](Self::backlog): how many connections may wait to be accepted.
+    pub fn with_backlog(mut self, connections: u32) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    /// Sets [`no_delay`](Self::no_delay): `TCP_NODELAY` of accepted sockets.
+    pub fn with_no_delay(mut self, on: bool) -> Self {
+        self.no_delay = on;
+        self
+    }
+
+    /// Sets [`keep_alive`](Self::keep_alive): the silence after which accepted sockets probe the peer.
+    pub fn with_keep_alive(mut self, silence: Option<Duration>) -> Self {
+        self.keep_alive = silence;
+        self
+    }
+
+    /// Sets [`reuse_port`](Self::reuse_port): `SO_REUSEPORT`.
+    pub fn with_reuse_port(mut self, on: bool) -> Self {
+        self.reuse_port = on;
+        self
+    }
+
+    /// Sets [`recv_buffer`](Self::recv_buffer): `SO_RCVBUF` of accepted sockets.
+    pub fn with_recv_buffer(mut self, bytes: usize) -> Self {
+        self.recv_buffer = Some(bytes);
+        self
+    }
+
+    /// Sets [`send_buffer`](Self::send_buffer): `SO_SNDBUF` of accepted sockets.
+    pub fn with_send_buffer(mut self, bytes: usize) -> Self {
+        self.send_buffer = Some(bytes);
+        self
+    }
+
+    /// Sets [`interface`](Self::interface): the only one to accept connections from.
+    pub fn with_interface(mut self, name: impl Into<String>) -> Self {
+        self.interface = Some(name.into());
+        self
+    }
+
+    /// Sets [`mode`](Self::mode): the permissions of a Unix-domain socket's file.
+    pub fn with_mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+}
+
+/// How [`connect_with`](crate::ChannelMap::connect_with) connects. Options that the socket's kind does
+/// not have are ignored.
 ///
 /// ```
 /// use dispatch_loop::{ChannelMap, ConnectOptions, Dispatcher, ToAddress};
@@ -70,30 +122,30 @@ impl Default for ListenOptions {
 /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
 /// # let server = listener.local_addr()?;
 /// let mut map = ChannelMap::new()?;
-/// let options = ConnectOptions {
-///     keep_alive: Some(Duration::from_secs(60)),
-///     local: Some("127.0.0.2:0".to_address()?),
-///     ..ConnectOptions::default()
-/// };
+/// let options = ConnectOptions::default()
+///     .with_keep_alive(Some(Duration::from_secs(60)))
+///     .with_local("127.0.0.2:0".to_address()?);
 /// map.connect_with(server, &options, Quiet)?;
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[must_use = "options have no effect until a connection is made with them"]
 pub struct ConnectOptions {
-    /// `TCP_NODELAY` (on).
+    /// `TCP_NODELAY` (on): what is written is sent at once.
     pub no_delay: bool,
-    /// `SO_KEEPALIVE`: probe a peer that has been silent for so long (never).
+    /// `SO_KEEPALIVE`: how long the peer may be silent before it is probed (never).
     pub keep_alive: Option<Duration>,
-    /// `SO_RCVBUF` and `SO_SNDBUF`, in bytes (the system's own).
+    /// `SO_RCVBUF`, in bytes (the system's default).
     pub recv_buffer: Option<usize>,
-    /// See `recv_buffer`.
+    /// `SO_SNDBUF`, in bytes (the system's default).
     pub send_buffer: Option<usize>,
-    /// The address of our end (the system chooses): `bind`, Python's `local_addr` and
+    /// The address of this end (chosen by the system): `bind`, Python's `local_addr` and
     /// `source_address`.
     pub local: Option<Address>,
-    /// The network interface to go out by, by name (any). Linux only: elsewhere, an error.
+    /// The name of the network interface to connect through (any). Linux only: an error elsewhere.
     pub interface: Option<String>,
-    /// How long a connect to a name may take, looking it up and trying its addresses (30 s). For any
+    /// How long a connect to a name may take, look-up and all addresses together (30 s). For any
     /// connect there is [`set_timeout`](crate::Channel::set_timeout).
     pub timeout: Option<Duration>,
 }
@@ -112,8 +164,52 @@ impl Default for ConnectOptions {
     }
 }
 
-/// How [`bind_with`](ChannelMap::bind_with) makes a datagram socket. What a kind of socket does not have
-/// is of no effect there.
+impl ConnectOptions {
+    /// Sets [`no_delay`](Self::no_delay): `TCP_NODELAY`.
+    pub fn with_no_delay(mut self, on: bool) -> Self {
+        self.no_delay = on;
+        self
+    }
+
+    /// Sets [`keep_alive`](Self::keep_alive): the silence after which the peer is probed.
+    pub fn with_keep_alive(mut self, silence: Option<Duration>) -> Self {
+        self.keep_alive = silence;
+        self
+    }
+
+    /// Sets [`recv_buffer`](Self::recv_buffer): `SO_RCVBUF`.
+    pub fn with_recv_buffer(mut self, bytes: usize) -> Self {
+        self.recv_buffer = Some(bytes);
+        self
+    }
+
+    /// Sets [`send_buffer`](Self::send_buffer): `SO_SNDBUF`.
+    pub fn with_send_buffer(mut self, bytes: usize) -> Self {
+        self.send_buffer = Some(bytes);
+        self
+    }
+
+    /// Sets [`local`](Self::local): the address of this end.
+    pub fn with_local(mut self, address: impl Into<Address>) -> Self {
+        self.local = Some(address.into());
+        self
+    }
+
+    /// Sets [`interface`](Self::interface): the only one to connect through.
+    pub fn with_interface(mut self, name: impl Into<String>) -> Self {
+        self.interface = Some(name.into());
+        self
+    }
+
+    /// Sets [`timeout`](Self::timeout): how long a connect to a name may take; `None` for no limit.
+    pub fn with_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+/// How [`bind_with`](crate::ChannelMap::bind_with) makes a datagram socket. Options that the socket's
+/// kind does not have are ignored.
 ///
 /// ```
 /// use dispatch_loop::{ChannelMap, DatagramOptions, Dispatcher};
@@ -122,14 +218,15 @@ impl Default for ConnectOptions {
 /// impl Dispatcher for Quiet {}
 ///
 /// let mut map = ChannelMap::new()?;
-/// let options = DatagramOptions { broadcast: true, ..DatagramOptions::default() };
-/// map.bind_with("0.0.0.0:0", &options, Quiet)?;
+/// map.bind_with("0.0.0.0:0", &DatagramOptions::default().with_broadcast(true), Quiet)?;
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[must_use = "options have no effect until a socket is bound with them"]
 pub struct DatagramOptions {
-    /// The only peer: `connect`. [`push`](Channel::push) sends to it, datagrams of others are not
-    /// received, and errors on the way to it are told. (None.)
+    /// The only peer (none): `connect`. [`push`](crate::Channel::push) sends to it, datagrams from
+    /// others are not received, and errors on the way to it are reported.
     pub peer: Option<Address>,
     /// `SO_BROADCAST` (off): may send to broadcast addresses.
     pub broadcast: bool,
@@ -137,12 +234,63 @@ pub struct DatagramOptions {
     pub reuse_address: bool,
     /// `SO_REUSEPORT` (off): several sockets share the datagrams of one port.
     pub reuse_port: bool,
-    /// `SO_RCVBUF` and `SO_SNDBUF`, in bytes (the system's own).
+    /// `SO_RCVBUF`, in bytes (the system's default).
     pub recv_buffer: Option<usize>,
-    /// See `recv_buffer`.
+    /// `SO_SNDBUF`, in bytes (the system's default).
     pub send_buffer: Option<usize>,
-    /// The network interface to send and receive by, by name (any). Linux only: elsewhere, an error.
+    /// The name of the network interface to send and receive through (any). Linux only: an error
+    /// elsewhere.
     pub interface: Option<String>,
-    /// The permissions of the file of a Unix-domain socket (what the umask leaves).
+    /// The permissions of a Unix-domain socket's file (what the umask leaves).
     pub mode: Option<u32>,
+}
+
+impl DatagramOptions {
+    /// Sets [`peer`](Self::peer): the only one to exchange datagrams with.
+    pub fn with_peer(mut self, address: impl Into<Address>) -> Self {
+        self.peer = Some(address.into());
+        self
+    }
+
+    /// Sets [`broadcast`](Self::broadcast): `SO_BROADCAST`.
+    pub fn with_broadcast(mut self, on: bool) -> Self {
+        self.broadcast = on;
+        self
+    }
+
+    /// Sets [`reuse_address`](Self::reuse_address): `SO_REUSEADDR`.
+    pub fn with_reuse_address(mut self, on: bool) -> Self {
+        self.reuse_address = on;
+        self
+    }
+
+    /// Sets [`reuse_port`](Self::reuse_port): `SO_REUSEPORT`.
+    pub fn with_reuse_port(mut self, on: bool) -> Self {
+        self.reuse_port = on;
+        self
+    }
+
+    /// Sets [`recv_buffer`](Self::recv_buffer): `SO_RCVBUF`.
+    pub fn with_recv_buffer(mut self, bytes: usize) -> Self {
+        self.recv_buffer = Some(bytes);
+        self
+    }
+
+    /// Sets [`send_buffer`](Self::send_buffer): `SO_SNDBUF`.
+    pub fn with_send_buffer(mut self, bytes: usize) -> Self {
+        self.send_buffer = Some(bytes);
+        self
+    }
+
+    /// Sets [`interface`](Self::interface): the only one to send and receive through.
+    pub fn with_interface(mut self, name: impl Into<String>) -> Self {
+        self.interface = Some(name.into());
+        self
+    }
+
+    /// Sets [`mode`](Self::mode): the permissions of a Unix-domain socket's file.
+    pub fn with_mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode);
+        self
+    }
 }

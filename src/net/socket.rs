@@ -55,7 +55,7 @@ impl Socket {
     pub fn from_fd(fd: OwnedFd) -> io::Result<Socket> {
         match sys::kind(fd.as_fd()) {
             Ok(kind) => Ok(Socket { kind, ..Socket::stream(fd) }),
-            Err(error) if sys::is_no_socket(&error) => Err(io::Error::new(
+            Err(error) if sys::errno::is_not_a_socket(&error) => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "this descriptor is no socket; a pipe or a terminal is added with `add_file`",
             )),
@@ -63,19 +63,25 @@ impl Socket {
         }
     }
 
-    /// Our end: Python's `getsockname()`.
-    pub fn local_address(&self) -> io::Result<Address> {
+    /// The address of this end: Python's `getsockname()`.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn local_addr(&self) -> io::Result<Address> {
         match &self.local {
             Some(address) => Ok(Address::clone(address)),
-            None => sys::local_address(self.as_fd()),
+            None => sys::local_addr(self.as_fd()),
         }
     }
 
-    /// The other end: Python's `getpeername()`. Fails with `NotConnected` where there is none.
-    pub fn peer_address(&self) -> io::Result<Address> {
+    /// The address of the other end: Python's `getpeername()`.
+    ///
+    /// # Errors
+    /// `NotConnected` where there is none; those of the system.
+    pub fn peer_addr(&self) -> io::Result<Address> {
         match &self.peer {
             Some(address) => Ok(address.clone()),
-            None => sys::peer_address(self.as_fd()),
+            None => sys::peer_addr(self.as_fd()),
         }
     }
 }
@@ -101,6 +107,7 @@ impl Socket {
 /// ```
 #[derive(Debug)]
 #[non_exhaustive]
+#[must_use = "dropping it closes the socket"]
 pub struct Detached {
     /// The socket, non-blocking.
     pub socket: Socket,

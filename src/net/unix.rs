@@ -30,7 +30,8 @@ use crate::sys::faults;
 /// assert_eq!(map.channel(quiet)?.peer_credentials()?.pid, std::process::id());
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Credentials {
     /// The process.
     pub pid: u32,

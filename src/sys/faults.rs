@@ -1,9 +1,9 @@
-//! The door through which the tests make a system call of `sys` fail, be short, be interrupted or
-//! say would-block, and through which they count the calls. Without the feature `faults` it is
-//! walled up: nothing is counted, nothing can be made to fail.
+//! The door through which the tests make a system call of `sys` fail, be cut short, be interrupted or
+//! say would-block, and count the calls. In a release build there is none; in a debug build a call
+//! costs one relaxed load until the process first uses the door.
 
 /// The system calls that the library makes itself, as the tests name them.
-#[cfg_attr(not(feature = "faults"), allow(dead_code, unreachable_pub))]
+#[cfg_attr(not(debug_assertions), allow(dead_code, unreachable_pub))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// `socket`
@@ -36,29 +36,25 @@ pub enum Call {
     Wait,
 }
 
-#[cfg(not(feature = "faults"))]
-mod walled {
-    use super::Call;
-    use std::io;
+#[cfg(debug_assertions)]
+pub use open::{Fault, clear, count, inject};
+#[cfg(debug_assertions)]
+pub(crate) use open::{pass, pass_bytes};
+#[cfg(not(debug_assertions))]
+pub(crate) use walled::{pass, pass_bytes};
 
-    #[inline(always)]
-    pub(crate) fn pass(_: Call) -> io::Result<()> {
-        Ok(())
-    }
-
-    #[inline(always)]
-    pub(crate) fn pass_bytes(_: Call, wanted: usize) -> io::Result<usize> {
-        Ok(wanted)
-    }
-}
-
-#[cfg(feature = "faults")]
+#[cfg(debug_assertions)]
 mod open {
     use super::Call;
     use std::cell::{Cell, RefCell};
     use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const CALLS: usize = Call::Wait as usize + 1;
+
+    /// Set by the first use of the door, and never cleared. Relaxed is enough: plans and counts are
+    /// each thread's own, and a thread sees what it stored itself.
+    static USED: AtomicBool = AtomicBool::new(false);
 
     thread_local! {
         static PLANS: RefCell<Vec<Plan>> = const { RefCell::new(Vec::new()) };
@@ -83,6 +79,7 @@ mod open {
 
     /// From now on in this thread: after `skip` more calls of `call`, the next `times` have `fault`.
     pub fn inject(call: Call, skip: u64, times: u64, fault: Fault) {
+        USED.store(true, Ordering::Relaxed);
         PLANS.with_borrow_mut(|plans| plans.push(Plan { call, skip, times, fault }));
     }
 
@@ -91,16 +88,31 @@ mod open {
         PLANS.with_borrow_mut(Vec::clear);
     }
 
-    /// How often this thread has made `call` so far, injected failures included.
+    /// How often this thread has made `call`, injected failures included, since the process first used
+    /// the door: the difference of two counts is exact.
     pub fn count(call: Call) -> u64 {
+        USED.store(true, Ordering::Relaxed);
         COUNTS.with(|counts| counts[call as usize].get())
     }
 
-    /// Let the next channel of `map` be given a slot whose generation is its last but `left`.
-    pub fn wear_out(map: &mut crate::ChannelMap, left: u32) {
-        map.wear_out(left);
+    #[inline]
+    pub(crate) fn pass(call: Call) -> io::Result<()> {
+        pass_bytes(call, 0).map(|_| ())
     }
 
+    #[inline]
+    pub(crate) fn pass_bytes(call: Call, wanted: usize) -> io::Result<usize> {
+        if !USED.load(Ordering::Relaxed) {
+            return Ok(wanted);
+        }
+        match fault(call) {
+            None => Ok(wanted),
+            Some(Fault::Errno(code)) => Err(io::Error::from_raw_os_error(code)),
+            Some(Fault::Short(most)) => Ok(wanted.min(most)),
+        }
+    }
+
+    /// Count the call, and what is planned for it.
     fn fault(call: Call) -> Option<Fault> {
         COUNTS.with(|counts| {
             let count = &counts[call as usize];
@@ -121,23 +133,20 @@ mod open {
             Some(fault)
         })
     }
-
-    pub(crate) fn pass(call: Call) -> io::Result<()> {
-        pass_bytes(call, 0).map(|_| ())
-    }
-
-    pub(crate) fn pass_bytes(call: Call, wanted: usize) -> io::Result<usize> {
-        match fault(call) {
-            None => Ok(wanted),
-            Some(Fault::Errno(code)) => Err(io::Error::from_raw_os_error(code)),
-            Some(Fault::Short(most)) => Ok(wanted.min(most)),
-        }
-    }
 }
 
-#[cfg(feature = "faults")]
-pub use open::{Fault, clear, count, inject, wear_out};
-#[cfg(feature = "faults")]
-pub(crate) use open::{pass, pass_bytes};
-#[cfg(not(feature = "faults"))]
-pub(crate) use walled::{pass, pass_bytes};
+#[cfg(not(debug_assertions))]
+mod walled {
+    use super::Call;
+    use std::io;
+
+    #[inline(always)]
+    pub(crate) fn pass(_: Call) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub(crate) fn pass_bytes(_: Call, wanted: usize) -> io::Result<usize> {
+        Ok(wanted)
+    }
+}

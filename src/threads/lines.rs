@@ -25,7 +25,8 @@ const LONGEST: usize = 64 * 1024;
 /// }
 /// # show(Line::Text(b"hello\n"));
 /// ```
-#[derive(Debug)]
+// Exhaustive: a `Read` has no fourth outcome.
+#[derive(Clone, Copy, Debug)]
 pub enum Line<'a> {
     /// A line with its newline; the last one may have none. One over 64 KiB comes in pieces of
     /// that size.

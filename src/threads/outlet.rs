@@ -63,7 +63,7 @@ impl Channel<'_> {
     pub fn outlet(&mut self) -> io::Result<Outlet> {
         self.touch();
         let token = self.token();
-        let result = self.map().outlet(token);
+        let result = self.map_mut().outlet(token);
         self.named(result)
     }
 }

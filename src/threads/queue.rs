@@ -29,6 +29,7 @@ use crate::threads::bell::Bell;
 /// assert!(matches!(refused, SendError::Ended(_)));
 /// # std::io::Result::Ok(())
 /// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SendError<T> {
     /// There is no room, and this thread does not wait: it asked not to, or it owns a map, and two

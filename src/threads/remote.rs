@@ -123,8 +123,8 @@ impl Remote {
     /// # drop(guard);
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn on_stop(&self, f: impl Fn() + Send + Sync + 'static) -> OnStop {
-        OnStop { shared: self.shared.clone(), number: self.shared.watch(Arc::new(f)) }
+    pub fn on_stop(&self, f: impl Fn() + Send + Sync + 'static) -> StopGuard {
+        StopGuard { shared: self.shared.clone(), number: self.shared.watch(Arc::new(f)) }
     }
 
     /// Let [`run`](crate::run) return, as [`ChannelMap::stop`] does. Needs no room in the queue.
@@ -155,19 +155,19 @@ impl fmt::Debug for Remote {
 /// # std::io::Result::Ok(())
 /// ```
 #[must_use = "dropping it ends the watch"]
-pub struct OnStop {
+pub struct StopGuard {
     shared: Arc<Shared<Message>>,
     number: u64,
 }
 
-impl Drop for OnStop {
+impl Drop for StopGuard {
     fn drop(&mut self) {
         self.shared.unwatch(self.number);
     }
 }
 
-impl fmt::Debug for OnStop {
+impl fmt::Debug for StopGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OnStop").finish_non_exhaustive()
+        f.debug_struct("StopGuard").finish_non_exhaustive()
     }
 }

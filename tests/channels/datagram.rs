@@ -7,6 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, count, inject};
 use dispatch_loop::{
     Address, Channel, ChannelMap, Datagram, DatagramOptions, Dispatcher, Handle, OnLimit, Reason, Socket,
@@ -54,7 +55,7 @@ impl Dispatcher for Station {
         };
         self.seen.add(format!("got {shown}{}", if datagram.truncated { " truncated" } else { "" }));
         if self.echo {
-            ch.send_to(datagram.data, &datagram.from)?;
+            ch.push_to(datagram.data, &datagram.from)?;
         }
         Ok(())
     }
@@ -123,6 +124,7 @@ fn an_echo_keeps_the_boundaries_of_datagrams_of_every_size() {
 }
 
 /// One call each way for a datagram, and nothing else.
+#[cfg(debug_assertions)]
 #[test]
 fn an_echo_costs_one_call_each_way() {
     let (mut map, station, seen) = station(loopbacks()[0], &DatagramOptions::default(), true);
@@ -147,7 +149,7 @@ fn a_refused_datagram_is_an_error_and_the_socket_stays_usable() {
         let nobody = UdpSocket::bind(on).unwrap();
         let address = nobody.local_addr().unwrap();
         drop(nobody);
-        let options = DatagramOptions { peer: Some(address.into()), ..Default::default() };
+        let options = DatagramOptions::default().with_peer(address);
         let (mut map, station, seen) = station(on, &options, false);
         let here = address_of(&mut map, station);
         for told in 1..=3 {
@@ -174,7 +176,7 @@ fn a_refused_datagram_is_an_error_and_the_socket_stays_usable() {
 fn an_error_while_reading_is_paused_is_told_once() {
     let on = loopbacks()[0];
     let nobody = UdpSocket::bind(on).unwrap();
-    let options = DatagramOptions { peer: Some(nobody.local_addr().unwrap().into()), ..Default::default() };
+    let options = DatagramOptions::default().with_peer(nobody.local_addr().unwrap());
     drop(nobody);
     let (mut map, station, seen) = station(on, &options, false);
     map.channel(station).unwrap().pause_reading();
@@ -194,8 +196,8 @@ fn a_datagram_too_big_to_send_is_an_error_and_the_next_one_goes() {
         let far = far(on);
         let to = far.local_addr().unwrap().into();
         let mut ch = map.channel(station).unwrap();
-        ch.send_to(&[0; 66_000], &to).unwrap();
-        ch.send_to(b"fits", &to).unwrap();
+        ch.push_to(&[0; 66_000], &to).unwrap();
+        ch.push_to(b"fits", &to).unwrap();
         turn_till(&mut map, &seen, |seen| seen.count("network") == 1);
         assert_eq!(far.recv(&mut [0; 8]).unwrap(), 4);
         assert!(map.contains(station));
@@ -333,10 +335,10 @@ fn streams_and_datagrams_refuse_what_only_the_other_has() {
     ch.shutdown_write();
     ch.push(b"still open").unwrap();
     let mut ch = map.channel(stream).unwrap();
-    assert_eq!(ch.send_to(b"x", &Address::Unnamed).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(ch.push_to(b"x", &Address::Unnamed).unwrap_err().kind(), ErrorKind::InvalidInput);
     for on in loopbacks() {
         let error = map.bind(on, Station { seen: seen.clone(), echo: false }).and_then(|station| {
-            let taken = map.channel(station)?.local_address().unwrap();
+            let taken = map.channel(station)?.local_addr()?;
             map.bind(taken, Station { seen: seen.clone(), echo: false })
         });
         assert_eq!(error.unwrap_err().kind(), ErrorKind::AddrInUse);
@@ -360,11 +362,11 @@ fn datagrams_on_paths_tell_the_senders_path_and_take_their_file_along() {
     // Nobody is at the path any more, and then not even the path.
     drop(far);
     let mut ch = map.channel(station).unwrap();
-    ch.send_to(b"x", &Address::Unix(there.as_path().into())).unwrap();
+    ch.push_to(b"x", &Address::Unix(there.as_path().into())).unwrap();
     turn_till(&mut map, &seen, |seen| seen.count("network: ConnectionRefused") == 1);
     std::fs::remove_file(&there).unwrap();
     let mut ch = map.channel(station).unwrap();
-    ch.send_to(b"x", &Address::Unix(there.as_path().into())).unwrap();
+    ch.push_to(b"x", &Address::Unix(there.as_path().into())).unwrap();
     turn_till(&mut map, &seen, |seen| seen.count("network: NotFound") == 1);
     turn_idle(&mut map);
     assert_calm(&mut map);
@@ -381,7 +383,7 @@ fn datagrams_on_paths_tell_the_senders_path_and_take_their_file_along() {
 #[test]
 fn a_multicast_group_is_joined_and_left() {
     let group = Ipv4Addr::new(239, 255, 77, 77);
-    let options = DatagramOptions { reuse_address: true, ..Default::default() };
+    let options = DatagramOptions::default().with_reuse_address(true);
     let (mut map, station, seen) = station((Ipv4Addr::UNSPECIFIED, 0).into(), &options, false);
     let port = address_of(&mut map, station).port();
     let mut ch = map.channel(station).unwrap();
@@ -401,15 +403,16 @@ fn a_multicast_group_is_joined_and_left() {
 fn broadcast_must_be_asked_for() {
     let to = Address::Ip((Ipv4Addr::BROADCAST, 9).into());
     for broadcast in [false, true] {
-        let options = DatagramOptions { broadcast, ..Default::default() };
+        let options = DatagramOptions::default().with_broadcast(broadcast);
         let (mut map, station, seen) = station((Ipv4Addr::UNSPECIFIED, 0).into(), &options, false);
-        map.channel(station).unwrap().send_to(b"", &to).unwrap();
+        map.channel(station).unwrap().push_to(b"", &to).unwrap();
         turn_idle(&mut map);
         assert_eq!(seen.count("network: PermissionDenied"), usize::from(!broadcast), "{:?}", seen.all());
     }
 }
 
 /// What the system says between two hooks; an own error of the hook is another matter.
+#[cfg(debug_assertions)]
 #[test]
 fn an_error_of_the_network_ends_nobody_and_one_of_the_hook_its_channel() {
     let on = loopbacks()[0];
@@ -428,7 +431,7 @@ fn an_error_of_the_network_ends_nobody_and_one_of_the_hook_its_channel() {
         }
     }
     let socket = Socket::from(UdpSocket::bind(on).unwrap());
-    let to = socket.local_address().unwrap().ip().unwrap();
+    let to = socket.local_addr().unwrap().ip().unwrap();
     let failing = map.add(socket, Failing).unwrap();
     far.send_to(b"x", to).unwrap();
     let log = Log::new();

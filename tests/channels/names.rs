@@ -39,7 +39,7 @@ fn dial(map: &mut ChannelMap, log: &Log) -> Handle<Recorder> {
 }
 
 fn peer(map: &mut ChannelMap, handle: Handle<Recorder>) -> Option<SocketAddr> {
-    map.channel(handle).unwrap().peer_address().and_then(|peer| peer.ip())
+    map.channel(handle).unwrap().peer_addr().ok().and_then(|peer| peer.ip())
 }
 
 /// The system's own resolver, one channel, what was pushed before goes first.
@@ -51,7 +51,7 @@ fn a_name_is_connected_to_and_what_was_pushed_goes_first() {
     let client = map.connect(("localhost", to.port()), Recorder::new("a", &log)).unwrap();
     let mut ch = map.channel(client).unwrap();
     assert!(ch.is_connecting() && !ch.is_connected());
-    assert_eq!((ch.local_address(), ch.socket().is_none()), (None, true));
+    assert_eq!((ch.local_addr().unwrap_err().kind(), ch.socket().is_none()), (ErrorKind::NotConnected, true));
     ch.push(b"first").unwrap();
     assert_eq!(map.len(), 1);
     turn_until(&mut map, &log, |_| log.has("a open"));
@@ -134,7 +134,7 @@ fn the_deadline_covers_all_addresses_and_names_the_silent_one() {
     let (_bound, dead) = refusing(V6);
     let log = Log::new();
     let mut map = map_with(&[dead, silent]);
-    let options = ConnectOptions { timeout: Some(Duration::from_millis(50)), ..Default::default() };
+    let options = ConnectOptions::default().with_timeout(Some(Duration::from_millis(50)));
     map.connect_with("name:1", &options, Recorder::new("a", &log)).unwrap();
     run_out(&mut map, &log);
     let error = &log.of("a")[0];
@@ -162,7 +162,7 @@ fn a_lookup_that_hangs_keeps_nobody_waiting() {
     let log = Log::new();
     for end in ["timeout", "deadline", "close", "abort"] {
         let options = match end {
-            "deadline" => ConnectOptions { timeout: Some(Duration::from_millis(30)), ..Default::default() },
+            "deadline" => ConnectOptions::default().with_timeout(Some(Duration::from_millis(30))),
             _ => ConnectOptions::default(),
         };
         let client = map.connect_with("name:1", &options, Recorder::new(end, &log)).unwrap().token();
@@ -230,7 +230,7 @@ fn a_stop_during_the_lookup_loses_nothing() {
     let on_open = log.clone();
     let client = Recorder::new("a", &log).on("open", move |ch| {
         on_open.add("stop");
-        ch.map().stop();
+        ch.map_mut().stop();
         Ok(())
     });
     map.connect("name:1", client).unwrap();

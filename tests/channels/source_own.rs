@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults;
 use dispatch_loop::{Channel, ChannelMap, Interest, Source};
 
@@ -129,7 +130,7 @@ fn a_panic_inside_a_source_ends_its_channel_alone() {
         // It is another channel's hook that makes the source send, or say farewell.
         let neighbour = Recorder::new("b", &log).on("read", move |ch| {
             ch.read_with(|ch, _| {
-                let mut a = ch.map().channel(token)?;
+                let mut a = ch.map_mut().channel(token)?;
                 match place {
                     "send" => a.push(b"to a")?,
                     "shutdown_write" => a.shutdown_write(),
@@ -300,6 +301,7 @@ fn would_block_from_drive_waits_as_elsewhere() {
 }
 
 /// A source takes a record at a time: as long as it takes any, there is no need to wait for room.
+#[cfg(debug_assertions)]
 #[test]
 fn a_source_that_takes_little_at_a_time_is_not_waited_for() {
     let log = Log::new();

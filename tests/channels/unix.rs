@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, ListenOptions, Socket, ToAddress};
 
@@ -20,7 +21,7 @@ struct EchoServer;
 
 impl Dispatcher for EchoServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        ch.map().add(socket, Echo)?;
+        ch.map_mut().add(socket, Echo)?;
         Ok(())
     }
 }
@@ -56,7 +57,7 @@ fn a_server_on_a_path_serves_and_its_file_lives_as_long() {
     let mut map = ChannelMap::new().unwrap();
     let server = map.listen(&path, EchoServer).unwrap();
     assert!(is_socket(&path));
-    let address = map.channel(server).unwrap().local_address().unwrap();
+    let address = map.channel(server).unwrap().local_addr().unwrap();
     assert_eq!(address, Address::Unix(path.as_path().into()));
     assert_eq!(address.to_string(), format!("unix:{}", path.display()));
     assert_serves(&mut map, &path);
@@ -75,7 +76,7 @@ fn a_path_may_be_listened_on_again_in_handle_close() {
     let mut map = ChannelMap::new().unwrap();
     let again = path.clone();
     let first =
-        Recorder::new("first", &log).on("close", move |ch| ch.map().listen(&again, EchoServer).map(drop));
+        Recorder::new("first", &log).on("close", move |ch| ch.map_mut().listen(&again, EchoServer).map(drop));
     let first = map.listen(&path, first).unwrap();
     map.channel(first).unwrap().close();
     turn_until(&mut map, &log, |map| !map.contains(first));
@@ -138,7 +139,7 @@ fn the_file_has_the_permissions_that_were_asked_for() {
     let mut map = ChannelMap::new().unwrap();
     for mode in [0o600, 0o660, 0o777] {
         let path = dir.join(&format!("{mode:o}.sock"));
-        let options = ListenOptions { mode: Some(mode), ..ListenOptions::default() };
+        let options = ListenOptions::default().with_mode(mode);
         map.listen_with(&path, &options, EchoServer).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
     }
@@ -150,7 +151,7 @@ fn a_name_without_a_file_is_listened_on_and_connected_to() {
     let name = format!("unix:@dispatch-loop-test-{}", std::process::id());
     let mut map = ChannelMap::new().unwrap();
     let server = map.listen(&*name, EchoServer).unwrap();
-    assert_eq!(map.channel(server).unwrap().local_address().unwrap().to_string(), name);
+    assert_eq!(map.channel(server).unwrap().local_addr().unwrap().to_string(), name);
     assert_eq!(map.listen(&*name, EchoServer).unwrap_err().kind(), ErrorKind::AddrInUse);
     assert_serves(&mut map, &*name);
 }
@@ -212,6 +213,7 @@ fn a_connect_to_nobody_is_refused_or_not_found() {
 
 /// The backlog is full, which a Unix-domain listener says with would-block: tried again by timer until
 /// there is room, with what was pushed kept; never polled.
+#[cfg(debug_assertions)]
 #[test]
 fn a_full_backlog_is_waited_for() {
     let dir = Dir::new();

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{ChannelMap, Eof, Handle, Token};
 
@@ -309,6 +310,7 @@ fn data_before_a_reset_is_offered_before_the_end() {
 }
 
 /// EDGE_CASES 20: readable, but nothing is there.
+#[cfg(debug_assertions)]
 #[test]
 fn a_false_alarm_is_no_data_and_no_end() {
     let log = Log::new();

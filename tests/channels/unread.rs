@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, count, inject};
 use dispatch_loop::{Channel, ChannelMap, Eof, OnError};
 use proptest::prelude::*;
@@ -88,6 +89,7 @@ fn what_is_put_back_in_any_pieces_is_read_again_in_order() {
 
 /// It is there without the socket being ready, in the next turn, which does not wait; and it costs no
 /// system call.
+#[cfg(debug_assertions)]
 #[test]
 fn what_is_put_back_comes_in_the_next_turn_without_a_call() {
     for on in loopbacks() {
@@ -190,6 +192,7 @@ fn a_pause_from_outside_holds_what_was_due() {
 }
 
 /// The end was read before: first what was put back, then the end, once.
+#[cfg(debug_assertions)]
 #[test]
 fn what_is_put_back_comes_before_an_end_already_read() {
     for on in loopbacks() {
@@ -336,6 +339,7 @@ fn what_is_put_back_is_offered_before_a_reset_unless_paused() {
 }
 
 /// Rule 7: a write that fails does not end the reading, and so not what was put back.
+#[cfg(debug_assertions)]
 #[test]
 fn what_is_put_back_is_read_after_a_write_that_failed() {
     for on in loopbacks() {

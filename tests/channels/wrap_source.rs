@@ -30,8 +30,8 @@ fn a_source_put_around_in_handle_connect_opens_after_its_handshake() {
         let accepted = log.clone();
         let listener = Recorder::new("l", &log).on_accept(move |ch, socket, _| {
             let server = Recorder::new("b", &accepted).on("open", |ch| ch.push(b"who is there?"));
-            let handle = ch.map().add(socket, server)?;
-            wrap(&mut ch.map().channel(handle)?, false)?;
+            let handle = ch.map_mut().add(socket, server)?;
+            wrap(&mut ch.map_mut().channel(handle)?, false)?;
             ch.close();
             Ok(())
         });

@@ -7,6 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{Channel, ChannelMap, Eof, Token};
 
@@ -90,7 +91,7 @@ fn close_and_abort_work_on_any_channel_from_anywhere() {
             let listener = Recorder::new("listener", &log).on_accept(move |ch, _, _| {
                 acts.iter().for_each(|what| act(ch, *what));
                 for &other in others.borrow().iter() {
-                    let mut other = ch.map().channel(other)?;
+                    let mut other = ch.map_mut().channel(other)?;
                     acts.iter().for_each(|what| act(&mut other, *what));
                 }
                 Ok(())
@@ -395,6 +396,7 @@ fn both_sides_shut_down_and_both_end() {
 }
 
 /// EDGE_CASES 34: before the connect is through, and when `shutdown` itself fails.
+#[cfg(debug_assertions)]
 #[test]
 fn shutdown_write_waits_for_the_connect_and_survives_its_failure() {
     for on in loopbacks() {

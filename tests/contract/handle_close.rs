@@ -28,7 +28,7 @@ struct Last {
 impl Dispatcher for Last {
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         assert!(ch.socket().is_none() && !ch.is_connected() && ch.is_closing());
-        assert!(ch.local_address().is_some() && ch.peer_address().is_some(), "addresses stay readable");
+        assert!(ch.local_addr().is_ok() && ch.peer_addr().is_ok(), "addresses stay readable");
         assert!(read_now(&mut self.far).1, "the descriptor is closed before the hook");
         assert_eq!(ch.push(b"?").unwrap_err().kind(), ErrorKind::BrokenPipe);
         self.log.add(format!("last close: {reason}"));
@@ -132,18 +132,18 @@ fn full_map(log: &Log) -> (ChannelMap, Vec<TcpStream>, usize) {
         Recorder::new(name, &log.clone()).on("close", move |ch| {
             let own = ch.token();
             for &other in tokens.borrow().iter().filter(|token| **token != own) {
-                if let Ok(mut other) = ch.map().channel(other) {
+                if let Ok(mut other) = ch.map_mut().channel(other) {
                     let _ = other.push(b"farewell");
                     other.close();
                 }
             }
             let (near, far) = UnixStream::pair()?;
-            let added = ch.map().add(near, Recorder::new("late", &log));
+            let added = ch.map_mut().add(near, Recorder::new("late", &log));
             assert_eq!(added.unwrap_err().kind(), ErrorKind::BrokenPipe, "a map that is dropped takes none");
             drop(far);
             let late = log.clone();
-            ch.map().call_soon(move |_| late.add("late timer"));
-            ch.map().close_all();
+            ch.map_mut().call_soon(move |_| late.add("late timer"));
+            ch.map_mut().close_all();
             log.add("ended well");
             Ok(())
         })
@@ -225,7 +225,7 @@ fn a_stopped_loop_goes_on() {
         let (near, mut far) = pair(on);
         let mut map = ChannelMap::new().unwrap();
         let recorder = Recorder::new("a", &log).on("read", |ch| {
-            ch.map().stop();
+            ch.map_mut().stop();
             ch.read_with(|ch, data| ch.push(data))
         });
         map.add(near, recorder).unwrap();
@@ -241,4 +241,42 @@ fn a_stopped_loop_goes_on() {
         dispatch_loop::run(&mut map).unwrap();
         assert_eq!(log.of("a").last().unwrap(), "close: end of stream");
     }
+}
+
+/// An error of the user's own, with a type.
+#[derive(Debug, PartialEq)]
+struct Refused(u32);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "refused, code {}", self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Fails with it, and keeps the reason it is given.
+struct Keeps(Rc<RefCell<Option<Reason>>>);
+
+impl Dispatcher for Keeps {
+    fn handle_open(&mut self, _: &mut Channel<'_>) -> std::io::Result<()> {
+        Err(std::io::Error::other(Refused(7)))
+    }
+    fn handle_close(&mut self, _: &mut Channel<'_>, reason: &Reason) {
+        *self.0.borrow_mut() = Some(reason.clone());
+    }
+}
+
+#[test]
+fn a_reason_can_be_kept_with_the_typed_error_of_the_hook() {
+    let kept = Rc::default();
+    let (near, _far) = UnixStream::pair().unwrap();
+    let mut map = ChannelMap::new().unwrap();
+    map.add(near, Keeps(Rc::clone(&kept))).unwrap();
+    dispatch_loop::run(&mut map).unwrap();
+    drop(map);
+    let reason = kept.take().unwrap();
+    assert_eq!(reason.to_string(), "refused, code 7");
+    let inner = reason.error().and_then(std::io::Error::get_ref);
+    assert_eq!(inner.and_then(|inner| inner.downcast_ref()), Some(&Refused(7)));
 }

@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::wear_out;
 use dispatch_loop::{
     Channel, ChannelError, ChannelMap, Dispatcher, Handle, LookupError, LoopOptions, OnLimit, Reason, Token,
@@ -103,6 +104,7 @@ fn a_stale_token_is_refused() {
 }
 
 /// EDGE_CASES 49: the last generation of a slot, and after it.
+#[cfg(debug_assertions)]
 #[test]
 fn a_worn_out_slot_is_retired() {
     let mut map = ChannelMap::new().unwrap();
@@ -176,15 +178,15 @@ fn a_hook_reaches_all_dispatchers_but_its_own() {
                 let own = ch.token().typed::<Recorder>();
                 let running = LookupError::Running(own.token());
                 assert_eq!(ch.map().get(own).err(), Some(running));
-                assert_eq!(ch.map().get_mut(own).err(), Some(running));
-                let error = ch.map().with(own, |_, _| Ok(())).unwrap_err();
+                assert_eq!(ch.map_mut().get_mut(own).err(), Some(running));
+                let error = ch.map_mut().with(own, |_, _| Ok(())).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::ResourceBusy);
-                ch.map().get_mut(counter).unwrap().count += 1;
-                let inner = ch.map().with(counter, |counter, ch| {
+                ch.map_mut().get_mut(counter).unwrap().count += 1;
+                let inner = ch.map_mut().with(counter, |counter, ch| {
                     counter.count += 1;
                     // Here it is the other way round.
                     assert!(ch.map().get(own).is_err());
-                    ch.map().with(own, |_, _| Ok(()))
+                    ch.map_mut().with(own, |_, _| Ok(()))
                 });
                 assert_eq!(inner.unwrap_err().kind(), ErrorKind::ResourceBusy);
                 seen.add("all as it should be");
@@ -357,7 +359,7 @@ fn a_nested_loop_is_refused() {
                 let mut done = false;
                 let recorder = Recorder::new("a", &log).on(hook, move |ch| {
                     if !std::mem::replace(&mut done, true) {
-                        nested(ch.map())?;
+                        nested(ch.map_mut())?;
                     }
                     Ok(())
                 });
@@ -368,16 +370,16 @@ fn a_nested_loop_is_refused() {
                     "close" if !drop_map => map.channel(handle).unwrap().close(),
                     "accept" => {
                         let acceptor = Recorder::new("listener", &log);
-                        let acceptor = acceptor.on_accept(move |ch, _, _| of_accept(ch.map()));
+                        let acceptor = acceptor.on_accept(move |ch, _, _| of_accept(ch.map_mut()));
                         let listener = map.listen(on, acceptor).unwrap();
                         client = Some(TcpStream::connect(address_of(&mut map, listener)).unwrap());
                     }
                     "timer" => drop(map.call_soon(move |map| of_timer(map).unwrap())),
                     "own timer" => {
                         let mut ch = map.channel(handle).unwrap();
-                        ch.call_later(Duration::ZERO, move |ch| of_own_timer(ch.map()));
+                        ch.call_later(Duration::ZERO, move |ch| of_own_timer(ch.map_mut()));
                     }
-                    "with" => map.with(handle, |_, ch| of_map(ch.map())).unwrap(),
+                    "with" => map.with(handle, |_, ch| of_map(ch.map_mut())).unwrap(),
                     _ => {}
                 }
                 if !(drop_map && hook == "close") {
@@ -403,9 +405,9 @@ fn what_goes_on_by_itself_starves_nobody() {
         far.borrow_mut().push(theirs);
         let (again, far) = (log.clone(), far.clone());
         let added = Recorder::new("added", log).on("open", move |ch| add_again(ch, &again, &far));
-        let added = ch.map().add(ours, added)?;
-        ch.map().channel(added)?.close();
-        let mut channel = ch.map().channel(added)?;
+        let added = ch.map_mut().add(ours, added)?;
+        ch.map_mut().channel(added)?.close();
+        let mut channel = ch.map_mut().channel(added)?;
         channel.shutdown_write();
         Ok(())
     }
@@ -413,7 +415,7 @@ fn what_goes_on_by_itself_starves_nobody() {
         let (again, stopped) = (log.clone(), stop.clone());
         let client = Recorder::new("client", log).on("close", move |ch| {
             if !stopped.get() {
-                connect_again(ch.map(), to, &again, &stopped);
+                connect_again(ch.map_mut(), to, &again, &stopped);
             }
             Ok(())
         });
@@ -441,4 +443,15 @@ fn what_goes_on_by_itself_starves_nobody() {
         turn_until(&mut map, &log, |map| map.len() == 2);
         assert_calm(&mut map);
     }
+}
+
+#[test]
+fn handles_compare_and_hash_as_their_tokens_do() {
+    let mut map = ChannelMap::new().unwrap();
+    let (first, _far) = quiet(&mut map);
+    let (second, _far) = quiet(&mut map);
+    assert!(first < second && first.token() < second.token());
+    assert_eq!(first.max(second), second);
+    let set = HashSet::from([first, second, first.token().typed()]);
+    assert_eq!((set.len(), set.contains(&second)), (2, true));
 }

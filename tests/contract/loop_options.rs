@@ -5,6 +5,7 @@ use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{ChannelMap, LoopOptions, run, run_with};
 
@@ -15,6 +16,7 @@ use crate::support::turning::turn_idle;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// `loop(timeout, use_poll, map, count)`.
+#[cfg(debug_assertions)]
 #[test]
 fn timeout_count_and_rescan_bound_the_loop_and_ask_everybody() {
     for on in loopbacks() {

@@ -73,7 +73,7 @@ fn a_panic_with_the_buffer_in_hand_gives_it_back() {
         for round in 1..=4 {
             let (near, mut far) = pair(on);
             let recorder = Recorder::new("a", &log).on("read", move |ch| {
-                ch.read_with(|ch, _| ch.map().channel(echo)?.read_with(|_, _| panic!("boom")))
+                ch.read_with(|ch, _| ch.map_mut().channel(echo)?.read_with(|_, _| panic!("boom")))
             });
             map.channel(echo).unwrap().pause_reading();
             map.add(near, recorder).unwrap();

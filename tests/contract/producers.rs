@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{ChannelMap, Eof, More, OnError, Producer, Token};
 
@@ -152,7 +153,7 @@ fn a_producer_is_woken_from_anywhere() {
             let dispatcher = Recorder::new("a", &log).on("read", move |ch| {
                 ch.recv(&mut [0; 9])?;
                 let token = ch.token();
-                Ok(from_own(ch.map(), token)?)
+                Ok(from_own(ch.map_mut(), token)?)
             });
             let (mut map, token, mut far) = opened(on, dispatcher);
             view(&mut map, token).push_producer(tap.producer()).unwrap();
@@ -167,7 +168,7 @@ fn a_producer_is_woken_from_anywhere() {
                     let (near, mut other) = pair(on);
                     let dispatcher = Recorder::new("b", &log).on("read", move |ch| {
                         ch.recv(&mut [0; 9])?;
-                        Ok(wake(ch.map(), token)?)
+                        Ok(wake(ch.map_mut(), token)?)
                     });
                     map.add(near, dispatcher).unwrap();
                     other.write_all(b"now").unwrap();
@@ -265,6 +266,7 @@ fn a_producer_woken_before_its_turn_is_asked_when_that_comes() {
 }
 
 /// Woken while its own last bytes are still queued, it is asked when they are gone.
+#[cfg(debug_assertions)]
 #[test]
 fn a_producer_woken_while_its_bytes_are_under_way_is_asked_after_them() {
     for on in loopbacks() {
@@ -414,6 +416,7 @@ fn a_peer_that_goes_while_a_producer_waits_is_noticed() {
     }
 }
 
+#[cfg(debug_assertions)]
 #[test]
 fn discard_queued_empties_the_queue_and_frees_its_producers() {
     for on in loopbacks() {

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{ChannelMap, More, OnError, OnLimit};
 
@@ -56,6 +57,7 @@ fn a_broadcast_serves_the_rest() {
 }
 
 /// What the system takes a part of at once is sent from there on, however it was pushed.
+#[cfg(debug_assertions)]
 #[test]
 fn a_push_that_goes_out_in_part_goes_on_from_there() {
     for on in loopbacks() {

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{Channel, ChannelMap, Token};
 
@@ -44,13 +45,13 @@ fn an_event_of_a_closed_channel_reaches_no_other() {
                     let Some(socket) = spare.borrow_mut().take() else { return ch.recv(&mut [0]).map(drop) };
                     let own = ch.token();
                     let other = *twins_of.borrow().iter().find(|token| **token != own).unwrap();
-                    let mut twin = ch.map().channel(other)?;
+                    let mut twin = ch.map_mut().channel(other)?;
                     if abort {
                         twin.abort()
                     } else {
                         twin.close()
                     }
-                    ch.map().add(socket, Recorder::new("c", &c_log))?;
+                    ch.map_mut().add(socket, Recorder::new("c", &c_log))?;
                     ch.recv(&mut [0; 10]).map(drop)
                 });
                 twins.borrow_mut().push(map.add(near, dispatcher).unwrap().token());
@@ -96,7 +97,7 @@ fn a_descriptor_used_again_at_once_gets_no_old_event() {
                 let (near, far) = UnixStream::pair()?;
                 assert_eq!(near.as_raw_fd(), old, "the lowest free descriptor");
                 *keep.borrow_mut() = Some(far);
-                ch.map().add(near, Recorder::new("c", &c_log)).map(drop)
+                ch.map_mut().add(near, Recorder::new("c", &c_log)).map(drop)
             });
         map.add(near, dispatcher).unwrap();
         turn_until(&mut map, &log, |_| log.has("c open"));
@@ -122,7 +123,7 @@ fn channels_closed_by_another_of_the_batch_run_no_hook_but_the_last() {
                     let own = ch.token();
                     let others: Vec<Token> = ch.map().tokens().filter(|&token| token != own).collect();
                     for token in others {
-                        let mut other = ch.map().channel(token)?;
+                        let mut other = ch.map_mut().channel(token)?;
                         if abort { other.abort() } else { other.close() }
                     }
                     ch.recv(&mut [0; 10]).map(drop)
@@ -327,6 +328,7 @@ fn data_before_a_reset_is_offered_before_the_end() {
 }
 
 /// EDGE_CASES 20, and an interrupted `recv`, which is made again.
+#[cfg(debug_assertions)]
 #[test]
 fn readable_with_nothing_there_is_no_data_and_no_end() {
     for on in loopbacks() {
@@ -462,6 +464,7 @@ fn recv_says_would_block_where_there_is_nothing_to_read() {
 
 /// Rule 7: `WouldBlock` is no error of a read hook, but it is one of `handle_open`; and a system
 /// call that fails in some other way ends the channel with that.
+#[cfg(debug_assertions)]
 #[test]
 fn an_error_of_recv_ends_the_channel_and_so_does_would_block_in_handle_open() {
     for on in loopbacks() {

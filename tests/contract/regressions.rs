@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use dispatch_loop::ChannelMap;
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 
 use crate::support::dirs::Dir;
@@ -17,6 +18,7 @@ use crate::support::waiting::{DEADLINE, wait_until};
 /// A channel that had crossed its high watermark and was closed, with input unread, kept the loop
 /// from sleeping while it waited for the peer's end: the news of the watermark, which nobody was
 /// to be told any more, had it settled again and again.
+#[cfg(debug_assertions)]
 #[test]
 fn a_lingering_channel_with_untold_watermarks_does_not_spin() {
     for on in loopbacks() {
@@ -119,6 +121,7 @@ fn a_handle_write_after_each_push_is_not_put_aside() {
 }
 
 /// The poller failed, and threads that waited for the loop were never told.
+#[cfg(debug_assertions)]
 #[test]
 fn a_failing_poller_wakes_who_waits() {
     use dispatch_loop::faults::{Fault, inject};
@@ -173,10 +176,10 @@ fn options_of_tcp_do_no_harm_to_a_path() {
     let log = Log::new();
     let mut map = ChannelMap::new().unwrap();
     let keep_alive = Some(Duration::from_millis(1));
-    let options = ListenOptions { keep_alive, ..Default::default() };
+    let options = ListenOptions::default().with_keep_alive(keep_alive);
     map.listen_with(dir.join("server"), &options, Recorder::new("server", &log)).unwrap();
-    let local = Some(dir.join("client").to_address().unwrap());
-    let options = ConnectOptions { keep_alive, local, ..Default::default() };
+    let local = dir.join("client").to_address().unwrap();
+    let options = ConnectOptions::default().with_keep_alive(keep_alive).with_local(local);
     let client = map.connect_with(dir.join("server"), &options, Recorder::new("client", &log)).unwrap();
     turn_until(&mut map, &log, |_| log.has("client open") && log.has("server accept"));
     assert!(dir.join("client").exists());
@@ -185,7 +188,7 @@ fn options_of_tcp_do_no_harm_to_a_path() {
     assert!(!dir.join("client").exists());
     // And a second is the least of a TCP one.
     for on in loopbacks() {
-        let options = ListenOptions { keep_alive, ..Default::default() };
+        let options = ListenOptions::default().with_keep_alive(keep_alive);
         map.listen_with(on, &options, Recorder::new("server", &log)).unwrap();
     }
 }
@@ -375,6 +378,7 @@ mod starttls {
 /// Bugs of datagrams, pipes, names and paths.
 mod kinds {
     use super::*;
+    #[cfg(debug_assertions)]
     use dispatch_loop::faults::{Fault, inject};
     use dispatch_loop::{Channel, ConnectOptions, Datagram, Dispatcher, Socket};
     use std::fs::File;
@@ -401,6 +405,7 @@ mod kinds {
     }
 
     /// An attempt that the poller refused was never counted as lost: the channel waited for ever.
+    #[cfg(debug_assertions)]
     #[test]
     fn an_attempt_that_the_poller_refuses_is_lost_and_told() {
         let listener = TcpListener::bind(loopbacks()[0]).unwrap();
@@ -408,7 +413,7 @@ mod kinds {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         map.set_resolver(move |_, _| Ok(vec![to]));
-        let options = ConnectOptions { timeout: None, ..Default::default() };
+        let options = ConnectOptions::default().with_timeout(None);
         inject(Call::Control, 0, 1, Fault::Errno(libc::ENOSPC));
         map.connect_with("name:1", &options, Recorder::new("a", &log)).unwrap();
         turn_until(&mut map, &log, |_| log.closed("a"));
@@ -448,7 +453,7 @@ mod kinds {
         struct Echo;
         impl Dispatcher for Echo {
             fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
-                ch.send_to(datagram.data, &datagram.from)
+                ch.push_to(datagram.data, &datagram.from)
             }
         }
         let dir = Dir::new();
@@ -492,6 +497,7 @@ mod kinds {
     }
 
     /// An error of the network that came again and again was told 64 times a turn, without a pause.
+    #[cfg(debug_assertions)]
     #[test]
     fn an_error_that_does_not_go_is_told_with_pauses() {
         let (near, far) = UnixDatagram::pair().unwrap();

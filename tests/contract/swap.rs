@@ -46,7 +46,7 @@ fn scene(on: SocketAddr, place: &'static str, f: impl FnOnce(&mut ChannelMap) + 
     };
     let in_hook = once.clone();
     let recorder = Recorder::new("a", &log).on(place, move |ch: &mut Channel<'_>| {
-        in_hook(ch.map());
+        in_hook(ch.map_mut());
         Ok(())
     });
     let hook = if hooks().any(|hook| hook == place) { place } else { "open" };
@@ -57,7 +57,7 @@ fn scene(on: SocketAddr, place: &'static str, f: impl FnOnce(&mut ChannelMap) + 
         "close" => map.channel(handle).unwrap().close(),
         "accept" => {
             let listener = Recorder::new("listener", &log).on_accept(move |ch, _, _| {
-                once(ch.map());
+                once(ch.map_mut());
                 Ok(())
             });
             handle = map.listen(on, listener).unwrap();
@@ -68,14 +68,14 @@ fn scene(on: SocketAddr, place: &'static str, f: impl FnOnce(&mut ChannelMap) + 
         "own timer" => {
             let mut ch = map.channel(handle).unwrap();
             ch.call_later(Duration::ZERO, move |ch| {
-                once(ch.map());
+                once(ch.map_mut());
                 Ok(())
             });
         }
         "with" => {
             turn_until(&mut map, &log, |_| log.has("a open"));
             let result = map.with(handle, |_, ch| {
-                once(ch.map());
+                once(ch.map_mut());
                 Ok(())
             });
             result.unwrap();
@@ -207,8 +207,8 @@ fn a_channel_whose_dispatcher_and_map_are_replaced_ends_once() {
             let old = Recorder::new("old", &log).on("open", move |ch| {
                 ch.replace_dispatcher(Recorder::new("new", &inner))?;
                 match drop_map {
-                    true => *ch.map() = ChannelMap::new()?,
-                    false => mem::swap(ch.map(), &mut other.borrow_mut()),
+                    true => *ch.map_mut() = ChannelMap::new()?,
+                    false => mem::swap(ch.map_mut(), &mut other.borrow_mut()),
                 }
                 Ok(())
             });
@@ -239,7 +239,7 @@ fn a_map_swapped_in_during_a_drop_ends_with_it() {
                 let mut first = at == 0;
                 let recorder = Recorder::new(name, &log).on("close", move |ch| {
                     if mem::replace(&mut first, false) {
-                        mem::swap(ch.map(), &mut elsewhere.borrow_mut());
+                        mem::swap(ch.map_mut(), &mut elsewhere.borrow_mut());
                     }
                     Ok(())
                 });

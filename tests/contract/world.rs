@@ -165,13 +165,13 @@ impl Dispatcher for Actor {
         self.world.borrow().lives[self.index].wants_write
     }
     fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.hook(ch.map(), |life| {
+        self.hook(ch.map_mut(), |life| {
             life.connected += 1;
             must(life.connects && life.connected == 1 && life.opens == 0, "handle_connect");
         })
     }
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.hook(ch.map(), |life| {
+        self.hook(ch.map_mut(), |life| {
             life.opens += 1;
             must(life.opens == 1 && life.connected == u32::from(life.connects), "handle_open");
         })
@@ -198,24 +198,24 @@ impl Dispatcher for Actor {
                 Ok(())
             })?;
         }
-        self.hook(ch.map(), |life| must(life.opens == 1, "read before open"))
+        self.hook(ch.map_mut(), |life| must(life.opens == 1, "read before open"))
     }
     fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        act(ch.map(), &self.world, Action::Push(self.index, 10));
-        self.hook(ch.map(), |life| life.wants_write = false)
+        act(ch.map_mut(), &self.world, Action::Push(self.index, 10));
+        self.hook(ch.map_mut(), |life| life.wants_write = false)
     }
     fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
-        self.hook(ch.map(), |life| {
+        self.hook(ch.map_mut(), |life| {
             life.eofs += 1;
             must(life.eofs == 1 && life.far_ended, "handle_eof");
         })?;
         Ok(if self.index % 2 == 0 { Eof::Close } else { Eof::KeepWriting })
     }
     fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.hook(ch.map(), |_| ())
+        self.hook(ch.map_mut(), |_| ())
     }
     fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.hook(ch.map(), |_| ())
+        self.hook(ch.map_mut(), |_| ())
     }
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         must(ch.socket().is_none(), "a descriptor in handle_close");
@@ -236,7 +236,7 @@ impl Dispatcher for Actor {
             life.cut |= dropping;
             world.script.pop_front()
         };
-        act(ch.map(), &world, action.unwrap_or(Action::Nothing));
+        act(ch.map_mut(), &world, action.unwrap_or(Action::Nothing));
     }
 }
 
@@ -327,7 +327,7 @@ pub fn act(map: &mut ChannelMap, shared: &Shared, action: Action) {
             let shared = shared.clone();
             ch.call_later(Duration::from_millis(millis), move |ch| {
                 must(shared.borrow().lives[index].closes == 0, "a timer after handle_close");
-                next(ch.map(), &shared);
+                next(ch.map_mut(), &shared);
                 Ok(())
             });
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, clear, count, inject};
 use dispatch_loop::{ChannelMap, More, OnError, OnLimit};
 
@@ -18,6 +19,7 @@ use crate::support::recorder::{Log, Recorder, text};
 use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
 
 /// EDGE_CASES 23.
+#[cfg(debug_assertions)]
 #[test]
 fn an_empty_push_is_nothing() {
     for on in loopbacks() {
@@ -39,6 +41,7 @@ fn an_empty_push_is_nothing() {
 
 /// EDGE_CASES 24, in all the ways to push, and with a system that takes little, nothing, or is
 /// interrupted.
+#[cfg(debug_assertions)]
 #[test]
 fn ten_thousand_small_pushes_keep_their_order() {
     for on in loopbacks() {
@@ -124,6 +127,7 @@ fn a_push_to_a_peer_that_has_closed_is_ok_and_then_the_end() {
 }
 
 /// Rule 7: a lost peer, as `send` tells it, and what is Ok and what not afterwards.
+#[cfg(debug_assertions)]
 #[test]
 fn send_says_how_much_went_and_why_no_more_goes() {
     for on in loopbacks() {
@@ -159,6 +163,7 @@ fn send_says_how_much_went_and_why_no_more_goes() {
 }
 
 /// EDGE_CASES 26: on while the socket takes it, without waiting, a bounded part of it each turn.
+#[cfg(debug_assertions)]
 #[test]
 fn the_budget_of_a_turn_ends_before_the_socket_is_full() {
     let log = Log::new();

@@ -11,7 +11,7 @@ use super::turning::turn_until;
 
 /// The real address of a listener or another channel of the map.
 pub fn address_of<T>(map: &mut ChannelMap, handle: Handle<T>) -> SocketAddr {
-    map.channel(handle).unwrap().local_address().unwrap().ip().unwrap()
+    map.channel(handle).unwrap().local_addr().unwrap().ip().unwrap()
 }
 
 /// A map with one open channel.

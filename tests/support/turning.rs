@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{ChannelMap, LoopOptions, Token, run_with};
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason, Remote, SendError, Token, run};
 
@@ -193,6 +194,7 @@ fn many_threads_that_wait_for_one_place_all_get_it() {
 
 /// EDGE_CASES 40: each turn takes 256; and while the loop is at work nobody need wake it, which would end the
 /// next wait for nothing.
+#[cfg(debug_assertions)]
 #[test]
 fn wake_ups_are_coalesced() {
     let mut map = held_for(LONG);

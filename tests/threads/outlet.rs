@@ -370,7 +370,7 @@ fn who_feeds_a_channel_whose_map_was_swapped_away_is_told() {
     let producer = waiting(move || outlet.send("back"));
     let swap = scene.map.with(scene.handle, |_, ch| {
         let mut other = ChannelMap::new()?;
-        mem::swap(ch.map(), &mut other);
+        mem::swap(ch.map_mut(), &mut other);
         AWAY.set(Some(other));
         Ok(())
     });

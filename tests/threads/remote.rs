@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{ChannelMap, Dispatcher, LoopOptions, OnError, Remote, SendError, run, run_with};
 
@@ -77,7 +78,7 @@ fn a_message_runs_after_the_hook_that_sent_it() {
                 if asked.replace(true) {
                     return Ok(());
                 }
-                let remote = ch.map().remote();
+                let remote = ch.map_mut().remote();
                 let call = adding(&in_hook, 1);
                 let sent = remote.call(move |map| {
                     assert_eq!(run(map).unwrap_err().kind(), io::ErrorKind::Deadlock);
@@ -87,7 +88,7 @@ fn a_message_runs_after_the_hook_that_sent_it() {
                 sent.unwrap();
                 let (remote, call) = (remote.clone(), adding(&in_hook, 10));
                 thread::spawn(move || remote.call(call).unwrap()).join().unwrap();
-                assert_eq!(queued(&ch.map().remote()), 2);
+                assert_eq!(queued(&ch.map_mut().remote()), 2);
                 well.set(in_hook.load(SeqCst) == 0);
                 Ok(())
             });
@@ -153,7 +154,7 @@ fn a_with_that_fails_is_its_own_dispatchers_affair() {
             }
             remote.with(panics, |_, _| panic!("on purpose")).unwrap();
             remote.with(fine, |_, _| Err(io::ErrorKind::WouldBlock.into())).unwrap();
-            remote.with(fine, move |_, ch| ch.map().channel(keeps)?.push(b"reached")).unwrap();
+            remote.with(fine, move |_, ch| ch.map_mut().channel(keeps)?.push(b"reached")).unwrap();
             remote.call(|map| map.stop()).unwrap();
         });
         run(&mut map).unwrap();
@@ -375,6 +376,7 @@ fn a_remote_that_is_made_after_a_stop_refuses_too() {
 }
 
 /// EDGE_CASES 42.
+#[cfg(debug_assertions)]
 #[test]
 fn a_stop_before_run_ends_it_without_a_wait() {
     let mut map = held();
@@ -466,6 +468,7 @@ fn enclosing(held: &Arc<()>) -> impl FnOnce(&mut ChannelMap) + Send + 'static {
 }
 
 /// Rules 16 and 17.
+#[cfg(debug_assertions)]
 #[test]
 fn after_256_messages_io_has_its_turn() {
     for on in loopbacks() {
@@ -519,7 +522,7 @@ fn a_map_swapped_inside_a_message_keeps_its_messages() {
         let handle = here.add(near, Swapper(Some(there))).unwrap();
         here.turn(Some(Duration::ZERO)).unwrap();
         let swap = remote.with(handle, |swapper, ch| {
-            mem::swap(ch.map(), swapper.0.as_mut().unwrap());
+            mem::swap(ch.map_mut(), swapper.0.as_mut().unwrap());
             AWAY.set(swapper.0.take());
             Ok(())
         });

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, LoopOptions, Reason, run, run_with};
 use signal_hook::consts::*;
@@ -86,6 +87,7 @@ fn several_watches_are_all_called() {
 }
 
 /// A watch keeps `run` from neither ending nor sleeping.
+#[cfg(debug_assertions)]
 #[test]
 fn a_watch_keeps_run_neither_going_nor_awake() {
     let mut map = ChannelMap::new().unwrap();
@@ -109,6 +111,7 @@ fn a_watch_keeps_run_neither_going_nor_awake() {
 }
 
 /// Rule 14, for any channel; and one that comes to the fore again keeps it going.
+#[cfg(debug_assertions)]
 #[test]
 fn run_ends_when_only_channels_in_the_background_are_left() {
     for on in loopbacks() {

@@ -167,15 +167,23 @@ impl ChatChannel<'_> {
         self.channel.token()
     }
 
-    /// The map, and through it every other channel. Do not reach for this chat's own channel that way:
-    /// that view does not know what was read ahead.
-    pub fn map(&mut self) -> &mut ChannelMap {
+    /// The map, read-only.
+    pub fn map(&self) -> &ChannelMap {
         self.channel.map()
     }
 
-    /// The peer's address: [`Channel::peer_address`].
-    pub fn peer_address(&self) -> Option<Address> {
-        self.channel.peer_address()
+    /// The map, and through it every other channel. Do not reach for this chat's own channel that way:
+    /// that view does not know what was read ahead.
+    pub fn map_mut(&mut self) -> &mut ChannelMap {
+        self.channel.map_mut()
+    }
+
+    /// The peer's address: [`Channel::peer_addr`].
+    ///
+    /// # Errors
+    /// Those of [`Channel::peer_addr`].
+    pub fn peer_addr(&self) -> io::Result<Address> {
+        self.channel.peer_addr()
     }
 
     /// Sends all of `bytes`: [`Channel::push`].

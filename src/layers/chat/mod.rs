@@ -23,7 +23,7 @@
 //!
 //! impl Dispatcher for Server {
 //!     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-//!         ch.map().add(socket, ChatDispatcher::new("\n", Length)?)?;
+//!         ch.map_mut().add(socket, ChatDispatcher::new("\n", Length)?)?;
 //! #       ch.close();
 //!         Ok(())
 //!     }
@@ -31,7 +31,7 @@
 //!
 //! let mut map = ChannelMap::new()?;
 //! let server = map.listen("127.0.0.1:0", Server)?;
-//! # let address = map.channel(server)?.local_address().and_then(|a| a.ip()).unwrap();
+//! # let address = map.channel(server)?.local_addr()?.ip().unwrap();
 //! # let client = std::thread::spawn(move || -> io::Result<String> {
 //! #     let mut stream = std::net::TcpStream::connect(address)?;
 //! #     stream.write_all(b"how lo")?;

@@ -6,7 +6,7 @@ use std::thread::{self, ThreadId};
 
 use super::dispatcher::StreamDispatcher;
 use super::shared::{Shared, State, clone_error};
-use crate::{Address, Call, Handle, OnStop, Remote, SendError, read_lines};
+use crate::{Address, Call, Handle, Remote, SendError, StopGuard, read_lines};
 
 /// The loop's side, as both halves know it.
 pub(super) struct LoopSide {
@@ -17,7 +17,7 @@ pub(super) struct LoopSide {
     pub(super) home: ThreadId,
     pub(super) local: Option<Address>,
     pub(super) peer: Option<Address>,
-    pub(super) _on_stop: OnStop,
+    pub(super) _on_stop: StopGuard,
 }
 
 impl LoopSide {

@@ -40,7 +40,7 @@
 //! | `write_eof` | [`write_eof`](StreamWriter::write_eof), or dropping the writer |
 //! | `close` | dropping both halves |
 //! | `wait_for(reader.…, 5)` | [`set_read_timeout`](StreamReader::set_read_timeout) |
-//! | `get_extra_info("peername")` | `peer_address` |
+//! | `get_extra_info("peername")` | `peer_addr` |
 //!
 //! # What holds
 //!
@@ -95,7 +95,7 @@ pub fn connect(map: &mut ChannelMap, address: impl ToAddress) -> io::Result<(Str
 ///
 /// impl Dispatcher for Server {
 ///     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-///         let (reader, mut writer) = stream::add(ch.map(), socket)?;
+///         let (reader, mut writer) = stream::add(ch.map_mut(), socket)?;
 ///         thread::Builder::new().spawn(move || -> io::Result<()> {
 ///             for line in reader.lines() {
 ///                 writeln!(writer, "{}", line?.to_uppercase())?;
@@ -132,14 +132,14 @@ fn halves(
     let remote = map.remote();
     let waiting = shared.clone();
     let on_stop = remote.on_stop(move || waiting.wake_both(waiting.lock()));
-    let mut ch = map.channel(handle)?;
+    let ch = map.channel(handle)?;
     let side = Arc::new(LoopSide {
         shared,
         remote,
         handle,
         home: thread::current().id(),
-        local: ch.local_address(),
-        peer: ch.peer_address(),
+        local: ch.local_addr().ok(),
+        peer: ch.peer_addr().ok(),
         _on_stop: on_stop,
     });
     let reader = StreamReader::new(side.clone());

@@ -1,7 +1,7 @@
 //! The half that reads: `StreamReader`.
 
 use std::fmt;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, ErrorKind, Read};
 use std::mem;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -67,13 +67,19 @@ impl StreamReader {
     }
 
     /// The local address: `get_extra_info("sockname")`.
-    pub fn local_address(&self) -> Option<&Address> {
-        self.side.local.as_ref()
+    ///
+    /// # Errors
+    /// `NotConnected` if it was not known when the stream was made.
+    pub fn local_addr(&self) -> io::Result<Address> {
+        self.side.local.clone().ok_or_else(|| ErrorKind::NotConnected.into())
     }
 
     /// The peer's address: `get_extra_info("peername")`.
-    pub fn peer_address(&self) -> Option<&Address> {
-        self.side.peer.as_ref()
+    ///
+    /// # Errors
+    /// Those of [`local_addr`](Self::local_addr).
+    pub fn peer_addr(&self) -> io::Result<Address> {
+        self.side.peer.clone().ok_or_else(|| ErrorKind::NotConnected.into())
     }
 
     /// The token of the stream's channel, for use on the loop's side.

@@ -24,7 +24,7 @@ struct Listener<F>(F);
 
 impl<F: FnMut() -> D + 'static, D: Dispatcher> Dispatcher for Listener<F> {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        ch.map().add(socket, (self.0)())?;
+        ch.map_mut().add(socket, (self.0)())?;
         Ok(())
     }
 }

@@ -1,0 +1,45 @@
+//! What the system's error codes mean to a channel, where `io::ErrorKind` has no word for it.
+//! Nothing else in the crate compares codes.
+
+use std::io::{self, ErrorKind};
+
+use rustix::io::Errno;
+
+fn is_one_of(error: &io::Error, codes: &[Errno]) -> bool {
+    error.raw_os_error().is_some_and(|code| codes.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// A non-blocking `connect` goes on by itself. An interrupted one does, too.
+pub(crate) fn is_in_progress(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::INPROGRESS, Errno::INTR])
+}
+
+pub(crate) fn is_not_a_socket(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::NOTSOCK])
+}
+
+/// What a terminal's `read` returns once the other side is gone.
+pub(crate) fn is_input_output(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::IO])
+}
+
+/// No descriptor or no memory for another socket: this passes, and is not the listener's fault.
+pub(crate) fn out_of_resources(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM])
+}
+
+/// This machine does not have the address, or its family.
+pub(crate) fn is_address_unavailable(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable || is_one_of(error, &[Errno::AFNOSUPPORT])
+}
+
+/// The listener itself is unusable; any other error of `accept` is about one connection.
+pub(crate) fn listener_is_broken(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP])
+}
+
+/// An error that a datagram sent earlier has caused, returned by the next call.
+pub(crate) fn is_of_an_earlier_datagram(error: &io::Error) -> bool {
+    use ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable)
+}
