@@ -1,5 +1,5 @@
-//! The errors that are our own: a channel that is not to be had, an error about another channel,
-//! a panic of a hook; and the reason that a channel ended.
+//! Errors of our own: a failed look-up of a channel, an error about another channel, a caught panic.
+//! Why a channel ended is in `reason.rs`.
 
 use std::any::Any;
 use std::error::Error;
@@ -10,7 +10,8 @@ use crate::token::Token;
 
 /// Why a token or a handle did not lead to a channel or its dispatcher.
 ///
-/// Becomes an [`io::Error`] through `?`; one that a hook returns is logged and harms nobody.
+/// `?` converts it to an [`io::Error`]. A hook that returns one about another channel does not end its
+/// own: it is only logged.
 ///
 /// ```
 /// use dispatch_loop::{ChannelMap, Dispatcher, LookupError};
@@ -27,11 +28,11 @@ use crate::token::Token;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LookupError {
-    /// No such channel in this map: it ended, or the token is another map's.
+    /// The channel is not in this map: it has ended, or the token is another map's.
     Gone(Token),
-    /// One of its hooks is running at this moment, so its dispatcher is in use.
+    /// One of its hooks is running, so its dispatcher is in use.
     Running(Token),
-    /// Its dispatcher is of another type than the handle says.
+    /// Its dispatcher is not of the handle's type.
     OtherType(Token),
 }
 
@@ -47,10 +48,10 @@ impl LookupError {
 impl fmt::Display for LookupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LookupError::Gone(token) => write!(f, "channel {token} is not in this map (any more)"),
+            LookupError::Gone(token) => write!(f, "channel {token} is not in this map, or no longer"),
             LookupError::Running(token) => write!(f, "channel {token} is running one of its hooks"),
             LookupError::OtherType(token) => {
-                write!(f, "the dispatcher of channel {token} is of another type")
+                write!(f, "the dispatcher of channel {token} has another type")
             }
         }
     }
@@ -69,8 +70,8 @@ impl From<LookupError> for io::Error {
     }
 }
 
-/// An error that says which channel it is about; what an [`io::Error`] of a call on another
-/// channel than the hook's own has inside.
+/// An error that names the channel it is about: the inner error of an [`io::Error`] from a call on
+/// another channel than the hook's own.
 ///
 /// A hook that returns one about another channel does not end its own.
 ///
@@ -102,7 +103,7 @@ impl ChannelError {
         self.token
     }
 
-    /// The channel that `error` is about, if it says so.
+    /// The channel that `error` is about, if it names one.
     pub fn token_of(error: &io::Error) -> Option<Token> {
         let inner = error.get_ref()?.downcast_ref::<ChannelError>()?;
         Some(inner.token)
@@ -121,27 +122,30 @@ impl Error for ChannelError {
     }
 }
 
-/// An `io::Error` cannot be cloned: one that says the same.
-pub(crate) fn twin(error: &io::Error) -> io::Error {
+/// A copy with the same kind, system code and text: an `io::Error` cannot be cloned.
+pub(crate) fn clone_error(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 
-/// Whether two errors say the same.
+/// Whether two errors have the same kind and system code.
 pub(crate) fn same(a: &io::Error, b: &io::Error) -> bool {
-    a.kind() == b.kind() && a.raw_os_error() == b.raw_os_error()
+    match (a.raw_os_error(), b.raw_os_error()) {
+        (None, None) => a.kind() == b.kind(),
+        (a, b) => a == b,
+    }
 }
 
-/// What a caught panic becomes.
+/// The error that a caught panic becomes.
 pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> io::Error {
     let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),
         (_, Some(text)) => text.clone(),
         _ => "(no message)".to_owned(),
     };
-    // The payload is the user's own value: dropping it may panic as well.
+    // The payload is the user's value, and its drop may panic as well.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
     io::Error::other(format!("panicked: {text}"))
 }

@@ -1,13 +1,14 @@
-//! Why a channel ended.
+//! `Reason`: why a channel ended. Which of several causes wins is decided in `link`.
+//! The errors that calls return are in `error.rs`.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// Why a channel ended; [`handle_close`](crate::Dispatcher::handle_close) is given it.
+/// Why a channel ended; passed to [`handle_close`](crate::Dispatcher::handle_close).
 ///
-/// The first cause wins. Only when queued bytes could not be sent any more does an abort, an
-/// error, a limit or a time-out replace `EndOfStream` and `Closed`.
+/// The first cause wins; but an abort, an error, a limit or a timeout that kept queued bytes from
+/// being sent replaces `EndOfStream` and `Closed`. Clones share the error.
 ///
 /// ```
 /// use dispatch_loop::Reason;
@@ -25,21 +26,22 @@ pub enum Reason {
     Closed,
     /// [`abort`](crate::Channel::abort) was called on our side.
     Aborted,
-    /// The connection or one of the dispatcher's own hooks failed.
+    /// The connection, or one of the dispatcher's own hooks, failed.
     Error(Arc<io::Error>),
-    /// [`set_timeout`](crate::Channel::set_timeout) ran out, or queued bytes could not be sent in
-    /// the time that [`close`](crate::Channel::close) allows.
+    /// The time of [`set_timeout`](crate::Channel::set_timeout) ran out, or that in which a closing
+    /// channel must make progress
+    /// ([`set_close_timeout`](crate::Channel::set_close_timeout)).
     TimedOut,
-    /// More was pushed than the hard limit allows.
+    /// A push went over the hard limit.
     Limit,
-    /// The socket was taken out of the map.
+    /// The socket was taken out of the map with [`detach`](crate::Channel::detach).
     Detached,
-    /// The map was dropped, or moved away from under a running hook.
+    /// The map was dropped, or replaced while a hook ran.
     MapEnded,
 }
 
 impl Reason {
-    /// The error, if it was one.
+    /// The error, if the cause was one.
     pub fn error(&self) -> Option<&io::Error> {
         match self {
             Reason::Error(error) => Some(error),
@@ -62,7 +64,7 @@ impl fmt::Display for Reason {
             Reason::Aborted => f.write_str("aborted"),
             Reason::Error(error) => error.fmt(f),
             Reason::TimedOut => f.write_str("timed out"),
-            Reason::Limit => f.write_str("over the limit of what may be queued"),
+            Reason::Limit => f.write_str("over the limit of queued output"),
             Reason::Detached => f.write_str("detached"),
             Reason::MapEnded => f.write_str("the channel map ended"),
         }

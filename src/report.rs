@@ -1,10 +1,10 @@
-//! What goes into the log: what a peer may have had a hand in is escaped, and repeated failures do
-//! not flood it.
+//! Log lines about failures: throttled, so that repeated ones do not flood the log, and with text that a
+//! peer may have influenced escaped.
 
 use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
 
-/// Lines a second and map; the rest is only counted.
+/// Lines per second of each map; further ones are only counted.
 const LINES: u32 = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -16,8 +16,8 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
-    /// Whether a line about a failure may be written. If some were not written before it, that is said
-    /// first.
+    /// Whether a line about a failure may be written now. If some were suppressed before it, that is
+    /// logged first.
     pub(crate) fn admits(&mut self) -> bool {
         let now = Instant::now();
         if self.since.is_none_or(|since| now.duration_since(since) >= SECOND) {
@@ -37,7 +37,7 @@ impl Throttle {
     }
 }
 
-/// Without control characters: a line of the log stays a line.
+/// Displays without control characters, so that it stays on one line of the log.
 pub(crate) struct Escaped<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {

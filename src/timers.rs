@@ -139,6 +139,11 @@ impl<A> Timers<A> {
         Some(self.free(key.entry))
     }
 
+    /// Whether the channel in `slot` has a timer.
+    pub(crate) fn owns_any(&self, slot: u32) -> bool {
+        self.owned.get(slot as usize).is_some_and(|entry| *entry != NONE)
+    }
+
     /// Every timer of the channel in `slot`.
     pub(crate) fn cancel_owned(&mut self, slot: u32) -> Vec<A> {
         let mut cancelled = Vec::new();

@@ -5,8 +5,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 
-/// Names one channel for ever: never another one, even when its slot or its descriptor is used
-/// again. asyncore's map has descriptors in this place, and those come back.
+/// Names one channel for ever: never another one, even after its slot or its descriptor was reused.
+/// The keys of asyncore's map are descriptors, which the system reuses.
 ///
 /// ```
 /// use dispatch_loop::{ChannelMap, Dispatcher};
@@ -44,13 +44,13 @@ impl Token {
         self.key as u32
     }
 
-    /// A handle for this channel, if its dispatcher is a `T`; that is checked when it is used.
+    /// A handle for this channel. Whether its dispatcher is a `T` is checked at each use.
     pub fn typed<T>(self) -> Handle<T> {
         Handle { token: self, dispatcher: PhantomData }
     }
 }
 
-/// What a slot knows its channel by.
+/// The key by which a slot knows its channel.
 pub(crate) fn key(map: u32, generation: u32) -> u64 {
     u64::from(map) << 32 | u64::from(generation)
 }
@@ -72,7 +72,7 @@ impl Ord for Token {
     }
 }
 
-/// As in the log: slot and generation.
+/// Slot and generation, as in the log.
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.slot, self.generation())
@@ -85,8 +85,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// A [`Token`] that knows the type of the dispatcher behind it, and so leads to it without a
-/// downcast.
+/// A [`Token`] with the type of the channel's dispatcher, which it gives access to without a downcast.
 ///
 /// ```
 /// use dispatch_loop::{ChannelMap, Dispatcher};
@@ -106,7 +105,7 @@ pub struct Handle<T> {
 }
 
 impl<T> Handle<T> {
-    /// The name of the channel.
+    /// The channel's token.
     pub fn token(&self) -> Token {
         self.token
     }

@@ -26,15 +26,13 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-#[cfg(debug_assertions)]
-use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Handle, Socket};
 
 use support::limits::{lower_descriptor_limit, raise_descriptor_limit};
 use support::opened::address_of;
 use support::process::open_descriptors;
 use support::recorder::Log;
-use support::turning::{turn_idle, turn_until};
+use support::turning::{turn_idle, turn_until, waits_in};
 use support::waiting::DEADLINE;
 
 const CLIENTS: usize = 300;
@@ -105,10 +103,7 @@ fn server() {
 
     // Nothing is to be done now but to try again from time to time.
     turn_idle(&mut map);
-    let waits = count(Call::Wait);
-    map.call_later(Duration::from_millis(600), ChannelMap::stop);
-    dispatch_loop::run(&mut map).unwrap();
-    let waits = count(Call::Wait) - waits;
+    let waits = waits_in(&mut map, Duration::from_millis(600));
     assert!(waits <= 20, "{waits} waits in 600 ms");
 
     // Those who have a connection are served meanwhile.

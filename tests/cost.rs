@@ -1,5 +1,8 @@
 //! What things cost: system calls, hooks, allocations, memory. Counted, never timed.
 
+// A release build has no `faults`: the tests that need it are left out, and their helpers unused.
+#![cfg_attr(not(debug_assertions), allow(unused))]
+
 #[allow(dead_code)]
 #[path = "support"]
 mod support {

@@ -1,5 +1,8 @@
 //! What is built on the hooks: chat, protocols, streams, framings, reconnecting.
 
+// A release build has no `faults`: the tests that need it are left out, and their helpers unused.
+#![cfg_attr(not(debug_assertions), allow(unused))]
+
 // What a group leaves of a helper file is used by others. `warn`: this one uses all of it, so here it
 // shows what nobody needs.
 #[allow(dead_code)]

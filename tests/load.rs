@@ -27,8 +27,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-#[cfg(debug_assertions)]
-use dispatch_loop::faults::{Call, count};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Handle, OnLimit, Reason, Socket, Token};
 use socket2::SockRef;
 
@@ -39,7 +37,7 @@ use support::opened::address_of;
 use support::peers::{limit_time, pair, reset};
 use support::process::open_descriptors;
 use support::recorder::Log;
-use support::turning::{turn_idle, turn_until};
+use support::turning::{turn_idle, turn_until, waits_in};
 use support::waiting::DEADLINE;
 
 struct EchoServer;
@@ -99,10 +97,7 @@ impl Server {
     /// Nothing is going on: how often does the loop wait in this time?
     fn waits_in(&mut self, time: Duration) -> u64 {
         turn_idle(&mut self.map);
-        let before = count(Call::Wait);
-        self.map.call_later(time, ChannelMap::stop);
-        dispatch_loop::run(&mut self.map).unwrap();
-        count(Call::Wait) - before
+        waits_in(&mut self.map, time)
     }
 }
 

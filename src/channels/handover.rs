@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
-use crate::error::{LookupError, twin};
+use crate::error::{LookupError, clone_error};
 use crate::event_loop::hooks;
 use crate::guard::drop_guarded;
 use crate::link::source::{Held, Source};
@@ -163,7 +163,7 @@ impl ChannelMap {
             }
             Ok(Err(error)) => {
                 let error = link.read_lost(error);
-                Err(twin(&error))
+                Err(clone_error(&error))
             }
             Err(payload) => {
                 link.end(Reason::from(io::Error::other("the making of a new source panicked")));

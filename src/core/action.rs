@@ -35,7 +35,7 @@ pub(crate) enum Action {
     DialTimeout(Token),
 }
 
-/// What [`Remote::call`](crate::Remote::call) sends, and gives back when it cannot.
+/// The closure that [`Remote::call`](crate::Remote::call) sends, and gives back if it is refused.
 pub type Call = Box<dyn FnOnce(&mut ChannelMap) + Send>;
 
 /// What another thread sends to the loop.

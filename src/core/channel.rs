@@ -18,7 +18,7 @@ use crate::link::producer::Producer;
 use crate::net::address::Address;
 use crate::net::unix::{self, Credentials};
 use crate::reason::Reason;
-use crate::sys;
+use crate::sys::{self, errno};
 use crate::timers::{TimerId, TimerKey};
 use crate::token::Token;
 
@@ -533,13 +533,19 @@ impl<'a> Channel<'a> {
     }
 
     /// Put the token on an error of a channel that is not the hook's own.
-    #[cold]
+    #[inline]
     pub(crate) fn named<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match result {
-            Err(error) if self.foreign && ChannelError::token_of(&error).is_none() => {
-                Err(ChannelError::wrap(self.token, error))
-            }
+            Err(error) if self.foreign => Err(self.named_error(error)),
             result => result,
+        }
+    }
+
+    #[cold]
+    fn named_error(&self, error: io::Error) -> io::Error {
+        match ChannelError::token_of(&error) {
+            None => ChannelError::wrap(self.token, error),
+            Some(_) => error,
         }
     }
 }
@@ -562,9 +568,9 @@ impl Drop for LentBuffer<'_, '_> {
 #[cold]
 #[inline(never)]
 fn but_not_would_block(error: io::Error) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => Ok(()),
-        _ => Err(error),
+    match errno::would_block(&error) {
+        true => Ok(()),
+        false => Err(error),
     }
 }
 

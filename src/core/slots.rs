@@ -40,6 +40,7 @@ impl<T: Default> Slots<T> {
     }
 
     /// `None` when all 2^32 are in use.
+    #[inline(always)]
     pub(crate) fn insert(&mut self, value: T) -> Option<Token> {
         let index = match self.free.pop() {
             Some(index) => index,
@@ -89,6 +90,7 @@ impl<T: Default> Slots<T> {
         Some(Token { key: slot.key, slot: index as u32 })
     }
 
+    #[inline(always)]
     pub(crate) fn remove(&mut self, token: Token) -> Option<T> {
         let slot = self.slots.get_mut(token.slot as usize).filter(|slot| slot.key == token.key)?;
         slot.key = 0;
@@ -105,7 +107,7 @@ impl<T: Default> Slots<T> {
     }
 
     /// For a test: let the next thing have a slot with only `left` generations after it.
-    #[cfg(debug_assertions)]
+    #[cfg(any(test, debug_assertions))]
     pub(crate) fn wear_out(&mut self, left: u32) {
         if let Some(index) = self.new_slot() {
             self.slots[index as usize].key = key(0, u32::MAX - left);

@@ -7,9 +7,11 @@ use std::time::Duration;
 use crate::core::map::ChannelMap;
 use crate::event_loop::backoff;
 use crate::event_loop::hooks::{self, Ran};
+use crate::link::peer::Peer;
 use crate::net::address::Address;
 use crate::net::socket::Socket;
 use crate::sys;
+use crate::sys::errno::would_block;
 use crate::token::Token;
 
 /// Connections a turn and listener.
@@ -34,7 +36,7 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
                 let socket = Socket { nonblocking: true, local, peer: peer_of, ..Socket::stream(fd) };
                 hand_over(map, token, socket, peer);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if would_block(&error) => return,
             Err(error) if sys::errno::out_of_resources(&error) => return starve(map, token, &error),
             Err(error) if sys::errno::listener_is_broken(&error) => {
                 return hooks::failed(map, token, "accept", error, false);
@@ -51,12 +53,15 @@ fn is_wildcard(address: &Address) -> bool {
 
 /// An error here is about this connection, not about the listener: no `handle_error`.
 fn hand_over(map: &mut ChannelMap, token: Token, socket: Socket, peer: Address) {
-    let from = peer.clone();
+    let from = Peer::new(&peer);
     let error = match hooks::call(map, token, |dispatcher, ch| dispatcher.handle_accept(ch, socket, peer)) {
         Ran::Returned(Ok(())) | Ran::Absent => return,
         Ran::Returned(Err(error)) | Ran::Panicked(error) => error,
     };
-    map.report(token, "handle_accept", &format_args!("connection from {from}: {error}"));
+    match from.address() {
+        Some(from) => map.report(token, "handle_accept", &format_args!("connection from {from}: {error}")),
+        None => map.report(token, "handle_accept", &error),
+    }
 }
 
 fn starve(map: &mut ChannelMap, token: Token, error: &io::Error) {

@@ -1,12 +1,13 @@
 //! A datagram channel is ready: each datagram is one hook.
 
-use std::io::{self, ErrorKind};
+use std::io::{self};
 
 use crate::core::map::ChannelMap;
 use crate::event_loop::hooks;
 use crate::net::address::Address;
 use crate::net::datagram::Datagram;
 use crate::sys;
+use crate::sys::errno::would_block;
 use crate::token::Token;
 
 /// Datagrams that one channel may receive in one turn, beside the budget of bytes.
@@ -33,7 +34,7 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
                     dispatcher.handle_datagram(ch, &datagram)
                 });
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if would_block(&error) => break,
             Err(error) => {
                 tell(map, token, &error);
                 break;

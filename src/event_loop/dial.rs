@@ -11,7 +11,7 @@ use crate::core::action::Action;
 use crate::core::channel::Channel;
 use crate::core::dispatcher::{Dispatcher, OnError};
 use crate::core::map::ChannelMap;
-use crate::error::twin;
+use crate::error::clone_error;
 use crate::link::Link;
 use crate::link::dial::Dial;
 use crate::link::life::Connecting;
@@ -182,7 +182,7 @@ impl Dispatcher for Attempt {
 
 fn won(map: &mut ChannelMap, parent: Token, attempt: Token, address: SocketAddr) {
     let Some(child) = map.slots.get_mut(attempt).map(|seat| &mut seat.link) else { return };
-    if let Some(error) = child.lost_error().map(twin) {
+    if let Some(error) = child.lost_error().map(clone_error) {
         // Connected, and gone since.
         child.end(Reason::Aborted);
         return lost(map, parent, attempt, address, &error);
@@ -208,6 +208,6 @@ fn won(map: &mut ChannelMap, parent: Token, attempt: Token, address: SocketAddr)
 fn lost(map: &mut ChannelMap, parent: Token, attempt: Token, address: SocketAddr, error: &io::Error) {
     let Some(dial) = dial_of(map, parent) else { return };
     dial.attempts.retain(|(token, _)| *token != attempt);
-    dial.failures.push((address, twin(error)));
+    dial.failures.push((address, clone_error(error)));
     try_next(map, parent);
 }

@@ -9,9 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::core::channel::Channel;
 use crate::core::dispatcher::{Dispatcher, OnError};
 use crate::core::map::ChannelMap;
-use crate::error::{ChannelError, LookupError, panicked, same, twin};
+use crate::error::{ChannelError, LookupError, clone_error, panicked, same};
 use crate::guard::drop_guarded;
 use crate::reason::Reason;
+use crate::sys::errno::would_block;
 use crate::token::{Handle, Token};
 
 /// What became of a call.
@@ -213,15 +214,15 @@ impl ChannelMap {
             Ran::Returned(Ok(value)) => Ok(value),
             Ran::Returned(Err(error)) => {
                 let about_it = ChannelError::token_of(&error).is_none_or(|about| about == token);
-                if about_it && error.kind() != io::ErrorKind::WouldBlock {
+                if about_it && !would_block(&error) {
                     if let Some(link) = self.link_mut(token) {
-                        link.note_failure(twin(&error));
+                        link.note_failure(clone_error(&error));
                     }
                 }
                 Err(error)
             }
             Ran::Panicked(error) => {
-                let copy = ChannelError::wrap(token, twin(&error));
+                let copy = ChannelError::wrap(token, clone_error(&error));
                 self.report(token, "with", &error);
                 if let Some(link) = self.link_mut(token) {
                     link.end(Reason::from(error));

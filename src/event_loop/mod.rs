@@ -19,6 +19,7 @@ use std::time::Duration;
 use crate::clock::Time;
 use crate::core::map::ChannelMap;
 use crate::event_loop::hooks::Entered;
+use crate::sys::errno::is_interrupted;
 use crate::threads::queue::Queue;
 use crate::token::Token;
 
@@ -200,7 +201,7 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
         match catch_unwind(circle) {
             Ok(Ok(())) => break,
             // A signal: what was ready has been served.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => next = usize::MAX,
+            Ok(Err(error)) if is_interrupted(&error) => next = usize::MAX,
             Ok(Err(error)) => return Err(error),
             Err(payload) => next = serve::after_panic(map, id, payload),
         }
@@ -263,7 +264,7 @@ fn wait_again(
     timeout: Option<Duration>,
     begun: Time,
 ) -> io::Result<()> {
-    while error.kind() == io::ErrorKind::Interrupted {
+    while is_interrupted(&error) {
         let left = timeout.map(|timeout| timeout.saturating_sub(map.clock.now().since(begun)));
         match map.poll.wait(left) {
             Ok(()) => return Ok(()),

@@ -15,6 +15,7 @@ use crate::link::watch::Rest;
 use crate::reason::Reason;
 use crate::report::Escaped;
 use crate::sys;
+use crate::sys::errno::would_block;
 use crate::sys::poll::{Interest, Ready};
 use crate::token::Token;
 
@@ -133,7 +134,7 @@ fn read_led_to_something(map: &mut ChannelMap, token: Token, result: io::Result<
         link.end_quick_read(turn);
     }
     match result {
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+        Err(error) if !would_block(&error) => {
             hooks::failed(map, token, "handle_read", error, false);
         }
         _ => {}
@@ -246,7 +247,7 @@ fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
             }
             true
         }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+        Err(error) if would_block(&error) => true,
         Err(error) => {
             link.read_lost(error);
             false
@@ -335,7 +336,7 @@ fn but_not_would_block(
     hook: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()>,
 ) -> impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()> {
     |dispatcher, ch| match hook(dispatcher, ch) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) if would_block(&error) => Ok(()),
         result => result,
     }
 }

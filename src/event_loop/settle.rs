@@ -16,6 +16,7 @@ use crate::link::outbox::Flushed;
 use crate::link::source::Held;
 use crate::reason::Reason;
 use crate::report::Escaped;
+use crate::sys::errno::would_block;
 use crate::sys::{self, Kind};
 use crate::token::Token;
 
@@ -46,6 +47,10 @@ pub(crate) fn settle(map: &mut ChannelMap) {
 fn settle_channel(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     let due = link.take_due();
+    // The common end: there is nothing to tell but that.
+    if link.is_over() && !due.has(Step::Failure) && !due.has(Step::NetworkError) && !link.has_own_source() {
+        return teardown::finish(map, token);
+    }
     if due.has(Step::Open) {
         open_due(map, token);
     }
@@ -67,6 +72,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     // From here on, what is done to the channel is the next settle's.
     let Some(link) = map.link_mut(token) else { return };
     link.listed = false;
+    link.clear_due(Step::Look);
     if due.has(Step::Watermark) || link.is_due(Step::Watermark) {
         tell_watermarks(map, token);
     }
@@ -100,11 +106,13 @@ fn conclude(map: &mut ChannelMap, token: Token) {
     if link.is_over() {
         return teardown::finish(map, token);
     }
-    if backoff::is_to_be_resumed(link) {
-        backoff::resume(map, token);
-        register(map, token);
+    if link.rare_if_any().is_some() {
+        if backoff::is_to_be_resumed(link) {
+            backoff::resume(map, token);
+            register(map, token);
+        }
+        teardown::publish(map, token);
     }
-    teardown::publish(map, token);
     let Some(link) = map.link_mut(token) else { return };
     if link.is_unsent() {
         link.set_due(Step::Flush);
@@ -246,7 +254,7 @@ pub(crate) fn output(map: &mut ChannelMap, token: Token) {
 fn producer_failed(map: &mut ChannelMap, token: Token, error: io::Error, panic: bool) {
     // While closing, the dispatcher is not asked, and what the producer owed will never come.
     if let Some(link) = map.link_mut(token).filter(|link| link.is_flushing()) {
-        link.closing_failed(crate::error::twin(&error).into());
+        link.closing_failed(crate::error::clone_error(&error).into());
     }
     hooks::failed(map, token, "a producer", error, panic);
     if let Some(link) = map.link_mut(token) {
@@ -287,7 +295,7 @@ fn send_fin(map: &mut ChannelMap, token: Token) -> io::Result<()> {
     match map.link_mut(token).and_then(|link| link.source_mut()) {
         Some(source) => match source.shutdown_write() {
             // It goes on when there is room: `output_pending` says so.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) if would_block(&error) => Ok(()),
             result => result,
         },
         None => Ok(()),
@@ -326,7 +334,7 @@ pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
         let result = link.source_mut().map_or(Ok(0), |source| source.recv(&mut buffer[..]));
         match result {
             Ok(1..) => link.moved(turn),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if would_block(&error) => {}
             Ok(_) | Err(_) => link.end_of_ending(),
         }
     }
@@ -390,7 +398,7 @@ fn register(map: &mut ChannelMap, token: Token) {
             match result {
                 Ok(()) => link.set_registered(wanted),
                 Err(error) => {
-                    link.end(Reason::from(crate::error::twin(&error)));
+                    link.end(Reason::from(crate::error::clone_error(&error)));
                     return map.report(token, "the poller does not take it", &error);
                 }
             }

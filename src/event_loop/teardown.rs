@@ -24,23 +24,22 @@ pub(crate) fn publish(map: &ChannelMap, token: Token) {
 
 /// Close the source, run `handle_close`, drop the dispatcher, free the slot.
 pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
-    dial::call_off(map, token);
-    let Some(link) = map.link_mut(token) else { return };
+    let Some(seat) = map.slots.get_mut(token) else { return };
+    if seat.link.rare_if_any().is_some() {
+        end_rare(map, token);
+    }
+    let Some(seat) = map.slots.get_mut(token) else { return };
+    let link = &mut seat.link;
     let (reason, reset) = link.tell_end();
     // There is no settle for it any more, whatever its last hook does.
     link.listed = true;
-    // Before its socket: as long as that is open, no other file can have the same inode.
-    if let Some(rare) = link.rare_mut_if_any() {
-        rare.file = None;
-    }
     let source = link.take_source();
     if let Some(fd) = source.as_ref().and_then(Held::descriptor) {
         if link.local().is_none() {
             link.set_local(sys::local_addr(fd).ok().map(Arc::new));
         }
-        let registered = link.registered().is_some();
-        link.set_registered(None);
-        if registered {
+        if link.registered().is_some() {
+            link.set_registered(None);
             // What fails here is that the descriptor is in no poller, which is what we want.
             let _ = map.poll.delete(fd);
         }
@@ -48,14 +47,15 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
             let _ = sys::stream::set_reset_on_close(fd);
         }
     }
-    publish(map, token);
     match source {
         // There is nothing of the user's in it.
         Some(Held::Plain(plain)) => drop(plain),
         source => drop_guarded(&mut map.throttle, "a source", source),
     }
-    let timers = map.timers.cancel_owned(token.slot);
-    drop_each(&mut map.throttle, "a timer", timers);
+    if map.timers.owns_any(token.slot) {
+        let timers = map.timers.cancel_owned(token.slot);
+        drop_each(&mut map.throttle, "a timer", timers);
+    }
     if !map.starved.is_empty() {
         backoff::wake_starved(map);
     }
@@ -63,14 +63,23 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     remove(map, token);
 }
 
+/// What few channels have comes to its end before the socket: its connect attempts, the file of a socket
+/// bound to a path (as long as that socket is open, no other file can have the same inode), its outlets.
+fn end_rare(map: &mut ChannelMap, token: Token) {
+    dial::call_off(map, token);
+    let Some(rare) = map.link_mut(token).and_then(|link| link.rare_mut_if_any()) else { return };
+    rare.file = None;
+    publish(map, token);
+}
+
 fn remove(map: &mut ChannelMap, token: Token) {
-    let Some(seat) = map.slots.remove(token) else { return };
+    let Some(mut seat) = map.slots.remove(token) else { return };
     match seat.link.role() {
         Role::User => {}
         Role::Background => map.background -= 1,
         Role::Internal => map.internal -= 1,
     }
-    drop_guarded(&mut map.throttle, "a dispatcher", seat.dispatcher);
+    drop_guarded(&mut map.throttle, "a dispatcher", seat.dispatcher.take());
 }
 
 /// A slot whose dispatcher never came back, because its hook swapped this map away: it had its

@@ -9,6 +9,7 @@ use crate::link::due::Step;
 use crate::link::outbox::Flushed;
 use crate::net::address::Address;
 use crate::sys;
+use crate::sys::errno::would_block;
 
 /// Datagrams that may wait to be sent, however small.
 const QUEUED: usize = 64 * 1024;
@@ -87,13 +88,10 @@ impl Link {
             Ok(()) => Sent::Whole,
             // One of several Unix-domain receivers does not read. Nothing tells when it does, and the
             // others are not to wait for it.
-            Err(error) if error.kind() == ErrorKind::WouldBlock && to.is_some_and(|to| to.ip().is_none()) => {
-                Sent::Not(io::Error::new(
-                    ErrorKind::ResourceBusy,
-                    "the receiver takes no more: it does not read",
-                ))
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Sent::Later,
+            Err(error) if would_block(&error) && to.is_some_and(|to| to.ip().is_none()) => Sent::Not(
+                io::Error::new(ErrorKind::ResourceBusy, "the receiver takes no more: it does not read"),
+            ),
+            Err(error) if would_block(&error) => Sent::Later,
             Err(error) => Sent::Not(error),
         }
     }

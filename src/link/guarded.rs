@@ -5,8 +5,9 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::error::{panicked, twin};
+use crate::error::{clone_error, panicked};
 use crate::link::source::Source;
+use crate::sys::errno::is_interrupted;
 use crate::sys::poll::Interest;
 
 /// A source of the user's own, whose panics become errors. After one it is not called again.
@@ -22,7 +23,7 @@ impl Guarded {
 
     /// What its panic said, if there was one.
     pub(crate) fn panic(&self) -> Option<io::Error> {
-        self.panic.borrow().as_ref().map(twin)
+        self.panic.borrow().as_ref().map(clone_error)
     }
 
     fn ask<R>(&self, otherwise: R, question: impl FnOnce(&dyn Source) -> R) -> R {
@@ -42,11 +43,11 @@ impl Guarded {
         }
         loop {
             match catch_unwind(AssertUnwindSafe(|| call(&mut *self.source))) {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) if is_interrupted(&error) => {}
                 Ok(result) => return result,
                 Err(payload) => {
                     let error = panicked(payload);
-                    *self.panic.borrow_mut() = Some(twin(&error));
+                    *self.panic.borrow_mut() = Some(clone_error(&error));
                     return Err(error);
                 }
             }

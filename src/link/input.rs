@@ -3,15 +3,16 @@
 use std::io::{self, ErrorKind};
 
 use crate::clock::Turn;
-use crate::error::twin;
+use crate::error::clone_error;
 use crate::link::due::Step;
 use crate::link::life::Life;
-use crate::link::output::{no_bytes, no_stream, would_block};
+use crate::link::output::{no_bytes, no_stream, nothing_now};
 use crate::link::source::{Held, Source};
 use crate::link::unread::Unread;
 use crate::link::watch::Rest;
 use crate::link::{Link, READ_BUDGET};
 use crate::sys;
+use crate::sys::errno::{is_interrupted, would_block};
 
 /// How far the end of input is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +88,7 @@ impl Link {
         match missed {
             Missed::NotTried => self.recv(turn, buffer),
             Missed::End => self.received(turn, Ok(0), 1, true),
-            Missed::Error(error) if error.kind() == ErrorKind::Interrupted => self.recv(turn, buffer),
+            Missed::Error(error) if is_interrupted(&error) => self.recv(turn, buffer),
             Missed::Error(error) => {
                 self.read_left = 0;
                 self.received(turn, Err(error), 1, true)
@@ -102,22 +103,22 @@ impl Link {
             Life::Opening if self.is_established() => {}
             Life::Open => {}
             Life::Ending(_) if self.is_over() => {
-                return Err(self.lost_error().map_or_else(would_block, twin));
+                return Err(self.lost_error().map_or_else(nothing_now, clone_error));
             }
-            _ => return Err(would_block()),
+            _ => return Err(nothing_now()),
         }
         let most = buffer.len().min(*self.read_budget(turn) as usize);
         if buffer.is_empty() || self.is_at_end() {
             return Ok(0);
         }
         if most == 0 {
-            return Err(would_block());
+            return Err(nothing_now());
         }
         if let Some(read) = self.read_again(&mut buffer[..most]) {
             *self.read_budget(turn) -= read as u32;
             return Ok(read);
         }
-        let Some(source) = &mut self.socket else { return Err(would_block()) };
+        let Some(source) = &mut self.socket else { return Err(nothing_now()) };
         let plain = source.is_plain();
         let result = source.as_dyn().recv(&mut buffer[..most]);
         self.received(turn, result, most, plain)
@@ -143,17 +144,17 @@ impl Link {
                 self.read_left = if plain && read < most { 0 } else { self.read_left - read as u32 };
                 Ok(read)
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            Err(error) if would_block(&error) => {
                 // A source of records may well have taken in a part of one.
                 if !plain {
                     self.moved(turn);
                 }
-                Err(would_block())
+                Err(nothing_now())
             }
             Err(error) => {
                 self.moved(turn);
                 let error = self.read_lost(error);
-                Err(twin(&error))
+                Err(clone_error(&error))
             }
         }
     }
@@ -169,9 +170,9 @@ impl Link {
         match self.life {
             Life::Listening => return Err(no_stream()),
             Life::Opening | Life::Open => {}
-            _ => return Err(would_block()),
+            _ => return Err(nothing_now()),
         }
-        let Some(fd) = self.fd() else { return Err(would_block()) };
+        let Some(fd) = self.fd() else { return Err(nothing_now()) };
         match sys::stream::recv_urgent(fd, buffer) {
             Ok(read) => {
                 self.moved(turn);
@@ -179,11 +180,11 @@ impl Link {
             }
             // EINVAL: there is no urgent byte, or it was taken.
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput) => {
-                Err(would_block())
+                Err(nothing_now())
             }
             Err(error) => {
                 let error = self.read_lost(error);
-                Err(twin(&error))
+                Err(clone_error(&error))
             }
         }
     }

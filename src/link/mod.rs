@@ -62,6 +62,8 @@ pub(crate) struct Link {
     rare: Option<Box<Rare>>,
 }
 
+const INPUT_ALONE: Interest = Interest { read: true, write: false };
+
 // 10,000 idle channels are 10,000 of these.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Link>() <= 128);
@@ -74,6 +76,7 @@ impl Default for Link {
 }
 
 impl Link {
+    #[inline(always)]
     pub(crate) fn new(socket: Held, kind: Kind) -> Link {
         let life = if kind == Kind::Listener { Life::Listening } else { Life::Opening };
         Link::with(Some(socket), kind, life)
@@ -84,7 +87,7 @@ impl Link {
         Link::with(socket, Kind::Stream, Life::Connecting(connecting))
     }
 
-    #[inline]
+    #[inline(always)]
     fn with(socket: Option<Held>, kind: Kind, life: Life) -> Link {
         Link {
             due: Due::TO_OPEN,
@@ -137,20 +140,26 @@ impl Link {
 
     /// The settle is done with the channel: may its next input go the short way?
     pub(crate) fn settled(&mut self) {
-        self.due.set_unusual(!self.is_usual());
+        // What is registered is what it wants: to read, and not to write.
+        let usual = self.watch.told == Some(INPUT_ALONE) && self.is_plain_and_idle();
+        debug_assert_eq!(usual, self.is_usual());
+        self.due.set_unusual(!usual);
     }
 
     /// What most channels are most of the time, and what the short way of a message takes for granted:
     /// an open stream over a plain socket that is registered for input alone, nothing of it suspended,
     /// nothing queued or put back, and limits that what one hook's small pushes gather cannot exceed.
     pub(crate) fn is_usual(&self) -> bool {
+        self.watch.told == Some(INPUT_ALONE)
+            && self.interest() == Some(INPUT_ALONE)
+            && self.is_plain_and_idle()
+    }
+
+    fn is_plain_and_idle(&self) -> bool {
         self.is_open()
             && self.kind == Kind::Stream
             && matches!(self.socket, Some(Held::Plain(_)))
-            && self.watch.told == Some(Interest { read: true, write: false })
             && self.rare.as_ref().is_none_or(|rare| rare.is_usual())
-            && self.reads()
-            && !self.writes()
             && self.output.is_idle()
     }
 

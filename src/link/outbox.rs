@@ -10,6 +10,7 @@ use crate::error::panicked;
 use crate::link::producer::{More, Producer};
 use crate::link::source::{Held, Source};
 use crate::net::address::Address;
+use crate::sys::errno::would_block;
 
 /// Pieces that one `sendmsg` takes.
 const PIECES: usize = 16;
@@ -236,7 +237,7 @@ impl Outbox {
                         return Flushed::Blocked;
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Flushed::Blocked,
+                Err(error) if would_block(&error) => return Flushed::Blocked,
                 Err(error) => return Flushed::Lost(error),
             }
         }

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
 
 use crate::clock::Turn;
-use crate::error::twin;
+use crate::error::clone_error;
 use crate::link::due::Step;
 use crate::link::life::Life;
 use crate::link::marks::{Marks, OnLimit};
@@ -16,6 +16,7 @@ use crate::link::source::Held;
 use crate::link::{Link, WRITE_BUDGET};
 use crate::reason::Reason;
 use crate::sys;
+use crate::sys::errno::{is_interrupted, would_block};
 
 /// One direction, one way: each state excludes the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,8 +194,8 @@ impl Link {
     pub(crate) fn sent_in_part(&mut self, turn: Turn, bytes: &[u8], result: io::Result<usize>) {
         let sent = match result {
             Ok(sent) => sent,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) if error.kind() == ErrorKind::Interrupted => return self.send_gathered(turn, bytes),
+            Err(error) if would_block(&error) => 0,
+            Err(error) if is_interrupted(&error) => return self.send_gathered(turn, bytes),
             Err(error) => return self.write_lost(error),
         };
         self.output.blocked = true;
@@ -221,7 +222,7 @@ impl Link {
     /// Send as much as fits now. What the hook gathered has been sent before.
     pub(crate) fn send(&mut self, turn: Turn, bytes: &[u8]) -> io::Result<usize> {
         if let Some(error) = self.lost_error() {
-            return Err(twin(error));
+            return Err(clone_error(error));
         }
         self.check_open_for_output()?;
         if self.is_datagram() {
@@ -233,7 +234,7 @@ impl Link {
         match self.offer(turn, &[], &Pushed::Bytes(bytes)) {
             Ok((sent, _)) => Ok(sent),
             Err(error) => {
-                let copy = twin(&error);
+                let copy = clone_error(&error);
                 self.write_lost(error);
                 Err(copy)
             }
@@ -343,7 +344,7 @@ impl Link {
                 self.moved(turn);
                 Ok((sent, offered))
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok((0, offered)),
+            Err(error) if would_block(&error) => Ok((0, offered)),
             Err(error) => Err(error),
         }
     }
@@ -537,7 +538,7 @@ pub(super) fn no_bytes() -> io::Error {
 }
 
 #[cold]
-pub(super) fn would_block() -> io::Error {
+pub(super) fn nothing_now() -> io::Error {
     ErrorKind::WouldBlock.into()
 }
 

@@ -74,19 +74,20 @@ impl Link {
 
     /// What the poller should watch; `None`: nothing, and not even hang-ups.
     pub(crate) fn interest(&self) -> Option<Interest> {
-        let flushing = !self.output.is_empty() && self.output.blocked;
-        let output_alone = flushing.then_some(Interest { read: false, write: true });
+        let flushing = self.output.blocked && !self.output.is_empty();
         match self.rest() {
             Rest::No | Rest::Output(_) => {}
-            Rest::HungUp | Rest::Input(_) => return output_alone,
+            Rest::HungUp | Rest::Input(_) => {
+                return flushing.then_some(Interest { read: false, write: true });
+            }
             Rest::All(_) => return None,
         }
         let wanted = match &self.life {
+            Life::Open => Interest { read: self.reads(), write: flushing || self.writes() },
             Life::Listening => return Some(Interest { read: self.accepts(), write: false }),
             Life::Connecting(Connecting::InProgress) => return Some(Interest { read: false, write: true }),
             Life::Connecting(_) => return None,
             Life::Opening => Interest::NONE,
-            Life::Open => Interest { read: self.reads(), write: flushing || self.writes() },
             Life::Ending(_) if self.is_flushing() => Interest { read: false, write: flushing },
             Life::Ending(_) if self.is_lingering() => Interest { read: true, write: false },
             Life::Ending(_) => return None,

@@ -1,4 +1,5 @@
-//! What names one end of a socket, and how a caller may write it down.
+//! `Address`, which names one end of a socket, and `ToAddress`, the forms in which callers give one.
+//! Looking names up is in `resolve.rs`.
 
 use std::fmt;
 use std::io;
@@ -107,8 +108,8 @@ impl From<unix::net::SocketAddr> for Address {
 /// [`Address`]; for Unix-domain sockets `"unix:/run/server.sock"`, a [`Path`], and on Linux
 /// `"unix:@name"` for one without a file.
 ///
-/// To connect, a name will do as well: `"example.org:80"`, `("example.org", 80)`. It is looked up
-/// beside the loop. Not for `listen`, which is done when it returns: there is
+/// `connect` also takes a name, `"example.org:80"` or `("example.org", 80)`, and looks it up on another
+/// thread. `listen` does not, because it is done when it returns: see
 /// [`listen_all`](crate::ChannelMap::listen_all).
 ///
 /// ```
@@ -120,10 +121,10 @@ impl From<unix::net::SocketAddr> for Address {
 /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 /// ```
 pub trait ToAddress {
-    /// The address, or an error of kind `InvalidInput` that quotes what was given.
+    /// The address, or an `InvalidInput` error that quotes what was given.
     fn to_address(&self) -> io::Result<Address>;
 
-    /// If it is a name instead, that and the port.
+    /// The host name and the port, if this is a name instead.
     fn to_name(&self) -> Option<(String, u16)> {
         None
     }
@@ -163,7 +164,7 @@ impl ToAddress for (&str, u16) {
     fn to_address(&self) -> io::Result<Address> {
         match self.0.parse::<IpAddr>() {
             Ok(ip) => (ip, self.1).to_address(),
-            Err(_) => Err(not_an_address(self.0, "an IPv4 or IPv6 address, or a name")),
+            Err(_) => Err(not_an_address(self.0, "an IPv4 or IPv6 address, or a host name")),
         }
     }
 
@@ -224,7 +225,7 @@ impl<T: ToAddress + ?Sized> ToAddress for &T {
     }
 }
 
-/// Whether this can be asked a name server about.
+/// Whether a name server can be asked about this.
 fn is_name(host: &str) -> bool {
     let fits = |label: &str| (1..=63).contains(&label.len());
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -238,30 +239,30 @@ fn unix_address(path: &str) -> io::Result<Address> {
         Some("") => Err(not_an_address("unix:@", "unix:@NAME")),
         Some(name) if cfg!(target_os = "linux") => Ok(Address::Abstract(name.as_bytes().into())),
         Some(_) => {
-            Err(not_an_address(&format!("unix:{path}"), "unix:PATH (names without a file are Linux's)"))
+            Err(not_an_address(&format!("unix:{path}"), "unix:PATH (abstract names exist on Linux only)"))
         }
     }
 }
 
-fn not_an_address(given: &str, wanted: &str) -> io::Error {
+fn not_an_address(given: &str, expected: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
-        format!("unusable address \"{}\": wanted {wanted}", given.escape_debug()),
+        format!("unusable address \"{}\": expected {expected}", given.escape_debug()),
     )
 }
 
-/// The address, where a name will not do: `instead` says what will.
+/// The address, where a name is not accepted: the error names what to do `instead`.
 pub(crate) fn literal(address: &impl ToAddress, instead: &str) -> io::Result<Address> {
     match (address.to_address(), address.to_name()) {
         (Err(error), Some((host, port))) => Err(io::Error::new(
             error.kind(),
-            format!("unusable address \"{host}:{port}\": a name; {instead}"),
+            format!("unusable address \"{host}:{port}\": it is a name; {instead}"),
         )),
         (result, _) => result,
     }
 }
 
-/// The error of a system call, and what it was about.
+/// Add to the error of a system call what failed, and on which address.
 pub(crate) fn about(what: &str, address: &Address, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {what} {address}: {error}"))
 }

@@ -1,4 +1,4 @@
-//! A datagram as a hook is given it.
+//! `Datagram`, as a hook is given it. Receiving is in `event_loop/datagram.rs`.
 
 use crate::net::address::Address;
 
@@ -14,7 +14,7 @@ use crate::net::address::Address;
 /// impl Dispatcher for Echo {
 ///     fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
 ///         match ch.push_to(datagram.data, &datagram.from) {
-///             // Too many answers wait already: this one is lost, as datagrams are.
+///             // Too much is queued: drop this answer, as the network may drop any datagram.
 ///             Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => Ok(()),
 ///             result => result,
 ///         }
@@ -24,10 +24,10 @@ use crate::net::address::Address;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Datagram<'a> {
-    /// What it carries; may be empty.
+    /// The payload; may be empty.
     pub data: &'a [u8],
-    /// Its sender; [`Address::Unnamed`] where that has no address.
+    /// The sender; [`Address::Unnamed`] if it has no address.
     pub from: Address,
-    /// It was longer than 64 KiB, and the rest is lost. (No UDP datagram is.)
+    /// Whether it was longer than 64 KiB, so that the rest is lost. (A UDP datagram never is.)
     pub truncated: bool,
 }

@@ -1,4 +1,5 @@
-//! The names of sockets: addresses, options, sockets on their way in and out, name look-ups.
+//! What names and makes a socket: addresses, options, sockets outside of a map, name look-ups.
+//! Nothing here knows a channel.
 
 pub(crate) mod address;
 pub(crate) mod datagram;

@@ -60,51 +60,51 @@ impl Default for ListenOptions {
 }
 
 impl ListenOptions {
-    /// Sets [`backlog`](Self::backlog): how many connections may wait to be accepted.
+    /// Set [`backlog`](Self::backlog): how many connections may wait to be accepted.
     pub fn with_backlog(mut self, connections: u32) -> Self {
         self.backlog = connections;
         self
     }
 
-    /// Sets [`no_delay`](Self::no_delay): `TCP_NODELAY` of accepted sockets.
+    /// Set [`no_delay`](Self::no_delay): `TCP_NODELAY` of accepted sockets.
     pub fn with_no_delay(mut self, on: bool) -> Self {
         self.no_delay = on;
         self
     }
 
-    /// Sets [`keep_alive`](Self::keep_alive): the silence after which accepted sockets probe the peer.
-    pub fn with_keep_alive(mut self, silence: Option<Duration>) -> Self {
-        self.keep_alive = silence;
+    /// Set [`keep_alive`](Self::keep_alive): the silence after which accepted sockets probe the peer.
+    pub fn with_keep_alive(mut self, silence: impl Into<Option<Duration>>) -> Self {
+        self.keep_alive = silence.into();
         self
     }
 
-    /// Sets [`reuse_port`](Self::reuse_port): `SO_REUSEPORT`.
+    /// Set [`reuse_port`](Self::reuse_port): `SO_REUSEPORT`.
     pub fn with_reuse_port(mut self, on: bool) -> Self {
         self.reuse_port = on;
         self
     }
 
-    /// Sets [`recv_buffer`](Self::recv_buffer): `SO_RCVBUF` of accepted sockets.
-    pub fn with_recv_buffer(mut self, bytes: usize) -> Self {
-        self.recv_buffer = Some(bytes);
+    /// Set [`recv_buffer`](Self::recv_buffer): `SO_RCVBUF` of accepted sockets.
+    pub fn with_recv_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.recv_buffer = bytes.into();
         self
     }
 
-    /// Sets [`send_buffer`](Self::send_buffer): `SO_SNDBUF` of accepted sockets.
-    pub fn with_send_buffer(mut self, bytes: usize) -> Self {
-        self.send_buffer = Some(bytes);
+    /// Set [`send_buffer`](Self::send_buffer): `SO_SNDBUF` of accepted sockets.
+    pub fn with_send_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.send_buffer = bytes.into();
         self
     }
 
-    /// Sets [`interface`](Self::interface): the only one to accept connections from.
+    /// Set [`interface`](Self::interface): the only one to accept connections from.
     pub fn with_interface(mut self, name: impl Into<String>) -> Self {
         self.interface = Some(name.into());
         self
     }
 
-    /// Sets [`mode`](Self::mode): the permissions of a Unix-domain socket's file.
-    pub fn with_mode(mut self, mode: u32) -> Self {
-        self.mode = Some(mode);
+    /// Set [`mode`](Self::mode): the permissions of a Unix-domain socket's file.
+    pub fn with_mode(mut self, mode: impl Into<Option<u32>>) -> Self {
+        self.mode = mode.into();
         self
     }
 }
@@ -123,7 +123,7 @@ impl ListenOptions {
 /// # let server = listener.local_addr()?;
 /// let mut map = ChannelMap::new()?;
 /// let options = ConnectOptions::default()
-///     .with_keep_alive(Some(Duration::from_secs(60)))
+///     .with_keep_alive(Duration::from_secs(60))
 ///     .with_local("127.0.0.2:0".to_address()?);
 /// map.connect_with(server, &options, Quiet)?;
 /// # std::io::Result::Ok(())
@@ -165,45 +165,45 @@ impl Default for ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// Sets [`no_delay`](Self::no_delay): `TCP_NODELAY`.
+    /// Set [`no_delay`](Self::no_delay): `TCP_NODELAY`.
     pub fn with_no_delay(mut self, on: bool) -> Self {
         self.no_delay = on;
         self
     }
 
-    /// Sets [`keep_alive`](Self::keep_alive): the silence after which the peer is probed.
-    pub fn with_keep_alive(mut self, silence: Option<Duration>) -> Self {
-        self.keep_alive = silence;
+    /// Set [`keep_alive`](Self::keep_alive): the silence after which the peer is probed.
+    pub fn with_keep_alive(mut self, silence: impl Into<Option<Duration>>) -> Self {
+        self.keep_alive = silence.into();
         self
     }
 
-    /// Sets [`recv_buffer`](Self::recv_buffer): `SO_RCVBUF`.
-    pub fn with_recv_buffer(mut self, bytes: usize) -> Self {
-        self.recv_buffer = Some(bytes);
+    /// Set [`recv_buffer`](Self::recv_buffer): `SO_RCVBUF`.
+    pub fn with_recv_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.recv_buffer = bytes.into();
         self
     }
 
-    /// Sets [`send_buffer`](Self::send_buffer): `SO_SNDBUF`.
-    pub fn with_send_buffer(mut self, bytes: usize) -> Self {
-        self.send_buffer = Some(bytes);
+    /// Set [`send_buffer`](Self::send_buffer): `SO_SNDBUF`.
+    pub fn with_send_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.send_buffer = bytes.into();
         self
     }
 
-    /// Sets [`local`](Self::local): the address of this end.
+    /// Set [`local`](Self::local): the address of this end.
     pub fn with_local(mut self, address: impl Into<Address>) -> Self {
         self.local = Some(address.into());
         self
     }
 
-    /// Sets [`interface`](Self::interface): the only one to connect through.
+    /// Set [`interface`](Self::interface): the only one to connect through.
     pub fn with_interface(mut self, name: impl Into<String>) -> Self {
         self.interface = Some(name.into());
         self
     }
 
-    /// Sets [`timeout`](Self::timeout): how long a connect to a name may take; `None` for no limit.
-    pub fn with_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.timeout = timeout;
+    /// Set [`timeout`](Self::timeout): how long a connect to a name may take; `None` for no limit.
+    pub fn with_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
         self
     }
 }
@@ -246,51 +246,51 @@ pub struct DatagramOptions {
 }
 
 impl DatagramOptions {
-    /// Sets [`peer`](Self::peer): the only one to exchange datagrams with.
+    /// Set [`peer`](Self::peer): the only one to exchange datagrams with.
     pub fn with_peer(mut self, address: impl Into<Address>) -> Self {
         self.peer = Some(address.into());
         self
     }
 
-    /// Sets [`broadcast`](Self::broadcast): `SO_BROADCAST`.
+    /// Set [`broadcast`](Self::broadcast): `SO_BROADCAST`.
     pub fn with_broadcast(mut self, on: bool) -> Self {
         self.broadcast = on;
         self
     }
 
-    /// Sets [`reuse_address`](Self::reuse_address): `SO_REUSEADDR`.
+    /// Set [`reuse_address`](Self::reuse_address): `SO_REUSEADDR`.
     pub fn with_reuse_address(mut self, on: bool) -> Self {
         self.reuse_address = on;
         self
     }
 
-    /// Sets [`reuse_port`](Self::reuse_port): `SO_REUSEPORT`.
+    /// Set [`reuse_port`](Self::reuse_port): `SO_REUSEPORT`.
     pub fn with_reuse_port(mut self, on: bool) -> Self {
         self.reuse_port = on;
         self
     }
 
-    /// Sets [`recv_buffer`](Self::recv_buffer): `SO_RCVBUF`.
-    pub fn with_recv_buffer(mut self, bytes: usize) -> Self {
-        self.recv_buffer = Some(bytes);
+    /// Set [`recv_buffer`](Self::recv_buffer): `SO_RCVBUF`.
+    pub fn with_recv_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.recv_buffer = bytes.into();
         self
     }
 
-    /// Sets [`send_buffer`](Self::send_buffer): `SO_SNDBUF`.
-    pub fn with_send_buffer(mut self, bytes: usize) -> Self {
-        self.send_buffer = Some(bytes);
+    /// Set [`send_buffer`](Self::send_buffer): `SO_SNDBUF`.
+    pub fn with_send_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.send_buffer = bytes.into();
         self
     }
 
-    /// Sets [`interface`](Self::interface): the only one to send and receive through.
+    /// Set [`interface`](Self::interface): the only one to send and receive through.
     pub fn with_interface(mut self, name: impl Into<String>) -> Self {
         self.interface = Some(name.into());
         self
     }
 
-    /// Sets [`mode`](Self::mode): the permissions of a Unix-domain socket's file.
-    pub fn with_mode(mut self, mode: u32) -> Self {
-        self.mode = Some(mode);
+    /// Set [`mode`](Self::mode): the permissions of a Unix-domain socket's file.
+    pub fn with_mode(mut self, mode: impl Into<Option<u32>>) -> Self {
+        self.mode = mode.into();
         self
     }
 }

@@ -1,5 +1,5 @@
-//! Names are looked up by a few threads, because the system's own call waits, and every channel of the
-//! loop would wait with it.
+//! Name look-ups, on a few worker threads: the system's call blocks, and would block every channel of
+//! the loop with it. What is done with the addresses is in `event_loop/dial.rs`.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,21 +11,21 @@ use std::time::Duration;
 
 use crate::error::panicked;
 
-/// Threads that look names up, in the whole process.
+/// The most worker threads, for the whole process.
 const THREADS: usize = 4;
 
-/// How long one of them waits for more to do.
+/// How long an idle worker waits for another job before it ends.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What looks names up, for a map.
+/// Looks names up for a map.
 pub(crate) type Resolver = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
 
-/// The system's way: `getaddrinfo`.
+/// The system's resolver: `getaddrinfo`.
 pub(crate) fn system() -> Resolver {
     Arc::new(|host, port| Ok((host, port).to_socket_addrs()?.collect()))
 }
 
-/// Look `host` up; a panic of the resolver is an error of it.
+/// Look `host` up; a panic of the resolver becomes an error.
 pub(crate) fn look_up(resolver: &Resolver, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     match catch_unwind(AssertUnwindSafe(|| resolver(host, port))) {
         Ok(Ok(found)) if found.is_empty() => {
@@ -52,10 +52,10 @@ fn jobs() -> MutexGuard<'static, Jobs> {
     JOBS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Have `job` done by one of the threads. It must not panic.
+/// Have a worker do `job`, which must not panic.
 ///
 /// # Errors
-/// There is no thread, and the system gives none.
+/// No worker is running and none can be started.
 pub(crate) fn run_elsewhere(job: Job) -> io::Result<()> {
     let mut jobs = jobs();
     jobs.waiting.push_back(job);
@@ -69,7 +69,7 @@ pub(crate) fn run_elsewhere(job: Job) -> io::Result<()> {
             jobs.waiting.pop_back();
             return Err(error);
         }
-        // Those that there are will come to it.
+        // A running worker takes it.
         Err(_) => {}
     }
     Ok(())
@@ -80,7 +80,7 @@ fn work() {
     loop {
         if let Some(job) = jobs.waiting.pop_front() {
             drop(jobs);
-            // What panics is the drop of a resolver.
+            // What can panic is the drop of a resolver.
             let _ = catch_unwind(AssertUnwindSafe(job));
             jobs = self::jobs();
             continue;

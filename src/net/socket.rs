@@ -1,4 +1,5 @@
-//! A connected or listening socket on its way into a map.
+//! `Socket`, one that is in no map: on its way in, or detached. What a channel does with it is in
+//! `core` and `link`.
 
 use std::io;
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -38,7 +39,7 @@ pub struct Socket {
     /// Shared by all connections of a listener that is bound to one address.
     pub(crate) local: Option<Arc<Address>>,
     pub(crate) peer: Option<Address>,
-    /// Of a socket that is bound to a path.
+    /// The file of a socket that is bound to a path.
     pub(crate) file: Option<Box<SocketFile>>,
 }
 
@@ -47,17 +48,18 @@ impl Socket {
         Socket { fd, kind: Kind::Stream, nonblocking: false, local: None, peer: None, file: None }
     }
 
-    /// Adopt a descriptor of which only the system knows what it is: one that was inherited, or
-    /// sent by another process. asyncore's `dispatcher(sock)`.
+    /// Adopt a descriptor whose kind only the system knows: one that was inherited, or sent by another
+    /// process. asyncore's `dispatcher(sock)`.
     ///
     /// # Errors
-    /// `InvalidInput` for what is no socket.
+    /// `InvalidInput` if it is not a socket, `Unsupported` for one of another kind than streams and
+    /// datagrams.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Socket> {
         match sys::kind(fd.as_fd()) {
             Ok(kind) => Ok(Socket { kind, ..Socket::stream(fd) }),
             Err(error) if sys::errno::is_not_a_socket(&error) => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "this descriptor is no socket; a pipe or a terminal is added with `add_file`",
+                "this descriptor is not a socket; add a pipe or a terminal with `add_file`",
             )),
             Err(error) => Err(error),
         }
@@ -94,7 +96,7 @@ impl Socket {
 /// struct Quiet;
 /// impl Dispatcher for Quiet {}
 ///
-/// // A connection moves to another map, and nobody notices.
+/// // Move a connection to another map; the peer does not notice.
 /// let (near, _far) = std::os::unix::net::UnixStream::pair()?;
 /// let (mut one, mut other) = (ChannelMap::new()?, ChannelMap::new()?);
 /// let quiet = one.add(near, Quiet)?;
@@ -111,9 +113,9 @@ impl Socket {
 pub struct Detached {
     /// The socket, non-blocking.
     pub socket: Socket,
-    /// Input that was read and put back, before what the socket still has.
+    /// Input that was read and put back; it comes before what the socket still has.
     pub unread: Vec<u8>,
-    /// Output that was pushed and not sent.
+    /// Output that was pushed but not sent.
     pub unsent: Vec<u8>,
 }
 
@@ -159,7 +161,7 @@ impl From<UnixDatagram> for Socket {
     }
 }
 
-/// The file of a listener on a Unix-domain address stays, and is whoever's it is now.
+/// The file of a listener on a Unix-domain address is kept: removing it is up to the new owner.
 impl From<Socket> for OwnedFd {
     fn from(socket: Socket) -> Self {
         if let Some(file) = socket.file {

@@ -1,5 +1,5 @@
-//! What only Unix-domain sockets have: a file, that may be stale and is removed in the end, and peers
-//! that the system vouches for.
+//! What only Unix-domain sockets have: a file, which may be stale and is removed at the end, and the
+//! peer's credentials.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,7 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::net::address::Address;
 use crate::sys::faults;
 
-/// Who is at the other end of a Unix-domain socket, as the system had it when it connected:
+/// The process at the other end of a Unix-domain socket, as of its connect; returned by
 /// [`Channel::peer_credentials`](crate::Channel::peer_credentials).
 ///
 /// ```
@@ -33,11 +33,11 @@ use crate::sys::faults;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Credentials {
-    /// The process.
+    /// Its process id.
     pub pid: u32,
-    /// Its effective user.
+    /// Its effective user id.
     pub uid: u32,
-    /// Its effective group.
+    /// Its effective group id.
     pub gid: u32,
 }
 
@@ -54,13 +54,13 @@ pub(crate) fn credentials(fd: BorrowedFd<'_>) -> io::Result<Credentials> {
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn credentials(_: BorrowedFd<'_>) -> io::Result<Credentials> {
-    Err(io::Error::new(ErrorKind::Unsupported, "the peer's credentials can be asked for on Linux only"))
+    Err(io::Error::new(ErrorKind::Unsupported, "the peer's credentials are available on Linux only"))
 }
 
 pub(crate) fn sock_addr(address: &Address) -> io::Result<SockAddr> {
     match address {
         Address::Unix(path) if path.as_os_str().is_empty() || path.as_os_str().as_bytes().contains(&0) => {
-            let what = "this is no path of a socket: it is empty, or has a NUL in it";
+            let what = "the path of a Unix-domain socket cannot be empty or contain a NUL byte";
             Err(io::Error::new(ErrorKind::InvalidInput, what))
         }
         Address::Unix(path) => SockAddr::unix(path).map_err(|_| too_long("the path of a Unix-domain socket")),
@@ -79,8 +79,8 @@ fn too_long(what: &str) -> io::Error {
     )
 }
 
-/// The file that a listener is bound to. Removed with it, unless somebody else has put another one
-/// in its place.
+/// The file that a socket is bound to. It is removed with the socket, unless another file has taken
+/// its place.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -88,8 +88,8 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Bind `socket` to `path`. A file that a server has left behind is removed; one that somebody
-    /// listens on, or that is no socket at all, is not.
+    /// Bind `socket` to `path`. A stale socket file is removed first; one with a listener is not, nor is
+    /// a file of another kind.
     pub(crate) fn bind(
         socket: &Socket,
         address: &SockAddr,
@@ -110,10 +110,8 @@ impl SocketFile {
         }
         Ok(bound)
     }
-}
 
-impl SocketFile {
-    /// Do not remove it.
+    /// Do not remove it on drop.
     pub(crate) fn keep(mut self) {
         self.path = PathBuf::new();
     }
@@ -128,13 +126,13 @@ impl Drop for SocketFile {
     }
 }
 
-/// Whether the file is a socket that nobody listens on.
+/// Whether the file is a socket without a listener.
 fn is_stale(address: &SockAddr, path: &Path) -> bool {
     if !fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
         return false;
     }
     let Ok(probe) = Socket::new(Domain::UNIX, Type::STREAM, None) else { return false };
-    // A listener whose backlog is full would let us wait.
+    // Without it, a full backlog would block the connect.
     let refused = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
     probe.set_nonblocking(true).is_ok() && probe.connect(address).is_err_and(refused)
 }

@@ -9,6 +9,22 @@ fn is_one_of(error: &io::Error, codes: &[Errno]) -> bool {
     error.raw_os_error().is_some_and(|code| codes.iter().any(|errno| errno.raw_os_error() == code))
 }
 
+/// There is nothing to be done now. By the code where there is one: `kind` takes longer to find it.
+pub(crate) fn would_block(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(code) => code == Errno::AGAIN.raw_os_error(),
+        None => error.kind() == ErrorKind::WouldBlock,
+    }
+}
+
+/// A signal came.
+pub(crate) fn is_interrupted(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(code) => code == Errno::INTR.raw_os_error(),
+        None => error.kind() == ErrorKind::Interrupted,
+    }
+}
+
 /// A non-blocking `connect` goes on by itself. An interrupted one does, too.
 pub(crate) fn is_in_progress(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::INPROGRESS, Errno::INTR])

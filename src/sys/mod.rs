@@ -16,11 +16,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::net::{SendFlags, SocketAddrAny, SocketAddrUnix};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix};
 use socket2::{SockAddr, SockRef, Socket, Type};
 
 use crate::net::address::Address;
 use crate::net::unix;
+use crate::sys::errno::is_interrupted;
 use crate::sys::faults::Call;
 
 /// A peer that is gone is an error, never a signal.
@@ -33,15 +34,15 @@ const SEND_FLAGS: SendFlags = SendFlags::empty();
 fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if is_interrupted(&error) => {}
             result => return result,
         }
     }
 }
 
 fn address_of_any(any: SocketAddrAny) -> Option<Address> {
-    if let Ok(ip) = SocketAddr::try_from(any.clone()) {
-        return Some(Address::Ip(ip));
+    if matches!(any.address_family(), AddressFamily::INET | AddressFamily::INET6) {
+        return SocketAddr::try_from(any).ok().map(Address::Ip);
     }
     let unix = SocketAddrUnix::try_from(any).ok()?;
     #[cfg(target_os = "linux")]
@@ -87,7 +88,7 @@ fn bind_to(socket: &Socket, interface: &str) -> io::Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 fn bind_to(_: &Socket, _: &str) -> io::Result<()> {
-    Err(io::Error::new(ErrorKind::Unsupported, "a socket can be bound to an interface on Linux only"))
+    Err(io::Error::new(ErrorKind::Unsupported, "sockets can be bound to an interface on Linux only"))
 }
 
 /// What a socket carries.
@@ -179,17 +180,17 @@ pub(crate) fn epoll_wait(
     Ok(())
 }
 
-/// Rounded up: no timer may be early.
+/// Rounded up: a timer must not be early.
 #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
 fn whole_millis(timeout: Duration) -> rustix::event::Timespec {
-    /// Whole milliseconds within an `i32` need the one call that every kernel has.
+    /// Whole milliseconds within an `i32` need only the call that every kernel has.
     const LONGEST: u64 = 24 * 60 * 60 * 1000;
     let whole = timeout.as_secs().saturating_mul(1000);
     let millis = whole.saturating_add(u64::from(timeout.subsec_nanos().div_ceil(1_000_000))).min(LONGEST);
     rustix::event::Timespec { tv_sec: (millis / 1000) as _, tv_nsec: (millis % 1000 * 1_000_000) as _ }
 }
 
-/// Only for the portable wait: `polling` makes the call.
+/// The portable wait: `polling` makes the call.
 #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
 pub(crate) fn polling_wait(
     poller: &polling::Poller,

@@ -1,7 +1,7 @@
 //! The system calls of stream sockets, TCP and Unix-domain: listen, accept, connect, recv, send.
 //! `Plain` in `link/source.rs` calls what moves bytes, within the budgets of a turn.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use socket2::{Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use crate::net::address::Address;
 use crate::net::options::{ConnectOptions, ListenOptions};
 use crate::net::unix::SocketFile;
-use crate::sys::errno::is_in_progress;
+use crate::sys::errno::{is_in_progress, would_block};
 use crate::sys::faults::{self, Call};
 use crate::sys::{SEND_FLAGS, set_common, sock_addr_of, uninterrupted};
 
@@ -189,7 +189,7 @@ fn begin_connect(socket: &Socket, peer: &SockAddr) -> Connect {
     match faults::pass(Call::Connect).and_then(|()| socket.connect(peer)) {
         Ok(()) => Connect::Done,
         Err(error) if is_in_progress(&error) => Connect::InProgress,
-        Err(error) if error.kind() == ErrorKind::WouldBlock && peer.is_unix() => Connect::Later,
+        Err(error) if would_block(&error) && peer.is_unix() => Connect::Later,
         Err(error) => Connect::Refused(error),
     }
 }

@@ -1,5 +1,5 @@
-//! Lines of standard input, or of anything else that blocks, brought into the loop by a thread of
-//! their own: terminals and files cannot be polled everywhere. Stands on `Remote` alone.
+//! `read_lines`: lines of standard input, or of another reader that blocks, brought into the loop by a
+//! thread of their own, since not every system can poll terminals and files. Uses `Remote` alone.
 
 use std::io::{self, ErrorKind, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,10 +8,10 @@ use std::thread;
 use crate::core::map::ChannelMap;
 use crate::threads::remote::Remote;
 
-/// A longer line comes in pieces of this many bytes.
+/// The longest line that comes in one piece, in bytes.
 const LONGEST: usize = 64 * 1024;
 
-/// What [`read_lines`] calls back with.
+/// What [`read_lines`] passes to its callback.
 ///
 /// ```
 /// use dispatch_loop::Line;
@@ -19,17 +19,17 @@ const LONGEST: usize = 64 * 1024;
 /// fn show(line: Line<'_>) {
 ///     match line {
 ///         Line::Text(text) => println!("{}", text.escape_ascii()),
-///         Line::End => println!("that was all"),
-///         Line::Failed(error) => println!("cannot read on: {error}"),
+///         Line::End => println!("end of input"),
+///         Line::Failed(error) => println!("reading failed: {error}"),
 ///     }
 /// }
 /// # show(Line::Text(b"hello\n"));
 /// ```
-// Exhaustive: a `Read` has no fourth outcome.
+// Exhaustive: reading has no fourth outcome.
 #[derive(Clone, Copy, Debug)]
 pub enum Line<'a> {
-    /// A line with its newline; the last one may have none. One over 64 KiB comes in pieces of
-    /// that size.
+    /// A line with its newline, which the last one may lack. A line over 64 KiB comes in pieces of that
+    /// size.
     Text(&'a [u8]),
     /// The end of the input. Nothing follows.
     End,
@@ -37,15 +37,15 @@ pub enum Line<'a> {
     Failed(&'a io::Error),
 }
 
-/// Read `input` (standard input, as a rule) in a new thread, and call `f` on the loop's thread for each
+/// Read `input` (usually standard input) on a new thread, and call `f` on the loop's thread for each
 /// line and for the end.
 ///
-/// It reads ahead of the loop by at most 64 KiB: `f` is called for what was read, and only then
-/// the thread reads on. The thread ends with the input, or with the map; it does not keep the loop
-/// running, nor the program; while the loop is stopped it waits. A panic of `f` is caught and logged, and ends the reading.
+/// The thread reads on only after `f` was called for what it has read, so it is at most 64 KiB ahead of
+/// the loop. It ends with the input or with the map, waits while the loop is stopped, and keeps neither
+/// the loop nor the program running. A panic of `f` is caught and logged, and ends the reading.
 ///
 /// # Errors
-/// The thread could not be started.
+/// The thread cannot be started.
 ///
 /// ```
 /// use dispatch_loop::{ChannelMap, Line, read_lines};
@@ -77,7 +77,7 @@ where
     F: FnMut(&mut ChannelMap, Line<'_>) + Send + 'static,
 {
     let mut buffer = vec![0; LONGEST];
-    // The beginning of a line whose end has not come yet; always shorter than `LONGEST`.
+    // The start of a line whose end has not been read yet; always shorter than `LONGEST`.
     let mut kept = Vec::new();
     let _all_delivered = loop {
         let room = LONGEST - kept.len();
@@ -87,7 +87,7 @@ where
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => break deliver(remote, f, kept, Some(Err(error))),
         };
-        // Only what is new can have a newline.
+        // Only the new bytes can contain a newline.
         let newline = buffer[..read].iter().rposition(|&byte| byte == b'\n');
         let before = kept.len();
         kept.extend_from_slice(&buffer[..read]);
@@ -104,8 +104,8 @@ where
     };
 }
 
-/// Have `f` called for each of `lines`, and for the end, and wait until that is done; `false` when
-/// it will never be.
+/// Have the loop call `f` for each of `lines` and for the end, and wait until it has; `false` if it never
+/// will.
 fn deliver<F>(remote: &Remote, f: &Arc<Mutex<F>>, lines: Vec<u8>, end: Option<io::Result<()>>) -> bool
 where
     F: FnMut(&mut ChannelMap, Line<'_>) + Send + 'static,

@@ -1,4 +1,5 @@
-//! `Outlet`: how another thread feeds one channel, no faster than the peer takes it.
+//! `Outlet`, with which another thread feeds one channel, no faster than the peer takes it. The account
+//! of what is under way is in `credit.rs`.
 
 use std::fmt;
 use std::io;
@@ -13,16 +14,16 @@ use crate::threads::credit::Credit;
 use crate::threads::queue::{SendError, Shared, owns_a_map};
 use crate::token::Token;
 
-/// Bytes that one [`write`](io::Write::write) to an [`Outlet`] takes at most.
+/// The most bytes that one [`write`](io::Write::write) to an [`Outlet`] takes.
 const WRITE: usize = 64 * 1024;
 
-/// A producing thread's way to feed one channel, with backpressure. Made by
-/// [`Channel::outlet`], cloned as often as you like.
+/// Feeds one channel from another thread, with backpressure. Made by [`Channel::outlet`]; cheap to
+/// clone.
 ///
-/// [`send`](Outlet::send) waits while what is under way to the channel plus what is queued in it is
-/// above its high watermark; so a thread that reads a file of any size costs bounded memory. It is
-/// woken with an error when the channel ends, the loop stops or the map goes. As an
-/// [`io::Write`], an outlet takes at most 64 KiB a call.
+/// [`send`](Outlet::send) waits while what is on its way to the channel plus what is queued there exceeds
+/// the high watermark, so a thread that reads a file of any size needs bounded memory. When the channel
+/// ends, the loop stops or the map is dropped, it returns with an error. As an [`io::Write`], an outlet
+/// takes at most 64 KiB per call.
 ///
 /// ```
 /// use dispatch_loop::{Channel, ChannelMap, Dispatcher};
@@ -83,17 +84,17 @@ impl ChannelMap {
 }
 
 impl Outlet {
-    /// Give bytes to the channel; wait first while it is above its high watermark. They are never
-    /// refused by its hard limit.
+    /// Give bytes to the channel, after waiting while it is above its high watermark. The hard limit
+    /// never refuses them.
     ///
     /// # Errors
-    /// `Full` only on a thread that owns a map, `Stopped`, `Ended`; each has the bytes. `Ended` also
-    /// after `close`, `abort` or `shutdown_write` of the channel.
+    /// `Stopped`, `Ended`, and, on a thread that owns a map, `Full`; each with the bytes. After `close`,
+    /// `abort` or `shutdown_write` of the channel it is `Ended`.
     pub fn send(&self, bytes: impl Into<Vec<u8>>) -> Result<(), SendError<Vec<u8>>> {
         self.give(bytes.into(), true)
     }
 
-    /// As [`send`](Outlet::send), but `Full` instead of waiting.
+    /// As [`send`](Outlet::send), but returns `Full` instead of waiting.
     ///
     /// # Errors
     /// As [`send`](Outlet::send).
@@ -101,7 +102,7 @@ impl Outlet {
         self.give(bytes.into(), false)
     }
 
-    /// [`shutdown_write`](Channel::shutdown_write) the channel, after all that was sent before.
+    /// [`shutdown_write`](Channel::shutdown_write) the channel, after everything sent before.
     ///
     /// # Errors
     /// As [`send`](Outlet::send).
@@ -109,7 +110,7 @@ impl Outlet {
         self.end(|ch| ch.shutdown_write())
     }
 
-    /// [`close`](Channel::close) the channel, after all that was sent before.
+    /// [`close`](Channel::close) the channel, after everything sent before.
     ///
     /// # Errors
     /// As [`send`](Outlet::send).
@@ -117,7 +118,7 @@ impl Outlet {
         self.end(|ch| ch.close())
     }
 
-    /// The channel it feeds.
+    /// The channel that this feeds.
     pub fn token(&self) -> Token {
         self.token
     }
@@ -150,15 +151,15 @@ impl Outlet {
         let message = Message::Bytes(self.token, bytes, Some(self.credit.clone()));
         self.shared.post(message, wait).map_err(|error| {
             self.credit.in_flight.fetch_sub(len, Ordering::SeqCst);
-            // Somebody may have found the account overdrawn meanwhile.
+            // A sender may have gone to sleep over the credit just returned.
             self.shared.tell_waiters();
             error.map(Message::into_bytes)
         })
     }
 }
 
-/// Waits as [`send`](Outlet::send) does; `Deadlock` where it would have to wait on a thread that owns a
-/// map, `BrokenPipe` when the channel has ended or the loop was stopped.
+/// Waits as [`send`](Outlet::send) does. `Deadlock` if it would have to wait on a thread that owns a map;
+/// `BrokenPipe` if the channel has ended or the loop is stopped.
 impl io::Write for Outlet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = &bytes[..bytes.len().min(WRITE)];
@@ -169,13 +170,13 @@ impl io::Write for Outlet {
             Ok(()) => Ok(taken.len()),
             Err(SendError::Full(_)) => Err(io::Error::new(
                 io::ErrorKind::Deadlock,
-                "writing to this outlet would have to wait, on a thread that owns a channel map",
+                "writing to this outlet would block a thread that owns a channel map",
             )),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Nothing to do: what was written is on its way.
+    /// Does nothing: what was written is on its way.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::report::Escaped;
 use crate::sys::poll::Waker;
 use crate::threads::bell::Bell;
 
-/// Why a message was not taken, and the message.
+/// Why a message was refused, with the message.
 ///
 /// ```
 /// use dispatch_loop::{ChannelMap, SendError};
@@ -32,17 +32,17 @@ use crate::threads::bell::Bell;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SendError<T> {
-    /// There is no room, and this thread does not wait: it asked not to, or it owns a map, and two
-    /// loops that wait for each other would never end.
+    /// The queue is full, and the call did not wait: it was one that never does, or this thread owns a
+    /// map, and two loops that waited for each other would wait for ever.
     Full(T),
-    /// The loop was stopped, and [`run`](crate::run) has not been called again.
+    /// The loop is stopped: [`run`](crate::run) has not been called again.
     Stopped(T),
-    /// The map is gone, or (to an outlet) the channel.
+    /// The map was dropped; or, for an outlet, the channel has ended.
     Ended(T),
 }
 
 impl<T> SendError<T> {
-    /// The message.
+    /// The message, given back.
     pub fn into_inner(self) -> T {
         match self {
             SendError::Full(value) | SendError::Stopped(value) | SendError::Ended(value) => value,
@@ -60,7 +60,7 @@ impl<T> SendError<T> {
     fn text(&self) -> &'static str {
         match self {
             SendError::Full(_) => "the queue to the loop is full",
-            SendError::Stopped(_) => "the loop was stopped",
+            SendError::Stopped(_) => "the loop is stopped",
             SendError::Ended(_) => "the channel or its map has ended",
         }
     }
@@ -85,7 +85,7 @@ impl<T> fmt::Display for SendError<T> {
 
 impl<T> std::error::Error for SendError<T> {}
 
-/// `Full` is `WouldBlock`, the others are `BrokenPipe`; the message is dropped.
+/// `Full` becomes `WouldBlock`, the others `BrokenPipe`; the message is dropped.
 impl<T> From<SendError<T>> for io::Error {
     fn from(error: SendError<T>) -> Self {
         let kind = match error {
@@ -142,6 +142,18 @@ impl<M> Shared<M> {
             Err(TrySendError::Disconnected(message)) => Err(SendError::Ended(message)),
             Err(TrySendError::Full(message)) => self.post_when_there_is_room(message, wait && !owns_a_map()),
         }
+    }
+
+    /// As [`post`](Shared::post), past the bound and through a stop.
+    pub(crate) fn post_unbounded(&self, message: M) -> Result<(), SendError<M>> {
+        if self.state.load(Ordering::SeqCst) == GONE {
+            return Err(SendError::Ended(message));
+        }
+        // The other end is in this very struct.
+        let _ = self.answers.0.send(message);
+        self.wake();
+        self.drop_if_gone();
+        Ok(())
     }
 
     fn post_when_there_is_room(&self, message: M, may_wait: bool) -> Result<(), SendError<M>> {
@@ -387,10 +399,8 @@ pub(crate) struct Answers<M>(Arc<Shared<M>>);
 impl<M> Answers<M> {
     /// Run `answer` on the loop's thread, also after a stop, when it runs again.
     pub(crate) fn give(&self, answer: M) {
-        // It fails when nobody will ever take it.
-        let _ = self.0.answers.0.send(answer);
-        self.0.wake();
-        self.0.drop_if_gone();
+        // It fails when nothing will ever take it.
+        drop(self.0.post_unbounded(answer));
     }
 }
 

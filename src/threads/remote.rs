@@ -1,4 +1,5 @@
-//! `Remote`: how another thread has things done on the loop's thread.
+//! `Remote`, with which other threads run code on the loop's thread; what it sends goes through
+//! `queue.rs`.
 
 use std::fmt;
 use std::io;
@@ -11,11 +12,11 @@ use crate::core::map::ChannelMap;
 use crate::threads::queue::{SendError, Shared};
 use crate::token::{Handle, Token};
 
-/// A way from any thread to the loop's: asyncio's `call_soon_threadsafe`. Made by
-/// [`ChannelMap::remote`], cloned as often as you like.
+/// Runs code on the loop's thread, from any other: asyncio's `call_soon_threadsafe`. Made by
+/// [`ChannelMap::remote`]; cheap to clone.
 ///
-/// What it has taken runs on the loop's thread, in each thread's order, at most 256 messages a turn,
-/// or is dropped with the map. When the queue (1,024 messages, see
+/// An accepted message runs on the loop's thread, in the order its thread sent them and at most 256 a
+/// turn, or is dropped with the map. While the queue (1,024 messages, see
 /// [`set_remote_capacity`](ChannelMap::set_remote_capacity)) is full, a call waits; on a thread that
 /// owns a map it gives the message back instead.
 ///
@@ -43,14 +44,13 @@ impl Remote {
     /// Run `f` on the loop's thread. A panic of `f` is caught and logged.
     ///
     /// # Errors
-    /// `Full` only on a thread that owns a map, `Stopped`, `Ended`; each has the closure.
+    /// `Stopped`, `Ended`, and, on a thread that owns a map, `Full`; each with the closure.
     pub fn call(&self, f: impl FnOnce(&mut ChannelMap) + Send + 'static) -> Result<(), SendError<Call>> {
         let message = Message::Call(Box::new(f));
         self.shared.post(message, true).map_err(|error| error.map(Message::into_call))
     }
 
-    /// As [`call`](Remote::call), but a stop is only waited for to be over; `false` if `f` will
-    /// never run.
+    /// As [`call`](Remote::call), but while the loop is stopped it waits. `false` if `f` will never run.
     pub(crate) fn call_across_stops(&self, f: impl FnOnce(&mut ChannelMap) + Send + 'static) -> bool {
         let mut message = Message::Call(Box::new(f));
         loop {
@@ -63,8 +63,35 @@ impl Remote {
         }
     }
 
+    /// Run `f` on the loop's thread, also if the loop is stopped now: then when it runs again, or never if it
+    /// does not. It needs no room in the queue and never waits, so it is for what must not be refused and
+    /// comes once: the drop of a guard that has something to undo on its channel.
+    ///
+    /// ```
+    /// use dispatch_loop::ChannelMap;
+    ///
+    /// let mut map = ChannelMap::new()?;
+    /// let remote = map.remote();
+    /// map.stop();
+    /// dispatch_loop::run(&mut map)?;                          // stopped: nothing else is taken
+    /// assert!(remote.call(|_| ()).is_err());
+    /// assert!(remote.call_after_stop(|_| println!("the loop runs again")).is_ok());
+    /// dispatch_loop::run(&mut map)?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Ended`, with the closure: the map is gone.
+    pub fn call_after_stop(
+        &self,
+        f: impl FnOnce(&mut ChannelMap) + Send + 'static,
+    ) -> Result<(), SendError<Call>> {
+        let message = Message::Call(Box::new(f));
+        self.shared.post_unbounded(message).map_err(|error| error.map(Message::into_call))
+    }
+
     /// Run `f` with a dispatcher and its channel, as [`ChannelMap::with`] does: an `Err` goes to
-    /// its `handle_error`, a panic ends that channel. If the channel is gone, `f` is dropped.
+    /// its `handle_error`, a panic ends the channel. If the channel has ended, `f` is dropped.
     ///
     /// # Errors
     /// As [`call`](Remote::call).
@@ -80,11 +107,11 @@ impl Remote {
         })
     }
 
-    /// Push bytes to a channel, without ever waiting. If the channel is gone or closing when they
-    /// arrive, or over its hard limit, they are dropped, and the log says so.
+    /// Push bytes to a channel; never waits. If the channel has ended, is closing or is over its hard
+    /// limit when they arrive, they are dropped, and that is logged.
     ///
     /// # Errors
-    /// `Full`, `Stopped`, `Ended`; each has the bytes.
+    /// `Full`, `Stopped`, `Ended`; each with the bytes.
     pub fn try_send(
         &self,
         token: impl Into<Token>,
@@ -94,18 +121,18 @@ impl Remote {
         self.shared.post(message, false).map_err(|error| error.map(Message::into_bytes))
     }
 
-    /// Whether nothing is taken: the loop was stopped and [`run`](crate::run) not called again, or
-    /// the map is gone.
+    /// Whether messages are refused: the loop is stopped and [`run`](crate::run) has not been called
+    /// again, or the map was dropped.
     pub fn is_stopped(&self) -> bool {
         self.shared.is_stopped()
     }
 
-    /// Call `f` each time that the loop stops, and when the map goes, for as long as the guard
-    /// lives: so that a thread that waits for something of the loop's need not wait for ever.
+    /// Call `f` each time the loop stops, and when the map is dropped, for as long as the guard lives, so
+    /// that a thread that waits for the loop does not wait for ever.
     ///
-    /// `f` runs on the loop's thread and should only wake somebody; who then asks
-    /// [`is_stopped`](Remote::is_stopped), which is `true` already. A panic of `f` is caught and
-    /// logged. A stop that has been is not told.
+    /// `f` runs on the loop's thread and should do no more than wake that thread, which finds
+    /// [`is_stopped`](Remote::is_stopped) already `true`. A panic of `f` is caught and logged. A stop
+    /// before this call is not reported.
     ///
     /// ```
     /// use dispatch_loop::ChannelMap;
@@ -116,7 +143,7 @@ impl Remote {
     /// let (answer, answers) = mpsc::channel::<Option<u32>>();
     /// let hang_up = answer.clone();
     /// let guard = remote.on_stop(move || drop(hang_up.send(None)));
-    /// let thread = std::thread::spawn(move || answers.recv());   // would wait for an answer
+    /// let thread = std::thread::spawn(move || answers.recv());   // would wait for ever
     /// map.stop();
     /// dispatch_loop::run(&mut map)?;
     /// assert_eq!(thread.join().unwrap(), Ok(None));
@@ -127,14 +154,14 @@ impl Remote {
         StopGuard { shared: self.shared.clone(), number: self.shared.watch(Arc::new(f)) }
     }
 
-    /// Let [`run`](crate::run) return, as [`ChannelMap::stop`] does. Needs no room in the queue.
+    /// Make [`run`](crate::run) return, as [`ChannelMap::stop`] does. Works when the queue is full, too.
     pub fn stop(&self) {
         self.shared.ask_stop();
     }
 }
 
 impl ChannelMap {
-    /// A way for other threads to have things done on this one.
+    /// A way for other threads to run code on this one.
     pub fn remote(&mut self) -> Remote {
         Remote { shared: self.open_queue().shared() }
     }
@@ -146,15 +173,15 @@ impl fmt::Debug for Remote {
     }
 }
 
-/// What [`Remote::on_stop`] returns: dropping it ends the watch.
+/// Returned by [`Remote::on_stop`], whose closure is called until this is dropped.
 ///
 /// ```
 /// let mut map = dispatch_loop::ChannelMap::new()?;
 /// let guard = map.remote().on_stop(|| println!("stopped"));
-/// drop(guard);                       // no longer
+/// drop(guard);                       // from now on it is not called
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "dropping it ends the watch"]
+#[must_use = "the closure is no longer called once this is dropped"]
 pub struct StopGuard {
     shared: Arc<Shared<Message>>,
     number: u64,

@@ -134,7 +134,7 @@ fn the_deadline_covers_all_addresses_and_names_the_silent_one() {
     let (_bound, dead) = refusing(V6);
     let log = Log::new();
     let mut map = map_with(&[dead, silent]);
-    let options = ConnectOptions::default().with_timeout(Some(Duration::from_millis(50)));
+    let options = ConnectOptions::default().with_timeout(Duration::from_millis(50));
     map.connect_with("name:1", &options, Recorder::new("a", &log)).unwrap();
     run_out(&mut map, &log);
     let error = &log.of("a")[0];
@@ -162,7 +162,7 @@ fn a_lookup_that_hangs_keeps_nobody_waiting() {
     let log = Log::new();
     for end in ["timeout", "deadline", "close", "abort"] {
         let options = match end {
-            "deadline" => ConnectOptions::default().with_timeout(Some(Duration::from_millis(30))),
+            "deadline" => ConnectOptions::default().with_timeout(Duration::from_millis(30)),
             _ => ConnectOptions::default(),
         };
         let client = map.connect_with("name:1", &options, Recorder::new(end, &log)).unwrap().token();

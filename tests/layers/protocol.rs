@@ -697,6 +697,7 @@ impl Protocol for EchoProtocol {
     }
 }
 
+#[cfg(debug_assertions)]
 const CALLS: [Call; 5] = [Call::Recv, Call::Send, Call::Control, Call::Option, Call::Wait];
 
 /// The calls and the allocations that a hundred messages of this many bytes cost on each of so many
