@@ -158,7 +158,7 @@ impl<'a> Transport<'a> {
         self.channel.token()
     }
 
-    /// The map, read-only.
+    /// The map, to look something up.
     pub fn map(&self) -> &ChannelMap {
         self.channel.map()
     }

@@ -167,7 +167,7 @@ impl ChatChannel<'_> {
         self.channel.token()
     }
 
-    /// The map, read-only.
+    /// The map, to look something up.
     pub fn map(&self) -> &ChannelMap {
         self.channel.map()
     }

@@ -21,6 +21,14 @@ pub(super) struct LoopSide {
 }
 
 impl LoopSide {
+    pub(super) fn local_addr(&self) -> io::Result<Address> {
+        self.local.clone().ok_or_else(|| ErrorKind::NotConnected.into())
+    }
+
+    pub(super) fn peer_addr(&self) -> io::Result<Address> {
+        self.peer.clone().ok_or_else(|| ErrorKind::NotConnected.into())
+    }
+
     pub(super) fn refuse_the_loops_thread(&self) -> io::Result<()> {
         if thread::current().id() == self.home {
             return Err(io::Error::new(

@@ -1,7 +1,7 @@
 //! The half that reads: `StreamReader`.
 
 use std::fmt;
-use std::io::{self, BufRead, ErrorKind, Read};
+use std::io::{self, BufRead, Read};
 use std::mem;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -71,7 +71,7 @@ impl StreamReader {
     /// # Errors
     /// `NotConnected` if it was not known when the stream was made.
     pub fn local_addr(&self) -> io::Result<Address> {
-        self.side.local.clone().ok_or_else(|| ErrorKind::NotConnected.into())
+        self.side.local_addr()
     }
 
     /// The peer's address: `get_extra_info("peername")`.
@@ -79,7 +79,7 @@ impl StreamReader {
     /// # Errors
     /// Those of [`local_addr`](Self::local_addr).
     pub fn peer_addr(&self) -> io::Result<Address> {
-        self.side.peer.clone().ok_or_else(|| ErrorKind::NotConnected.into())
+        self.side.peer_addr()
     }
 
     /// The token of the stream's channel, for use on the loop's side.

@@ -97,7 +97,7 @@ impl StreamWriter {
     /// # Errors
     /// `NotConnected` if it was not known when the stream was made.
     pub fn local_addr(&self) -> io::Result<Address> {
-        self.side.local.clone().ok_or_else(|| ErrorKind::NotConnected.into())
+        self.side.local_addr()
     }
 
     /// The peer's address: `get_extra_info("peername")`.
@@ -105,7 +105,7 @@ impl StreamWriter {
     /// # Errors
     /// Those of [`local_addr`](Self::local_addr).
     pub fn peer_addr(&self) -> io::Result<Address> {
-        self.side.peer.clone().ok_or_else(|| ErrorKind::NotConnected.into())
+        self.side.peer_addr()
     }
 
     /// The token of the stream's channel, for use on the loop's side.
