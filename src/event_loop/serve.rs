@@ -32,13 +32,13 @@ pub(crate) fn serve_all(map: &mut ChannelMap) {
 /// Serve what the batch has from `next` on. What panics is the `handle_read` of a channel on the short way.
 #[inline(always)]
 pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
-    while let Some((key, input_alone)) = map.poll.key(next) {
+    while let Some((key, to_read)) = map.poll.key(next) {
         next += 1;
         let Some((token, seat)) = map.slots.entry_at(key) else {
             map.poll.take_notification_back(key);
             continue;
         };
-        match seat.dispatcher.take_if(|_| input_alone && seat.link.is_quiet()) {
+        match seat.dispatcher.take_if(|_| to_read && seat.link.is_quiet()) {
             Some(dispatcher) => {
                 debug_assert!(seat.link.is_usual());
                 if read_quickly(map, token, dispatcher) {

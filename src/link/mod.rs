@@ -110,6 +110,14 @@ impl Link {
         self.role
     }
 
+    /// The channel has ended: keep nothing. What it was.
+    pub(crate) fn empty(&mut self) -> Role {
+        debug_assert!(self.socket.is_none() && self.output.is_empty());
+        self.local = None;
+        self.rare = None;
+        self.role
+    }
+
     pub(crate) fn set_role(&mut self, role: Role) -> Role {
         std::mem::replace(&mut self.role, role)
     }
