@@ -64,6 +64,7 @@ impl Due {
         self.0 & !(UNUSUAL | ASKS) != 0
     }
 
+    #[inline]
     pub(crate) fn asks(self) -> bool {
         self.0 & ASKS != 0
     }

@@ -61,8 +61,7 @@ impl LoopSide {
         self.remote.with(self.handle, StreamDispatcher::look)
     }
 
-    /// Like [`post`](LoopSide::post), but never refused while the map lives, and without waiting: a drop
-    /// has nobody to tell. The loop acts on it when it runs again.
+    /// Like [`post`](LoopSide::post), but never refused: if the loop is stopped, it acts when it runs again.
     pub(super) fn insist(&self, state: MutexGuard<'_, State>) {
         let ended = state.end.is_some();
         drop(state);
@@ -75,7 +74,7 @@ impl LoopSide {
                 log::debug!("a stream has ended: {error}");
             }
         });
-        // Without a map there is no channel to act on either.
+        // The map is gone, and the stream with it.
         drop(posted);
     }
 }
