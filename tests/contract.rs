@@ -35,6 +35,7 @@ mod contract {
     mod close;
     mod connect;
     mod errors;
+    #[cfg(debug_assertions)]
     mod faults;
     mod handle_close;
     mod interest;

@@ -145,6 +145,7 @@ fn the_callbacks_come_in_their_order() {
 }
 
 /// Every way to end, and `connection_lost` once, as the last.
+#[cfg(debug_assertions)]
 #[test]
 fn every_connection_is_lost_once() {
     let ways = [
@@ -226,6 +227,7 @@ fn every_connection_is_lost_once() {
 }
 
 /// End the connection this way; the reason.
+#[cfg(debug_assertions)]
 fn end(map: &mut ChannelMap, handle: SpokenHandle, log: &Log, far: &mut TcpStream, way: &str) -> String {
     let purpose = || "on purpose".to_owned();
     match way {
@@ -702,6 +704,7 @@ const CALLS: [Call; 5] = [Call::Recv, Call::Send, Call::Control, Call::Option, C
 
 /// The calls and the allocations that a hundred messages of this many bytes cost on each of so many
 /// connections.
+#[cfg(debug_assertions)]
 fn cost<D: Dispatcher>(connections: usize, len: usize, echo: impl Fn() -> D) -> ([u64; 5], u64) {
     let mut map = ChannelMap::new().unwrap();
     let mut peers = Vec::new();
@@ -730,6 +733,7 @@ fn cost<D: Dispatcher>(connections: usize, len: usize, echo: impl Fn() -> D) -> 
 }
 
 /// No call and no allocation more than an echo that is written on the hooks.
+#[cfg(debug_assertions)]
 #[test]
 fn an_echo_costs_what_a_raw_one_costs() {
     for connections in [1, 20] {
@@ -781,6 +785,7 @@ impl Protocol for Relay {
 
 /// However much goes through to a reader that takes it in bursts, what waits is the high watermark and
 /// what one turn reads, at most.
+#[cfg(debug_assertions)]
 #[test]
 fn a_slow_reader_costs_a_bounded_queue() {
     slow_reader(1 << 30, false);
@@ -788,6 +793,7 @@ fn a_slow_reader_costs_a_bounded_queue() {
 }
 
 /// Send so much; through sockets that hold little, if told so.
+#[cfg(debug_assertions)]
 fn slow_reader(len: usize, little: bool) {
     const PERIOD: usize = 1 << 20;
     let log = Log::new();
