@@ -1,9 +1,8 @@
-//! A client that sends one request in messages that say themselves how long they are, and prints the
-//! answer: the other side of `app_server`, and of the server of Real Python's "Socket Programming in
-//! Python".
+//! A client that sends one request as a message that carries its own length, and prints the answer: the
+//! other side of `app_server`, and of the server in Real Python's "Socket Programming in Python".
 //!
-//! It shows `Chat` on a connection that we begin, and an own `handle_error`, for a program that says
-//! itself what went wrong.
+//! It shows `Chat` on an outgoing connection, and a `handle_error` of its own, for a program that reports
+//! by itself what went wrong.
 //!
 //! ```sh
 //! cargo run --release --example app_client -- 127.0.0.1:65432 search morpheus
@@ -81,8 +80,8 @@ fn request(action: OsString, value: OsString) -> Result<Vec<u8>, Exit> {
     Ok(app::json_message(&[("action", "search"), ("value", &value)]))
 }
 
-/// What is to be printed, or why there is nothing. `None` until it is known, and for ever if we are
-/// interrupted.
+/// What is to be printed, or why there is nothing to print. `None` until that is known, and when the
+/// program is interrupted.
 type Outcome = Option<Result<Vec<u8>, String>>;
 
 struct Answer {
@@ -114,7 +113,8 @@ impl Chat for Answer {
         Err(self.receiver.cut_short(rest))
     }
 
-    /// Of our own hooks, and of the connect. The program prints it; the loop need not log it.
+    /// Called for a failed connect and for errors of our own hooks. The program prints them; the loop need
+    /// not log them.
     fn handle_error(&mut self, ch: &mut ChatChannel<'_>, error: &io::Error) -> OnError {
         *self.outcome.borrow_mut() = Some(Err(error.to_string()));
         ch.abort();

@@ -1,15 +1,15 @@
-//! A server whose messages say themselves how long they are, and what they are: the application
-//! protocol of Real Python's "Socket Programming in Python", whose client can talk to it.
+//! A server whose messages carry their own length and type: the application protocol of Real Python's
+//! "Socket Programming in Python", whose client can talk to it.
 //!
-//! It shows `Chat` with counts for terminators: two bytes, then as many as they say, then as many as
-//! these say. What is malformed is an error of a hook, and that is enough: the loop logs it and ends
-//! that connection, and no other. After the answer, `close` sends it before it closes.
+//! It shows `Chat` with counts as terminators: two bytes, then as many as they say, then as many as those
+//! say. For a malformed message a hook returns an error, and that is enough: the loop logs it and ends
+//! that connection, and no other. `close` sends the answer before it closes.
 //!
 //! ```sh
 //! cargo run --release --example app_server
 //! ```
 //!
-//! The other side is the example `app_client`. What the two have in common is in `common/app.rs`.
+//! The other side is the example `app_client`. What both share is in `common/app.rs`.
 
 #[path = "common/app.rs"]
 mod app;
@@ -42,7 +42,7 @@ const TABLE: [(&str, &str); 3] = [
     ("\u{1f436}", "\u{1f43e} Playing ball! \u{1f3d0}"),
 ];
 
-/// How long a client may be silent.
+/// How long a client may be idle.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -93,14 +93,14 @@ impl Chat for Request {
     fn found_terminator(&mut self, ch: &mut ChatChannel<'_>, data: &[u8]) -> io::Result<()> {
         if let Some(request) = self.receiver.take(ch, data)? {
             ch.push_vec(answer(&request)?)?;
-            ch.close(); // when it is sent; what comes after the request is nobody's
+            ch.close(); // once it is sent; what follows the request is ignored
         }
         Ok(())
     }
 
     fn handle_eof(&mut self, _: &mut ChatChannel<'_>, rest: &[u8]) -> io::Result<Eof> {
         match &self.receiver {
-            Receiver::Length if rest.is_empty() => Ok(Eof::Close), // somebody looked whether we are here
+            Receiver::Length if rest.is_empty() => Ok(Eof::Close), // a probe whether the server runs
             receiver => Err(receiver.cut_short(rest)),
         }
     }

@@ -1,15 +1,15 @@
-//! A chat room: what one writes, all others read, under the writer's name.
+//! A chat room: what one member writes, all others read, under the writer's name.
 //!
-//! It shows `Chat`, which makes lines of what comes in whatever pieces, and what it does with a line
-//! that never ends; a room that all connections share, and `broadcast` to it, which waits for nobody
-//! and cuts off who does not read; and how the room defends those who do read against one who
-//! writes without end.
+//! It shows `Chat`, which delivers lines however the network has split them, and what it does with a line
+//! that never ends; a room that all connections share, and `broadcast` to it, which never waits and cuts
+//! off members that do not read; and how the room protects those that do read from one that writes
+//! without end.
 //!
 //! ```sh
 //! cargo run --release --example chat_server
 //! ```
 //!
-//! The other side is `nc 127.0.0.1 8222`, some of them.
+//! The other side is `nc 127.0.0.1 8222`, several of them.
 
 mod common;
 
@@ -34,17 +34,18 @@ A chat room: each line of a client goes to all others as `NAME: TEXT`, until Ctr
                      a free one
 
 A client may say /name NEW (1 to 32 ASCII letters, digits, `_`, `-`), /who and /quit. A line has at
-most 8 KiB; a longer one is dropped. Who leaves more than 1 MiB of the others' lines unread is cut off.";
+most 8 KiB; a longer one is dropped. A client that leaves more than 1 MiB unread is cut off.";
 
-/// Of a line, without its end.
+/// The limit of a line, in bytes without its end.
 const LONGEST: usize = 8 * 1024;
 const TOO_LONG: &[u8] = b"* line too long\r\n";
 
-/// What may wait for a client to read it.
+/// How many bytes may wait for a client to read them.
 const MOST_UNREAD: usize = 1024 * 1024;
 
-/// After so many bytes to everybody the room takes a breath, in which nobody is listened to. The loop
-/// sends each client 64 KiB a turn: who reads gets all of it, however much the others write.
+/// After this many bytes to every member the room takes a breath: it reads from no member for a moment.
+/// Meanwhile the loop sends each client 64 KiB a turn, so a client that reads gets all of it, however much
+/// the others write.
 const BREATH: usize = 32 * 1024;
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -88,11 +89,11 @@ impl Dispatcher for ChatServer {
 
 #[derive(Default)]
 struct Room {
-    /// By their numbers, so in order of arrival.
+    /// By number, and so in order of arrival.
     members: BTreeMap<u64, Member>,
-    /// The last number that was given.
+    /// The last number that was given out.
     last: u64,
-    /// Bytes that everybody was sent since the last breath.
+    /// Bytes sent to every member since the last breath.
     said: usize,
     breathing: bool,
 }
@@ -143,8 +144,8 @@ struct Guest {
 
 impl Chat for Guest {
     fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        ch.set_input_limit(LONGEST + 1); // a `\r` may be one more
-        ch.set_limit(MOST_UNREAD, OnLimit::End);
+        ch.set_input_limit(LONGEST + 1); // one more for a `\r`
+        ch.channel_mut().set_limit(MOST_UNREAD, OnLimit::End);
         let (number, name) = self.room.borrow_mut().enter(ch.token());
         self.number = number;
         self.tell_others(ch, format!("* {name} joined\r\n").as_bytes());
@@ -158,7 +159,7 @@ impl Chat for Guest {
     }
 
     fn handle_overlong(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        ch.push(TOO_LONG) // and what is left of the line is dropped
+        ch.push(TOO_LONG) // the rest of the line is dropped
     }
 
     fn handle_eof(&mut self, ch: &mut ChatChannel<'_>, rest: &[u8]) -> io::Result<Eof> {
@@ -168,7 +169,7 @@ impl Chat for Guest {
         Ok(Eof::Close)
     }
 
-    /// Also of one who was cut off.
+    /// Also runs for a member that was cut off.
     fn handle_close(&mut self, ch: &mut ChatChannel<'_>, reason: &Reason) {
         let member = self.room.borrow_mut().members.remove(&self.number);
         if let Some(Member { name, .. }) = member {
@@ -225,7 +226,7 @@ impl Guest {
         ch.map_mut().broadcast(others.map(|(_, member)| member.token), line);
     }
 
-    /// Listen to nobody for a moment, if much was said: what is queued goes out meanwhile.
+    /// If much was said, stop reading for a moment, in which what is queued goes out.
     fn breathe(&self, ch: &mut ChatChannel<'_>) {
         let mut room = self.room.borrow_mut();
         if room.said < BREATH {

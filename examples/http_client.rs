@@ -1,15 +1,15 @@
-//! A client that fetches one page by HTTP/1.0, and prints it as it comes.
+//! A client that fetches one page by HTTP/1.0, and prints it as it arrives.
 //!
-//! It shows `Chat` with one terminator after the other: lines up to an empty one are the head, and what
-//! that says is how the body ends: after so many bytes, or with the stream. The body is not collected: an
-//! own `collect_incoming_data` has each piece of it as soon as it is there.
+//! It shows `Chat` with changing terminators: the lines up to an empty one are the head, and that says how
+//! the body ends: after a number of bytes, or with the stream. The body is not collected:
+//! `collect_incoming_data` takes each piece of it as soon as it arrives.
 //!
 //! ```sh
 //! cargo run --release --example http_client -- example.com /
 //! cargo run --release --example http_client -- -v localhost:8000 /README.md > README.md
 //! ```
 //!
-//! It exits with 0 if the body came whole, with a status of 200 to 299. Redirects are not followed.
+//! It exits with 0 if the whole body arrived with a status of 200 to 299. Redirects are not followed.
 
 mod common;
 
@@ -34,7 +34,7 @@ Fetches http://HOST:PORT/PATH by HTTP/1.0, and writes the body to stdout.
   PATH               what to ask for, from its / on, percent-encoded
   -v                 write the status and the headers to stderr";
 
-/// What a head may have, in bytes.
+/// The limit of a head, in bytes.
 const HEAD: usize = 64 * 1024;
 const HEADERS: usize = 256;
 
@@ -91,11 +91,11 @@ fn request(host: &str, path: OsString) -> Result<Vec<u8>, Exit> {
 struct Fetch {
     request: Vec<u8>,
     verbose: bool,
-    /// Its lines, as far as they have come.
+    /// The lines of the head that have arrived.
     head: Vec<u8>,
     /// `Some` in the body: what is wrong with the status, if anything.
     status: Option<Result<(), String>>,
-    /// `None` until it is known, and for ever if we are interrupted.
+    /// `None` until it is known, and when the program is interrupted.
     outcome: Rc<RefCell<Option<Result<(), String>>>>,
 }
 
@@ -107,7 +107,7 @@ impl Chat for Fetch {
 
     fn collect_incoming_data(&mut self, ch: &mut ChatChannel<'_>, data: &[u8]) -> io::Result<()> {
         match self.status {
-            // If nobody takes it (`| less`), this waits, and so do the loop and the server: nothing piles up.
+            // If stdout blocks (`| less`), this waits, and so do the loop and the server: nothing piles up.
             Some(_) => common::print(data),
             None => ch.collect(data),
         }
@@ -153,7 +153,8 @@ impl Chat for Fetch {
         Ok(Eof::Close)
     }
 
-    /// Of our own hooks, and of the connect. The program prints it; the loop need not log it.
+    /// Called for a failed connect and for errors of our own hooks. The program prints them; the loop need
+    /// not log them.
     fn handle_error(&mut self, ch: &mut ChatChannel<'_>, error: &io::Error) -> OnError {
         *self.outcome.borrow_mut() = Some(Err(error.to_string()));
         ch.abort();
@@ -174,7 +175,7 @@ impl Fetch {
     }
 }
 
-/// What is wrong with the status, if anything, and how long the body is, if that is said.
+/// What is wrong with the status, if anything, and the length of the body, if it is given.
 fn parse(head: &[u8]) -> io::Result<(Result<(), String>, Option<usize>)> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut answer = httparse::Response::new(&mut headers);
@@ -204,7 +205,7 @@ fn parse(head: &[u8]) -> io::Result<(Result<(), String>, Option<usize>)> {
     Ok((status, length))
 }
 
-/// Digits and nothing else: a sign, as Rust would take it, has no place here.
+/// Digits only: a sign, which Rust's `parse` accepts, is not allowed here.
 fn number(value: &[u8]) -> Option<usize> {
     let text = std::str::from_utf8(value).ok()?;
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?

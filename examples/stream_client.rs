@@ -1,9 +1,9 @@
-//! A client that asks and is answered, line by line, and is written as one would say it: read a line,
-//! send it, wait for the answer, print it.
+//! A client that sends lines and prints the answers, written in the order in which it happens: read a
+//! line, send it, wait for the answer, print it.
 //!
-//! It shows a stream: the two halves of a connection that the loop drives, as plain `Read` and
-//! `Write` for a thread that may wait. There is no callback in it, and the loop waits for nobody: it
-//! would drive a thousand such conversations as well, and everything else that it has.
+//! It shows a stream: the two halves of a connection that the loop drives, as a plain `Read` and a plain
+//! `Write` for a thread that may block. It has no callbacks, and the loop never blocks: it could drive a
+//! thousand such conversations, and other channels besides.
 //!
 //! ```sh
 //! cargo run --release --example stream_client -- localhost:8080
@@ -54,8 +54,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     let (reader, writer) = stream::connect(&mut map, address.as_str())?;
-    // The loop ends with the conversation: not with the connection, which may be lost while the user
-    // thinks about the next line, because it is the loop that notices Ctrl-C.
+    // The loop ends with the conversation, not with the connection. That may be lost while the user
+    // thinks about the next line, and it is the loop that notices Ctrl-C.
     let keep = map.call_later(Duration::MAX, |_| ());
     let (remote, to) = (map.remote(), address.clone());
     let (tell, outcome) = mpsc::channel();
@@ -75,11 +75,11 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     }
 }
 
-/// All of it. The connection ends with it, because both halves are dropped.
+/// The whole conversation. The connection ends with it, as both halves are dropped.
 fn converse(mut reader: StreamReader, mut writer: StreamWriter, address: &str) -> Result<(), String> {
     let cannot_read = |error| format!("cannot read stdin: {error}");
     let lost = |error| format!("the connection to {address} is lost: {error}");
-    // There is nothing to be sent yet: it waits for the connection.
+    // With nothing to send yet, this waits for the connection.
     writer.drain().map_err(|error| common::cannot_connect(address, &error))?;
     let mut stdin = io::stdin().lock();
     loop {
@@ -97,8 +97,8 @@ fn converse(mut reader: StreamReader, mut writer: StreamWriter, address: &str) -
     }
 }
 
-/// Read a line and pass it on as it comes; `false` if there is none any more. A last one without its
-/// newline is given one.
+/// Read a line and pass it on as it arrives; `false` if there is none left. A newline is added to a last
+/// line that lacks it.
 fn pass_line(
     from: &mut impl BufRead,
     failed: impl Fn(io::Error) -> String,

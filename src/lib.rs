@@ -194,7 +194,7 @@ mod token;
 
 pub use self::core::action::Call;
 pub use self::core::channel::Channel;
-pub use self::core::dispatcher::{Dispatcher, Eof, OnError};
+pub use self::core::dispatcher::{Dispatcher, Eof, OnError, Wrapper};
 pub use self::core::map::ChannelMap;
 pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
@@ -212,8 +212,8 @@ pub use reason::Reason;
 pub use sys::poll::Interest;
 pub use threads::lines::{Line, read_lines};
 pub use threads::outlet::Outlet;
-pub use threads::queue::SendError;
 pub use threads::remote::{Remote, StopGuard};
+pub use threads::send_error::SendError;
 pub use timers::TimerId;
 pub use token::{Handle, Token};
 

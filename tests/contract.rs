@@ -10,6 +10,8 @@
 mod support {
     pub mod dirs;
     pub mod ends;
+    #[warn(dead_code)]
+    pub mod every_hook;
     pub mod heap;
     #[warn(dead_code)]
     pub mod logging;
@@ -51,5 +53,6 @@ mod contract {
     mod time;
     mod timeouts;
     mod world;
+    mod wrappers;
     mod write;
 }

@@ -9,6 +9,7 @@
 #[path = "support"]
 mod support {
     pub mod echo;
+    pub mod every_hook;
     #[warn(dead_code)]
     pub mod heap;
     pub mod logging;

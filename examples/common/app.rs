@@ -1,15 +1,15 @@
-//! The messages of app_server and app_client: two bytes that say how long the header is, the header,
-//! which is JSON and says what the content is and how long, the content.
+//! The messages of app_server and app_client: two bytes with the length of the header; the header, which is
+//! JSON and gives type and length of the content; and the content.
 
 use std::io::{self, ErrorKind};
 
 use dispatch_loop::chat::ChatChannel;
 use serde_json::Value;
 
-/// The most that a content may have, in bytes.
+/// The limit of a content, in bytes.
 pub const LIMIT: usize = 1024 * 1024;
 
-/// How many bytes the length of the header takes: what a new connection begins with.
+/// The size of the header's length, with which a message begins, in bytes.
 pub const LENGTH: usize = 2;
 
 pub struct Message {
@@ -32,7 +32,7 @@ impl Message {
     }
 }
 
-/// What comes next of a message.
+/// The part of a message that comes next.
 #[derive(Default)]
 pub enum Receiver {
     #[default]
@@ -42,8 +42,8 @@ pub enum Receiver {
 }
 
 impl Receiver {
-    /// `data` is what was asked for: ask for what comes after it, by the terminator, or have the
-    /// message.
+    /// Take `data`, the part that was asked for. Ask for the next part by setting the terminator, or return
+    /// the complete message.
     pub fn take(&mut self, ch: &mut ChatChannel<'_>, data: &[u8]) -> io::Result<Option<Message>> {
         match std::mem::take(self) {
             Receiver::Length => {
@@ -58,7 +58,7 @@ impl Receiver {
             Receiver::Header => {
                 let (message, length) = header(data)?;
                 if length == 0 {
-                    return Ok(Some(message)); // whole already
+                    return Ok(Some(message)); // already complete
                 }
                 ch.set_input_limit(LIMIT);
                 ch.set_terminator(length)?;
@@ -69,7 +69,7 @@ impl Receiver {
         }
     }
 
-    /// The stream has ended, and `rest` is what had come of what was asked for.
+    /// The stream has ended, and `rest` is what had arrived of the part that was asked for.
     pub fn cut_short(&self, rest: &[u8]) -> io::Error {
         let what = match self {
             Receiver::Length if rest.is_empty() => "before",
@@ -80,7 +80,7 @@ impl Receiver {
     }
 }
 
-/// A message that has no content yet, and how long that is.
+/// A message without its content, and the length of that.
 fn header(data: &[u8]) -> io::Result<(Message, usize)> {
     let header: Value = serde_json::from_slice(data)
         .map_err(|error| malformed(format!("the header is not JSON: {error}")))?;
@@ -89,7 +89,7 @@ fn header(data: &[u8]) -> io::Result<(Message, usize)> {
         let text = field(name)?.as_str().map(str::to_owned);
         text.ok_or_else(|| malformed(format!("the header's {name:?} is no string")))
     };
-    text("byteorder")?; // of numbers in a binary content: those that we know have none
+    text("byteorder")?; // for numbers in binary contents; those that we know have none
     let (content_type, encoding) = (text("content-type")?, text("content-encoding")?);
     let length = field("content-length")?;
     let length = length.as_u64().ok_or_else(|| malformed(format!("a content-length of {length}")))?;
@@ -99,7 +99,7 @@ fn header(data: &[u8]) -> io::Result<(Message, usize)> {
     }
 }
 
-/// A whole message, to be sent.
+/// A complete message, ready to be sent.
 pub fn message(content_type: &str, encoding: &str, content: &[u8]) -> Vec<u8> {
     let order = if cfg!(target_endian = "little") { "little" } else { "big" };
     let length = content.len();

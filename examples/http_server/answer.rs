@@ -1,5 +1,4 @@
-//! What a request is answered: a file, a part of one, a listing, or why not. How it is sent is
-//! `connection.rs`'s concern.
+//! The answer to a request: a file, a part of one, a listing, or why not. `connection.rs` sends it.
 
 use std::fs::File;
 use std::io::{self, Cursor, ErrorKind, Read, Seek, SeekFrom};
@@ -137,8 +136,8 @@ fn of_file(request: &Request<'_>, mut file: File, path: &Path) -> Result<Answer,
     Ok(Answer { status, body: Some(body), ..answer })
 }
 
-/// Which of `len` bytes are asked for; an empty range if there are none such. `None` is for what we do
-/// not understand, and for several ranges at once: both may be answered with all of the file.
+/// Which of `len` bytes are asked for; an empty range if none of them are. `None` for what we do not
+/// understand, and for several ranges at once: both may be answered with the whole file.
 fn range(asked: &str, len: u64) -> Option<Range<u64>> {
     let number = |text: &str| {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -157,7 +156,7 @@ fn range(asked: &str, len: u64) -> Option<Range<u64>> {
     }
 }
 
-/// As HTTP writes it. Files can be older than 1970 and younger than 9999, such dates cannot.
+/// A date as HTTP writes it. Files can be older than 1970 or newer than 9999, such dates cannot.
 pub fn http_date(time: SystemTime) -> String {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();

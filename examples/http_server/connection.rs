@@ -11,18 +11,18 @@ use crate::answer::{self, Answer, Body, REQUEST_TIMEOUT, Status};
 use crate::request::{self, Request};
 use crate::site::Site;
 
-/// How long nothing may come or go.
+/// How long the connection may be idle.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// How long a head may take from its first byte to its last.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// What is read from a file at once, in bytes; a smaller one is sent together with its head.
+/// How many bytes are read from a file at once; a smaller file is sent together with its head.
 const PIECE: u64 = 64 * 1024;
 
 pub struct Connection {
     site: Rc<Site>,
-    /// The beginning of a request of which more must come.
+    /// The beginning of a request that is not complete yet.
     begun: Vec<u8>,
     /// Runs while there is one.
     deadline: Option<TimerId>,
@@ -51,7 +51,7 @@ impl Dispatcher for Connection {
             let used = self.serve(ch, &input)?;
             let rest = &input[used..];
             match ch.is_paused() {
-                // It comes again when reading goes on.
+                // It comes again when reading resumes.
                 true => ch.unread(rest),
                 false => self.begun = rest.to_vec(),
             }
@@ -62,7 +62,7 @@ impl Dispatcher for Connection {
 
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         match ch.is_paused() {
-            // It does not take what it has asked for. After a mere close, the system would go on trying.
+            // It does not read what it has asked for. After a mere close, the system would keep trying.
             true => ch.abort(),
             false => ch.close(),
         }
@@ -74,8 +74,8 @@ impl Dispatcher for Connection {
 }
 
 impl Connection {
-    /// Answer the requests that `input` begins with, as long as the client takes the answers. How many
-    /// bytes were used for that.
+    /// Answer the requests that `input` begins with, as long as the client reads the answers. Returns how
+    /// many bytes were used.
     fn serve(&self, ch: &mut Channel<'_>, input: &[u8]) -> io::Result<usize> {
         let mut used = 0;
         while used < input.len() && !ch.is_paused() {
@@ -98,7 +98,7 @@ impl Connection {
         Ok(used)
     }
 
-    /// Have a head come whole in time; `answered`: what has begun now is another one.
+    /// Limit the time that a head may take; `answered`: what has begun now is another head.
     fn watch_the_clock(&mut self, ch: &mut Channel<'_>, answered: bool) {
         if let Some(deadline) = self.deadline.take_if(|_| answered) {
             ch.cancel(deadline);
@@ -109,10 +109,10 @@ impl Connection {
     }
 }
 
-/// The last answer: to what is no request, and nobody knows where it ends.
+/// The last answer: to something that is not a request, so that it is unknown where it ends.
 fn refuse(ch: &mut Channel<'_>, status: Status) -> io::Result<()> {
     send(ch, Answer::error(status), None)?;
-    // The library sees to it that the answer arrives, whatever is still on its way to us.
+    // The library makes sure that the answer arrives, whatever is still on its way to us.
     ch.close();
     Ok(())
 }
@@ -154,8 +154,8 @@ fn send(ch: &mut Channel<'_>, answer: Answer, request: Option<&Request<'_>>) -> 
 }
 
 impl Body {
-    /// Append what comes next. Exactly what was promised must come: of a file that has shrunk the client
-    /// is to hear by the end of the connection.
+    /// Append the next piece. Exactly what was promised must come: if the file has shrunk, the connection
+    /// ends to tell the client.
     fn read_piece(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
         let wanted = self.len.min(PIECE);
         buffer.reserve(wanted as usize);

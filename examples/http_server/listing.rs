@@ -1,5 +1,5 @@
-//! The page that shows what is in a directory: one table, legible on a phone and in the dark, without
-//! anything that has to be fetched.
+//! The page that lists a directory: one table, legible on a phone and in the dark, without anything else
+//! to fetch.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Dir, FileType, statat};
 use crate::answer::http_date;
 use crate::site::{Site, encode};
 
-/// A page has no more entries than this, so that the largest directory costs some MiB at most.
+/// The limit of entries on a page, so that the largest directory costs a few MiB at most.
 const LIMIT: usize = 10_000;
 
 const STYLE: &str = "\
@@ -65,8 +65,8 @@ pub fn page(site: &Site, dir: &File, path: &Path) -> io::Result<String> {
     Ok(page)
 }
 
-/// What is there to be had, in no order, and whether that is all. A symbolic link is shown as what it
-/// leads to, or not at all.
+/// What the directory contains, in no particular order, and whether that is all. A symbolic link is shown as
+/// what it leads to, or not at all.
 fn entries(site: &Site, dir: &File, path: &Path) -> io::Result<(Vec<Entry>, bool)> {
     let mut entries = Vec::new();
     for found in Dir::read_from(dir)? {

@@ -1,9 +1,9 @@
 //! A web server for the files of a directory: HTTP/1.1 with keep-alive, pipelining, ranges and
 //! listings, on one thread.
 //!
-//! It shows a protocol that is parsed by hand from whatever pieces come (`connection.rs`), input that is
-//! put back while the client does not take what it has asked for (`unread`, `set_auto_pause`), files of
-//! any size sent in a few KiB of memory (`push_producer`), deadlines (`set_timeout`, `call_later`), and
+//! It shows a protocol that is parsed by hand, however the network splits it (`connection.rs`), input that
+//! is put back while the client does not read what it has asked for (`unread`, `set_auto_pause`), files
+//! of any size sent in a few KiB of memory (`push_producer`), deadlines (`set_timeout`, `call_later`), and
 //! a last answer that arrives although the connection is closed right after it (`close`).
 //!
 //! ```sh
@@ -11,9 +11,9 @@
 //! cargo run --release --example http_server -- --root target/doc --log info 127.0.0.1:8000
 //! ```
 //!
-//! Files are read on the loop's thread, which is all right for a local disk that is not too slow.
-//! Everything below the root that can be read is served, also names that begin with a dot; a directory
-//! with an `index.html` is shown as that.
+//! Files are read on the loop's thread, which is fine for a local disk that is not too slow. Everything
+//! readable below the root is served, also names that begin with a dot; for a directory with an
+//! `index.html` that is served.
 
 mod answer;
 #[path = "../common/mod.rs"]

@@ -50,7 +50,7 @@ impl<'a> Request<'a> {
                 }
                 "content-length" => {
                     let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-                    // Two that differ would be two opinions on where the next request begins.
+                    // If two differ, it is unclear where the next request begins.
                     if !is_number || length.replace(value).is_some_and(|other| other != value) {
                         return Err(BAD_REQUEST);
                     }
@@ -70,8 +70,8 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The request that `input` begins with, and how many bytes it takes; `None` if more must come. An `Err`
-/// is the answer to what is no request.
+/// The request that `input` begins with, and its length in bytes; `None` if it is not complete. An `Err`
+/// is the answer to something that is not a request.
 pub fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, Status> {
     let mut fields = [EMPTY_HEADER; FIELDS];
     let mut head = httparse::Request::new(&mut fields);

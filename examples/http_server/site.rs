@@ -1,5 +1,5 @@
-//! What is served: a directory, and no way out of it. Paths come in as targets of requests, and lead
-//! to open files.
+//! What is served: a directory, and no way out of it. Paths come in as the targets of requests, and open
+//! files go out.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -41,8 +41,8 @@ impl Site {
         })
     }
 
-    /// One name after the other, from the directory before it: where there is neither `..` nor a
-    /// symbolic link, also one that is put there at this moment, there is no way out.
+    /// Open one name after the other, each from the directory before it. Without `..` and symbolic links,
+    /// not even one that is created at this moment, there is no way out.
     fn walk(&self, path: &Path) -> io::Result<File> {
         let step = |from: File, name| Ok(File::from(openat(&from, name, FLAGS, Mode::empty())?));
         path.iter().try_fold(openat(&self.root, ".", FLAGS, Mode::empty())?.into(), step)
@@ -59,7 +59,7 @@ pub struct Target {
 
 impl Target {
     /// `/path?query`, or the `http://host/path?query` that a proxy is sent. A name that no file can
-    /// have is not found; `..`, which clients are to resolve before they ask, is none either.
+    /// have is not found, and neither is `..`, which clients must resolve before they ask.
     pub fn parse(target: &str) -> Result<Target, Status> {
         let (path, _) = target.split_once('?').unwrap_or((target, ""));
         let path = match path.split_once("://") {

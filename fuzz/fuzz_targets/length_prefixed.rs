@@ -9,7 +9,7 @@ fuzz_target!(|input: (u8, &[u8], &[u8])| {
     let limit = usize::from(limit);
     for prefix in [Prefix::U8, Prefix::U16, Prefix::U32, Prefix::U64] {
         for order in [ByteOrder::Big, ByteOrder::Little] {
-            check(|| LengthPrefixed::new(prefix, order).limit(limit), limit, bytes, sizes);
+            check(|| LengthPrefixed::new(prefix, order).with_limit(limit), limit, bytes, sizes);
         }
     }
 });

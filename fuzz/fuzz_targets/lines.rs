@@ -7,6 +7,6 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: (u8, &[u8], &[u8])| {
     let (limit, sizes, bytes) = input;
     let limit = usize::from(limit);
-    check(|| Lines::new().limit(limit), limit, bytes, sizes);
-    check(|| Lines::crlf().limit(limit), limit, bytes, sizes);
+    check(|| Lines::new().with_limit(limit), limit, bytes, sizes);
+    check(|| Lines::crlf().with_limit(limit), limit, bytes, sizes);
 });

@@ -7,5 +7,5 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: (u8, &[u8], &[u8])| {
     let (limit, sizes, bytes) = input;
     let limit = usize::from(limit);
-    check(|| Netstrings::new().limit(limit), limit, bytes, sizes);
+    check(|| Netstrings::new().with_limit(limit), limit, bytes, sizes);
 });

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::action::Action;
-use crate::core::map::{Buffer, ChannelMap};
+use crate::core::buffer::Buffer;
+use crate::core::map::ChannelMap;
 use crate::error::{ChannelError, LookupError};
-use crate::link::Link;
 use crate::link::input::Missed;
 use crate::link::marks::{Limits, OnLimit};
-use crate::link::output::Pushed;
 use crate::link::producer::Producer;
+use crate::link::pushed::Pushed;
+use crate::link::state::Link;
 use crate::net::address::Address;
 use crate::net::unix::{self, Credentials};
 use crate::reason::Reason;
@@ -135,7 +136,7 @@ impl<'a> Channel<'a> {
     where
         F: FnOnce(&mut Channel<'_>, &[u8]) -> io::Result<()>,
     {
-        let mut lent = LentBuffer { buffer: Some(self.map.take_buffer()), ch: self };
+        let mut lent = LentBuffer { buffer: Some(self.map.buffers.take()), ch: self };
         let Some(buffer) = &mut lent.buffer else { return Ok(()) };
         let read = match lent.ch.recv_quickly(&mut buffer[..]) {
             Ok(read) => read,
@@ -560,7 +561,7 @@ impl Drop for LentBuffer<'_, '_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take() {
-            self.ch.map.give_buffer_back(buffer);
+            self.ch.map.buffers.give_back(buffer);
         }
     }
 }

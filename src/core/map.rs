@@ -11,17 +11,15 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Time, Turn};
 use crate::core::action::{Action, Message};
+use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
 use crate::core::slots::Slots;
-use crate::error::LookupError;
-use crate::guard::drop_guarded;
-use crate::link::Link;
 use crate::link::due::Step;
-use crate::link::life::Role;
-use crate::link::output::Pushed;
-use crate::link::producer::Producer;
-use crate::link::source::{Held, Plain, Source};
+use crate::link::held::Held;
+use crate::link::pushed::Pushed;
+use crate::link::source::{Plain, Source};
+use crate::link::state::{Link, Role};
 use crate::net::resolve::{self, Resolver};
 use crate::net::socket::Socket;
 use crate::reason::Reason;
@@ -29,12 +27,8 @@ use crate::report::{Escaped, Throttle};
 use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
 use crate::threads::queue::{Owner, Queue};
-use crate::timers::{TimerId, TimerKey, Timers};
+use crate::timers::Timers;
 use crate::token::{Handle, Token};
-
-/// What one read takes at most.
-const BUFFER: usize = 64 * 1024;
-pub(crate) type Buffer = Box<[u8; BUFFER]>;
 
 /// Messages that other threads may have under way.
 const REMOTE_CAPACITY: usize = 1024;
@@ -94,9 +88,7 @@ pub struct ChannelMap {
     pub(crate) starved: Vec<Token>,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
-    /// For reads: one, and one for a read within another's closure.
-    buffer: Option<Buffer>,
-    second_buffer: Option<Buffer>,
+    pub(crate) buffers: Buffers,
     pub(crate) stopping: bool,
     /// `run` was stopped, and not called again.
     pub(crate) stopped: bool,
@@ -144,8 +136,7 @@ impl ChannelMap {
             pending: Vec::new(),
             starved: Vec::new(),
             gather: Gather::new(),
-            buffer: None,
-            second_buffer: None,
+            buffers: Buffers::default(),
             stopping: false,
             stopped: false,
             ended: false,
@@ -284,67 +275,6 @@ impl ChannelMap {
         }
     }
 
-    // Time.
-
-    /// Call `f` in the next turn, after the channels that are ready. asyncio's `call_soon`.
-    pub fn call_soon(&mut self, f: impl FnOnce(&mut ChannelMap) + 'static) -> TimerId {
-        self.call_later(Duration::ZERO, f)
-    }
-
-    /// Call `f` after `delay`, by a clock that never jumps; not earlier, and later by what the
-    /// hooks before it take. Equal times run in the order they were set. A `delay` too long for
-    /// the clock is as long as it can be. A panic is caught and logged.
-    pub fn call_later(&mut self, delay: Duration, f: impl FnOnce(&mut ChannelMap) + 'static) -> TimerId {
-        let key = self.set_timer(None, delay, Action::Call(Box::new(f)));
-        self.timer_id(key)
-    }
-
-    /// Call `f` every `interval`, for the first time after one. When it is late, it runs once for
-    /// all that it missed, and goes on in the old rhythm. An `interval` of zero is every turn, and
-    /// keeps the loop from sleeping.
-    pub fn call_every(&mut self, interval: Duration, f: impl FnMut(&mut ChannelMap) + 'static) -> TimerId {
-        let key = self.set_timer(None, interval, Action::CallEvery(interval, Box::new(f)));
-        self.timer_id(key)
-    }
-
-    /// Cancel a timer, also from within itself; `false` if there is no such timer any more.
-    pub fn cancel(&mut self, timer: TimerId) -> bool {
-        if timer.map != self.id {
-            return false;
-        }
-        match self.timers.cancel(timer.key) {
-            Some(action) => {
-                drop_guarded(&mut self.throttle, "a timer", action);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Set a timer, which dies with its `owner` if it has one.
-    pub(crate) fn set_timer(&mut self, owner: Option<Token>, delay: Duration, action: Action) -> TimerKey {
-        let now = self.clock.now();
-        // The turn's time is kept up from here on: there is a timer.
-        self.turn.time = now;
-        self.timers.set(now.after(delay), owner.map(|token| token.slot), action)
-    }
-
-    pub(crate) fn timer_id(&self, key: TimerKey) -> TimerId {
-        TimerId { map: self.id, key }
-    }
-
-    /// Begin to watch whether the channel is idle for as long as it may be.
-    pub(crate) fn start_idle_timer(&mut self, token: Token) {
-        let now = self.clock.now();
-        let Some(link) = self.link_mut(token) else { return };
-        let idle_for = now.since(link.active());
-        let Some(timeout) = link.rare_if_any().and_then(|rare| rare.timeout) else { return };
-        let timer = self.set_timer(Some(token), timeout.saturating_sub(idle_for), Action::Idle(token));
-        if let Some(link) = self.link_mut(token) {
-            link.rare().idle_timer = Some(timer);
-        }
-    }
-
     // The loop.
 
     /// How many messages of other threads may wait (1,024) before they must. At least one, at most
@@ -404,72 +334,6 @@ impl ChannelMap {
         true
     }
 
-    /// Push to a channel, whoever does it.
-    pub(crate) fn put(&mut self, token: Token, pushed: Pushed<'_>, limited: bool) -> io::Result<()> {
-        self.touch(token);
-        let Some(seat) = self.slots.get_mut(token) else { return Err(LookupError::Gone(token).into()) };
-        if self.gather.is_of(token) && seat.link.gathers() {
-            self.gather.unseal();
-            if self.gather.push_small(token, &pushed) {
-                return Ok(());
-            }
-        }
-        let before = self.gather.bytes_of(token);
-        if seat.link.push(self.turn, before, pushed, limited)? {
-            self.gather.sent(token);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn push_producer(&mut self, token: Token, producer: Box<dyn Producer>) -> io::Result<()> {
-        let Some(seat) = self.slots.get_mut(token) else { return Err(LookupError::Gone(token).into()) };
-        if seat.link.push_producer(self.gather.bytes_of(token), producer)? {
-            self.gather.sent(token);
-        }
-        Ok(())
-    }
-
-    /// What the running hook of this channel has pushed goes out now: something comes that must be
-    /// behind it.
-    pub(crate) fn send_gathered(&mut self, token: Token) {
-        let bytes = self.gather.bytes_of(token);
-        if bytes.is_empty() {
-            return;
-        }
-        if let Some(seat) = self.slots.get_mut(token) {
-            seat.link.send_gathered(self.turn, bytes);
-        }
-        self.gather.sent(token);
-    }
-
-    #[inline]
-    pub(crate) fn take_buffer(&mut self) -> Buffer {
-        match self.buffer.take() {
-            Some(buffer) => buffer,
-            None => self.take_second_buffer(),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn take_second_buffer(&mut self) -> Buffer {
-        self.second_buffer.take().unwrap_or_else(new_buffer)
-    }
-
-    #[inline]
-    pub(crate) fn give_buffer_back(&mut self, buffer: Buffer) {
-        match self.buffer {
-            None => self.buffer = Some(buffer),
-            Some(_) => self.give_second_buffer_back(buffer),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn give_second_buffer_back(&mut self, buffer: Buffer) {
-        self.second_buffer = Some(buffer);
-    }
-
     pub(crate) fn set_background(&mut self, token: Token, on: bool) {
         let Some(link) = self.link_mut(token) else { return };
         if link.role() == Role::Internal {
@@ -500,15 +364,6 @@ impl ChannelMap {
     #[cfg(debug_assertions)]
     pub(crate) fn wear_out(&mut self, left: u32) {
         self.slots.wear_out(left);
-    }
-}
-
-/// On the heap from the start: it is too big for a small stack.
-#[cold]
-fn new_buffer() -> Buffer {
-    match vec![0; BUFFER].into_boxed_slice().try_into() {
-        Ok(buffer) => buffer,
-        Err(_) => unreachable!("it has that length"),
     }
 }
 

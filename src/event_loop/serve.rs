@@ -8,10 +8,10 @@ use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
-use crate::event_loop::{accept, backoff, datagram, hooks, settle};
-use crate::link::Link;
+use crate::event_loop::{accept, backoff, datagram, hooks, output, settle};
 use crate::link::due::Step;
-use crate::link::watch::Rest;
+use crate::link::rare::Rest;
+use crate::link::state::Link;
 use crate::reason::Reason;
 use crate::report::Escaped;
 use crate::sys;
@@ -213,9 +213,9 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
         serve_stream(map, token, ready);
     } else if link.is_flushing() {
         link.unblock();
-        settle::output(map, token);
+        output::flush(map, token);
     } else if link.is_lingering() {
-        settle::drop_input(map, token);
+        output::drop_input(map, token);
     }
     map.touch(token);
     if let Some(link) = map.link_mut(token) {
@@ -280,7 +280,7 @@ fn serve_datagrams(map: &mut ChannelMap, token: Token, ready: Ready) {
         }
     }
     if ready.write {
-        settle::output(map, token);
+        output::flush(map, token);
     }
 }
 
@@ -319,7 +319,7 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
     if room && link.is_open() {
         let writes = link.writes();
         link.unblock();
-        settle::output(map, token);
+        output::flush(map, token);
         if writes {
             hooks::run(
                 map,
@@ -354,7 +354,7 @@ fn hang_up_unread(map: &mut ChannelMap, token: Token, ready: Ready) {
     if !link.queue_is_empty() {
         // There is no peer to take it: the send will say why.
         link.unblock();
-        settle::output(map, token);
+        output::flush(map, token);
     }
     let Some(link) = map.link_mut(token) else { return };
     if !ready.hup || !link.is_open() {

@@ -1,5 +1,5 @@
-//! What people build on the hooks, ready made. Everything here uses the public API alone, as anybody
-//! outside could; `tests/layers.rs` compiles it from there. The core knows nothing of it.
+//! Ready-made dispatchers on top of the hooks. They use the public API alone, which
+//! `tests/layers/outside.rs` proves by compiling them as another crate's. The core does not depend on them.
 
 pub mod chat;
 pub mod framing;

@@ -1,18 +1,18 @@
 //! Producers for [`push_producer`](crate::Channel::push_producer): output that is made when there is
-//! room for it, so that any amount of it costs the memory of a piece.
+//! room for it, so that any amount of it takes the memory of one piece.
 //!
-//! A closure is a producer as well; one that has nothing yet says [`More::Later`], and
-//! [`wake_producer`](crate::Channel::wake_producer) has it asked again.
+//! A closure is a producer too. One that has nothing yet returns [`More::Later`], and is asked again
+//! after [`wake_producer`](crate::Channel::wake_producer).
 
 use std::io::{ErrorKind, Read};
 
 use crate::{More, Producer};
 
-/// What one piece has, in bytes.
+/// The size of a piece, in bytes.
 const PIECE: usize = 32 * 1024;
 
-/// Bytes that lie somewhere, in pieces of 32 KiB: asynchat's `simple_producer`. Of use for what is
-/// shared or mapped; a `Vec` is better given to [`push_vec`](crate::Channel::push_vec).
+/// Produces existing bytes in pieces of 32 KiB: asynchat's `simple_producer`. Useful for bytes that are
+/// shared or memory-mapped; for a `Vec`, [`push_vec`](crate::Channel::push_vec) is better.
 ///
 /// ```
 /// use dispatch_loop::{Channel, Dispatcher, producers};
@@ -40,7 +40,7 @@ pub fn from_bytes(bytes: impl AsRef<[u8]> + 'static) -> impl Producer {
     }
 }
 
-/// What an iterator yields, several items a piece where they are small.
+/// Produces the items of an iterator, several to a piece if they are small.
 ///
 /// ```
 /// use dispatch_loop::{More, Producer, producers};
@@ -67,12 +67,12 @@ where
     }
 }
 
-/// What a reader gives until its end: a [`File`](std::fs::File), the first bytes of one
-/// ([`take`](Read::take)), something decompressed.
+/// Produces what a reader yields until its end: a [`File`](std::fs::File), the first bytes of one
+/// ([`take`](Read::take)), or a decompressor.
 ///
-/// It is read on the loop's thread, a piece of 32 KiB at a time, and while it makes the loop wait nobody is
-/// served: a file of a local disk is all right, a pipe is not. `WouldBlock` is understood as
-/// [`More::Later`]; any other error goes to the dispatcher's `handle_error`.
+/// It is read on the loop's thread, 32 KiB at a time. While a read blocks, no channel is served: a file
+/// on a local disk is fine, a pipe is not. `WouldBlock` means [`More::Later`]; any other error goes to the
+/// dispatcher's `handle_error`.
 ///
 /// ```no_run
 /// use dispatch_loop::{Channel, producers};
@@ -81,7 +81,7 @@ where
 ///
 /// fn send_file(ch: &mut Channel<'_>, path: &str) -> io::Result<()> {
 ///     ch.push_producer(producers::from_reader(File::open(path)?))?;
-///     ch.close();                             // when all of it is sent
+///     ch.close();                             // when all of it has been sent
 ///     Ok(())
 /// }
 /// ```

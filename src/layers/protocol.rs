@@ -1,5 +1,5 @@
-//! Protocol and Transport, asyncio's pair without asyncio: the protocol is told what happened, the
-//! transport is what it acts on.
+//! Protocol and Transport, asyncio's pair without asyncio: the protocol is told what happens, and acts
+//! through the transport.
 //!
 //! Implement [`Protocol`], and give it to the map in a [`ProtocolDispatcher`].
 //!
@@ -34,19 +34,19 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::ops::{Deref, DerefMut};
 
-use crate::{Channel, Dispatcher, Eof, Handle, Reason};
+use crate::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Token};
 
 /// The callbacks of a connection: `asyncio.Protocol`.
 ///
-/// An `Err` or a panic of any ends the connection, and is the reason that `connection_lost` is given.
+/// An `Err` or a panic in any of them ends the connection, and is the reason that `connection_lost` is
+/// given.
 ///
 /// ```
 /// use dispatch_loop::protocol::{Protocol, Transport};
 /// use std::io;
 ///
-/// /// Sends numbers for ever, no faster than the peer takes them.
+/// /// Sends numbers for ever, no faster than the peer reads them.
 /// #[derive(Default)]
 /// struct Numbers {
 ///     next: u64,
@@ -82,38 +82,38 @@ use crate::{Channel, Dispatcher, Eof, Handle, Reason};
 /// ```
 #[allow(unused_variables)]
 pub trait Protocol: 'static {
-    /// The connection is ready for use. Once, unless it never is.
+    /// The connection is ready for use. Called once, unless it ends before that.
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// Bytes came; at most 64 KiB at once, lent from the loop's own buffer.
+    /// Bytes have arrived: at most 64 KiB at a time, borrowed from the loop's own buffer.
     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> io::Result<()>;
 
     /// The peer will send no more. [`Eof::Close`], the default (asyncio's `None`), sends what is
-    /// queued and closes; [`Eof::KeepWriting`] (`True`) leaves that to us.
+    /// queued and closes; [`Eof::KeepWriting`] (`True`) leaves closing to the protocol.
     fn eof_received(&mut self, transport: &mut Transport<'_>) -> io::Result<Eof> {
         Ok(Eof::Close)
     }
 
-    /// More is queued than the high watermark: write no more for now. Once per crossing.
+    /// More than the high watermark is queued: stop writing for now. Called once per crossing.
     fn pause_writing(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// The queue is down to the low watermark again.
+    /// The queue is back down to the low watermark.
     fn resume_writing(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// It is over: exactly once, whatever ended it, and the last of the hooks; also when the
-    /// connect failed (asyncio's `create_connection` raises then), without `connection_made` before
-    /// it. asyncio's `exc` is [`reason.error()`](Reason::error).
+    /// The connection has ended. Called exactly once, as the last callback, whatever the cause; also
+    /// when the connect failed (where asyncio's `create_connection` raises), then without
+    /// `connection_made` before it. asyncio's `exc` is [`reason.error()`](Reason::error).
     fn connection_lost(&mut self, transport: &mut Transport<'_>, reason: &Reason) {}
 }
 
-/// The connection of a [`Protocol`]: asyncio's `Transport`, by its names where they differ from
-/// those of the [`Channel`], whose methods it has as well.
+/// The connection of a [`Protocol`]: asyncio's `Transport`, with its methods under its names. Everything
+/// else that a [`Channel`] can do is at [`channel_mut`](Transport::channel_mut).
 ///
 /// ```
 /// use dispatch_loop::protocol::{Protocol, Transport};
@@ -124,7 +124,7 @@ pub trait Protocol: 'static {
 ///
 /// impl Protocol for Answer {
 ///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> io::Result<()> {
-///         transport.set_timeout(Some(Duration::from_secs(30)));        // the channel's own
+///         transport.channel_mut().set_timeout(Some(Duration::from_secs(30)));
 ///         transport.write_vectored(&[IoSlice::new(b"you said: "), IoSlice::new(data)])?;
 ///         transport.write_eof();
 ///         Ok(())
@@ -135,42 +135,112 @@ pub struct Transport<'a> {
     channel: Channel<'a>,
 }
 
-impl Transport<'_> {
-    /// Send all of `bytes`: at once what fits, the rest when there is room. [`Channel::push`].
+impl<'a> Transport<'a> {
+    /// The underlying channel, read-only.
+    pub fn channel(&self) -> &Channel<'a> {
+        &self.channel
+    }
+
+    /// The underlying channel, for everything that has no method here, and for functions that take a
+    /// [`Channel`].
+    ///
+    /// The transport holds nothing back, so the channel's methods do what they do in a [`Dispatcher`]:
+    /// the bytes that `data_received` was given are the protocol's. Before
+    /// [`wrap_source`](Channel::wrap_source), put back those that are not used
+    /// ([`unread`](Channel::unread)), so that after STARTTLS nothing that arrived in the clear is taken
+    /// for encrypted.
+    pub fn channel_mut(&mut self) -> &mut Channel<'a> {
+        &mut self.channel
+    }
+
+    /// The channel's token.
+    pub fn token(&self) -> Token {
+        self.channel.token()
+    }
+
+    /// The map, to look something up.
+    pub fn map(&self) -> &ChannelMap {
+        self.channel.map()
+    }
+
+    /// The map, and through it every other channel.
+    pub fn map_mut(&mut self) -> &mut ChannelMap {
+        self.channel.map_mut()
+    }
+
+    /// The peer's address: `get_extra_info("peername")`. [`Channel::peer_addr`].
+    #[doc(alias = "get_extra_info")]
+    pub fn peer_addr(&self) -> io::Result<Address> {
+        self.channel.peer_addr()
+    }
+
+    /// Sends all of `bytes`: what fits at once, the rest when there is room. [`Channel::push`].
     ///
     /// # Errors
-    /// `BrokenPipe` after `close`, `abort` or `write_eof` (where asyncio drops the bytes in
-    /// silence); `QuotaExceeded` over the hard limit ([`Channel::set_limit`]).
+    /// `BrokenPipe` after `close`, `abort` or `write_eof` (where asyncio silently drops the bytes);
+    /// `QuotaExceeded` over the hard limit ([`Channel::set_limit`]).
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.channel.push(bytes)
     }
 
-    /// As [`write`](Transport::write), for bytes that lie in several places: `writelines`.
+    /// Like [`write`](Transport::write), for bytes in several places: `writelines`.
     #[doc(alias = "writelines")]
     pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
         self.channel.push_vectored(slices)
     }
 
-    /// Send what is queued, then FIN, and go on reading. [`Channel::shutdown_write`].
+    /// Sends what is queued, then FIN, and keeps reading. [`Channel::shutdown_write`].
     pub fn write_eof(&mut self) {
         self.channel.shutdown_write();
     }
 
-    /// Bytes that wait to be sent: `get_write_buffer_size`.
+    /// The number of bytes waiting to be sent: `get_write_buffer_size`.
     #[doc(alias = "get_write_buffer_size")]
     pub fn write_buffer_size(&self) -> usize {
         self.channel.queued()
     }
 
-    /// `pause_writing` runs above `high` bytes (64 KiB) queued, `resume_writing` when it is down to
-    /// `low` (32 KiB). [`Channel::set_watermarks`].
+    /// Sets the watermarks: `pause_writing` runs when more than `high` bytes (64 KiB) are queued,
+    /// `resume_writing` when `low` (32 KiB) are left. [`Channel::set_watermarks`].
     pub fn set_write_buffer_limits(&mut self, low: usize, high: usize) {
         self.channel.set_watermarks(low, high);
     }
 
-    /// Let `protocol` have the hooks from now on, and `rest`, the bytes that the old one has no use
-    /// for, before all that comes: an upgrade in mid-stream. Its `connection_made` does not run,
-    /// and neither does `connection_lost` of the old one, which is dropped after its hook.
+    /// Stops reading, sends what is queued, then closes. [`Channel::close`].
+    pub fn close(&mut self) {
+        self.channel.close();
+    }
+
+    /// Drops what is queued and resets the connection. [`Channel::abort`].
+    pub fn abort(&mut self) {
+        self.channel.abort();
+    }
+
+    /// Whether the connection is closing or closed. [`Channel::is_closing`].
+    pub fn is_closing(&self) -> bool {
+        self.channel.is_closing()
+    }
+
+    /// Calls `data_received` no more until [`resume_reading`](Transport::resume_reading).
+    /// [`Channel::pause_reading`].
+    pub fn pause_reading(&mut self) {
+        self.channel.pause_reading();
+    }
+
+    /// Ends a [`pause_reading`](Transport::pause_reading). [`Channel::resume_reading`].
+    pub fn resume_reading(&mut self) {
+        self.channel.resume_reading();
+    }
+
+    /// Whether input is delivered. [`Channel::is_reading`].
+    pub fn is_reading(&self) -> bool {
+        self.channel.is_reading()
+    }
+
+    /// Hands the connection to `protocol`: an upgrade in mid-stream. `rest`, the bytes that the old
+    /// protocol has not used, comes before all further input. Neither the new protocol's
+    /// `connection_made` nor the old one's `connection_lost` runs; the old one is dropped after its
+    /// callback.
     ///
     /// # Errors
     /// The connection has ended.
@@ -184,20 +254,6 @@ impl Transport<'_> {
     }
 }
 
-impl<'a> Deref for Transport<'a> {
-    type Target = Channel<'a>;
-
-    fn deref(&self) -> &Channel<'a> {
-        &self.channel
-    }
-}
-
-impl<'a> DerefMut for Transport<'a> {
-    fn deref_mut(&mut self) -> &mut Channel<'a> {
-        &mut self.channel
-    }
-}
-
 impl fmt::Debug for Transport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Transport").field(&self.channel).finish()
@@ -206,8 +262,9 @@ impl fmt::Debug for Transport<'_> {
 
 /// The dispatcher that calls a [`Protocol`].
 ///
-/// It derefs to the protocol, so [`map.get_mut(handle)`](crate::ChannelMap::get_mut) leads to it; with its
-/// transport as well, [`with`](ProtocolDispatcher::with) does.
+/// From elsewhere, [`map.get_mut(handle)`](crate::ChannelMap::get_mut) gives the dispatcher and
+/// [`inner_mut`](ProtocolDispatcher::inner_mut) the protocol; [`with`](ProtocolDispatcher::with) gives the
+/// protocol together with its transport.
 ///
 /// ```
 /// use dispatch_loop::ChannelMap;
@@ -227,7 +284,7 @@ impl fmt::Debug for Transport<'_> {
 /// let (near, _far) = UnixStream::pair()?;
 /// let mut map = ChannelMap::new()?;
 /// let counter = map.add(near, ProtocolDispatcher::new(Counter(0)))?;
-/// assert_eq!(map.get(counter)?.0, 0);
+/// assert_eq!(map.get(counter)?.inner().0, 0);
 /// map.with(counter, |counter, ch| counter.with(ch, |_, transport| transport.write(b"begin\n")))?;
 /// # io::Result::Ok(())
 /// ```
@@ -236,12 +293,22 @@ pub struct ProtocolDispatcher<P> {
 }
 
 impl<P: Protocol> ProtocolDispatcher<P> {
-    /// A dispatcher for `protocol`.
+    /// Makes a dispatcher for `protocol`.
     pub fn new(protocol: P) -> ProtocolDispatcher<P> {
         ProtocolDispatcher { protocol }
     }
 
-    /// Call `f` with the protocol and its transport, from outside of its hooks.
+    /// The protocol.
+    pub fn inner(&self) -> &P {
+        &self.protocol
+    }
+
+    /// The protocol, mutably.
+    pub fn inner_mut(&mut self) -> &mut P {
+        &mut self.protocol
+    }
+
+    /// Calls `f` with the protocol and its transport, from outside its own callbacks.
     pub fn with<R>(&mut self, ch: &mut Channel<'_>, f: impl FnOnce(&mut P, &mut Transport<'_>) -> R) -> R {
         f(&mut self.protocol, &mut Transport { channel: ch.reborrow() })
     }
@@ -273,22 +340,19 @@ impl<P: Protocol> Dispatcher for ProtocolDispatcher<P> {
     }
 }
 
-impl<P> Deref for ProtocolDispatcher<P> {
-    type Target = P;
-
-    fn deref(&self) -> &P {
-        &self.protocol
-    }
-}
-
-impl<P> DerefMut for ProtocolDispatcher<P> {
-    fn deref_mut(&mut self) -> &mut P {
-        &mut self.protocol
-    }
-}
-
 impl<P: fmt::Debug> fmt::Debug for ProtocolDispatcher<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ProtocolDispatcher").field(&self.protocol).finish()
     }
 }
+
+/// A transport does not coerce to a channel.
+///
+/// ```compile_fail,E0308
+/// fn helper(_: &mut dispatch_loop::Channel<'_>) {}
+/// fn hook(transport: &mut dispatch_loop::protocol::Transport<'_>) {
+///     helper(transport);
+/// }
+/// ```
+#[cfg(doctest)]
+struct NoChannel;

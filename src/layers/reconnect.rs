@@ -1,4 +1,4 @@
-//! A client that connects again when its connection ends, or never came about: Twisted's
+//! A client that connects again when its connection ends or its connect fails: Twisted's
 //! `ReconnectingClientFactory`.
 
 use std::cell::RefCell;
@@ -6,35 +6,32 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::ops::{Deref, DerefMut};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::{
-    Channel, ChannelMap, ConnectOptions, Dispatcher, Eof, OnError, Reason, TimerId, ToAddress, Token,
-};
+use crate::{Channel, ChannelMap, ConnectOptions, Dispatcher, Reason, TimerId, ToAddress, Token, Wrapper};
 
-/// How long to wait before the next attempt: longer each time, and never quite the same, so that the
-/// clients of a server that comes back do not all come at once.
+/// How long to wait before the next attempt. Each wait is longer than the one before, and partly random,
+/// so that the clients of a server that comes back do not all reconnect at once.
 ///
 /// ```
 /// use dispatch_loop::reconnect::Backoff;
 /// use std::time::Duration;
 ///
-/// let patient = Backoff { longest: Duration::from_secs(600), ..Backoff::default() };
+/// let patient = Backoff::default().with_longest(Duration::from_secs(600)).with_jitter(0.2);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Backoff {
     /// The first wait (0.5 s).
     pub first: Duration,
-    /// Each further one is so many times as long (2).
+    /// Each further wait is this many times as long as the one before (2).
     pub factor: f64,
-    /// The longest (60 s).
+    /// The longest wait (60 s).
     pub longest: Duration,
-    /// By what share a wait may be shorter, at random (0.5).
+    /// The random share of a wait, from 0 to 1: each is shortened by up to this much of it (0.5).
     pub jitter: f64,
-    /// After a connection that was open for so long (10 s), the waits begin anew.
+    /// After a connection that was open for this long (10 s), the waits start over.
     pub steady: Duration,
 }
 
@@ -51,7 +48,37 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// How long to wait after so many failures in a row; `random` is from 0 to 1.
+    /// Sets [`first`](Backoff::first).
+    pub fn with_first(mut self, wait: Duration) -> Self {
+        self.first = wait;
+        self
+    }
+
+    /// Sets [`factor`](Backoff::factor). Less than 1 counts as 1.
+    pub fn with_factor(mut self, factor: f64) -> Self {
+        self.factor = factor;
+        self
+    }
+
+    /// Sets [`longest`](Backoff::longest).
+    pub fn with_longest(mut self, wait: Duration) -> Self {
+        self.longest = wait;
+        self
+    }
+
+    /// Sets [`jitter`](Backoff::jitter), clamped to the range from 0 to 1.
+    pub fn with_jitter(mut self, share: f64) -> Self {
+        self.jitter = share;
+        self
+    }
+
+    /// Sets [`steady`](Backoff::steady).
+    pub fn with_steady(mut self, open: Duration) -> Self {
+        self.steady = open;
+        self
+    }
+
+    /// How long to wait after this many failures in a row; `random` is from 0 to 1.
     fn wait(&self, failures: u32, random: f64) -> Duration {
         let growth = self.factor.max(1.0).powi(failures.min(1000) as i32);
         let longest = self.longest.as_secs_f64();
@@ -61,13 +88,13 @@ impl Backoff {
     }
 }
 
-/// A connection to `address` that is made anew whenever it ends, until told otherwise.
+/// Connects to `address`, and connects again whenever the connection ends.
 ///
-/// `make` is called for each attempt, the first one now, with the reason that the one before ended
-/// (`None` for the first); it gives the dispatcher of this one, or `None` to stop: then it is over. A
-/// dispatcher that closes its own channel is asked about as well ([`Reason::Closed`]). If it has
-/// itself replaced ([`replace_dispatcher`](crate::Channel::replace_dispatcher)), or `make` panics, no
-/// further connection is made.
+/// `make` is called before each attempt, the first time right away, with the reason why the last
+/// connection or attempt ended (`None` the first time). It returns the dispatcher for the next attempt,
+/// or `None` to stop for good. It is also called after a dispatcher has closed its own channel
+/// ([`Reason::Closed`]). No further connection is made after
+/// [`replace_dispatcher`](crate::Channel::replace_dispatcher), nor after a panic in `make`.
 ///
 /// ```
 /// use dispatch_loop::reconnect::{self, Backoff};
@@ -88,7 +115,7 @@ impl Backoff {
 /// # let address = listener.local_addr()?;
 /// let mut map = ChannelMap::new()?;
 /// reconnect::connect(&mut map, address, Backoff::default(), |_, ended| match ended {
-///     Some(Reason::Closed) => None,                       // reported: that is all
+///     Some(Reason::Closed) => None,                       // it has reported, and is done
 ///     _ => Some(Report),
 /// })?;
 /// dispatch_loop::run(&mut map)?;
@@ -96,7 +123,7 @@ impl Backoff {
 /// ```
 ///
 /// # Errors
-/// Those of [`ChannelMap::connect`], for the first attempt: an address that will never do.
+/// Those of [`ChannelMap::connect`], for the first attempt: an unusable address.
 pub fn connect<D, A, F>(map: &mut ChannelMap, address: A, backoff: Backoff, make: F) -> io::Result<Client>
 where
     D: Dispatcher,
@@ -106,10 +133,10 @@ where
     connect_with(map, address, ConnectOptions::default(), backoff, make)
 }
 
-/// As [`connect`], with options.
+/// Like [`connect`], with options.
 ///
 /// # Errors
-/// As [`connect`].
+/// Those of [`connect`].
 pub fn connect_with<D, A, F>(
     map: &mut ChannelMap,
     address: A,
@@ -142,7 +169,8 @@ where
     Ok(client)
 }
 
-/// What [`connect`] returns: to look at the client and to end it. Dropping it changes nothing.
+/// A client made by [`connect`]: tells its current channel, and stops it. Dropping this does not stop the
+/// client.
 ///
 /// ```
 /// use dispatch_loop::reconnect::{self, Backoff};
@@ -161,29 +189,29 @@ where
 #[derive(Clone)]
 pub struct Client(Rc<RefCell<State>>);
 
-/// Asks for the next dispatcher, and gives what begins its attempt.
+/// Asks for the next dispatcher, and returns what starts its attempt.
 type Next = Box<dyn FnMut(&mut ChannelMap, Option<&Reason>) -> Option<Begin>>;
 type Begin = Box<dyn FnOnce(&mut ChannelMap) -> io::Result<Token>>;
 
 #[derive(Default)]
 struct State {
     backoff: Backoff,
-    /// `None` while it runs, and when it is over.
+    /// `None` while it runs, and once it has stopped.
     next: Option<Next>,
     token: Option<Token>,
     timer: Option<TimerId>,
-    /// Attempts and short connections in a row.
+    /// Failed attempts and short connections in a row.
     failures: u32,
     stopped: bool,
 }
 
 impl Client {
-    /// The channel of the attempt or connection that there is now; `None` between two.
+    /// The channel of the current attempt or connection; `None` between two of them.
     pub fn token(&self) -> Option<Token> {
         self.0.borrow().token
     }
 
-    /// Connect no more, and close the connection that there is.
+    /// Stops reconnecting, and closes the current connection.
     pub fn stop(&self, map: &mut ChannelMap) {
         let (token, timer, next) = {
             let mut state = self.0.borrow_mut();
@@ -199,7 +227,7 @@ impl Client {
         }
     }
 
-    /// Ask the user for the next dispatcher; he may call `stop` meanwhile.
+    /// Ask the user for the next dispatcher. The closure may call `stop`.
     fn ask(&self, map: &mut ChannelMap, ended: Option<&Reason>) -> Option<Begin> {
         let mut next = self.0.borrow_mut().next.take()?;
         let begin = next(map, ended)?;
@@ -217,7 +245,7 @@ impl Client {
         Ok(())
     }
 
-    /// An attempt failed, or a connection is over.
+    /// An attempt has failed, or a connection has ended.
     fn ended(&self, map: &mut ChannelMap, reason: &Reason, open_for: Option<Duration>) {
         self.0.borrow_mut().token = None;
         if matches!(reason, Reason::MapEnded) {
@@ -254,14 +282,13 @@ impl fmt::Debug for Client {
     }
 }
 
-/// From 0 to 1, by the hasher that is seeded anew each time.
+/// A number from 0 to 1, from a hasher with a random seed.
 fn random() -> f64 {
     let random = RandomState::new().build_hasher().finish();
     random as f64 / u64::MAX as f64
 }
 
-/// The dispatcher of one attempt: the user's own, and an ear at its open and its end. It derefs to
-/// the user's.
+/// The dispatcher of one attempt, around the user's own.
 ///
 /// ```
 /// use dispatch_loop::reconnect::{self, Attempt, Backoff};
@@ -273,7 +300,7 @@ fn random() -> f64 {
 /// let mut map = ChannelMap::new()?;
 /// let client = reconnect::connect(&mut map, "127.0.0.1:9", Backoff::default(), |_, _| Some(Counter(7)))?;
 /// let handle = client.token().unwrap().typed::<Attempt<Counter>>();
-/// assert_eq!(map.get(handle)?.0, 7);
+/// assert_eq!(map.get(handle)?.inner().0, 7);
 /// # std::io::Result::Ok(())
 /// ```
 pub struct Attempt<D> {
@@ -282,75 +309,36 @@ pub struct Attempt<D> {
     opened: Option<Instant>,
 }
 
-impl<D: Dispatcher> Dispatcher for Attempt<D> {
-    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.opened = Some(Instant::now());
-        self.dispatcher.handle_open(ch)
-    }
-
-    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        let told = catch_unwind(AssertUnwindSafe(|| self.dispatcher.handle_close(ch, reason)));
-        let open_for = self.opened.map(|opened| opened.elapsed());
-        self.client.ended(ch.map_mut(), reason, open_for);
-        told.unwrap_or_else(|payload| resume_unwind(payload));
-    }
-
-    fn readable(&self, ch: &Channel<'_>) -> bool {
-        self.dispatcher.readable(ch)
-    }
-
-    fn writable(&self, ch: &Channel<'_>) -> bool {
-        self.dispatcher.writable(ch)
-    }
-
-    fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_connect(ch)
-    }
-
-    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_read(ch)
-    }
-
-    fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_write(ch)
-    }
-
-    fn handle_expt(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_expt(ch)
-    }
-
-    fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
-        self.dispatcher.handle_eof(ch)
-    }
-
-    fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_high(ch)
-    }
-
-    fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_low(ch)
-    }
-
-    fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.dispatcher.handle_timeout(ch)
-    }
-
-    fn handle_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> OnError {
-        self.dispatcher.handle_error(ch, error)
-    }
-}
-
-impl<D> Deref for Attempt<D> {
-    type Target = D;
-
-    fn deref(&self) -> &D {
+impl<D: Dispatcher> Attempt<D> {
+    /// The dispatcher that `make` returned.
+    pub fn inner(&self) -> &D {
         &self.dispatcher
     }
+
+    /// The dispatcher that `make` returned, mutably.
+    pub fn inner_mut(&mut self) -> &mut D {
+        &mut self.dispatcher
+    }
 }
 
-impl<D> DerefMut for Attempt<D> {
-    fn deref_mut(&mut self) -> &mut D {
-        &mut self.dispatcher
+impl<D: Dispatcher> Wrapper for Attempt<D> {
+    type Inner = D;
+
+    fn inner(&self) -> &D {
+        self.inner()
+    }
+
+    fn inner_mut(&mut self) -> &mut D {
+        self.inner_mut()
+    }
+
+    fn opened(&mut self, _: &mut Channel<'_>) {
+        self.opened = Some(Instant::now());
+    }
+
+    fn closed(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        let open_for = self.opened.map(|opened| opened.elapsed());
+        self.client.ended(ch.map_mut(), reason, open_for);
     }
 }
 

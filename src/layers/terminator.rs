@@ -1,5 +1,5 @@
-//! Where messages end in a stream of bytes, whatever pieces it comes in. Every byte is looked at a
-//! bounded number of times, however nasty the terminator and the input are to each other.
+//! Finds where messages end in a stream of bytes, however it has been split. Every byte is examined a
+//! bounded number of times, for the worst terminator and input too.
 
 use std::io;
 use std::sync::Arc;
@@ -14,14 +14,15 @@ use memchr::memchr;
 /// assert_eq!(Terminator::from("\r\n"), Terminator::Bytes(b"\r\n"[..].into()));
 /// assert_eq!(Terminator::from(512), Terminator::Count(512));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Terminator {
-    /// These bytes, at least one; they are not a part of the message.
+    /// These bytes, at least one. They are not part of the message.
     Bytes(Arc<[u8]>),
-    /// This many bytes, at least one, are the message. Holds for the next one, too, until it is
-    /// changed. (In asynchat a count counts once, and there is no terminator after it.)
+    /// The message is this many bytes, at least one. It applies to the following messages too, until
+    /// it is changed. (In asynchat a count applies once, and no terminator follows it.)
     Count(usize),
-    /// Nothing: what comes is collected until the stream ends.
+    /// Nothing: input is collected until the stream ends.
     None,
 }
 
@@ -57,25 +58,25 @@ impl From<usize> for Terminator {
 
 /// What comes next in the stream.
 pub(crate) enum Piece<'d> {
-    /// A part of the message.
+    /// A piece of the message.
     Data(&'d [u8]),
-    /// Its last part, of a count.
+    /// The last piece of a message that a count ends.
     Last(&'d [u8]),
-    /// As `Data`: so many bytes from the start of the terminator, which turned out to be no end.
+    /// Like `Data`: this many bytes from the start of the terminator, which did not follow in full.
     Prefix(usize),
-    /// The message is whole.
+    /// The message is complete.
     End,
 }
 
-/// Cuts the stream. The bytes at its end that may be the start of a terminator are held back; they
-/// are the terminator's own first `matched` bytes, so there is no need to keep them.
+/// Cuts the stream into pieces. Bytes at its end that may be the start of a terminator are held back.
+/// They equal the terminator's first `matched` bytes, so they need not be stored.
 pub(crate) struct Splitter {
     terminator: Terminator,
-    /// For each length of a match, how much of it still matches when the next byte does not:
-    /// Knuth, Morris and Pratt's table. Empty where it is nothing but zeros.
+    /// For each length of a partial match, how much of it still matches when the next byte does not:
+    /// Knuth, Morris and Pratt's table. Empty if all zeros.
     fallback: Vec<usize>,
     matched: usize,
-    /// Of a count.
+    /// How many bytes a count still lacks.
     left: usize,
 }
 
@@ -84,11 +85,13 @@ impl Splitter {
         let refused = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         let (fallback, left) = match &terminator {
             Terminator::Bytes(bytes) if bytes.is_empty() => {
-                return refused("an empty terminator would be found for ever; Terminator::None is none");
+                return refused(
+                    "an empty terminator would match for ever; for no terminator use Terminator::None",
+                );
             }
             Terminator::Count(0) => {
                 return refused(
-                    "a terminator of 0 bytes would be found for ever; that message is whole already",
+                    "a count of 0 bytes would match for ever; such a message is already complete",
                 );
             }
             Terminator::Bytes(bytes) => (fallback_table(bytes), 0),
@@ -102,20 +105,20 @@ impl Splitter {
         &self.terminator
     }
 
-    /// What is held back is somebody else's.
-    pub(crate) fn let_go(&mut self) {
+    /// Give up what is held back; the caller takes care of it.
+    pub(crate) fn release(&mut self) {
         self.matched = 0;
     }
 
-    /// The next message begins; what was held back is somebody else's.
-    pub(crate) fn start_anew(&mut self) {
+    /// Begin the next message, and give up what is held back.
+    pub(crate) fn restart(&mut self) {
         self.matched = 0;
         if let Terminator::Count(count) = self.terminator {
             self.left = count;
         }
     }
 
-    /// What is held back.
+    /// The bytes that are held back.
     pub(crate) fn held(&self) -> &[u8] {
         match &self.terminator {
             Terminator::Bytes(bytes) => &bytes[..self.matched],
@@ -123,7 +126,7 @@ impl Splitter {
         }
     }
 
-    /// The next piece; `input` is advanced past what it is made of. `None`: all of it was, or is
+    /// The next piece; `input` is advanced past it. `None` when all of `input` has been delivered or
     /// held back.
     #[inline]
     pub(crate) fn next<'d>(&mut self, input: &mut &'d [u8]) -> Option<Piece<'d>> {
@@ -131,7 +134,7 @@ impl Splitter {
             Terminator::Bytes(_) if input.is_empty() => return None,
             Terminator::Bytes(bytes) if self.matched == 0 => {
                 let start = match **input {
-                    // For one byte the search itself is dearer than the look.
+                    // For one byte a search costs more than a comparison.
                     [byte] => usize::from(byte != bytes[0]),
                     _ => memchr(bytes[0], input).unwrap_or(input.len()),
                 };
@@ -165,10 +168,10 @@ impl Splitter {
                     return Some(Piece::End);
                 }
             } else {
-                // At least one byte matched: `next` looks for the first.
+                // At least one byte has matched, as `next` searches for the first.
                 let released = self.matched - self.fallback.get(self.matched).copied().unwrap_or(0);
                 self.matched -= released;
-                // With what is left of the match it is not whole yet.
+                // This cannot complete the match, which has just become shorter.
                 if self.matched > 0 && next == bytes[self.matched] {
                     *input = rest;
                     self.matched += 1;

@@ -1,9 +1,6 @@
 //! The watermarks of a queue: what is queued crosses the high one, then the low one, and the dispatcher
 //! hears of each in turn.
 
-use crate::link::Link;
-use crate::link::due::Step;
-
 /// What becomes of a push that would put more in the queue than the hard limit.
 ///
 /// ```
@@ -76,7 +73,7 @@ impl Marks {
     }
 
     /// What is queued, or a mark, has changed.
-    fn watch(&mut self, weight: usize, limits: Limits) {
+    pub(super) fn watch(&mut self, weight: usize, limits: Limits) {
         if !self.above && weight > limits.high {
             self.above = true;
             // Risen again before the fall was told: nothing has happened.
@@ -88,7 +85,7 @@ impl Marks {
 
     /// What the dispatcher is to be told next. It hears of high and low in turn, whatever happened in
     /// between.
-    fn news(&mut self) -> Option<Watermark> {
+    pub(super) fn news(&mut self) -> Option<Watermark> {
         if self.told_high {
             if self.above {
                 self.crossed = false;
@@ -103,43 +100,5 @@ impl Marks {
         self.crossed = false;
         self.told_high = true;
         Some(Watermark::High)
-    }
-}
-
-impl Link {
-    pub(crate) fn limits(&self) -> Limits {
-        self.rare.as_ref().map_or(Limits::DEFAULT, |rare| rare.limits)
-    }
-
-    pub(crate) fn set_limits(&mut self, limits: Limits) {
-        self.rare().limits = limits;
-        self.note_marks();
-    }
-
-    /// After every change of the queue or of the marks.
-    pub(super) fn note_marks(&mut self) {
-        let limits = self.limits();
-        self.output.marks.watch(self.output.weight(), limits);
-        if self.output.marks.has_news() {
-            self.due.set(Step::Watermark);
-        }
-    }
-
-    /// Whether more is queued than the high watermark, and not yet down to the low one.
-    pub(super) fn is_above_high(&self, gathered: usize) -> bool {
-        self.output.marks.is_above() || gathered > self.limits().high
-    }
-
-    /// Whether a watermark was crossed that the dispatcher is to be told of.
-    pub(crate) fn has_mark_news(&self) -> bool {
-        self.is_open() && !self.is_broken() && self.output.marks.has_news()
-    }
-
-    /// What to tell next.
-    pub(crate) fn mark_news(&mut self) -> Option<Watermark> {
-        match self.has_mark_news() {
-            true => self.output.marks.news(),
-            false => None,
-        }
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::unread::Unread;
-use crate::link::watch::Rest;
 use crate::net::address::Address;
 use crate::net::unix::SocketFile;
 use crate::threads::credit::Credit;
@@ -15,6 +14,21 @@ use crate::timers::TimerKey;
 
 /// How long a closing channel may go without getting rid of a byte.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why less is watched than the channel wants. A rest that a timer ends has that timer: none is
+/// without an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    No,
+    /// The peer hung up while reading is paused; until it is resumed.
+    HungUp,
+    /// Ready for output, to no avail: `handle_write` is suspended.
+    Output(TimerKey),
+    /// Ready, and nothing was done with it: input is suspended.
+    Input(TimerKey),
+    /// Input and output; or a listener without descriptors.
+    All(TimerKey),
+}
 
 pub(crate) struct Rare {
     /// Of `set_timeout`, and the timer that watches it.

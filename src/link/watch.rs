@@ -1,41 +1,11 @@
 //! What the poller is told about a channel, and when it is told less.
 
 use crate::clock::{Time, Turn};
-use crate::link::Link;
-use crate::link::life::{Connecting, Life};
-use crate::link::source::{Held, Source};
+use crate::link::held::Held;
+use crate::link::rare::Rest;
+use crate::link::source::Source;
+use crate::link::state::{Connecting, Life, Link};
 use crate::sys::poll::Interest;
-use crate::timers::TimerKey;
-
-/// Why less is watched than the channel wants. A rest that a timer ends has that timer: none is
-/// without an end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rest {
-    No,
-    /// The peer hung up while reading is paused; until it is resumed.
-    HungUp,
-    /// Ready for output, to no avail: `handle_write` is suspended.
-    Output(TimerKey),
-    /// Ready, and nothing was done with it: input is suspended.
-    Input(TimerKey),
-    /// Input and output; or a listener without descriptors.
-    All(TimerKey),
-}
-
-pub(super) struct Watch {
-    /// What the poller was last told; `None` if the descriptor is not registered.
-    pub(super) told: Option<Interest>,
-    /// The event that is being dispatched led to something.
-    pub(super) progress: bool,
-    /// Turns in a row in which it was ready and nothing was done with it, and how often that has led to
-    /// a rest.
-    pub(super) idle_turns: u8,
-    pub(super) rests: u8,
-}
-
-impl Watch {
-    pub(super) const NEW: Watch = Watch { told: None, progress: false, idle_turns: 0, rests: 0 };
-}
 
 impl Link {
     pub(crate) fn rest(&self) -> Rest {

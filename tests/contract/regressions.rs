@@ -216,11 +216,14 @@ fn attempts_end_with_their_channel() {
 }
 
 /// What a peer sent in the clear right behind STARTTLS counted as if it had come through the new
-/// source. It goes to that source, which finds its own first bytes there.
+/// source. It goes to that source, which finds its own first bytes there: also when the chat has a
+/// function that takes a channel do it, which was handed another `wrap_source` than the chat's by
+/// coercion.
 #[cfg(feature = "layers")]
 mod starttls {
     use super::*;
     use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
+    use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
     use dispatch_loop::{Channel, Dispatcher, Source};
     use std::io;
     use std::os::fd::BorrowedFd;
@@ -248,54 +251,126 @@ mod starttls {
         }
     }
 
-    struct Server(Log);
+    fn encrypt(ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.wrap_source(|plain| Ok(Box::new(Inverted(plain))))
+    }
+
+    /// Who wraps the source, in which hook.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Way {
+        /// The chat itself.
+        Chat,
+        /// A function that is given its channel.
+        Helper,
+        /// The chat, after a function was given its channel.
+        AfterHelper,
+        /// A function, before the line is whole: its end is read through the new source.
+        Collecting,
+        Protocol,
+        Raw,
+    }
+
+    struct Server(Log, Way);
 
     impl Chat for Server {
-        fn found_terminator(&mut self, ch: &mut ChatChannel<'_>, line: &[u8]) -> io::Result<()> {
-            self.0.add(format!("line {}", line.escape_ascii()));
-            if line == b"STARTTLS" {
-                ch.wrap_source(|plain| Ok(Box::new(Inverted(plain))))?;
+        fn collect_incoming_data(&mut self, ch: &mut ChatChannel<'_>, data: &[u8]) -> io::Result<()> {
+            ch.collect(data);
+            if self.1 == Way::Collecting && ch.collected() == b"STARTTLS" {
+                self.0.add("line STARTTLS");
+                encrypt(ch.channel_mut())?;
             }
             Ok(())
         }
+        fn found_terminator(&mut self, ch: &mut ChatChannel<'_>, line: &[u8]) -> io::Result<()> {
+            self.0.add(format!("line {}", line.escape_ascii()));
+            match (line, self.1) {
+                (b"STARTTLS", Way::Chat) => ch.wrap_source(|plain| Ok(Box::new(Inverted(plain)))),
+                (b"STARTTLS", Way::Helper) => encrypt(ch.channel_mut()),
+                (b"STARTTLS", _) => {
+                    ch.channel_mut().set_auto_pause(true);
+                    ch.wrap_source(|plain| Ok(Box::new(Inverted(plain))))
+                }
+                _ => Ok(()),
+            }
+        }
     }
 
-    /// The same with the raw hooks and `unread`.
+    /// The same with the raw hooks, or as a protocol, and `unread`.
     struct Raw(Log, bool);
+
+    impl Raw {
+        fn take(&mut self, ch: &mut Channel<'_>, data: &[u8]) -> io::Result<()> {
+            let end = data.iter().position(|&byte| byte == b'\n').map_or(data.len(), |at| at + 1);
+            self.0.add(format!("line {}", data[..end].trim_ascii_end().escape_ascii()));
+            ch.unread(&data[end..]);
+            match std::mem::replace(&mut self.1, true) {
+                true => Ok(()),
+                false => encrypt(ch),
+            }
+        }
+    }
 
     impl Dispatcher for Raw {
         fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-            ch.read_with(|ch, data| {
-                let end = data.iter().position(|&byte| byte == b'\n').map_or(data.len(), |at| at + 1);
-                self.0.add(format!("line {}", data[..end].trim_ascii_end().escape_ascii()));
-                ch.unread(&data[end..]);
-                match std::mem::replace(&mut self.1, true) {
-                    true => Ok(()),
-                    false => ch.wrap_source(|plain| Ok(Box::new(Inverted(plain)))),
-                }
-            })
+            ch.read_with(|ch, data| self.take(ch, data))
         }
+    }
+
+    impl Protocol for Raw {
+        fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> io::Result<()> {
+            self.take(transport.channel_mut(), data)
+        }
+    }
+
+    /// A map with a server of this way, and its peer.
+    fn served(log: &Log, way: Way) -> (dispatch_loop::ChannelMap, std::os::unix::net::UnixStream) {
+        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut map = dispatch_loop::ChannelMap::new().unwrap();
+        let raw = Raw(log.clone(), false);
+        match way {
+            Way::Raw => map.add(near, raw).unwrap().token(),
+            Way::Protocol => map.add(near, ProtocolDispatcher::new(raw)).unwrap().token(),
+            _ => map.add(near, ChatDispatcher::new("\n", Server(log.clone(), way)).unwrap()).unwrap().token(),
+        };
+        (map, far)
+    }
+
+    fn hidden(text: &[u8]) -> Vec<u8> {
+        text.iter().map(|byte| !byte).collect()
     }
 
     #[test]
     fn what_follows_starttls_goes_to_the_new_source() {
-        for raw in [false, true] {
+        for way in [Way::Chat, Way::Helper, Way::AfterHelper, Way::Protocol, Way::Raw] {
             let log = Log::new();
-            let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
-            let mut map = dispatch_loop::ChannelMap::new().unwrap();
-            match raw {
-                false => {
-                    map.add(near, ChatDispatcher::new("\n", Server(log.clone())).unwrap()).unwrap().token()
-                }
-                true => map.add(near, Raw(log.clone(), false)).unwrap().token(),
-            };
-            let hidden: Vec<u8> = b"MAIL\n".iter().map(|byte| !byte).collect();
-            far.write_all(&[b"STARTTLS\n", &hidden[..]].concat()).unwrap();
+            let (mut map, mut far) = served(&log, way);
+            far.write_all(&[b"STARTTLS\n", &hidden(b"MAIL\n")[..]].concat()).unwrap();
             turn_until(&mut map, &log, |_| log.events().len() == 2);
-            assert_eq!(log.events(), ["line STARTTLS", "line MAIL"]);
-            far.write_all(&hidden).unwrap();
+            assert_eq!(log.events(), ["line STARTTLS", "line MAIL"], "{way:?}");
+            far.write_all(&hidden(b"MAIL\n")).unwrap();
             turn_until(&mut map, &log, |_| log.events().len() == 3);
-            assert_eq!(log.events()[2], "line MAIL");
+            assert_eq!(log.events()[2], "line MAIL", "{way:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_injected_behind_starttls_is_never_seen() {
+        for way in [Way::Chat, Way::Helper, Way::AfterHelper, Way::Collecting, Way::Protocol, Way::Raw] {
+            let log = Log::new();
+            let (mut map, mut far) = served(&log, way);
+            far.write_all(b"STARTTLS\nINJECTED\n").unwrap();
+            turn_until(&mut map, &log, |_| log.has("line STARTTLS"));
+            far.write_all(&hidden(b"MAIL\n")).unwrap();
+            turn_until(&mut map, &log, |_| log.events().iter().any(|line| line.ends_with("MAIL")));
+            // What was injected is garbage at the start of what comes through the new source.
+            let lines: String = log.events()[1..].iter().map(|line| &line["line ".len()..]).collect();
+            let garbage = |clear: &[u8]| hidden(clear).escape_ascii().to_string();
+            match way {
+                Way::Collecting => {
+                    assert_eq!(lines, "STARTTLS".to_owned() + &garbage(b"\nINJECTED\n") + "MAIL")
+                }
+                _ => assert_eq!(lines, garbage(b"INJECTED\n") + "MAIL", "{way:?}"),
+            }
         }
     }
 }

@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher, Terminator};
-#[cfg(debug_assertions)]
 use dispatch_loop::faults::{self, Call, Fault, inject};
 use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
 use dispatch_loop::{ChannelMap, Eof, OnError, producers};
@@ -123,7 +122,7 @@ fn every_kind_of_push_keeps_the_order() {
         let talk = Talk::new("a", &log).on("found", |ch, _| {
             ch.push(b"bytes ")?;
             ch.push_vec(b"vec ".to_vec())?;
-            ch.push_shared(b"shared "[..].into())?;
+            ch.channel_mut().push_shared(b"shared "[..].into())?;
             ch.push_vectored(&[IoSlice::new(b"vec"), IoSlice::new(b""), IoSlice::new(b"tored ")])?;
             ch.push_producer(producers::from_bytes("produced "))?;
             ch.push(b"last")?;
@@ -246,6 +245,8 @@ struct Habit {
     fails: bool,
     /// It collects for itself.
     own: bool,
+    /// It asks for its channel in each hook.
+    asks: bool,
     limit: usize,
 }
 
@@ -259,20 +260,34 @@ fn play(first: Terminator, next: Vec<Terminator>, steps: Vec<Step>, habit: Habit
             ch.set_input_limit(habit.limit);
             Ok(())
         })
-        .on("overlong", |_, _| Ok(()))
+        .on("overlong", move |ch, _| {
+            if habit.asks {
+                ch.channel_mut();
+            }
+            Ok(())
+        })
         .on("found", move |ch, _| {
+            if habit.asks && next.len() % 2 == 0 {
+                ch.channel_mut();
+            }
             if let Some(next) = next.pop_front() {
                 ch.set_terminator(next)?;
             }
             if habit.pauses {
                 ch.pause_reading();
             }
+            if habit.asks {
+                ch.channel_mut();
+            }
             if habit.fails { Err(io::Error::other("as it does")) } else { Ok(()) }
         });
     if habit.own {
-        talk = talk.on("data", |ch, data| {
+        talk = talk.on("data", move |ch, data| {
             assert!(!data.is_empty());
             ch.collect(data);
+            if habit.asks {
+                ch.channel_mut();
+            }
             Ok(())
         });
     }
@@ -340,10 +355,10 @@ proptest! {
     fn any_terminator_is_found_in_any_input_in_any_pieces(
         first in terminator(),
         steps in prop::collection::vec(letters(1..=12).prop_map(Step::Send), 1..20),
-        habit in (any::<bool>(), any::<bool>(), any::<bool>()),
+        habit in (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()),
     ) {
-        let (pauses, fails, own) = habit;
-        play(first, vec![], steps, Habit { pauses, fails, own, limit: 1 << 16 });
+        let (pauses, fails, own, asks) = habit;
+        play(first, vec![], steps, Habit { pauses, fails, own, asks, limit: 1 << 16 });
     }
 
     #[test]
@@ -357,10 +372,10 @@ proptest! {
             ],
             1..20,
         ),
-        habit in (any::<bool>(), any::<bool>(), any::<bool>()),
+        habit in (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()),
     ) {
-        let (pauses, fails, own) = habit;
-        play(first, next, steps, Habit { pauses, fails, own, limit: 1 << 16 });
+        let (pauses, fails, own, asks) = habit;
+        play(first, next, steps, Habit { pauses, fails, own, asks, limit: 1 << 16 });
     }
 
     /// The same messages are too long whatever pieces they come in.
@@ -370,9 +385,10 @@ proptest! {
         next in prop::collection::vec(letters(1..=3).prop_map(Terminator::from), 0..3),
         steps in prop::collection::vec(letters(1..=9).prop_map(Step::Send), 1..20),
         own in any::<bool>(),
+        asks in any::<bool>(),
         limit in 0..7usize,
     ) {
-        play(first.into(), next, steps, Habit { pauses: false, fails: false, own, limit });
+        play(first.into(), next, steps, Habit { pauses: false, fails: false, own, asks, limit });
     }
 }
 
@@ -681,7 +697,6 @@ impl Chat for Quiet {
 }
 
 /// A message that comes whole costs one `recv`, and no allocation once there was one of its size.
-#[cfg(debug_assertions)]
 #[test]
 fn a_message_costs_no_allocation() {
     let (near, mut far) = unix_pair();
@@ -821,7 +836,7 @@ fn auto_pause_serves_no_message_without_room_for_its_answer() {
         let largest = most.clone();
         let talk = Talk::new("a", &log)
             .on("open", |ch, _| {
-                ch.set_auto_pause(true);
+                ch.channel_mut().set_auto_pause(true);
                 Ok(())
             })
             .on("found", move |ch, data| {
@@ -853,14 +868,13 @@ fn auto_pause_serves_no_message_without_room_for_its_answer() {
 
 /// A body that is passed on as it comes: the chat's answer to its last bytes pauses it, and it is
 /// whole all the same, though the peer sends no more before it has its answer.
-#[cfg(debug_assertions)]
 #[test]
 fn auto_pause_at_the_end_of_a_count_does_not_hide_it() {
     let log = Log::new();
     let talk = Talk::new("a", &log)
         .on("open", |ch, _| {
-            ch.set_auto_pause(true);
-            ch.set_watermarks(0, 10);
+            ch.channel_mut().set_auto_pause(true);
+            ch.channel_mut().set_watermarks(0, 10);
             Ok(())
         })
         .on("data", |ch, data| ch.push(data))
@@ -953,7 +967,6 @@ fn messages_before_a_reset_are_handed_on() {
 }
 
 /// The peer does not listen any more, but it has asked.
-#[cfg(debug_assertions)]
 #[test]
 fn messages_are_handed_on_after_a_write_that_failed() {
     let log = Log::new();
@@ -1073,7 +1086,6 @@ fn a_dispatcher_set_from_outside_gets_what_was_held_back() {
 // Errors.
 
 /// An error of each hook that is kept, and none of the messages after it is lost.
-#[cfg(debug_assertions)]
 #[test]
 fn an_error_that_is_kept_loses_no_input() {
     for on in loopbacks() {
@@ -1085,7 +1097,7 @@ fn an_error_that_is_kept_loses_no_input() {
                 .on("found", |ch, _| ch.push(&[b'x'; 100]))
                 .on("open", |ch, _| {
                     ch.set_input_limit(10);
-                    ch.set_watermarks(10, 20);
+                    ch.channel_mut().set_watermarks(10, 20);
                     Ok(())
                 });
             let mut failed = false;
@@ -1254,6 +1266,53 @@ fn what_a_chat_puts_back_comes_before_what_is_not_handed_on() {
     }
 }
 
+/// What a function that is given the channel puts back comes before all that was not handed on yet, and
+/// what the chat puts back after it comes before that.
+#[test]
+fn what_is_put_back_through_the_channel_comes_first() {
+    for (terminator, end) in [(Terminator::from("\n"), ""), (4.into(), "\\n")] {
+        for size in [3, usize::MAX] {
+            let log = Log::new();
+            let talk = Talk::new("a", &log).on("found", |ch, line| {
+                if line.starts_with(b"one") {
+                    ch.channel_mut().unread(b"bbb\n");
+                    ch.unread(b"aaa\n");
+                    ch.channel_mut();
+                    ch.unread(b"000\n");
+                }
+                Ok(())
+            });
+            let (mut map, handle, mut far) = talking(loopbacks()[0], terminator.clone(), talk);
+            deliver(&mut map, handle, &mut far, b"one\ntwo\nthr", size);
+            let wanted = ["one", "000", "aaa", "bbb", "two"].map(|line| format!("found {line}{end}"));
+            assert_eq!(log.of("a")[1..], wanted, "{terminator:?} in pieces of {size}");
+        }
+    }
+}
+
+/// The last part of a count, and a function that is given the channel in the midst of it: the message is
+/// whole all the same, and what follows it is the next one.
+#[test]
+fn the_channel_in_hand_while_the_last_of_a_count_is_collected() {
+    for wraps in [false, true] {
+        let log = Log::new();
+        let talk = Talk::new("a", &log).on("data", move |ch, data| {
+            ch.collect(data);
+            match wraps {
+                true => ch.wrap_source(Ok),
+                false => {
+                    ch.channel_mut();
+                    Ok(())
+                }
+            }
+        });
+        let (mut map, handle, mut far) = talking(loopbacks()[0], 3, talk);
+        deliver(&mut map, handle, &mut far, b"abcdefg", 99);
+        let wanted = ["open", "data abc", "found abc", "data def", "found def", "data g"];
+        assert_eq!(log.of("a"), wanted);
+    }
+}
+
 /// What is collected while a message is found is the start of the next one.
 #[test]
 fn what_found_terminator_collects_begins_the_next_message() {
@@ -1286,7 +1345,7 @@ fn a_chat_reaches_another_and_not_itself() {
         let talk = Talk::new("a", &log).on("found", move |ch, line| {
             let own = ch.token().typed::<ChatDispatcher<Talk>>();
             assert!(matches!(ch.map().get(own), Err(dispatch_loop::LookupError::Running(_))));
-            seen.add(format!("a sees {}", ch.map().get(other)?.name));
+            seen.add(format!("a sees {}", ch.map().get(other)?.inner().name));
             ch.map_mut().with(other, |chat, ch| {
                 chat.with(ch, |_, ch| {
                     ch.set_terminator("\r")?;
@@ -1307,7 +1366,6 @@ fn a_chat_reaches_another_and_not_itself() {
 }
 
 /// Broadcasts, timers, high and low: the hooks of the channel under the chat's names.
-#[cfg(debug_assertions)]
 #[test]
 fn the_other_hooks_are_called_under_the_chats_names() {
     for on in loopbacks() {
@@ -1315,21 +1373,25 @@ fn the_other_hooks_are_called_under_the_chats_names() {
         let listener = std::net::TcpListener::bind(on).unwrap();
         let mut map = ChannelMap::new().unwrap();
         let talk = Talk::new("a", &log).on("open", |ch, _| {
-            ch.set_watermarks(10, 20);
+            ch.channel_mut().set_watermarks(10, 20);
             ch.push(&[b'.'; 10])?;
             ch.push(&[b'.'; 90])
+        });
+        let talk = talk.on("drained", |ch, _| {
+            assert_eq!(ch.queued(), 0);
+            Ok(())
         });
         let address = listener.local_addr().unwrap();
         let handle = map.connect(address, ChatDispatcher::new("\n", talk).unwrap()).unwrap();
         let (mut far, _) = listener.accept().unwrap();
         // Most of it has to wait.
         inject(Call::Send, 0, 1, Fault::Short(10));
-        turn_until(&mut map, &log, |_| log.has("a low"));
+        turn_until(&mut map, &log, |_| log.has("a drained"));
         far.read_exact(&mut [0; 100]).unwrap();
-        assert_eq!(log.of("a"), ["connect", "open", "high", "low"]);
+        assert_eq!(log.of("a"), ["connect", "open", "high", "low", "drained"]);
         map.channel(handle).unwrap().set_timeout(Some(Duration::from_millis(1)));
         turn_until(&mut map, &log, |map| map.is_empty());
-        assert_eq!(log.of("a")[4..], ["timeout", "close: timed out"]);
+        assert_eq!(log.of("a")[5..], ["timeout", "close: timed out"]);
 
         let talk = ChatDispatcher::new("\n", Talk::new("b", &log)).unwrap();
         let (_held, address) = refusing(on);
@@ -1353,7 +1415,7 @@ fn a_chunk_of_many_messages_taken_one_by_one_loses_none() {
         let talk = Talk::new("a", &log).on("found", move |ch, line| {
             order.borrow_mut().push((who, String::from_utf8_lossy(line).into_owned()));
             ch.pause_reading();
-            ch.call_later(Duration::ZERO, |ch| {
+            ch.channel_mut().call_later(Duration::ZERO, |ch| {
                 ch.resume_reading();
                 Ok(())
             });

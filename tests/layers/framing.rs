@@ -11,13 +11,13 @@ use crate::support::heap;
 /// One of every kind, with this limit.
 fn all(limit: usize) -> Vec<Box<dyn Framing>> {
     let mut all: Vec<Box<dyn Framing>> = vec![
-        Box::new(Lines::new().limit(limit)),
-        Box::new(Lines::crlf().limit(limit)),
-        Box::new(Netstrings::new().limit(limit)),
+        Box::new(Lines::new().with_limit(limit)),
+        Box::new(Lines::crlf().with_limit(limit)),
+        Box::new(Netstrings::new().with_limit(limit)),
     ];
     for prefix in [Prefix::U8, Prefix::U16, Prefix::U32, Prefix::U64] {
         for order in [ByteOrder::Big, ByteOrder::Little] {
-            all.push(Box::new(LengthPrefixed::new(prefix, order).limit(limit)));
+            all.push(Box::new(LengthPrefixed::new(prefix, order).with_limit(limit)));
         }
     }
     all
@@ -209,14 +209,14 @@ fn the_default_limits_are_those_documented() {
 #[test]
 fn a_frame_over_the_limit_is_known_as_soon_as_can_be() {
     let too_long = Err(FrameError::TooLong { limit: 10 });
-    assert_eq!(first(&mut Lines::new().limit(10), b"01234567890"), too_long);
+    assert_eq!(first(&mut Lines::new().with_limit(10), b"01234567890"), too_long);
     // A `\r` may be the end of the line; what follows it decides.
-    assert_eq!(first(&mut Lines::new().limit(10), b"0123456789\r"), Ok(None));
-    assert_eq!(first(&mut Lines::new().limit(10), b"0123456789\r\r"), too_long);
-    assert_eq!(first(&mut Lines::new().limit(10), b"0123456789\r\n"), Ok(Some(b"0123456789".to_vec())));
-    assert_eq!(first(&mut Netstrings::new().limit(10), b"1"), Ok(None));
-    assert_eq!(first(&mut Netstrings::new().limit(10), b"11"), too_long);
-    let u32s = || LengthPrefixed::new(Prefix::U32, ByteOrder::Big).limit(10);
+    assert_eq!(first(&mut Lines::new().with_limit(10), b"0123456789\r"), Ok(None));
+    assert_eq!(first(&mut Lines::new().with_limit(10), b"0123456789\r\r"), too_long);
+    assert_eq!(first(&mut Lines::new().with_limit(10), b"0123456789\r\n"), Ok(Some(b"0123456789".to_vec())));
+    assert_eq!(first(&mut Netstrings::new().with_limit(10), b"1"), Ok(None));
+    assert_eq!(first(&mut Netstrings::new().with_limit(10), b"11"), too_long);
+    let u32s = || LengthPrefixed::new(Prefix::U32, ByteOrder::Big).with_limit(10);
     assert_eq!(first(&mut u32s(), b"\0\0\0"), Ok(None));
     assert_eq!(first(&mut u32s(), b"\0\0\0\x0b"), too_long);
 }
@@ -231,13 +231,13 @@ fn the_highest_limit_overflows_nothing() {
         }
     }
     let digits = "9".repeat(100);
-    let error = first(&mut Netstrings::new().limit(usize::MAX), digits.as_bytes()).unwrap_err();
+    let error = first(&mut Netstrings::new().with_limit(usize::MAX), digits.as_bytes()).unwrap_err();
     assert!(matches!(error, FrameError::TooLong { .. }), "{error}");
     // Ten times its first nineteen digits is 8, if 2^64 counts as nothing.
     let error =
-        first(&mut Netstrings::new().limit(usize::MAX), b"36893488147419103240:12345678,").unwrap_err();
+        first(&mut Netstrings::new().with_limit(usize::MAX), b"36893488147419103240:12345678,").unwrap_err();
     assert!(matches!(error, FrameError::TooLong { .. }), "{error}");
-    let mut longest = LengthPrefixed::new(Prefix::U64, ByteOrder::Big).limit(usize::MAX);
+    let mut longest = LengthPrefixed::new(Prefix::U64, ByteOrder::Big).with_limit(usize::MAX);
     let error = first(&mut longest, &[0xff; 20]).unwrap_err();
     assert!(matches!(error, FrameError::TooLong { .. }), "{error}");
 }
@@ -260,7 +260,7 @@ fn a_line_too_long_is_told_once_and_the_next_one_is_whole() {
     let stream = [&b"short\n"[..], &[b'x'; 500], b"\nnext\r\n", &[b'\r'; 500], b"\n", &[b'y'; 500]].concat();
     let too_long = Err(FrameError::TooLong { limit: 8 });
     for size in [1, 2, 9, 10, 100, 2000] {
-        let came: Vec<_> = feed(&mut Lines::new().limit(8), stream.chunks(size))
+        let came: Vec<_> = feed(&mut Lines::new().with_limit(8), stream.chunks(size))
             .into_iter()
             .map(|(_, result)| result)
             .collect();
@@ -314,7 +314,7 @@ fn what_is_wrong_is_final() {
     assert_eq!(frames.end(), Err(error));
 
     let error = FrameError::TooLong { limit: 5 };
-    let mut frames = LengthPrefixed::new(Prefix::U8, ByteOrder::Big).limit(5);
+    let mut frames = LengthPrefixed::new(Prefix::U8, ByteOrder::Big).with_limit(5);
     assert_eq!(first(&mut frames, b"\x06sixsix\x01x"), Err(error.clone()));
     assert_eq!(first(&mut frames, b"\x01x"), Err(error.clone()));
     assert_eq!(frames.end(), Err(error));
@@ -367,7 +367,7 @@ fn a_last_line_needs_no_newline() {
         }
     }
     // After its end it can begin anew.
-    let mut lines = Lines::new().limit(10);
+    let mut lines = Lines::new().with_limit(10);
     assert!(feed(&mut lines, [&b"much too long"[..]])[0].1.is_err());
     assert_eq!(frames(feed(&mut lines, [&b"left over"[..]])), [b"left over"]);
     assert_eq!(frames(feed(&mut lines, [&b"another"[..]])), [b"another"]);
@@ -387,7 +387,7 @@ fn what_cannot_be_said_is_refused() {
     let big = vec![0; 70_000];
     for (prefix, limit) in [(Prefix::U8, 255), (Prefix::U16, 65_535)] {
         for order in [ByteOrder::Big, ByteOrder::Little] {
-            let frames = LengthPrefixed::new(prefix, order).limit(usize::MAX);
+            let frames = LengthPrefixed::new(prefix, order).with_limit(usize::MAX);
             let mut output = b"before".to_vec();
             assert_eq!(frames.encode(&big, &mut output), Err(FrameError::TooLong { limit }));
             assert_eq!(output, b"before");
@@ -437,7 +437,7 @@ fn errors_keep_their_cause_inside_an_io_error() {
             "malformed frame: expected ',', found '\\n'",
         ),
         (FrameError::Cut { got: 3 }, ErrorKind::UnexpectedEof, "the stream ended 3 bytes into a frame"),
-        (FrameError::Unencodable { reason: "no" }, ErrorKind::InvalidInput, "not to be sent: no"),
+        (FrameError::Unencodable { reason: "no" }, ErrorKind::InvalidInput, "cannot be sent: no"),
     ] {
         let wrapped = io::Error::from(error.clone());
         assert_eq!(wrapped.kind(), kind);
@@ -480,14 +480,14 @@ fn a_frame_that_lies_whole_in_the_input_is_not_copied() {
 fn what_is_announced_costs_nothing() {
     let announced: [(Box<dyn Framing>, &[u8]); 3] = [
         (
-            Box::new(LengthPrefixed::new(Prefix::U32, ByteOrder::Big).limit(usize::MAX)),
+            Box::new(LengthPrefixed::new(Prefix::U32, ByteOrder::Big).with_limit(usize::MAX)),
             b"\xff\xff\xff\xff0123456789",
         ),
         (
-            Box::new(LengthPrefixed::new(Prefix::U64, ByteOrder::Little).limit(usize::MAX)),
+            Box::new(LengthPrefixed::new(Prefix::U64, ByteOrder::Little).with_limit(usize::MAX)),
             b"\0\0\0\0\x01\0\0\x000123456789",
         ),
-        (Box::new(Netstrings::new().limit(usize::MAX)), b"4294967296:0123456789"),
+        (Box::new(Netstrings::new().with_limit(usize::MAX)), b"4294967296:0123456789"),
     ];
     for (mut framing, stream) in announced {
         let before = heap::allocated();
@@ -535,7 +535,7 @@ fn no_more_is_kept_than_the_limit() {
 
 #[test]
 fn a_line_without_end_is_not_kept() {
-    let mut lines = Lines::new().limit(1000);
+    let mut lines = Lines::new().with_limit(1000);
     let before = heap::live();
     heap::reset_peak();
     let mut errors = 0;

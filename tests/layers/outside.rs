@@ -1,6 +1,6 @@
 //! The layers use the public API alone: here they are compiled from outside, where there is no other.
 
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, unused_imports)]
 #[path = "../../src/layers/mod.rs"]
 mod layers;
 

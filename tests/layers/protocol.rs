@@ -9,7 +9,6 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, count, inject};
 use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Eof, Handle, OnLimit, Reason, Source, Token};
@@ -122,7 +121,7 @@ fn the_callbacks_come_in_their_order() {
             let address = listener.local_addr().unwrap();
             let mut map = ChannelMap::new().unwrap();
             let protocol = Spoken::new("a", &log).on("made", |transport, _| {
-                assert!(transport.is_connected() && transport.is_reading());
+                assert!(transport.channel().is_connected() && transport.is_reading());
                 transport.write(b"hello")
             });
             let handle = match connects {
@@ -133,7 +132,7 @@ fn the_callbacks_come_in_their_order() {
             let (mut far, _) = listener.accept().unwrap();
             far.write_all(b"one").unwrap();
             turn_until(&mut map, &log, |_| log.has("a data one"));
-            assert_eq!(map.get(handle).unwrap().name, "a");
+            assert_eq!(map.get(handle).unwrap().inner().name, "a");
             far.write_all(b"two").unwrap();
             far.shutdown(Shutdown::Write).unwrap();
             turn_until(&mut map, &log, |map| map.is_empty());
@@ -174,7 +173,7 @@ fn every_connection_is_lost_once() {
             let log = Log::new();
             let fails = |_: &mut Transport<'_>, _: &[u8]| Err(io::Error::other("on purpose"));
             let mut protocol = Spoken::new("a", &log).on("lost", |transport, _| {
-                assert!(transport.socket().is_none() && transport.peer_addr().is_ok());
+                assert!(transport.channel().socket().is_none() && transport.peer_addr().is_ok());
                 transport.close();
                 transport.abort();
                 Ok(())
@@ -358,7 +357,6 @@ fn write_eof_sends_fin_and_reading_goes_on() {
 }
 
 /// Once per crossing, whatever the marks are.
-#[cfg(debug_assertions)]
 #[test]
 fn pause_and_resume_writing_come_once_per_crossing() {
     for on in loopbacks() {
@@ -402,7 +400,6 @@ fn pause_and_resume_writing_come_once_per_crossing() {
 
 // Writing.
 
-#[cfg(debug_assertions)]
 #[test]
 fn write_vectored_is_one_call() {
     for on in loopbacks() {
@@ -441,7 +438,6 @@ fn write_vectored_is_one_call() {
 /// Small slices are gathered, and leave in one call however many they are. Of many that are large
 /// together, what one call does not take goes out in the settle: the socket has room, and is not watched
 /// for it.
-#[cfg(debug_assertions)]
 #[test]
 fn small_slices_take_one_call_and_many_large_ones_two() {
     for on in loopbacks() {
@@ -553,7 +549,7 @@ fn write_vectored_over_the_limit_takes_nothing() {
         let log = Log::new();
         let (mut map, handle, mut far) = made(on, Spoken::new("a", &log));
         reach(&mut map, handle, |transport| {
-            transport.set_limit(10, OnLimit::Refuse);
+            transport.channel_mut().set_limit(10, OnLimit::Refuse);
             let refused = transport.write_vectored(&[&b"12345"[..], b"67890", b"!"].map(IoSlice::new));
             assert_eq!(refused.unwrap_err().kind(), ErrorKind::QuotaExceeded);
             assert_eq!(transport.write_buffer_size(), 0);
@@ -691,7 +687,7 @@ struct EchoProtocol;
 
 impl Protocol for EchoProtocol {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
-        transport.set_auto_pause(true);
+        transport.channel_mut().set_auto_pause(true);
         Ok(())
     }
     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> io::Result<()> {
@@ -699,7 +695,6 @@ impl Protocol for EchoProtocol {
     }
 }
 
-#[cfg(debug_assertions)]
 const CALLS: [Call; 5] = [Call::Recv, Call::Send, Call::Control, Call::Option, Call::Wait];
 
 /// The calls and the allocations that a hundred messages of this many bytes cost on each of so many
@@ -806,8 +801,8 @@ fn slow_reader(len: usize, little: bool) {
     let relay = || ProtocolDispatcher::new(Relay { twin: None, most: 0, pauses: 0 });
     let source = map.add(near_in, relay()).unwrap();
     let sink = map.add(near_out, relay()).unwrap();
-    map.get_mut(source).unwrap().twin = Some(sink.token());
-    map.get_mut(sink).unwrap().twin = Some(source.token());
+    map.get_mut(source).unwrap().inner_mut().twin = Some(sink.token());
+    map.get_mut(sink).unwrap().inner_mut().twin = Some(source.token());
     far_in.set_nonblocking(true).unwrap();
     far_out.set_nonblocking(true).unwrap();
     let bytes = pattern(PERIOD);
@@ -850,7 +845,7 @@ fn slow_reader(len: usize, little: bool) {
         }
     }
     let held = heap::peak() - before;
-    let (most, pauses) = (map.get(source).unwrap().most, map.get(sink).unwrap().pauses);
+    let (most, pauses) = (map.get(source).unwrap().inner().most, map.get(sink).unwrap().inner().pauses);
     assert!(pauses > 10, "{pauses} pauses: it was no slow reader");
     assert!(most <= 128 * 1024, "{most} bytes queued");
     // A piece is kept whole until the last of it is sent.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use dispatch_loop::reconnect::{self, Attempt, Backoff, Client};
 use dispatch_loop::{ChannelMap, Reason};
 
+use crate::support::every_hook::{self, Told};
 use crate::support::peers::{loopbacks, refusing};
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{assert_calm, turn_idle, turn_until};
@@ -22,7 +23,7 @@ fn turn_until_idle(map: &mut ChannelMap, log: &Log) {
 
 /// Impatient, so that the tests are not slow.
 fn quick() -> Backoff {
-    Backoff { first: Duration::from_millis(2), longest: Duration::from_millis(4), ..Backoff::default() }
+    Backoff::default().with_first(Duration::from_millis(2)).with_longest(Duration::from_millis(4))
 }
 
 /// A client whose attempts are recorded as `a`, and whose ends in a row of their own. It stops after
@@ -76,7 +77,7 @@ fn a_server_that_comes_late_is_found() {
         bound.listen(8).unwrap();
         turn_until(&mut map, &log, |_| log.has("a open"));
         let handle = client.token().unwrap().typed::<Attempt<Recorder>>();
-        assert_eq!(map.get(handle).unwrap().name, "a");
+        assert_eq!(map.get(handle).unwrap().inner().name, "a");
         let asked = log.count("asked: ");
         turn_idle(&mut map);
         assert_calm(&mut map);
@@ -103,7 +104,7 @@ fn stop_ends_the_client_in_every_state() {
         let mut map = ChannelMap::new().unwrap();
         let slot: Rc<RefCell<Option<Client>>> = Rc::default();
         let (own, asking, events) = (slot.clone(), when == "asking", log.clone());
-        let patient = Backoff { first: DEADLINE, longest: DEADLINE, jitter: 0.0, ..Backoff::default() };
+        let patient = Backoff::default().with_first(DEADLINE).with_longest(DEADLINE).with_jitter(0.0);
         let client = reconnect::connect(&mut map, to, patient, move |map, ended| {
             if let (Some(client), true) = (&*own.borrow(), asking && ended.is_some()) {
                 client.stop(map);
@@ -128,6 +129,25 @@ fn stop_ends_the_client_in_every_state() {
         assert_eq!(client.token(), None);
         slot.borrow_mut().take();
     }
+}
+
+/// The dispatcher that the user made has all hooks, and its answers count.
+#[test]
+fn an_attempt_passes_every_hook_on() {
+    let told = Told::default();
+    let inner = told.clone();
+    let (_bound, to) = refusing(loopbacks()[0]);
+    every_hook::with_a_datagram(&mut ChannelMap::new().unwrap(), move |ch, datagram| {
+        let mut left = Some(inner.clone());
+        let client = reconnect::connect(ch.map_mut(), to, quick(), move |_, _| left.take()).unwrap();
+        let handle = client.token().unwrap().typed::<Attempt<Told>>();
+        let called = ch.map_mut().with(handle, |attempt, ch| {
+            every_hook::call(attempt, ch, datagram);
+            Ok(())
+        });
+        called.unwrap();
+        assert_eq!(inner.hooks(), every_hook::hooks());
+    });
 }
 
 /// An address that will never do is refused at once; a name that is not found is tried again.

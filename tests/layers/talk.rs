@@ -16,7 +16,8 @@ type Hook = Box<dyn FnMut(&mut ChatChannel<'_>, &[u8]) -> io::Result<()>>;
 
 /// Records every hook as `"NAME HOOK"`: `open`, `connect`, `data …` (only with an `on("data", …)`),
 /// `found …`, `overlong` (only with an `on` of it; the default is kept otherwise), `eof …`, `high`,
-/// `low`, `timeout`, `error: …`, `close: …`; then does what `on` gave for it.
+/// `low`, `drained` (only with an `on` of it), `timeout`, `error: …`, `close: …`; then does what `on` gave
+/// for it.
 pub struct Talk {
     pub name: &'static str,
     pub log: Log,
@@ -101,6 +102,12 @@ impl Chat for Talk {
     }
     fn handle_low(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         self.ran("low", ch, None)
+    }
+    fn handle_drained(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
+        match self.hooks.contains_key("drained") {
+            true => self.ran("drained", ch, None),
+            false => Ok(()),
+        }
     }
     fn handle_timeout(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         self.ran("timeout", ch, None)?;
@@ -219,6 +226,7 @@ impl Naive {
                 self.collected.append(&mut self.held);
                 false
             }
+            other => unreachable!("{other:?}"),
         }
     }
 

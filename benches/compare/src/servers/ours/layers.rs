@@ -18,7 +18,7 @@ struct Echo;
 
 impl Protocol for Echo {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
-        transport.set_auto_pause(true);
+        transport.channel_mut().set_auto_pause(true);
         Ok(())
     }
 
@@ -29,7 +29,7 @@ impl Protocol for Echo {
 
 impl Chat for Echo {
     fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        ch.set_auto_pause(true);
+        ch.channel_mut().set_auto_pause(true);
         Ok(())
     }
 
