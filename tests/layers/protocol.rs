@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, count, inject};
 use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Eof, Handle, OnLimit, Reason, Source, Token};
@@ -357,6 +358,7 @@ fn write_eof_sends_fin_and_reading_goes_on() {
 }
 
 /// Once per crossing, whatever the marks are.
+#[cfg(debug_assertions)]
 #[test]
 fn pause_and_resume_writing_come_once_per_crossing() {
     for on in loopbacks() {
@@ -400,6 +402,7 @@ fn pause_and_resume_writing_come_once_per_crossing() {
 
 // Writing.
 
+#[cfg(debug_assertions)]
 #[test]
 fn write_vectored_is_one_call() {
     for on in loopbacks() {
@@ -438,6 +441,7 @@ fn write_vectored_is_one_call() {
 /// Small slices are gathered, and leave in one call however many they are. Of many that are large
 /// together, what one call does not take goes out in the settle: the socket has room, and is not watched
 /// for it.
+#[cfg(debug_assertions)]
 #[test]
 fn small_slices_take_one_call_and_many_large_ones_two() {
     for on in loopbacks() {
@@ -695,6 +699,7 @@ impl Protocol for EchoProtocol {
     }
 }
 
+#[cfg(debug_assertions)]
 const CALLS: [Call; 5] = [Call::Recv, Call::Send, Call::Control, Call::Option, Call::Wait];
 
 /// The calls and the allocations that a hundred messages of this many bytes cost on each of so many
