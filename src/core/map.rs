@@ -82,6 +82,8 @@ pub struct ChannelMap {
     pub(crate) turn: Turn,
     /// Channels that the next settle looks at; those that are `listed`.
     pub(crate) dirty: Vec<Token>,
+    /// Channels that were read on the short way, and whose `readable` and `writable` are to be asked.
+    pub(crate) asking: Vec<Token>,
     /// Channels whose source has input inside.
     pub(crate) pending: Vec<Token>,
     /// Listeners that wait for a descriptor to become free.
@@ -133,6 +135,7 @@ impl ChannelMap {
             timers: Timers::new(),
             turn: Turn { number: 1, time: Time::default() },
             dirty: Vec::new(),
+            asking: Vec::new(),
             pending: Vec::new(),
             starved: Vec::new(),
             gather: Gather::new(),
@@ -172,8 +175,13 @@ impl ChannelMap {
             None if socket.kind != Kind::Listener => sys::peer_addr(socket.fd.as_fd()).ok(),
             peer => peer,
         };
+        // A listener hands its address on to what it accepts, so that each need not be asked for.
+        let local = match socket.local {
+            None if socket.kind == Kind::Listener => sys::local_addr(socket.fd.as_fd()).ok().map(Arc::new),
+            local => local,
+        };
         let mut link = Link::new(Held::Plain(Plain(socket.fd)), socket.kind);
-        link.set_local(socket.local);
+        link.set_local(local);
         link.set_peer(peer);
         if socket.file.is_some() {
             link.rare().file = socket.file;
@@ -304,7 +312,7 @@ impl ChannelMap {
 
     pub(crate) fn wait_limit_at(&self, now: Time) -> Option<Duration> {
         let mail = self.queue.as_ref().is_some_and(|queue| !queue.is_empty());
-        if mail || !self.dirty.is_empty() || !self.pending.is_empty() {
+        if mail || !self.dirty.is_empty() || !self.asking.is_empty() || !self.pending.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadline = self.timers.first_deadline()?;

@@ -112,7 +112,7 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
         if map.is_idle() || options.count.is_some_and(|count| waits >= count) {
             return Ok(());
         }
-        let turned = match options.timeout.is_none() && !options.rescan && map.waits_for_descriptors_alone() {
+        let turned = match options.timeout.is_none() && !options.rescan && map.is_calm() {
             true => quick_turns(map, &mut waits, options.count.unwrap_or(u64::MAX)),
             false => {
                 waits += 1;
@@ -180,8 +180,8 @@ fn refuse_nested(map: &ChannelMap) -> io::Result<()> {
     Ok(())
 }
 
-/// Turns that begin with nothing due, and when only descriptors can bring work, round and round in a
-/// small circle under one net, up to the first that leaves something to be done.
+/// Turns that begin with nothing due but timers to come, round and round in a small circle under one net,
+/// up to the first that leaves something to be done.
 fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<()> {
     let id = map.id;
     // Where in its batch the last one has got to: at first, there is none.
@@ -190,18 +190,34 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
         let circle = AssertUnwindSafe(|| -> io::Result<()> {
             loop {
                 serve::serve_batch(map, id, next);
-                if *waits >= most || map.id != id || !map.waits_for_descriptors_alone() {
+                if map.id != id {
                     return Ok(());
                 }
+                if !map.is_calm() {
+                    if !map.only_asks() {
+                        return Ok(());
+                    }
+                    settle::ask_those_that_read(map);
+                    if map.id != id || !map.is_calm() {
+                        return Ok(());
+                    }
+                }
+                if *waits >= most || map.has_due_timer() {
+                    return Ok(());
+                }
+                let timeout = map.time_to_first_timer();
                 map.turn.number = map.turn.number.wrapping_add(1);
-                map.poll.wait(None)?;
+                map.poll.wait(timeout)?;
                 *waits += 1;
+                if timeout.is_some() {
+                    map.turn.time = map.clock.now();
+                }
                 next = 0;
             }
         });
         match catch_unwind(circle) {
             Ok(Ok(())) => break,
-            // A signal: what was ready has been served.
+            // A signal: what was ready has been served, and the wait goes on with the time left.
             Ok(Err(error)) if is_interrupted(&error) => next = usize::MAX,
             Ok(Err(error)) => return Err(error),
             Err(payload) => next = serve::after_panic(map, id, payload),
@@ -243,16 +259,35 @@ fn turn_of_entered(
 }
 
 impl ChannelMap {
-    /// Whether there are channels, nothing of them is due, and only their descriptors can bring work: no
-    /// timer, and no other thread.
-    #[inline]
-    fn waits_for_descriptors_alone(&self) -> bool {
-        let lists = self.dirty.len() | self.pending.len() | self.out as usize | usize::from(self.stopping);
-        lists == 0
+    /// Whether there are channels, nothing of them is due, and only their descriptors and timers can bring
+    /// work: no other thread has a way to this map.
+    #[inline(always)]
+    fn is_calm(&self) -> bool {
+        let lists = self.dirty.len() | self.asking.len() | self.pending.len();
+        lists | self.out as usize | usize::from(self.stopping) == 0
             && self.gather.is_free()
-            && self.timers.is_empty()
             && self.slots.len() != self.background
             && self.queue.is_none()
+    }
+
+    /// Whether nothing is due in this turn but to ask `readable` and `writable`.
+    #[inline(never)]
+    fn only_asks(&self) -> bool {
+        !self.asking.is_empty() && self.dirty.is_empty() && self.pending.is_empty() && !self.has_due_timer()
+    }
+
+    /// Whether a timer is due in this turn.
+    #[inline(always)]
+    fn has_due_timer(&self) -> bool {
+        self.timers.first_deadline().is_some_and(|deadline| deadline <= self.turn.time)
+    }
+
+    #[inline(always)]
+    fn time_to_first_timer(&self) -> Option<Duration> {
+        match self.timers.first_deadline() {
+            None => None,
+            Some(deadline) => Some(deadline.since(self.clock.now())),
+        }
     }
 }
 
@@ -326,7 +361,7 @@ fn finish_turn(map: &mut ChannelMap, id: u32) {
     if map.id == id && map.queue.as_ref().is_some_and(Queue::has_news) {
         messages::run_messages(map);
     }
-    if map.id == id && !map.dirty.is_empty() {
+    if map.id == id && (!map.dirty.is_empty() || !map.asking.is_empty()) {
         settle::settle(map);
     }
 }

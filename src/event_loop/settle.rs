@@ -2,9 +2,12 @@
 //! asked `readable` and `writable`, registered for what it waits for, or ended.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::core::channel::Channel;
 use crate::core::dispatcher::Eof;
 use crate::core::map::ChannelMap;
+use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
 use crate::event_loop::{backoff, datagram, output, teardown};
 use crate::link::due::Step;
@@ -21,6 +24,12 @@ const KEPT: usize = 2048;
 /// Settle what is dirty by now; what this touches waits for the next settle.
 pub(crate) fn settle(map: &mut ChannelMap) {
     let id = map.id;
+    if !map.asking.is_empty() {
+        ask_those_that_read(map);
+        if map.id != id {
+            return;
+        }
+    }
     let generation = map.dirty.len();
     for at in 0..generation {
         settle_channel(map, map.dirty[at]);
@@ -243,6 +252,37 @@ fn ask(map: &mut ChannelMap, token: Token) {
         Ran::Panicked(error) => hooks::failed(map, token, "readable or writable", error, true),
         Ran::Absent => {}
     }
+}
+
+/// Ask those that were read on the short way in this turn, now that all of its hooks have run. Such a
+/// channel waits for input alone; if its dispatcher answers otherwise, the settle looks at it.
+pub(crate) fn ask_those_that_read(map: &mut ChannelMap) {
+    let id = map.id;
+    let mut at = 0;
+    while let Some(&token) = map.asking.get(at) {
+        at += 1;
+        let Some(seat) = map.slots.get_mut(token) else { continue };
+        let Some(dispatcher) = seat.dispatcher.take_if(|_| seat.link.is_quiet()) else {
+            map.touch(token);
+            continue;
+        };
+        map.out += 1;
+        let ch = Channel::own(map, token);
+        let as_before = AssertUnwindSafe(|| (*dispatcher).readable(&ch) && !(*dispatcher).writable(&ch));
+        let answer = catch_unwind(as_before);
+        hooks::put_back(map, token, dispatcher, false);
+        match answer {
+            Ok(true) => {}
+            Ok(false) => drop(map.touch(token)),
+            Err(payload) => {
+                hooks::failed(map, token, "readable or writable", panicked(payload), true);
+                if map.id != id {
+                    return;
+                }
+            }
+        }
+    }
+    map.asking.clear();
 }
 
 /// Tell the poller what the channel waits for now, if that changed.

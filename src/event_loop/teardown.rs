@@ -73,13 +73,14 @@ fn end_rare(map: &mut ChannelMap, token: Token) {
 }
 
 fn remove(map: &mut ChannelMap, token: Token) {
-    let Some(mut seat) = map.slots.remove(token) else { return };
-    match seat.link.role() {
+    let Some(seat) = map.slots.vacate(token) else { return };
+    let dispatcher = seat.dispatcher.take();
+    match seat.link.empty() {
         Role::User => {}
         Role::Background => map.background -= 1,
         Role::Internal => map.internal -= 1,
     }
-    drop_guarded(&mut map.throttle, "a dispatcher", seat.dispatcher.take());
+    drop_guarded(&mut map.throttle, "a dispatcher", dispatcher);
 }
 
 /// A slot whose dispatcher never came back, because its hook swapped this map away: it had its

@@ -110,11 +110,20 @@ impl Link {
         self.role
     }
 
+    /// The channel has ended: keep nothing. What it was.
+    pub(crate) fn empty(&mut self) -> Role {
+        debug_assert!(self.socket.is_none() && self.output.is_empty());
+        self.local = None;
+        self.rare = None;
+        self.role
+    }
+
     pub(crate) fn set_role(&mut self, role: Role) -> Role {
         std::mem::replace(&mut self.role, role)
     }
 
     /// Whether `readable` and `writable` must be asked: they may not be the defaults.
+    #[inline]
     pub(crate) fn asks(&self) -> bool {
         self.due.asks()
     }
