@@ -46,4 +46,11 @@ impl ChannelMap {
         }
         self.gather.sent(token);
     }
+
+    /// The same, into the queue, which is about to be dropped.
+    pub(crate) fn queue_gathered(&mut self, token: Token) {
+        let Some(seat) = self.slots.get_mut(token) else { return };
+        seat.link.queue_gathered(self.gather.bytes_of(token));
+        self.gather.sent(token);
+    }
 }
