@@ -30,7 +30,7 @@ impl ChannelMap {
     /// families by turns, each 250 ms after the one before or as soon as that fails; the first that
     /// answers is the connection, and all of it may take 30 s ([`ConnectOptions::timeout`]). The
     /// error of a name lists what was tried. To a literal address there is no limit but the system's
-    /// and [`set_timeout`](Channel::set_timeout).
+    /// and [`set_timeout`](crate::Channel::set_timeout).
     ///
     /// # Errors
     /// Only if the address is unusable or there is no socket to be had.

@@ -284,10 +284,7 @@ impl ChannelMap {
 
     #[inline(always)]
     fn time_to_first_timer(&self) -> Option<Duration> {
-        match self.timers.first_deadline() {
-            None => None,
-            Some(deadline) => Some(deadline.since(self.clock.now())),
-        }
+        self.timers.first_deadline().map(|deadline| deadline.since(self.clock.now()))
     }
 }
 
