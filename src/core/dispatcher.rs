@@ -132,7 +132,8 @@ pub trait Dispatcher: Any {
     }
 
     /// All that had to wait is sent: the queue is empty again, and so is the source. asyncio's `drain`.
-    /// Not after output that never had to wait.
+    /// Not after output that never had to wait, be it for the end of the turn; but also after a
+    /// [`discard_queued`](Channel::discard_queued) of what had.
     fn handle_drained(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         Ok(())
     }

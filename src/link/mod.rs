@@ -73,6 +73,9 @@ impl Link {
         let usual = self.watch.told == Some(INPUT_ALONE) && self.is_plain_and_idle();
         debug_assert_eq!(usual, self.is_usual());
         self.due.set_unusual(!usual);
+        if !usual {
+            self.note_undrained();
+        }
     }
 
     /// What most channels are most of the time, and what the short way of a message takes for granted:

@@ -153,7 +153,8 @@ pub(super) struct Output {
     pub(super) wanted: bool,
     /// The socket took less than it was offered: wait until there is room.
     pub(super) blocked: bool,
-    /// Something had to wait, and `handle_drained` is still to be told that it was sent.
+    /// Something had to wait, in the queue for longer than its turn or inside the source, and
+    /// `handle_drained` is still to be told that it was sent.
     pub(super) undrained: bool,
     pub(super) marks: Marks,
 }

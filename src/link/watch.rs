@@ -110,6 +110,7 @@ impl Link {
     #[inline(always)]
     pub(crate) fn forget_idle_turns(&mut self) {
         self.watch.idle_turns = 0;
+        self.watch.rests = 0;
     }
 
     /// A read on the short way has led to more than that, or to nothing at all.
