@@ -132,6 +132,7 @@ fn read_led_to_something(map: &mut ChannelMap, token: Token, result: io::Result<
             return;
         }
         link.end_quick_read(turn);
+        link.set_due(Step::Look);
     }
     match result {
         Err(error) if !would_block(&error) => {
@@ -196,6 +197,8 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     }
     let Some(link) = map.link_mut(token) else { return };
     link.begin_event();
+    // What its hooks read from here on is counted, which the short way does not do.
+    link.set_due(Step::Look);
     link.set_pending(false);
     let unread = link.unread_len();
     if link.has_own_source() && !drive(map, token, ready) {

@@ -582,3 +582,49 @@ mod kinds {
         }
     }
 }
+
+/// Bugs of the short way of a message, and of the ways that lead back to it.
+mod short_way {
+    use super::*;
+    use crate::support::peers::unix_pair;
+    use dispatch_loop::{Channel, Dispatcher};
+    use std::cell::Cell;
+    use std::io;
+    use std::rc::Rc;
+
+    /// Reads a few bytes in each hook, and counts them.
+    struct Slow(Rc<Cell<usize>>);
+
+    impl Dispatcher for Slow {
+        fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            let read = ch.recv(&mut [0; 10])?;
+            self.0.set(self.0.get() + read);
+            Ok(())
+        }
+    }
+
+    /// Once FIN had come, a read that was one of the hook's first counted as nothing done: a dispatcher
+    /// that reads little at a time was suspended after 64 turns, and got the rest at ten bytes a second.
+    #[test]
+    fn what_came_before_fin_is_read_without_a_pause() {
+        let got = Rc::new(Cell::new(0));
+        let mut map = ChannelMap::new().unwrap();
+        let (near, mut far) = pair(loopbacks()[0]);
+        map.add(near, Slow(got.clone())).unwrap();
+        far.write_all(&[0; 3000]).unwrap();
+        drop(far);
+        let (near, mut far) = unix_pair();
+        map.add(near, Slow(got.clone())).unwrap();
+        far.write_all(&[0; 3000]).unwrap();
+        drop(far);
+        let end = Instant::now() + DEADLINE;
+        while !map.is_empty() {
+            assert!(Instant::now() < end);
+            // No timer that would bring it back is ever set.
+            let limit = map.wait_limit().filter(|limit| !limit.is_zero());
+            assert_eq!(limit, None, "suspended after {} bytes", got.get());
+            map.turn(Some(Duration::from_millis(5))).unwrap();
+        }
+        assert_eq!(got.get(), 6000);
+    }
+}
