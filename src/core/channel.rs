@@ -292,6 +292,8 @@ impl<'a> Channel<'a> {
 
     /// Drop what is queued and reset the connection.
     pub fn abort(&mut self) {
+        // What is dropped may be the reason, and what the running hook has pushed is.
+        self.map.queue_gathered(self.token);
         self.change(|link| link.end_by_reset(Reason::Aborted));
     }
 
@@ -333,8 +335,10 @@ impl<'a> Channel<'a> {
     }
 
     /// What the default of [`handle_timeout`](crate::Dispatcher::handle_timeout) does: end the channel with
-    /// [`Reason::TimedOut`]. If something was queued, the connection is reset.
+    /// [`Reason::TimedOut`]. If something was queued, the connection is reset; what the running hook has
+    /// pushed is offered to it before.
     pub fn time_out(&mut self) {
+        self.map.send_gathered(self.token);
         self.change(|link| link.end(Reason::TimedOut));
     }
 
@@ -528,7 +532,6 @@ impl<'a> Channel<'a> {
 
     /// The channel is about to change: let the settle look at it, and the next push, too.
     pub(crate) fn touch(&mut self) {
-        self.map.gather.seal(self.token);
         self.map.touch(self.token);
     }
 

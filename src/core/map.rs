@@ -260,11 +260,12 @@ impl ChannelMap {
     pub fn broadcast(&mut self, tokens: impl IntoIterator<Item = Token>, bytes: &[u8]) {
         let mut shared: Option<Arc<[u8]>> = None;
         for token in tokens {
+            let gathered = self.gather.bytes_of(token).len();
             let Some(link) = self.link_mut(token) else { continue };
             if link.is_shut() || link.is_listening() {
                 continue;
             }
-            if link.takes(bytes.len()) {
+            if link.takes(gathered + bytes.len()) {
                 drop(self.put(token, Pushed::Broadcast(bytes, &mut shared), true));
             } else {
                 link.end_by_reset(Reason::Limit);
@@ -396,6 +397,8 @@ impl ChannelMap {
     /// The channel was reached: let the next settle look at it. `false` if there is none.
     pub(crate) fn touch(&mut self, token: Token) -> bool {
         let Some(seat) = self.slots.get_mut(token) else { return false };
+        // The next push is to see what becomes of it.
+        self.gather.seal(token);
         seat.link.set_due(Step::Look);
         if !seat.link.listed {
             seat.link.listed = true;
@@ -439,6 +442,13 @@ impl ChannelMap {
         if let Some(seat) = self.slots.get_mut(token) {
             seat.link.send_gathered(self.turn, bytes);
         }
+        self.gather.sent(token);
+    }
+
+    /// The same, into the queue, which is about to be dropped.
+    pub(crate) fn queue_gathered(&mut self, token: Token) {
+        let Some(seat) = self.slots.get_mut(token) else { return };
+        seat.link.queue_gathered(self.gather.bytes_of(token));
         self.gather.sent(token);
     }
 

@@ -88,6 +88,10 @@ fn remove(map: &mut ChannelMap, token: Token) {
 #[inline(never)]
 pub(crate) fn free_orphans(map: &mut ChannelMap) {
     map.out = 0;
+    // A timer's channel lives on.
+    let owner = map.gather.owner();
+    map.send_gathered(owner);
+    map.touch(owner);
     map.gather.end();
     let tokens: Vec<Token> = map.slots.tokens().collect();
     for token in tokens {

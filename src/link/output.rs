@@ -213,6 +213,13 @@ impl Link {
         self.put(turn, &[], Pushed::Bytes(bytes), true);
     }
 
+    /// The same, to be queued: it is about to be dropped.
+    pub(crate) fn queue_gathered(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() && !self.is_broken() && (!self.is_ending() || self.is_flushing()) {
+            self.output.queue().push(bytes);
+        }
+    }
+
     pub(super) fn queued_more(&mut self) {
         self.output.undrained = true;
         self.due.set(Step::Flush);
