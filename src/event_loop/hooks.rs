@@ -244,15 +244,17 @@ thread_local! {
 /// Note that the dispatcher of a channel was replaced while it ran. Its map may be elsewhere when
 /// it comes back.
 pub(crate) fn note_replaced(token: Token) {
-    REPLACED.with_borrow_mut(|replaced| replaced.push(token));
+    let _ = REPLACED.try_with(|replaced| replaced.borrow_mut().push(token));
 }
 
 fn take_replaced(token: Token) -> bool {
-    REPLACED.with_borrow_mut(|replaced| {
+    let taken = REPLACED.try_with(|replaced| {
+        let mut replaced = replaced.borrow_mut();
         let before = replaced.len();
         replaced.retain(|other| *other != token);
         replaced.len() < before
-    })
+    });
+    taken.unwrap_or(false)
 }
 
 /// Hooks of this map may be running: no turn of it can begin.
@@ -260,17 +262,18 @@ pub(crate) struct Entered(());
 
 impl Entered {
     pub(crate) fn now(map: u32) -> Entered {
-        ENTERED.with_borrow_mut(|maps| maps.push(map));
+        // A map that is itself a thread's local may be dropped after these are.
+        let _ = ENTERED.try_with(|maps| maps.borrow_mut().push(map));
         Entered(())
     }
 
     pub(crate) fn is(map: u32) -> bool {
-        ENTERED.with_borrow(|maps| maps.contains(&map))
+        ENTERED.try_with(|maps| maps.borrow().contains(&map)).unwrap_or(false)
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        ENTERED.with_borrow_mut(Vec::pop);
+        let _ = ENTERED.try_with(|maps| maps.borrow_mut().pop());
     }
 }

@@ -102,6 +102,7 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             refuse_nested(map)?;
             id = map.id;
             entered = Entered::now(id);
+            map.let_messages_in();
         }
         if map.is_stop_asked() {
             map.take_stop();
@@ -136,6 +137,7 @@ impl ChannelMap {
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         refuse_nested(self)?;
         let _entered = Entered::now(self.id);
+        self.let_messages_in();
         turn_of_entered(self, timeout, false, false)
     }
 
@@ -161,6 +163,13 @@ impl ChannelMap {
         }
     }
 
+    /// It was stopped, perhaps, and turns again.
+    fn let_messages_in(&mut self) {
+        if self.stopped {
+            self.set_stopped(false);
+        }
+    }
+
     fn set_stopped(&mut self, stopped: bool) {
         self.stopped = stopped;
         if let Some(queue) = &self.queue {
@@ -170,7 +179,7 @@ impl ChannelMap {
 }
 
 fn refuse_nested(map: &ChannelMap) -> io::Result<()> {
-    if Entered::is(map.id) {
+    if map.ended || Entered::is(map.id) {
         return Err(io::Error::new(
             io::ErrorKind::Deadlock,
             "the loop of this map is running already; a hook must return to it, not start it anew",

@@ -746,3 +746,98 @@ mod gathered {
         assert_eq!(read_now(&mut far).0, b"pushed");
     }
 }
+
+/// Bugs of the ways into the loop from other threads, and of maps in odd places.
+mod ways_in {
+    use super::*;
+    use dispatch_loop::{LoopOptions, run, run_with};
+    use std::cell::{Cell, RefCell};
+    use std::mem::swap;
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    thread_local! {
+        static ELSEWHERE: RefCell<Option<ChannelMap>> = const { RefCell::new(None) };
+    }
+
+    fn swap_away(map: &mut ChannelMap) {
+        ELSEWHERE.with_borrow_mut(|other| swap(map, other.as_mut().unwrap()));
+    }
+
+    /// A message swapped its map away. Those behind it were never run, and that map's loop never slept.
+    #[test]
+    fn the_messages_behind_one_that_swaps_the_maps_run_when_their_map_does() {
+        let mut map = ChannelMap::new().unwrap();
+        ELSEWHERE.set(Some(ChannelMap::new().unwrap()));
+        let remote = map.remote();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let counter = ran.clone();
+        remote.call(swap_away).unwrap();
+        remote
+            .call(move |_| {
+                counter.fetch_add(1, SeqCst);
+            })
+            .unwrap();
+        map.turn(Some(Duration::ZERO)).unwrap();
+        assert_eq!(ran.load(SeqCst), 0);
+        swap_away(&mut map);
+        turn_idle(&mut map);
+        assert_eq!(ran.load(SeqCst), 1);
+        ELSEWHERE.take();
+    }
+
+    /// A map in a local of its thread, set before the loop's own locals were, aborted the process when the
+    /// thread ended.
+    #[test]
+    fn a_map_in_a_thread_local_ends_in_order() {
+        struct Told(Arc<AtomicUsize>, #[expect(dead_code)] std::os::unix::net::UnixStream);
+        impl dispatch_loop::Dispatcher for Told {
+            fn handle_close(&mut self, ch: &mut dispatch_loop::Channel<'_>, _: &dispatch_loop::Reason) {
+                self.0.fetch_add(1, SeqCst);
+                // Refused, as in any other drop.
+                assert!(run(ch.map_mut()).is_err());
+                self.0.fetch_add(1, SeqCst);
+            }
+        }
+        let told = Arc::new(AtomicUsize::new(0));
+        let inside = told.clone();
+        let thread = std::thread::spawn(move || {
+            ELSEWHERE.set(Some(ChannelMap::new().unwrap()));
+            ELSEWHERE.with_borrow_mut(|map| {
+                let map = map.as_mut().unwrap();
+                let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+                map.add(near, Told(inside, far)).unwrap();
+                map.turn(Some(Duration::ZERO)).unwrap();
+            });
+        });
+        thread.join().unwrap();
+        assert_eq!(told.load(SeqCst), 2);
+    }
+
+    /// After a stop, `turn` did not let messages in again; nor did a `run` whose hook had put the stopped
+    /// map in the place of its own.
+    #[test]
+    fn a_stopped_map_that_turns_again_takes_messages_again() {
+        let stopped = || {
+            let mut map = ChannelMap::new().unwrap();
+            let remote = map.remote();
+            map.stop();
+            run(&mut map).unwrap();
+            assert!(remote.is_stopped());
+            (map, remote)
+        };
+        let (mut map, remote) = stopped();
+        map.turn(Some(Duration::ZERO)).unwrap();
+        assert!(!remote.is_stopped());
+
+        let (mut other, remote) = stopped();
+        let seen = Rc::new(Cell::new(None));
+        let see = seen.clone();
+        other.call_later(Duration::from_millis(1), move |_| see.set(Some(remote.is_stopped())));
+        let mut map = ChannelMap::new().unwrap();
+        map.call_soon(move |map| *map = other);
+        run_with(&mut map, &LoopOptions::default().with_count(20)).unwrap();
+        assert_eq!(seen.get(), Some(false));
+    }
+}
