@@ -141,6 +141,7 @@ impl Link {
     pub(crate) fn note_quick_read(&mut self, now: Time) {
         self.active = now;
         self.watch.idle_turns = 0;
+        self.watch.rests = 0;
     }
 
     /// A read on the short way has led to more than that, or to nothing at all.
@@ -148,7 +149,7 @@ impl Link {
         // It has used the budgets of this turn, so something was read or sent.
         match self.turn == turn.number {
             true => self.moved(turn),
-            false => self.watch.progress = false,
+            false => self.begin_event(),
         }
     }
 

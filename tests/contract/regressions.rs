@@ -587,9 +587,10 @@ mod kinds {
 mod short_way {
     use super::*;
     use crate::support::peers::unix_pair;
-    use dispatch_loop::{Channel, Dispatcher};
-    use std::cell::Cell;
-    use std::io;
+    use dispatch_loop::{Channel, Dispatcher, Source};
+    use std::cell::{Cell, RefCell};
+    use std::io::{self, ErrorKind};
+    use std::os::fd::BorrowedFd;
     use std::rc::Rc;
 
     /// Reads a few bytes in each hook, and counts them.
@@ -626,6 +627,137 @@ mod short_way {
             map.turn(Some(Duration::from_millis(5))).unwrap();
         }
         assert_eq!(got.get(), 6000);
+    }
+
+    /// Reads a byte when it is told to, and nothing else.
+    struct Lazy(Rc<Cell<bool>>);
+
+    impl Dispatcher for Lazy {
+        fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            match self.0.replace(false) {
+                true => ch.recv(&mut [0; 1]).map(drop),
+                // This is no work.
+                false => ch.recv(&mut []).map(drop),
+            }
+        }
+    }
+
+    /// A `recv` that gave nothing, into an empty buffer or because there was nothing, counted as work: the
+    /// channel was never suspended, and the loop spun.
+    #[cfg(debug_assertions)]
+    #[test]
+    fn a_read_of_nothing_is_not_work() {
+        use dispatch_loop::faults::{Fault, clear, inject};
+        for would_block in [false, true] {
+            let (near, mut far) = unix_pair();
+            let mut map = ChannelMap::new().unwrap();
+            match would_block {
+                true => drop(map.add(near, Slow(Rc::default())).unwrap()),
+                false => drop(map.add(near, Lazy(Rc::default())).unwrap()),
+            }
+            turn_idle(&mut map);
+            if would_block {
+                inject(Call::Recv, 0, 1_000_000, Fault::Errno(libc::EAGAIN));
+            }
+            far.write_all(b"x").unwrap();
+            let waits = waits_in(&mut map, Duration::from_millis(200));
+            clear();
+            assert!(waits < 200, "{waits} waits");
+        }
+    }
+
+    /// A channel that was suspended for long, then read from, was suspended for as long again, not for 10 ms.
+    #[test]
+    fn the_pause_of_a_suspended_channel_starts_small_again() {
+        let (near, mut far) = unix_pair();
+        let reads = Rc::new(Cell::new(false));
+        let mut map = ChannelMap::new().unwrap();
+        map.add(near, Lazy(reads.clone())).unwrap();
+        far.write_all(&[0; 100]).unwrap();
+        let end = Instant::now() + DEADLINE;
+        let mut turn_while = |map: &mut ChannelMap, goes_on: &dyn Fn(&ChannelMap) -> bool| {
+            while goes_on(map) {
+                assert!(Instant::now() < end);
+                map.turn(Some(Duration::from_millis(500))).unwrap();
+            }
+        };
+        turn_while(&mut map, &|map| map.wait_limit().is_none_or(|limit| limit < Duration::from_millis(50)));
+        reads.set(true);
+        turn_while(&mut map, &|_| reads.get());
+        turn_while(&mut map, &|map| map.wait_limit().is_none_or(|limit| limit.is_zero()));
+        let pause = map.wait_limit().unwrap();
+        assert!(pause <= Duration::from_millis(10), "{pause:?}");
+    }
+
+    /// A source in memory: what it has to give, what it was given, and the room for more.
+    #[derive(Default)]
+    struct Buffers {
+        input: Vec<u8>,
+        output: Vec<u8>,
+        room: usize,
+    }
+
+    struct Memory(Rc<RefCell<Buffers>>);
+
+    impl Source for Memory {
+        fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            None
+        }
+        fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let mut buffers = self.0.borrow_mut();
+            match buffers.input.pop() {
+                Some(byte) => buffer[0] = byte,
+                None => return Err(ErrorKind::WouldBlock.into()),
+            }
+            Ok(1)
+        }
+        fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut buffers = self.0.borrow_mut();
+            let taken = buffers.room.min(bytes.len());
+            if taken == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            buffers.room -= taken;
+            buffers.output.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+        fn input_pending(&self) -> bool {
+            !self.0.borrow().input.is_empty()
+        }
+    }
+
+    /// What a source without a descriptor had no room for was never offered to it again.
+    #[test]
+    fn a_source_without_a_descriptor_goes_on_sending_when_it_is_ready() {
+        let log = Log::new();
+        let buffers = Rc::new(RefCell::new(Buffers { room: 3, ..Buffers::default() }));
+        let mut map = ChannelMap::new().unwrap();
+        let token = map.add_source(Memory(buffers.clone()), Recorder::new("a", &log)).unwrap().token();
+        turn_idle(&mut map);
+        view(&mut map, token).push(b"hello world").unwrap();
+        turn_idle(&mut map);
+        assert_eq!(buffers.borrow().output, b"hel");
+        buffers.borrow_mut().room = 100;
+        view(&mut map, token).source_ready();
+        turn_idle(&mut map);
+        assert_eq!(buffers.borrow().output, b"hello world");
+    }
+
+    /// One with input that nobody reads was never suspended, and the loop spun.
+    #[test]
+    fn a_stuck_source_without_a_descriptor_is_suspended() {
+        let buffers = Rc::new(RefCell::new(Buffers::default()));
+        let reads = Rc::new(Cell::new(false));
+        let mut map = ChannelMap::new().unwrap();
+        buffers.borrow_mut().input.push(1);
+        map.add_source(Memory(buffers.clone()), Lazy(reads.clone())).unwrap();
+        let waits = waits_in(&mut map, Duration::from_millis(200));
+        assert!(waits < 200, "{waits} waits");
+        reads.set(true);
+        turn_until(&mut map, &Log::new(), |_| buffers.borrow().input.is_empty());
     }
 }
 
