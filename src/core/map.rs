@@ -259,6 +259,7 @@ impl ChannelMap {
     /// reaches its hard limit.
     pub fn broadcast(&mut self, tokens: impl IntoIterator<Item = Token>, bytes: &[u8]) {
         let mut shared: Option<Arc<[u8]>> = None;
+        self.keep_time();
         for token in tokens {
             let gathered = self.gather.bytes_of(token).len();
             let Some(link) = self.link_mut(token) else { continue };
@@ -328,6 +329,15 @@ impl ChannelMap {
         // The turn's time is kept up from here on: there is a timer.
         self.turn.time = now;
         self.timers.set(now.after(delay), owner.map(|token| token.slot), action)
+    }
+
+    /// Whoever comes from outside the hooks may come long after the last turn, and what is sent for them is
+    /// stamped with the turn's time.
+    #[inline]
+    pub(crate) fn keep_time(&mut self) {
+        if !self.timers.is_empty() && self.out == 0 && self.gather.is_free() {
+            self.turn.time = self.clock.now();
+        }
     }
 
     pub(crate) fn timer_id(&self, key: TimerKey) -> TimerId {

@@ -203,6 +203,7 @@ impl ChannelMap {
     {
         let token = handle.token();
         self.get(handle)?;
+        self.keep_time();
         self.touch(token);
         let _entered = Entered::now(self.id);
         let ran = lend(self, token, true, false, |dispatcher, ch| {

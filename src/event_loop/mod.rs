@@ -303,6 +303,10 @@ fn before_the_wait(
         }
     }
     let was_idle = map.is_idle();
+    // What is flushed now is stamped with the time of now, not with that of the last turn.
+    if !map.dirty.is_empty() {
+        map.keep_time();
+    }
     settle::settle(map);
     if map.id != id {
         return None;

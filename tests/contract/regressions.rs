@@ -973,3 +973,64 @@ mod ways_in {
         assert_eq!(seen.get(), Some(false));
     }
 }
+
+/// Bugs of timers and time-outs.
+mod time {
+    use super::*;
+    use crate::support::opened::opened_on;
+    use crate::support::peers::unix_pair;
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    /// What was pushed from outside the hooks, at once or by the next settle, was stamped with the time of
+    /// the turn before, and the time-out came too soon.
+    #[test]
+    fn a_time_out_counts_from_the_last_byte_that_was_pushed_from_outside() {
+        for size in [10, 10_000] {
+            let log = Log::new();
+            let (near, _far) = unix_pair();
+            let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+            let timeout = Duration::from_millis(300);
+            view(&mut map, token).set_timeout(Some(timeout));
+            map.turn(Some(Duration::ZERO)).unwrap();
+            std::thread::sleep(timeout - Duration::from_millis(10));
+            let pushed = Instant::now();
+            view(&mut map, token).push(&vec![0; size]).unwrap();
+            turn_until(&mut map, &log, |_| log.has("a timeout"));
+            let idle = pushed.elapsed();
+            assert!(idle >= timeout, "{idle:?} after the last of {size} bytes");
+        }
+    }
+
+    struct Bomb(Rc<Cell<u32>>);
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+            panic!("wanted");
+        }
+    }
+
+    /// A timer that was due when its channel had just ended was dropped outside every net: a panic of that
+    /// drop ended the loop.
+    #[test]
+    fn a_timer_that_comes_too_late_is_dropped_in_the_net() {
+        let drops = Rc::new(Cell::new(0));
+        let counter = drops.clone();
+        let log = Log::new();
+        let (near, mut far) = unix_pair();
+        let recorder = Recorder::new("a", &log).on("read", move |ch| {
+            let bomb = Bomb(counter.clone());
+            ch.call_later(Duration::ZERO, move |_| {
+                let _ = &bomb;
+                Ok(())
+            });
+            ch.abort();
+            Ok(())
+        });
+        let (mut map, _) = opened_on(near, recorder);
+        far.write_all(b"x").unwrap();
+        turn_until(&mut map, &log, |map| map.is_empty());
+        assert_eq!(drops.get(), 1);
+    }
+}
