@@ -25,7 +25,7 @@ use crate::link::source::{Held, Plain, Source};
 use crate::net::resolve::{self, Resolver};
 use crate::net::socket::Socket;
 use crate::reason::Reason;
-use crate::report::{Escaped, Throttle};
+use crate::report::{Escaped, Throttle, text_of};
 use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
 use crate::threads::queue::{Owner, Queue};
@@ -505,9 +505,10 @@ impl ChannelMap {
 
     /// Log a failure of `token`: what failed, and why.
     pub(crate) fn report(&mut self, token: Token, what: &str, why: &dyn fmt::Display) {
-        if !self.throttle.admits() {
+        if !self.throttle.admits() || !log::log_enabled!(log::Level::Warn) {
             return;
         }
+        let why = text_of(why);
         let link = self.link(token);
         let address =
             link.and_then(|link| link.peer().or_else(|| link.local().map(|local| (**local).clone())));

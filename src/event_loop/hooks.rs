@@ -146,21 +146,20 @@ pub(crate) fn run_close(map: &mut ChannelMap, token: Token, reason: &Reason) {
 pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::Error, panic: bool) {
     let about = ChannelError::token_of(&error).unwrap_or(token);
     let Some(link) = map.link(token) else {
-        return map.report(token, hook, &error);
+        map.report(token, hook, &error);
+        return drop_guarded(&mut map.throttle, "an error", error);
     };
     if !panic {
         // A `with` on the channel has noted it already.
         let failure = link.rare_if_any().and_then(|rare| rare.failure.as_ref());
         let noted = failure.is_some_and(|noted| same(noted, &error));
-        if noted && about == token {
-            return;
-        }
         let of_the_loss = link.lost_error().is_some_and(|lost| same(lost, &error));
-        if of_the_loss && about == token {
-            return;
+        if about == token && (noted || of_the_loss) {
+            return drop_guarded(&mut map.throttle, "an error", error);
         }
         if about != token || link.is_closing() {
-            return map.report(token, hook, &error);
+            map.report(token, hook, &error);
+            return drop_guarded(&mut map.throttle, "an error", error);
         }
     }
     let decision = match call(map, token, |dispatcher, ch| dispatcher.handle_error(ch, &error)) {
@@ -171,14 +170,18 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
             OnError::End
         }
     };
-    if decision == OnError::Keep && !panic {
-        return;
+    let ends = decision == OnError::End || panic;
+    if ends {
+        map.report(token, hook, &error);
     }
-    map.report(token, hook, &error);
+    let reason = Reason::from(error);
     if let Some(link) = map.link_mut(token) {
-        link.end(Reason::from(error));
-        map.touch(token);
+        if ends {
+            link.end(reason.clone());
+            map.touch(token);
+        }
     }
+    drop_guarded(&mut map.throttle, "an error", reason);
 }
 
 pub(crate) fn report_panic(map: &mut ChannelMap, token: Token, what: &str, payload: Box<dyn Any + Send>) {

@@ -1034,3 +1034,92 @@ mod time {
         assert_eq!(drops.get(), 1);
     }
 }
+
+/// Bugs of errors, and of what they end.
+mod ends {
+    use super::*;
+    use crate::support::opened::opened_on;
+    use crate::support::peers::unix_pair;
+    use dispatch_loop::{Channel, Dispatcher, OnError, Reason};
+    use std::cell::Cell;
+    use std::fmt;
+    use std::io;
+    use std::rc::Rc;
+
+    #[derive(Debug)]
+    struct Undroppable;
+
+    impl Drop for Undroppable {
+        fn drop(&mut self) {
+            panic!("wanted");
+        }
+    }
+
+    impl fmt::Display for Undroppable {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("wanted")
+        }
+    }
+
+    impl std::error::Error for Undroppable {}
+
+    #[derive(Debug)]
+    struct Unspeakable;
+
+    impl fmt::Display for Unspeakable {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("wanted")
+        }
+    }
+
+    impl std::error::Error for Unspeakable {}
+
+    struct Failing(Option<io::Error>, OnError, Rc<Cell<u32>>);
+
+    impl Dispatcher for Failing {
+        fn handle_open(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
+            self.0.take().map_or(Ok(()), Err)
+        }
+        fn handle_error(&mut self, _: &mut Channel<'_>, _: &io::Error) -> OnError {
+            self.1
+        }
+        fn handle_close(&mut self, _: &mut Channel<'_>, _: &Reason) {
+            self.2.set(self.2.get() + 1);
+        }
+    }
+
+    /// A panic of an error's drop, or of its text in the log, ended the loop.
+    #[test]
+    fn an_error_that_panics_itself_ends_its_channel_alone() {
+        crate::support::logging::capture_log();
+        for on_error in [OnError::End, OnError::Keep] {
+            for error in [io::Error::other(Undroppable), io::Error::other(Unspeakable)] {
+                let closed = Rc::new(Cell::new(0));
+                let (near, far) = unix_pair();
+                let mut map = ChannelMap::new().unwrap();
+                map.add(near, Failing(Some(error), on_error, closed.clone())).unwrap();
+                turn_idle(&mut map);
+                drop(far);
+                turn_until(&mut map, &Log::new(), |map| map.is_empty());
+                assert_eq!(closed.get(), 1);
+            }
+        }
+    }
+
+    /// A time that was set while the channel was closing was of no effect before the one that was set first
+    /// was over.
+    #[test]
+    fn a_close_timeout_that_is_set_while_closing_counts_from_then() {
+        let log = Log::new();
+        let (near, _far) = unix_pair();
+        let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+        view(&mut map, token).push(&vec![0; 4 << 20]).unwrap();
+        view(&mut map, token).close();
+        turn_idle(&mut map);
+        let set = Instant::now();
+        view(&mut map, token).set_close_timeout(Duration::from_millis(50));
+        turn_until(&mut map, &log, |map| !map.contains(token));
+        assert!(set.elapsed() >= Duration::from_millis(50));
+        assert_eq!(log.of("a").last().unwrap(), "close: timed out");
+    }
+}
