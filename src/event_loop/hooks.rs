@@ -149,6 +149,7 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
         map.report(token, hook, &error);
         return drop_guarded(&mut map.throttle, "an error", error);
     };
+    let was_ending = link.is_ending();
     if !panic {
         // A `with` on the channel has noted it already.
         let failure = link.rare_if_any().and_then(|rare| rare.failure.as_ref());
@@ -176,6 +177,9 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
     }
     let reason = Reason::from(error);
     if let Some(link) = map.link_mut(token) {
+        if !was_ending {
+            link.closed_because(&reason);
+        }
         if ends {
             link.end(reason.clone());
             map.touch(token);

@@ -675,7 +675,7 @@ mod short_way {
         map.add(near, Lazy(reads.clone())).unwrap();
         far.write_all(&[0; 100]).unwrap();
         let end = Instant::now() + DEADLINE;
-        let mut turn_while = |map: &mut ChannelMap, goes_on: &dyn Fn(&ChannelMap) -> bool| {
+        let turn_while = |map: &mut ChannelMap, goes_on: &dyn Fn(&ChannelMap) -> bool| {
             while goes_on(map) {
                 assert!(Instant::now() < end);
                 map.turn(Some(Duration::from_millis(500))).unwrap();
@@ -1039,12 +1039,38 @@ mod time {
 mod ends {
     use super::*;
     use crate::support::opened::opened_on;
-    use crate::support::peers::unix_pair;
+    use crate::support::peers::{refusing, unix_pair};
     use dispatch_loop::{Channel, Dispatcher, OnError, Reason};
     use std::cell::Cell;
     use std::fmt;
     use std::io;
     use std::rc::Rc;
+
+    /// `handle_error` closed the channel, and the reason was that close.
+    #[test]
+    fn a_close_inside_handle_error_keeps_the_error_as_the_reason() {
+        let closing = |name, log: &Log| {
+            Recorder::new(name, log).on("error", |ch| {
+                ch.close();
+                Ok(())
+            })
+        };
+        let (_socket, to) = refusing(loopbacks()[0]);
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        map.connect(to, closing("a", &log)).unwrap();
+        turn_until(&mut map, &log, |map| map.is_empty());
+        assert!(log.of("a").last().unwrap().contains("refused"), "{:?}", log.events());
+        for on_error in [OnError::End, OnError::Keep] {
+            let log = Log::new();
+            let failing =
+                closing("a", &log).on("open", |_| Err(io::Error::other("wanted"))).on_error(on_error);
+            let (near, _far) = unix_pair();
+            map.add(near, failing).unwrap();
+            turn_until(&mut map, &log, |map| map.is_empty());
+            assert_eq!(log.of("a").last().unwrap(), "close: wanted");
+        }
+    }
 
     #[derive(Debug)]
     struct Undroppable;
