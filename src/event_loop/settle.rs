@@ -156,7 +156,9 @@ pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Erro
     // The dispatcher is told twice: this is for those who look on.
     log::info!("channel {token}: connect: {}", Escaped(&error));
     if let Some(link) = map.link_mut(token) {
-        link.end(Reason::from(error));
+        let reason = Reason::from(error);
+        link.closed_because(&reason);
+        link.end(reason);
     }
 }
 

@@ -95,7 +95,7 @@ fn channel_call(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut Channel<
     settle::open_due(map, token);
     // One that is closing still has its timers: they may be what ends it sooner.
     if !map.touch(token) || map.link(token).is_some_and(Link::is_over) {
-        return;
+        return drop_guarded(&mut map.throttle, "a timer", f);
     }
     let mut result = Ok(Ok(()));
     hooks::gathering(map, token, |map| {

@@ -118,7 +118,7 @@ impl Link {
         // It has used the budgets of this turn, so something was read or sent.
         match self.turn == turn.number {
             true => self.moved(turn),
-            false => self.watch.progress = false,
+            false => self.begin_event(),
         }
     }
 
