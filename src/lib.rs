@@ -194,8 +194,9 @@ mod token;
 
 pub use self::core::action::Call;
 pub use self::core::channel::Channel;
-pub use self::core::dispatcher::{Dispatcher, Eof, OnError, Wrapper};
+pub use self::core::dispatcher::{Dispatcher, Eof, OnError};
 pub use self::core::map::ChannelMap;
+pub use self::core::wrapper::Wrapper;
 pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]

@@ -8,3 +8,4 @@ pub(crate) mod dispatcher;
 pub(crate) mod gather;
 pub(crate) mod map;
 pub(crate) mod slots;
+pub(crate) mod wrapper;
