@@ -39,6 +39,7 @@ mod contract {
     mod errors;
     mod faults;
     mod handle_close;
+    mod house;
     mod interest;
     mod keys;
     mod loop_options;
