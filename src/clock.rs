@@ -1,18 +1,18 @@
-//! The one clock of a map: every deadline, time-out and stamp of activity asks it.
+//! The clock of a map, which every deadline, timeout and activity stamp uses.
 
 use std::time::{Duration, Instant};
 
-/// A moment, in nanoseconds since the clock was made. It never jumps, and wraps after 584 years.
+/// A moment, in nanoseconds since the clock was made. It never jumps, and saturates after 584 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Time(u64);
 
 impl Time {
-    /// `delay` later, or as late as can be told.
+    /// `delay` later, or the latest time that can be represented.
     pub(crate) fn after(self, delay: Duration) -> Time {
         Time(self.0.saturating_add(nanos(delay)))
     }
 
-    /// How long after `earlier` this is; zero if it is not later.
+    /// The time since `earlier`; zero if this is not later.
     pub(crate) fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -22,7 +22,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// When a repeated call is next due: one that is late skips what it missed.
+/// When a repeating call is next due: a late one skips what it missed.
 pub(crate) fn next_beat(deadline: Time, interval: Duration, now: Time) -> Time {
     let next = deadline.after(interval);
     if next > now || interval.is_zero() {
@@ -32,8 +32,8 @@ pub(crate) fn next_beat(deadline: Time, interval: Duration, now: Time) -> Time {
     Time(now.0.saturating_add(nanos(interval) - late))
 }
 
-/// A turn of the loop: its number, and a time that is good enough to stamp activity, never to set a
-/// timer. The time is kept up only while there are timers, which alone ask for such stamps.
+/// A turn of the loop: its number, and a time that is good enough to stamp activity, but never to set a
+/// timer. The time is updated only while there are timers, since only they look at such stamps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn {
     pub(crate) number: u32,

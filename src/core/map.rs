@@ -1,4 +1,4 @@
-//! The explicit table of the living channels: `socket_map` of asyncore, but nobody's global.
+//! The explicit table of the living channels: asyncore's `socket_map`, but not a global.
 
 use std::any::TypeId;
 use std::cell::Cell;
@@ -32,11 +32,11 @@ use crate::threads::queue::{Owner, Queue};
 use crate::timers::{TimerId, TimerKey, Timers};
 use crate::token::{Handle, Token};
 
-/// What one read takes at most.
+/// The most that one read takes.
 const BUFFER: usize = 64 * 1024;
 pub(crate) type Buffer = Box<[u8; BUFFER]>;
 
-/// Messages that other threads may have under way.
+/// Messages that may wait in the queue of other threads.
 const REMOTE_CAPACITY: usize = 1024;
 
 const MOST_REMOTE_CAPACITY: usize = 1 << 20;
@@ -44,7 +44,7 @@ const MOST_REMOTE_CAPACITY: usize = 1 << 20;
 /// What a slot holds.
 #[derive(Default)]
 pub(crate) struct Seat {
-    /// Not there while one of its hooks runs.
+    /// `None` while one of its hooks runs.
     pub(crate) dispatcher: Option<Box<dyn Dispatcher>>,
     pub(crate) link: Link,
 }
@@ -86,50 +86,50 @@ pub struct ChannelMap {
     pub(crate) timers: Timers<Action>,
     /// Counts the turns, for the budgets.
     pub(crate) turn: Turn,
-    /// Channels that the next settle looks at; those that are `listed`.
+    /// Channels for the next settle: those that are `listed`.
     pub(crate) dirty: Vec<Token>,
-    /// Channels whose source has input inside.
+    /// Channels whose source has buffered input.
     pub(crate) pending: Vec<Token>,
     /// Listeners that wait for a descriptor to become free.
     pub(crate) starved: Vec<Token>,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
-    /// For reads: one, and one for a read within another's closure.
+    /// For reads; the second for a read within the closure of another.
     buffer: Option<Buffer>,
     second_buffer: Option<Buffer>,
     pub(crate) stopping: bool,
-    /// `run` was stopped, and not called again.
+    /// `run` was stopped, and has not been called again.
     pub(crate) stopped: bool,
     /// Being dropped: nothing can be added.
     pub(crate) ended: bool,
-    /// Dispatchers that are taken out at this moment, for a hook or a `with`.
+    /// Dispatchers that are out of their slots, for a hook or a `with`.
     pub(crate) out: u32,
     pub(crate) throttle: Throttle,
-    /// What other threads send, once one has asked for a way.
+    /// Messages of other threads, once a `Remote` or an `Outlet` was made.
     pub(crate) queue: Option<Queue<Message>>,
     remote_capacity: usize,
     /// Channels that do not keep the loop going.
     pub(crate) background: usize,
-    /// Channels of the library's own.
+    /// Internal channels: connect attempts.
     pub(crate) internal: usize,
     pub(crate) resolver: Resolver,
-    /// The type of the dispatcher whose default of `readable`, and of `writable`, ran last.
+    /// The dispatcher type whose default `readable`, or `writable`, ran last.
     pub(crate) default_readable: Cell<Option<TypeId>>,
     pub(crate) default_writable: Cell<Option<TypeId>>,
-    /// A type, the last one found, that has the defaults of both.
+    /// The type last found to override neither `readable` nor `writable`.
     pub(crate) never_asked: Option<TypeId>,
     _owner: Owner,
 }
 
 impl ChannelMap {
-    /// An empty map, with a poller of its own.
+    /// An empty map with its own poller.
     ///
     /// # Errors
     /// No descriptor is left, or the system's poller has no level-triggered mode.
     pub fn new() -> io::Result<ChannelMap> {
         static LAST_ID: AtomicU64 = AtomicU64::new(0);
         let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
-        // Tokens must never lie, and have 32 bits for their map.
+        // A token must never name another channel, and has 32 bits for its map.
         let Ok(id) = u32::try_from(id) else {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "no number is left for another map"));
         };
@@ -163,15 +163,15 @@ impl ChannelMap {
         })
     }
 
-    // Channels come.
+    // Adding channels.
 
-    /// Make a channel of a socket that exists: what `handle_accept` was given, a stream or a
-    /// listener of `std::net` or `std::os::unix::net`, [any descriptor](Socket::from_fd). It is made
-    /// non-blocking.
+    /// Make a channel of an existing socket: what `handle_accept` was given, a stream or a
+    /// listener of `std::net` or `std::os::unix::net`, or [any descriptor](Socket::from_fd). The socket
+    /// is made non-blocking.
     ///
     /// # Errors
-    /// The socket cannot be made non-blocking, or the map is being dropped. The socket is closed
-    /// and the dispatcher dropped then.
+    /// The socket cannot be made non-blocking, or the map is being dropped. Then the socket is closed
+    /// and the dispatcher dropped.
     pub fn add<D: Dispatcher>(&mut self, socket: impl Into<Socket>, dispatcher: D) -> io::Result<Handle<D>> {
         let socket = socket.into();
         if !socket.nonblocking {
@@ -190,7 +190,7 @@ impl ChannelMap {
         self.insert(link, dispatcher)
     }
 
-    /// Make a channel of a source of your own, whose socket is non-blocking and connected.
+    /// Make a channel of your own source, whose socket is non-blocking and connected.
     ///
     /// # Errors
     /// The map is being dropped.
@@ -201,7 +201,7 @@ impl ChannelMap {
         self.insert(link, dispatcher)
     }
 
-    /// Add a channel of the library's own.
+    /// Add an internal channel.
     pub(crate) fn insert_internal<D: Dispatcher>(
         &mut self,
         mut link: Link,
@@ -227,9 +227,9 @@ impl ChannelMap {
         Ok(token.typed())
     }
 
-    // What is in it.
+    // Contents.
 
-    /// Whether the channel is (still) in this map.
+    /// Whether the channel is in this map.
     pub fn contains(&self, token: impl Into<Token>) -> bool {
         self.link(token.into()).is_some()
     }
@@ -250,9 +250,9 @@ impl ChannelMap {
         self.len() == 0
     }
 
-    /// Push the same bytes to several channels. Never fails: what is gone, ending or a listener
-    /// is passed over; a channel that would be over its hard limit ends with [`Reason::Limit`],
-    /// whatever its [`OnLimit`](crate::OnLimit).
+    /// Push the same bytes to several channels. Never fails: channels that are gone or ending, and
+    /// listeners, are skipped; a channel that would exceed its hard limit ends with
+    /// [`Reason::Limit`], whatever its [`OnLimit`](crate::OnLimit).
     ///
     /// If many channels broadcast in one turn, each receiver is queued the sum of their input but
     /// drains only 64 KiB a turn. Pause the senders while a queue is high, or even a fast reader
@@ -273,7 +273,7 @@ impl ChannelMap {
         }
     }
 
-    /// [`close`](Channel::close) every channel: Python's `close_all`, but what is queued is sent.
+    /// [`close`](Channel::close) every channel: Python's `close_all`, but what is queued is sent first.
     pub fn close_all(&mut self) {
         let tokens: Vec<Token> = self.tokens().collect();
         for token in tokens {
@@ -286,28 +286,28 @@ impl ChannelMap {
 
     // Time.
 
-    /// Call `f` in the next turn, after the channels that are ready. asyncio's `call_soon`.
+    /// Call `f` in the next turn, after the ready channels were served. asyncio's `call_soon`.
     pub fn call_soon(&mut self, f: impl FnOnce(&mut ChannelMap) + 'static) -> TimerId {
         self.call_later(Duration::ZERO, f)
     }
 
-    /// Call `f` after `delay`, by a clock that never jumps; not earlier, and later by what the
-    /// hooks before it take. Equal times run in the order they were set. A `delay` too long for
-    /// the clock is as long as it can be. A panic is caught and logged.
+    /// Call `f` after `delay`, measured by a monotonic clock: never earlier, and later if other hooks
+    /// take long. Timers for the same time run in the order in which they were set. A `delay` beyond
+    /// the range of the clock is shortened to it. A panic is caught and logged.
     pub fn call_later(&mut self, delay: Duration, f: impl FnOnce(&mut ChannelMap) + 'static) -> TimerId {
         let key = self.set_timer(None, delay, Action::Call(Box::new(f)));
         self.timer_id(key)
     }
 
-    /// Call `f` every `interval`, for the first time after one. When it is late, it runs once for
-    /// all that it missed, and goes on in the old rhythm. An `interval` of zero is every turn, and
-    /// keeps the loop from sleeping.
+    /// Call `f` every `interval`, the first time after one `interval`. A late call runs once for all
+    /// that were missed, and the rhythm stays. With an `interval` of zero it runs every turn, and the
+    /// loop never sleeps.
     pub fn call_every(&mut self, interval: Duration, f: impl FnMut(&mut ChannelMap) + 'static) -> TimerId {
         let key = self.set_timer(None, interval, Action::CallEvery(interval, Box::new(f)));
         self.timer_id(key)
     }
 
-    /// Cancel a timer, also from within itself; `false` if there is no such timer any more.
+    /// Cancel a timer, even from within itself; `false` if it has run or was cancelled already.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         if timer.map != self.id {
             return false;
@@ -321,10 +321,10 @@ impl ChannelMap {
         }
     }
 
-    /// Set a timer, which dies with its `owner` if it has one.
+    /// Set a timer, which is cancelled when its `owner`, if any, ends.
     pub(crate) fn set_timer(&mut self, owner: Option<Token>, delay: Duration, action: Action) -> TimerKey {
         let now = self.clock.now();
-        // The turn's time is kept up from here on: there is a timer.
+        // The turn's time is updated only while there are timers; from here on there is one.
         self.turn.time = now;
         self.timers.set(now.after(delay), owner.map(|token| token.slot), action)
     }
@@ -333,7 +333,7 @@ impl ChannelMap {
         TimerId { map: self.id, key }
     }
 
-    /// Begin to watch whether the channel is idle for as long as it may be.
+    /// Start the timer of `set_timeout`.
     pub(crate) fn start_idle_timer(&mut self, token: Token) {
         let now = self.clock.now();
         let Some(link) = self.link_mut(token) else { return };
@@ -347,8 +347,8 @@ impl ChannelMap {
 
     // The loop.
 
-    /// How many messages of other threads may wait (1,024) before they must. At least one, at most
-    /// 2^20; of no effect after the first [`remote`](ChannelMap::remote) or
+    /// How many messages of other threads the queue holds before senders must wait (default 1,024). At
+    /// least one, at most 2^20; no effect after the first [`remote`](ChannelMap::remote) or
     /// [`outlet`](crate::Channel::outlet).
     pub fn set_remote_capacity(&mut self, messages: usize) {
         self.remote_capacity = messages.clamp(1, MOST_REMOTE_CAPACITY);
@@ -359,15 +359,15 @@ impl ChannelMap {
         self.queue.get_or_insert_with(|| Queue::new(waker, capacity, stopped))
     }
 
-    /// Let [`run`](crate::run) return after the current turn; if it is not running, its next call
+    /// Make [`run`](crate::run) return after the current turn; if it is not running, its next call
     /// returns without waiting. Channels stay.
     pub fn stop(&mut self) {
         self.stopping = true;
     }
 
-    /// For how long a [`turn`](ChannelMap::turn) may wait at most: zero when there is something to
-    /// do at once, until the next timer, `None` when only a descriptor can bring work. With the
-    /// descriptor of the poller ([`AsFd`]) this is what another loop needs to drive this one.
+    /// How long a [`turn`](ChannelMap::turn) may wait at most: zero when there is something to do at
+    /// once, the time until the next timer, `None` when only a descriptor can bring work. With the
+    /// poller's descriptor ([`AsFd`]), this is what another loop needs to drive this one.
     pub fn wait_limit(&self) -> Option<Duration> {
         self.wait_limit_at(self.clock.now())
     }
@@ -393,7 +393,7 @@ impl ChannelMap {
         self.slots.get_mut(token).map(|seat| &mut seat.link)
     }
 
-    /// The channel was reached: let the next settle look at it. `false` if there is none.
+    /// Mark the channel dirty: the next settle looks at it. `false` if there is no such channel.
     pub(crate) fn touch(&mut self, token: Token) -> bool {
         let Some(seat) = self.slots.get_mut(token) else { return false };
         seat.link.set_due(Step::Look);
@@ -404,7 +404,7 @@ impl ChannelMap {
         true
     }
 
-    /// Push to a channel, whoever does it.
+    /// Push to a channel, from any caller.
     pub(crate) fn put(&mut self, token: Token, pushed: Pushed<'_>, limited: bool) -> io::Result<()> {
         self.touch(token);
         let Some(seat) = self.slots.get_mut(token) else { return Err(LookupError::Gone(token).into()) };
@@ -429,8 +429,8 @@ impl ChannelMap {
         Ok(())
     }
 
-    /// What the running hook of this channel has pushed goes out now: something comes that must be
-    /// behind it.
+    /// Send what the running hook of this channel has pushed: something that must come after it
+    /// follows.
     pub(crate) fn send_gathered(&mut self, token: Token) {
         let bytes = self.gather.bytes_of(token);
         if bytes.is_empty() {
@@ -503,7 +503,7 @@ impl ChannelMap {
     }
 }
 
-/// On the heap from the start: it is too big for a small stack.
+/// Made on the heap: it is too big for a small stack.
 #[cold]
 fn new_buffer() -> Buffer {
     match vec![0; BUFFER].into_boxed_slice().try_into() {

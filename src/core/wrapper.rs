@@ -10,11 +10,11 @@ use crate::net::datagram::Datagram;
 use crate::net::socket::Socket;
 use crate::reason::Reason;
 
-/// A dispatcher around another one. Every hook goes to the inner one; the wrapper itself is told
-/// when the channel opens and when it has ended.
+/// A dispatcher around another one. Every hook is passed on to the inner one; the wrapper itself is
+/// told when the channel opens and when it has ended.
 ///
-/// Implement it instead of [`Dispatcher`], which every wrapper is. So is a `Box` of a dispatcher:
-/// where the kind of dispatcher is known only when the program runs, add a `Box<dyn Dispatcher>`.
+/// Implement it instead of [`Dispatcher`]: every wrapper is one. A `Box` of a dispatcher is one, too,
+/// so where the type is known only at run time, add a `Box<dyn Dispatcher>`.
 ///
 /// ```
 /// use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason, Wrapper};
@@ -71,14 +71,14 @@ pub trait Wrapper: 'static {
     /// The dispatcher inside.
     fn inner(&self) -> &Self::Inner;
 
-    /// The dispatcher inside, to be changed or called.
+    /// The dispatcher inside, mutably.
     fn inner_mut(&mut self) -> &mut Self::Inner;
 
     /// The channel is ready for use; the inner [`handle_open`](Dispatcher::handle_open) follows.
     fn opened(&mut self, ch: &mut Channel<'_>) {}
 
     /// The channel has ended, and the inner [`handle_close`](Dispatcher::handle_close) has run, or
-    /// panicked. Exactly once, the last.
+    /// panicked. Runs exactly once.
     fn closed(&mut self, ch: &mut Channel<'_>, reason: &Reason) {}
 }
 

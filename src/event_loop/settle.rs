@@ -1,5 +1,5 @@
-//! The settle: for each channel that is dirty, what is due is done: it is opened, told its news, flushed,
-//! asked `readable` and `writable`, registered for what it waits for, or ended.
+//! The settle: does what is due for each dirty channel. It is opened, told what happened, flushed, asked
+//! `readable` and `writable`, registered for what it waits for, or ended.
 
 use std::io;
 use std::time::Duration;
@@ -20,25 +20,25 @@ use crate::sys::errno::would_block;
 use crate::sys::{self, Kind};
 use crate::token::Token;
 
-/// How long a peer that was given FIN may take to end, while what it sends is dropped.
+/// How long to wait for the peer's end after our last FIN, while what it sends is dropped.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Channels that the list of dirty ones has room for at rest.
+/// The capacity that the empty list of dirty channels may keep.
 const KEPT: usize = 2048;
 
-/// Settle what is dirty by now; what this touches waits for the next settle.
+/// Settle the channels that are dirty now; those that become dirty meanwhile wait for the next settle.
 pub(crate) fn settle(map: &mut ChannelMap) {
     let id = map.id;
     let generation = map.dirty.len();
     for at in 0..generation {
         settle_channel(map, map.dirty[at]);
-        // A hook swapped the maps. The other one keeps its list as it was.
+        // A hook swapped the maps. The list belongs to the other one.
         if map.id != id {
             return;
         }
     }
     map.dirty.drain(..generation);
-    // After an onslaught of channels, do not keep the room that it took.
+    // Do not keep the memory that a burst of channels needed.
     if map.dirty.is_empty() && map.dirty.capacity() > KEPT {
         map.dirty = Vec::new();
     }
@@ -47,7 +47,7 @@ pub(crate) fn settle(map: &mut ChannelMap) {
 fn settle_channel(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     let due = link.take_due();
-    // The common end: there is nothing to tell but that.
+    // The common end: only `handle_close` is due.
     if link.is_over() && !due.has(Step::Failure) && !due.has(Step::NetworkError) && !link.has_own_source() {
         return teardown::finish(map, token);
     }
@@ -69,7 +69,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     if due.has(Step::Flush) || map.link(token).is_some_and(|link| link.is_due(Step::Flush)) {
         flush_due(map, token);
     }
-    // From here on, what is done to the channel is the next settle's.
+    // What is done to the channel from here on is left for the next settle.
     let Some(link) = map.link_mut(token) else { return };
     link.listed = false;
     link.clear_due(Step::Look);
@@ -83,7 +83,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     conclude(map, token);
 }
 
-/// Flush what is due, and what that brings: a source that has panicked, a resumed producer.
+/// Flush, and do what follows the output.
 fn flush_due(map: &mut ChannelMap, token: Token) {
     if let Some(link) = map.link_mut(token) {
         link.clear_due(Step::Flush);
@@ -91,15 +91,15 @@ fn flush_due(map: &mut ChannelMap, token: Token) {
     output(map, token);
 }
 
-/// What follows from all that: registration, a new look at a suspended channel, the end; and whether
-/// there is more to be done in the next settle.
+/// What follows: registration, resumption of a suspended channel, the end; and whether the next settle has
+/// more to do.
 fn conclude(map: &mut ChannelMap, token: Token) {
     register(map, token);
     let Some(link) = map.link_mut(token) else { return };
     if let Some(error) = link.source().and_then(Held::panic) {
         link.end(Reason::from(error));
     }
-    // Nothing will read what a lost connection may still hold.
+    // A broken connection may still hold input, but nothing reads it.
     if link.is_broken() && link.is_open() && !link.reads() {
         link.end(Reason::Closed);
     }
@@ -124,7 +124,7 @@ fn conclude(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// Run `handle_connect` and `handle_open`, if it is time for them.
+/// Run `handle_connect` and `handle_open`, if they are due.
 pub(crate) fn open_due(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     match link.opening() {
@@ -138,7 +138,7 @@ pub(crate) fn open_due(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// The connect succeeded; `lost` if the connection is gone again already.
+/// The connect succeeded; `lost` if the connection has broken since.
 pub(crate) fn connected(map: &mut ChannelMap, token: Token, lost: Option<io::Error>) {
     let turn = map.turn;
     let Some(link) = map.link_mut(token) else { return };
@@ -152,14 +152,14 @@ pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Erro
     if let Ran::Panicked(second) = told {
         map.report(token, "handle_error", &second);
     }
-    // The dispatcher is told twice: this is for those who look on.
+    // The dispatcher was told; this is for the log's readers.
     log::info!("channel {token}: connect: {}", Escaped(&error));
     if let Some(link) = map.link_mut(token) {
         link.end(Reason::from(error));
     }
 }
 
-/// What a `with` on the channel failed with.
+/// Report the error of a `with` on the channel.
 fn tell_failure(map: &mut ChannelMap, token: Token) {
     let Some(rare) = map.link_mut(token).and_then(|link| link.rare_mut_if_any()) else { return };
     if let Some(error) = rare.failure.take() {
@@ -167,14 +167,14 @@ fn tell_failure(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// If the end of input was read, tell it, once, and do as the dispatcher answers.
+/// If the end of input was read, run `handle_eof`, once, and act on its answer.
 pub(crate) fn tell_eof(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     if !link.tell_end_of_input() {
         return;
     }
     if link.is_broken() {
-        // Not an end of the stream but what the system says after a reset.
+        // Not the end of the stream, but what the system reports after a reset.
         return link.end(Reason::Closed);
     }
     let answer = match hooks::call(map, token, |dispatcher, ch| dispatcher.handle_eof(ch)) {
@@ -192,12 +192,12 @@ pub(crate) fn tell_eof(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     match answer {
         Eof::Close => link.close(Reason::EndOfStream),
-        // It may have sent its own end before.
+        // Our own FIN may have been sent before.
         Eof::KeepWriting => link.set_due(Step::Flush),
     }
 }
 
-/// One round: what `handle_low` queues is the next settle's.
+/// One round: what `handle_low` queues is left for the next settle.
 fn tell_watermarks(map: &mut ChannelMap, token: Token) {
     while let Some(mark) = map.link_mut(token).and_then(|link| link.mark_news()) {
         match mark {
@@ -222,7 +222,7 @@ fn tell_drained(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// Flush what is queued, and when that is done, what was to come after it: FIN, the end.
+/// Flush what is queued, and when that is done, do what comes after it: FIN, the end.
 pub(crate) fn output(map: &mut ChannelMap, token: Token) {
     let turn = map.turn;
     let Some(link) = map.link_mut(token) else { return };
@@ -230,7 +230,7 @@ pub(crate) fn output(map: &mut ChannelMap, token: Token) {
         return;
     }
     if !link.is_established() {
-        // A handshake in mid-stream, which may never end.
+        // A handshake in mid-stream may never end.
         if link.is_flushing() {
             start_flush_timer(map, token);
         }
@@ -252,15 +252,15 @@ pub(crate) fn output(map: &mut ChannelMap, token: Token) {
 }
 
 fn producer_failed(map: &mut ChannelMap, token: Token, error: io::Error, panic: bool) {
-    // While closing, the dispatcher is not asked, and what the producer owed will never come.
+    // While closing, the dispatcher is not asked: what the producer would have made is missing.
     if let Some(link) = map.link_mut(token).filter(|link| link.is_flushing()) {
         link.closing_failed(crate::error::clone_error(&error).into());
     }
     hooks::failed(map, token, "a producer", error, panic);
     if let Some(link) = map.link_mut(token) {
-        // It is cut short, and must not look like an end.
+        // The stream is cut short, which must not look like its end.
         link.reset_at_the_end();
-        // Or it lives on: what was to come after the producer is the next settle's.
+        // If the channel lives on, the next settle sends what comes after the producer.
         link.set_due(Step::Flush);
     }
     map.touch(token);
@@ -268,10 +268,10 @@ fn producer_failed(map: &mut ChannelMap, token: Token, error: io::Error, panic: 
 
 fn after_output(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
-    // A source of its own says farewell before the socket is closed.
+    // A user's source shuts down before the socket is closed.
     if link.takes_fin() {
         if let Err(error) = send_fin(map, token) {
-            // The peer is gone; what it sent before that may still be read.
+            // The peer is gone; what it sent before may still be read.
             if let Some(link) = map.link_mut(token) {
                 let cause = link.fd().and_then(|fd| sys::take_error(fd).ok().flatten());
                 link.write_lost(cause.unwrap_or(error));
@@ -294,7 +294,7 @@ fn after_output(map: &mut ChannelMap, token: Token) {
 fn send_fin(map: &mut ChannelMap, token: Token) -> io::Result<()> {
     match map.link_mut(token).and_then(|link| link.source_mut()) {
         Some(source) => match source.shutdown_write() {
-            // It goes on when there is room: `output_pending` says so.
+            // It continues when there is room: `output_pending` is true.
             Err(error) if would_block(&error) => Ok(()),
             result => result,
         },
@@ -302,8 +302,8 @@ fn send_fin(map: &mut ChannelMap, token: Token) -> io::Result<()> {
     }
 }
 
-/// All is sent. If the peer has sent what was not read, closing now would reset the connection, and the
-/// peer might lose what it has not read yet: send FIN first, and wait for its own.
+/// All is sent. If the peer has sent something that was not read, closing now would reset the connection,
+/// and the peer could lose what it has not read yet: send FIN first, and wait for the peer's.
 fn drain_and_end(map: &mut ChannelMap, token: Token) {
     let mut buffer = map.take_buffer();
     let unread = match map.link_mut(token) {
@@ -326,7 +326,7 @@ fn drain_and_end(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// A lingering channel has input, or its end: drop it.
+/// A lingering channel has input, or its end: drop the input.
 pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
     let turn = map.turn;
     let mut buffer = map.take_buffer();
@@ -367,7 +367,7 @@ fn ask(map: &mut ChannelMap, token: Token) {
     });
     match ran {
         Ran::Returned((read, write, of)) => {
-            // A dispatcher that hands the question on to another has one of its own.
+            // A wrapper's type differs from that of the dispatcher whose default ran.
             let asks = map.default_readable.get() != Some(of) || map.default_writable.get() != Some(of);
             if !asks {
                 map.never_asked = Some(of);

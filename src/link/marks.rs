@@ -1,10 +1,10 @@
-//! The watermarks of a queue: what is queued crosses the high one, then the low one, and the dispatcher
-//! hears of each in turn.
+//! The watermarks of a queue: the dispatcher is told in turn when it rises above the high one and falls to
+//! the low one.
 
 use crate::link::Link;
 use crate::link::due::Step;
 
-/// What becomes of a push that would put more in the queue than the hard limit.
+/// What happens to a push that would exceed the hard limit of the queue.
 ///
 /// ```
 /// use dispatch_loop::{Channel, Dispatcher, OnLimit};
@@ -14,7 +14,7 @@ use crate::link::due::Step;
 ///
 /// impl Dispatcher for Feed {
 ///     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-///         ch.set_limit(1024 * 1024, OnLimit::End);   // a reader that slow is cut off
+///         ch.set_limit(1024 * 1024, OnLimit::End);   // cut off slow readers
 ///         Ok(())
 ///     }
 /// }
@@ -22,7 +22,7 @@ use crate::link::due::Step;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnLimit {
-    /// It takes nothing and fails with `QuotaExceeded`.
+    /// The push queues nothing and fails with `QuotaExceeded`.
     #[default]
     Refuse,
     /// The channel ends with [`Reason::Limit`](crate::Reason::Limit), and the connection is reset.
@@ -43,13 +43,13 @@ pub(crate) const GATHERED: usize = 4 * 1024;
 impl Limits {
     pub(crate) const DEFAULT: Limits = Limits { low: 32 * 1024, high: 64 * 1024, hard: 16 * 1024 * 1024 };
 
-    /// Whether small pushes need not be held against the hard limit one by one.
+    /// Whether small pushes need not be checked against the hard limit one by one.
     pub(super) fn exceed_a_gathering(&self) -> bool {
         self.hard >= GATHERED
     }
 }
 
-/// A watermark that the dispatcher is to be told of.
+/// A watermark that the dispatcher is to be told about.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Watermark {
     High,
@@ -57,9 +57,9 @@ pub(crate) enum Watermark {
 }
 
 pub(super) struct Marks {
-    /// Over the high watermark, and not yet down to the low one.
+    /// Above the high watermark, and not yet down to the low one.
     above: bool,
-    /// It was so since the dispatcher was last told.
+    /// It has risen above the high one since the dispatcher was last told.
     crossed: bool,
     told_high: bool,
 }
@@ -75,19 +75,18 @@ impl Marks {
         if self.told_high { !self.above } else { self.crossed }
     }
 
-    /// What is queued, or a mark, has changed.
+    /// What is queued, or a limit, has changed.
     fn watch(&mut self, weight: usize, limits: Limits) {
         if !self.above && weight > limits.high {
             self.above = true;
-            // Risen again before the fall was told: nothing has happened.
+            // It rose again before the fall was told: nothing to tell.
             self.crossed = !self.told_high;
         } else if self.above && weight <= limits.low {
             self.above = false;
         }
     }
 
-    /// What the dispatcher is to be told next. It hears of high and low in turn, whatever happened in
-    /// between.
+    /// What the dispatcher is to be told next: high and low in turn, whatever happened in between.
     fn news(&mut self) -> Option<Watermark> {
         if self.told_high {
             if self.above {
@@ -116,7 +115,7 @@ impl Link {
         self.note_marks();
     }
 
-    /// After every change of the queue or of the marks.
+    /// Call after every change of the queue or the limits.
     pub(super) fn note_marks(&mut self) {
         let limits = self.limits();
         self.output.marks.watch(self.output.weight(), limits);
@@ -125,12 +124,12 @@ impl Link {
         }
     }
 
-    /// Whether more is queued than the high watermark, and not yet down to the low one.
+    /// Whether the queue was above the high watermark and is not yet down to the low one.
     pub(super) fn is_above_high(&self, gathered: usize) -> bool {
         self.output.marks.is_above() || gathered > self.limits().high
     }
 
-    /// Whether a watermark was crossed that the dispatcher is to be told of.
+    /// Whether the dispatcher is to be told that a watermark was crossed.
     pub(crate) fn has_mark_news(&self) -> bool {
         self.is_open() && !self.is_broken() && self.output.marks.has_news()
     }

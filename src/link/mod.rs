@@ -1,5 +1,5 @@
-//! What the loop knows of one channel: no map, no dispatcher, no poller. Its fields are private to this
-//! folder; they change by transitions, and each says in `due` what follows from it.
+//! What the loop knows of one channel: no map, no dispatcher, no poller. The fields are private to this
+//! folder and change only by transitions, each of which records in `due` what follows from it.
 
 pub(crate) mod datagram;
 pub(crate) mod dial;
@@ -45,11 +45,11 @@ pub(crate) struct Link {
     /// In the list of the next settle.
     pub(crate) listed: bool,
     pub(crate) default_logged: bool,
-    /// The turn that the two budgets are of.
+    /// The turn to which the two budgets belong.
     turn: u32,
     read_left: u32,
     write_left: u32,
-    /// When a byte last came or went, or the channel began; kept up while there are timers.
+    /// When a byte was last received or sent, or the channel began; updated while there are timers.
     active: Time,
     life: Life,
     socket: Option<Held>,
@@ -68,7 +68,7 @@ const INPUT_ALONE: Interest = Interest { read: true, write: false };
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Link>() <= 128);
 
-/// Of a vacant slot: it has ended.
+/// The link of a vacant slot, which has ended.
 impl Default for Link {
     fn default() -> Link {
         Link::with(None, Kind::Stream, Life::OVER)
@@ -133,22 +133,22 @@ impl Link {
         self.due.has(step)
     }
 
-    /// What the settle is to do now; what is set from now on is for the next.
+    /// What this settle does; what is set from now on is left for the next.
     pub(crate) fn take_due(&mut self) -> Due {
         self.due.take()
     }
 
-    /// The settle is done with the channel: may its next input go the short way?
+    /// The settle is done with the channel: decide whether its next input can take the short way.
     pub(crate) fn settled(&mut self) {
-        // What is registered is what it wants: to read, and not to write.
+        // It is registered for what it wants: input, and no output.
         let usual = self.watch.told == Some(INPUT_ALONE) && self.is_plain_and_idle();
         debug_assert_eq!(usual, self.is_usual());
         self.due.set_unusual(!usual);
     }
 
-    /// What most channels are most of the time, and what the short way of a message takes for granted:
-    /// an open stream over a plain socket that is registered for input alone, nothing of it suspended,
-    /// nothing queued or put back, and limits that what one hook's small pushes gather cannot exceed.
+    /// The usual state, which the short way of a message relies on: an open stream over a plain socket
+    /// that is registered for input only, with nothing suspended, queued or put back, and limits that the
+    /// gathered pushes of one hook cannot exceed.
     pub(crate) fn is_usual(&self) -> bool {
         self.watch.told == Some(INPUT_ALONE)
             && self.interest() == Some(INPUT_ALONE)
@@ -163,7 +163,7 @@ impl Link {
             && self.output.is_idle()
     }
 
-    // Who and what it is.
+    // Identity.
 
     pub(crate) fn kind(&self) -> Kind {
         self.kind
@@ -185,7 +185,7 @@ impl Link {
         std::mem::replace(&mut self.role, role)
     }
 
-    /// Whether `readable` and `writable` must be asked: they may not be the defaults.
+    /// Whether `readable` and `writable` must be asked, because the dispatcher may override them.
     pub(crate) fn asks(&self) -> bool {
         self.due.asks()
     }
@@ -267,7 +267,7 @@ impl Link {
 
     // Time.
 
-    /// A byte came or went, at a time that is good enough for that.
+    /// A byte was received or sent. The time of the turn is good enough here.
     #[inline]
     pub(crate) fn stamp(&mut self, now: Time) {
         self.active = now;
@@ -317,8 +317,7 @@ impl Link {
         self.rare.as_deref_mut()
     }
 
-    /// What a `with` on the channel failed with; the first waits for the settle, a second one before it
-    /// is of no consequence.
+    /// Note the error of a `with` on the channel for the settle; only the first is kept.
     pub(crate) fn note_failure(&mut self, error: io::Error) {
         self.rare().failure.get_or_insert(error);
         self.due.set(Step::Failure);

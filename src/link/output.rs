@@ -1,5 +1,5 @@
-//! The write side of one channel: `send`, `push` and flush, within the budget of the turn. They call no
-//! hook; the settle draws the conclusions.
+//! The write side of one channel: `send`, `push` and flush, within the budget of the turn. They run no
+//! hook; the settle does.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IoSlice};
@@ -18,11 +18,11 @@ use crate::reason::Reason;
 use crate::sys;
 use crate::sys::errno::{is_interrupted, would_block};
 
-/// One direction, one way: each state excludes the others.
+/// The state of the output direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Open,
-    /// `shutdown_write` was asked for: FIN when all is sent.
+    /// `shutdown_write` was called: FIN follows when all is sent.
     FinDue,
     FinSent,
     /// Nothing more can be sent.
@@ -30,14 +30,14 @@ pub(crate) enum Way {
 }
 
 pub(super) struct Output {
-    /// Only while something is queued.
+    /// `Some` only while something is queued.
     queue: Option<Box<Outbox>>,
     pub(super) way: Way,
     /// The last answer of `writable`.
     pub(super) wanted: bool,
-    /// The socket took less than it was offered: wait until there is room.
+    /// The socket took less than it was offered: wait for room.
     pub(super) blocked: bool,
-    /// Something had to wait, and `handle_drained` is still to be told that it was sent.
+    /// Something had to wait, and `handle_drained` has not run for it.
     undrained: bool,
     pub(super) marks: Marks,
 }
@@ -60,7 +60,7 @@ impl Output {
         self.way == Way::Open
     }
 
-    /// Nothing of output is queued, due, or to be told.
+    /// Nothing is queued, due or to be told about output.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_none() && self.is_open() && !self.blocked && !self.marks.has_news()
     }
@@ -84,7 +84,7 @@ impl Output {
         }
     }
 
-    /// Give the memory of an empty queue back.
+    /// Free the memory of an empty queue.
     pub(super) fn trim(&mut self) {
         if self.queue.as_ref().is_some_and(|queue| queue.is_empty()) {
             self.queue = None;
@@ -98,18 +98,18 @@ pub(crate) enum Pushed<'a> {
     Slices(&'a [IoSlice<'a>]),
     Vec(Vec<u8>),
     Shared(Arc<[u8]>),
-    /// For several channels, which share one copy, made when needed.
+    /// For several channels, which share one copy that is made when needed.
     Broadcast(&'a [u8], &'a mut Option<Arc<[u8]>>),
 }
 
-/// Below this a copy is cheaper than a piece of its own.
+/// Below this size a copy is cheaper than a separate piece.
 const SMALL: usize = 512;
 
-/// From here on a push is offered to the socket at once.
+/// From this size on a push is offered to the socket at once.
 const LARGE: usize = 4 * 1024;
 
 impl Pushed<'_> {
-    /// All of it, unless it is in slices.
+    /// All bytes, unless they are in slices.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Pushed::Bytes(bytes) | Pushed::Broadcast(bytes, _) => bytes,
@@ -119,7 +119,7 @@ impl Pushed<'_> {
         }
     }
 
-    /// In one piece: a datagram.
+    /// The bytes in one piece, for a datagram.
     pub(super) fn to_bytes(&self) -> Cow<'_, [u8]> {
         match self {
             Pushed::Slices(slices) => slices.iter().flat_map(|slice| slice.iter().copied()).collect(),
@@ -134,7 +134,7 @@ impl Pushed<'_> {
         }
     }
 
-    /// To the end of a queue, but for the first `sent` bytes, which are gone already.
+    /// Append to a queue, except the first `sent` bytes, which have been sent.
     fn queue_into(self, queue: &mut Outbox, sent: usize) {
         let left = self.len() - sent;
         match self {
@@ -160,12 +160,12 @@ impl Pushed<'_> {
 /// Whether something may be pushed.
 enum Admitted {
     Yes,
-    /// Nothing can be sent any more, as `handle_close` tells; or the channel has ended over its limit.
+    /// Nothing more can be sent, which `handle_close` reports; or the limit has ended the channel.
     Ignored,
 }
 
 impl Link {
-    /// Whether what a hook pushes to its own channel can be gathered, to be sent when it returns.
+    /// Whether what a hook pushes to its own channel can be gathered and sent when it returns.
     pub(crate) fn gathers(&self) -> bool {
         matches!(self.life, Life::Opening | Life::Open)
             && !self.is_datagram()
@@ -174,8 +174,7 @@ impl Link {
             && self.is_established()
     }
 
-    /// The end of the short way: what the hook has pushed leaves in one call. An `Err` if not all of it
-    /// is gone.
+    /// The end of the short way: send what the hook pushed in one call. `Err` if not all was sent.
     #[inline(always)]
     pub(crate) fn send_quickly(&mut self, bytes: &[u8]) -> Result<(), io::Result<usize>> {
         let Some(Held::Plain(plain)) = &self.socket else { return Ok(()) };
@@ -188,7 +187,7 @@ impl Link {
         }
     }
 
-    /// It is not, as `result` says.
+    /// Not all was sent, as `result` says: queue the rest.
     #[cold]
     #[inline(never)]
     pub(crate) fn sent_in_part(&mut self, turn: Turn, bytes: &[u8], result: io::Result<usize>) {
@@ -203,7 +202,7 @@ impl Link {
         self.queued_more();
     }
 
-    /// What a hook has pushed, all of it in one call.
+    /// Send all that a hook pushed in one call.
     #[cold]
     #[inline(never)]
     pub(crate) fn send_gathered(&mut self, turn: Turn, bytes: &[u8]) {
@@ -219,7 +218,7 @@ impl Link {
         self.note_marks();
     }
 
-    /// Send as much as fits now. What the hook gathered has been sent before.
+    /// Send as much as fits now. What was gathered has been sent before.
     pub(crate) fn send(&mut self, turn: Turn, bytes: &[u8]) -> io::Result<usize> {
         if let Some(error) = self.lost_error() {
             return Err(clone_error(error));
@@ -241,8 +240,8 @@ impl Link {
         }
     }
 
-    /// Push, after what the hook gathered `before`; `true` if that was taken along. Within the hard
-    /// limit, unless the bytes were promised to be taken.
+    /// Push, after `before`, which was gathered; `true` if that was sent or queued as well. `limited`:
+    /// within the hard limit.
     pub(crate) fn push(
         &mut self,
         turn: Turn,
@@ -296,7 +295,7 @@ impl Link {
         matches!(self.life, Life::Connecting(crate::link::life::Connecting::Failed(_)))
     }
 
-    /// Offer what is pushed to the socket, if that is wanted and nothing stands before it; queue the rest.
+    /// Offer the bytes to the socket, if `at_once` and nothing is queued; queue the rest.
     fn put(&mut self, turn: Turn, before: &[u8], pushed: Pushed<'_>, at_once: bool) {
         let mut sent = 0;
         if at_once && self.output.is_empty() && !self.output.blocked && self.takes_output() {
@@ -317,7 +316,7 @@ impl Link {
         }
     }
 
-    /// Offer bytes to the socket past the empty queue; how many it took, of how many.
+    /// Offer bytes to the socket; the queue is empty. Returns how many it took, of how many offered.
     fn offer(&mut self, turn: Turn, before: &[u8], pushed: &Pushed<'_>) -> io::Result<(usize, usize)> {
         let most = *self.write_budget(turn) as usize;
         if most == 0 {
@@ -378,7 +377,7 @@ impl Link {
         self.output.is_empty()
     }
 
-    /// Whether `bytes` more are within the hard limit.
+    /// Whether `bytes` more stay within the hard limit.
     pub(crate) fn takes(&self, bytes: usize) -> bool {
         self.output.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
     }
@@ -406,8 +405,8 @@ impl Link {
         self.due.set(Step::Flush);
     }
 
-    /// Take what is queued out, as bytes; `None`, with nothing changed, if a producer or a datagram is
-    /// among it.
+    /// Take out what is queued, as bytes; `None`, with nothing changed, if that includes a producer or a
+    /// datagram.
     pub(crate) fn take_queued(&mut self) -> Option<Vec<u8>> {
         let bytes = match self.output.queue_if_any() {
             Some(queue) => queue.take_bytes()?,
@@ -431,7 +430,7 @@ impl Link {
         self.output.blocked = false;
     }
 
-    /// Whether something is queued that could be sent at once.
+    /// Whether something queued could be sent at once.
     pub(crate) fn is_unsent(&self) -> bool {
         self.output.queue.as_ref().is_some_and(|queue| queue.is_due())
             && !self.output.blocked
@@ -439,7 +438,7 @@ impl Link {
             && self.is_established()
     }
 
-    /// Whether a flush is worth a try.
+    /// Whether to try to flush.
     pub(crate) fn may_flush(&self) -> bool {
         !self.output.is_empty() && (!self.output.blocked || self.is_datagram())
     }
@@ -460,7 +459,7 @@ impl Link {
         flushed
     }
 
-    /// If what had to wait is sent, also by a source that kept some inside, `handle_drained` is due.
+    /// If everything that had to wait was sent, also from inside the source, `handle_drained` is due.
     pub(crate) fn note_drained(&mut self) {
         if self.output.undrained && self.output.is_empty() && !self.output_pending() {
             self.output.undrained = false;
@@ -493,8 +492,8 @@ impl Link {
         }
     }
 
-    /// Whether FIN, or the farewell of the source, is to be sent now that the queue is empty; it is then
-    /// sent.
+    /// Whether FIN, or the source's own end, is to be sent now that the queue is empty; the caller then
+    /// sends it.
     pub(crate) fn takes_fin(&mut self) -> bool {
         let farewell = self.is_flushing() && self.has_own_source() && self.output.is_open();
         let due = self.output.way == Way::FinDue || farewell;
@@ -508,17 +507,17 @@ impl Link {
         self.output.way == Way::FinSent
     }
 
-    /// Both ways have ended.
+    /// Both directions have ended.
     pub(crate) fn both_ways_ended(&self) -> bool {
         self.fin_is_sent() && self.end_is_told()
     }
 
-    /// Nothing more can be pushed, since `shutdown_write` or the end.
+    /// Nothing more can be pushed, because of `shutdown_write` or the end.
     pub(crate) fn is_shut(&self) -> bool {
         self.output.way != Way::Open || self.is_ending()
     }
 
-    /// Whether this turn has used up what may be written in it.
+    /// Whether the write budget of this turn is used up.
     pub(super) fn write_budget_is_used_up(&mut self, turn: Turn) -> bool {
         debug_assert!(self.write_left <= WRITE_BUDGET);
         *self.write_budget(turn) == 0
