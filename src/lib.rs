@@ -233,8 +233,8 @@ pub use reason::Reason;
 pub use sys::poll::Interest;
 pub use threads::lines::{Line, read_lines};
 pub use threads::outlet::Outlet;
-pub use threads::queue::SendError;
 pub use threads::remote::{Remote, StopGuard};
+pub use threads::send_error::SendError;
 pub use timers::TimerId;
 pub use token::{Handle, Token};
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
-use crate::link::Link;
-use crate::link::source::{Held, Plain};
+use crate::link::held::Held;
+use crate::link::source::Plain;
+use crate::link::state::Link;
 use crate::net::address::{Address, ToAddress, about, literal};
 use crate::net::options::ListenOptions;
 use crate::net::resolve;

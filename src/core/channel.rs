@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::action::Action;
-use crate::core::map::{Buffer, ChannelMap};
+use crate::core::buffer::Buffer;
+use crate::core::map::ChannelMap;
 use crate::error::{ChannelError, LookupError};
-use crate::link::Link;
 use crate::link::input::Missed;
 use crate::link::marks::{Limits, OnLimit};
-use crate::link::output::Pushed;
 use crate::link::producer::Producer;
+use crate::link::pushed::Pushed;
+use crate::link::state::Link;
 use crate::net::address::Address;
 use crate::net::unix::{self, Credentials};
 use crate::reason::Reason;
@@ -134,7 +135,7 @@ impl<'a> Channel<'a> {
     where
         F: FnOnce(&mut Channel<'_>, &[u8]) -> io::Result<()>,
     {
-        let mut lent = LentBuffer { buffer: Some(self.map.take_buffer()), ch: self };
+        let mut lent = LentBuffer { buffer: Some(self.map.buffers.take()), ch: self };
         let Some(buffer) = &mut lent.buffer else { return Ok(()) };
         let read = match lent.ch.recv_quickly(&mut buffer[..]) {
             Ok(read) => read,
@@ -293,6 +294,8 @@ impl<'a> Channel<'a> {
 
     /// Drop what is queued and reset the connection.
     pub fn abort(&mut self) {
+        // What is dropped may be the reason, and what the running hook has pushed is.
+        self.map.queue_gathered(self.token);
         self.change(|link| link.end_by_reset(Reason::Aborted));
     }
 
@@ -334,8 +337,10 @@ impl<'a> Channel<'a> {
     }
 
     /// What the default of [`handle_timeout`](crate::Dispatcher::handle_timeout) does: end the channel with
-    /// [`Reason::TimedOut`]. If something was queued, the connection is reset.
+    /// [`Reason::TimedOut`]. If something was queued, the connection is reset; what the running hook has
+    /// pushed is offered to it before.
     pub fn time_out(&mut self) {
+        self.map.send_gathered(self.token);
         self.change(|link| link.end(Reason::TimedOut));
     }
 
@@ -370,7 +375,7 @@ impl<'a> Channel<'a> {
         self.map.cancel(timer)
     }
 
-    // Who and what it is.
+    // Identity.
 
     /// The address of this end: Python's `getsockname()`. It is kept for listeners and most accepted
     /// connections; otherwise each call asks the system.
@@ -529,7 +534,6 @@ impl<'a> Channel<'a> {
 
     /// The channel is about to change: mark it dirty, and let the next push take the long way.
     pub(crate) fn touch(&mut self) {
-        self.map.gather.seal(self.token);
         self.map.touch(self.token);
     }
 
@@ -561,7 +565,7 @@ impl Drop for LentBuffer<'_, '_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take() {
-            self.ch.map.give_buffer_back(buffer);
+            self.ch.map.buffers.give_back(buffer);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! map, sent in one call when the hook returns, without an allocation.
 
 use crate::link::marks::GATHERED;
-use crate::link::output::Pushed;
+use crate::link::pushed::Pushed;
 use crate::token::Token;
 
 pub(crate) struct Gather {

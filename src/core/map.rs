@@ -11,17 +11,15 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Time, Turn};
 use crate::core::action::{Action, Message};
+use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
 use crate::core::slots::Slots;
-use crate::error::LookupError;
-use crate::guard::drop_guarded;
-use crate::link::Link;
 use crate::link::due::Step;
-use crate::link::life::Role;
-use crate::link::output::Pushed;
-use crate::link::producer::Producer;
-use crate::link::source::{Held, Plain, Source};
+use crate::link::held::Held;
+use crate::link::pushed::Pushed;
+use crate::link::source::{Plain, Source};
+use crate::link::state::{Link, Role};
 use crate::net::resolve::{self, Resolver};
 use crate::net::socket::Socket;
 use crate::reason::Reason;
@@ -29,12 +27,8 @@ use crate::report::{Escaped, Throttle};
 use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
 use crate::threads::queue::{Owner, Queue};
-use crate::timers::{TimerId, TimerKey, Timers};
+use crate::timers::Timers;
 use crate::token::{Handle, Token};
-
-/// The most that one read takes.
-const BUFFER: usize = 64 * 1024;
-pub(crate) type Buffer = Box<[u8; BUFFER]>;
 
 /// Messages that may wait in the queue of other threads.
 const REMOTE_CAPACITY: usize = 1024;
@@ -88,15 +82,15 @@ pub struct ChannelMap {
     pub(crate) turn: Turn,
     /// Channels for the next settle: those that are `listed`.
     pub(crate) dirty: Vec<Token>,
+    /// Channels that were read on the short way and are to be asked `readable` and `writable`.
+    pub(crate) asking: Vec<Token>,
     /// Channels whose source has buffered input.
     pub(crate) pending: Vec<Token>,
     /// Listeners that wait for a descriptor to become free.
     pub(crate) starved: Vec<Token>,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
-    /// For reads; the second for a read within the closure of another.
-    buffer: Option<Buffer>,
-    second_buffer: Option<Buffer>,
+    pub(crate) buffers: Buffers,
     pub(crate) stopping: bool,
     /// `run` was stopped, and has not been called again.
     pub(crate) stopped: bool,
@@ -141,11 +135,11 @@ impl ChannelMap {
             timers: Timers::new(),
             turn: Turn { number: 1, time: Time::default() },
             dirty: Vec::new(),
+            asking: Vec::new(),
             pending: Vec::new(),
             starved: Vec::new(),
             gather: Gather::new(),
-            buffer: None,
-            second_buffer: None,
+            buffers: Buffers::default(),
             stopping: false,
             stopped: false,
             ended: false,
@@ -181,8 +175,13 @@ impl ChannelMap {
             None if socket.kind != Kind::Listener => sys::peer_addr(socket.fd.as_fd()).ok(),
             peer => peer,
         };
+        // A listener passes its address on to accepted sockets, which saves a call for each.
+        let local = match socket.local {
+            None if socket.kind == Kind::Listener => sys::local_addr(socket.fd.as_fd()).ok().map(Arc::new),
+            local => local,
+        };
         let mut link = Link::new(Held::Plain(Plain(socket.fd)), socket.kind);
-        link.set_local(socket.local);
+        link.set_local(local);
         link.set_peer(peer);
         if socket.file.is_some() {
             link.rare().file = socket.file;
@@ -260,11 +259,12 @@ impl ChannelMap {
     pub fn broadcast(&mut self, tokens: impl IntoIterator<Item = Token>, bytes: &[u8]) {
         let mut shared: Option<Arc<[u8]>> = None;
         for token in tokens {
+            let gathered = self.gather.bytes_of(token).len();
             let Some(link) = self.link_mut(token) else { continue };
             if link.is_shut() || link.is_listening() {
                 continue;
             }
-            if link.takes(bytes.len()) {
+            if link.takes(gathered + bytes.len()) {
                 drop(self.put(token, Pushed::Broadcast(bytes, &mut shared), true));
             } else {
                 link.end_by_reset(Reason::Limit);
@@ -281,67 +281,6 @@ impl ChannelMap {
             if let Some(link) = self.link_mut(token) {
                 link.close(Reason::Closed);
             }
-        }
-    }
-
-    // Time.
-
-    /// Call `f` in the next turn, after the ready channels were served. asyncio's `call_soon`.
-    pub fn call_soon(&mut self, f: impl FnOnce(&mut ChannelMap) + 'static) -> TimerId {
-        self.call_later(Duration::ZERO, f)
-    }
-
-    /// Call `f` after `delay`, measured by a monotonic clock: never earlier, and later if other hooks
-    /// take long. Timers for the same time run in the order in which they were set. A `delay` beyond
-    /// the range of the clock is shortened to it. A panic is caught and logged.
-    pub fn call_later(&mut self, delay: Duration, f: impl FnOnce(&mut ChannelMap) + 'static) -> TimerId {
-        let key = self.set_timer(None, delay, Action::Call(Box::new(f)));
-        self.timer_id(key)
-    }
-
-    /// Call `f` every `interval`, the first time after one `interval`. A late call runs once for all
-    /// that were missed, and the rhythm stays. With an `interval` of zero it runs every turn, and the
-    /// loop never sleeps.
-    pub fn call_every(&mut self, interval: Duration, f: impl FnMut(&mut ChannelMap) + 'static) -> TimerId {
-        let key = self.set_timer(None, interval, Action::CallEvery(interval, Box::new(f)));
-        self.timer_id(key)
-    }
-
-    /// Cancel a timer, even from within itself; `false` if it has run or was cancelled already.
-    pub fn cancel(&mut self, timer: TimerId) -> bool {
-        if timer.map != self.id {
-            return false;
-        }
-        match self.timers.cancel(timer.key) {
-            Some(action) => {
-                drop_guarded(&mut self.throttle, "a timer", action);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Set a timer, which is cancelled when its `owner`, if any, ends.
-    pub(crate) fn set_timer(&mut self, owner: Option<Token>, delay: Duration, action: Action) -> TimerKey {
-        let now = self.clock.now();
-        // The turn's time is updated only while there are timers; from here on there is one.
-        self.turn.time = now;
-        self.timers.set(now.after(delay), owner.map(|token| token.slot), action)
-    }
-
-    pub(crate) fn timer_id(&self, key: TimerKey) -> TimerId {
-        TimerId { map: self.id, key }
-    }
-
-    /// Start the timer of `set_timeout`.
-    pub(crate) fn start_idle_timer(&mut self, token: Token) {
-        let now = self.clock.now();
-        let Some(link) = self.link_mut(token) else { return };
-        let idle_for = now.since(link.active());
-        let Some(timeout) = link.rare_if_any().and_then(|rare| rare.timeout) else { return };
-        let timer = self.set_timer(Some(token), timeout.saturating_sub(idle_for), Action::Idle(token));
-        if let Some(link) = self.link_mut(token) {
-            link.rare().idle_timer = Some(timer);
         }
     }
 
@@ -374,7 +313,7 @@ impl ChannelMap {
 
     pub(crate) fn wait_limit_at(&self, now: Time) -> Option<Duration> {
         let mail = self.queue.as_ref().is_some_and(|queue| !queue.is_empty());
-        if mail || !self.dirty.is_empty() || !self.pending.is_empty() {
+        if mail || !self.dirty.is_empty() || !self.asking.is_empty() || !self.pending.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadline = self.timers.first_deadline()?;
@@ -396,78 +335,14 @@ impl ChannelMap {
     /// Mark the channel dirty: the next settle looks at it. `false` if there is no such channel.
     pub(crate) fn touch(&mut self, token: Token) -> bool {
         let Some(seat) = self.slots.get_mut(token) else { return false };
+        // The next push is to see what becomes of it.
+        self.gather.seal(token);
         seat.link.set_due(Step::Look);
         if !seat.link.listed {
             seat.link.listed = true;
             self.dirty.push(token);
         }
         true
-    }
-
-    /// Push to a channel, from any caller.
-    pub(crate) fn put(&mut self, token: Token, pushed: Pushed<'_>, limited: bool) -> io::Result<()> {
-        self.touch(token);
-        let Some(seat) = self.slots.get_mut(token) else { return Err(LookupError::Gone(token).into()) };
-        if self.gather.is_of(token) && seat.link.gathers() {
-            self.gather.unseal();
-            if self.gather.push_small(token, &pushed) {
-                return Ok(());
-            }
-        }
-        let before = self.gather.bytes_of(token);
-        if seat.link.push(self.turn, before, pushed, limited)? {
-            self.gather.sent(token);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn push_producer(&mut self, token: Token, producer: Box<dyn Producer>) -> io::Result<()> {
-        let Some(seat) = self.slots.get_mut(token) else { return Err(LookupError::Gone(token).into()) };
-        if seat.link.push_producer(self.gather.bytes_of(token), producer)? {
-            self.gather.sent(token);
-        }
-        Ok(())
-    }
-
-    /// Send what the running hook of this channel has pushed: something that must come after it
-    /// follows.
-    pub(crate) fn send_gathered(&mut self, token: Token) {
-        let bytes = self.gather.bytes_of(token);
-        if bytes.is_empty() {
-            return;
-        }
-        if let Some(seat) = self.slots.get_mut(token) {
-            seat.link.send_gathered(self.turn, bytes);
-        }
-        self.gather.sent(token);
-    }
-
-    #[inline]
-    pub(crate) fn take_buffer(&mut self) -> Buffer {
-        match self.buffer.take() {
-            Some(buffer) => buffer,
-            None => self.take_second_buffer(),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn take_second_buffer(&mut self) -> Buffer {
-        self.second_buffer.take().unwrap_or_else(new_buffer)
-    }
-
-    #[inline]
-    pub(crate) fn give_buffer_back(&mut self, buffer: Buffer) {
-        match self.buffer {
-            None => self.buffer = Some(buffer),
-            Some(_) => self.give_second_buffer_back(buffer),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn give_second_buffer_back(&mut self, buffer: Buffer) {
-        self.second_buffer = Some(buffer);
     }
 
     pub(crate) fn set_background(&mut self, token: Token, on: bool) {
@@ -500,15 +375,6 @@ impl ChannelMap {
     #[cfg(debug_assertions)]
     pub(crate) fn wear_out(&mut self, left: u32) {
         self.slots.wear_out(left);
-    }
-}
-
-/// Made on the heap: it is too big for a small stack.
-#[cold]
-fn new_buffer() -> Buffer {
-    match vec![0; BUFFER].into_boxed_slice().try_into() {
-        Ok(buffer) => buffer,
-        Err(_) => unreachable!("it has that length"),
     }
 }
 

@@ -3,9 +3,12 @@
 
 pub(crate) mod access;
 pub(crate) mod action;
+pub(crate) mod buffer;
 pub(crate) mod channel;
 pub(crate) mod dispatcher;
 pub(crate) mod gather;
 pub(crate) mod map;
+pub(crate) mod output;
 pub(crate) mod slots;
+pub(crate) mod time;
 pub(crate) mod wrapper;

@@ -6,7 +6,7 @@ struct Slot<T> {
     /// Map and generation of what is in this slot. In a vacant one: the next generation and the map
     /// number 0, so that no token matches.
     key: u64,
-    /// The default in a vacant slot.
+    /// In a vacant slot: the default, or what is left of the last value.
     value: T,
 }
 
@@ -90,8 +90,8 @@ impl<T: Default> Slots<T> {
         Some(Token { key: slot.key, slot: index as u32 })
     }
 
-    #[inline(always)]
-    pub(crate) fn remove(&mut self, token: Token) -> Option<T> {
+    /// Free a slot. The caller empties what is in it before it is reused.
+    pub(crate) fn vacate(&mut self, token: Token) -> Option<&mut T> {
         let slot = self.slots.get_mut(token.slot as usize).filter(|slot| slot.key == token.key)?;
         slot.key = 0;
         if let Some(next) = token.generation().checked_add(1) {
@@ -99,7 +99,7 @@ impl<T: Default> Slots<T> {
             self.free.push(token.slot);
         }
         self.live -= 1;
-        Some(std::mem::take(&mut slot.value))
+        Some(&mut slot.value)
     }
 
     pub(crate) fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
@@ -125,11 +125,11 @@ mod tests {
         let mut slots = Slots::new(1);
         let tokens: Vec<Token> = (0..200).map(|n| slots.insert(n).unwrap()).collect();
         assert!(tokens.iter().enumerate().all(|(n, token)| slots.get(*token) == Some(&n)));
-        assert_eq!(slots.remove(tokens[70]), Some(70));
+        assert_eq!(slots.vacate(tokens[70]), Some(&mut 70));
         let again = slots.insert(1000).unwrap();
         assert_eq!(again.slot, tokens[70].slot);
         assert_eq!(slots.get(tokens[70]), None);
-        assert_eq!(slots.remove(tokens[70]), None);
+        assert_eq!(slots.vacate(tokens[70]), None);
         assert_eq!(slots.get_mut(again), Some(&mut 1000));
         assert_eq!(slots.len(), 200);
     }
@@ -147,10 +147,10 @@ mod tests {
         let mut slots = Slots::new(1);
         slots.wear_out(1);
         let first = slots.insert(1).unwrap();
-        slots.remove(first);
+        slots.vacate(first);
         let last = slots.insert(2).unwrap();
         assert_eq!((last.slot, last.generation()), (first.slot, u32::MAX));
-        slots.remove(last);
+        slots.vacate(last);
         assert_ne!(slots.insert(3).unwrap().slot, last.slot);
         assert_eq!(slots.get(last), None);
     }

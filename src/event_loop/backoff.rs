@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::core::action::Action;
 use crate::core::map::ChannelMap;
-use crate::link::Link;
-use crate::link::watch::Rest;
+use crate::link::rare::Rest;
+use crate::link::state::Link;
 use crate::sys::poll::Ready;
 use crate::token::Token;
 

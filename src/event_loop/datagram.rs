@@ -15,7 +15,7 @@ const DATAGRAMS: usize = 64;
 
 /// There are datagrams, or an error waits on the socket.
 pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
-    let mut buffer = map.take_buffer();
+    let mut buffer = map.buffers.take();
     for _ in 0..DATAGRAMS {
         let turn = map.turn;
         let Some(link) = map.link_mut(token) else { break };
@@ -41,7 +41,7 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
             }
         }
     }
-    map.give_buffer_back(buffer);
+    map.buffers.give_back(buffer);
 }
 
 /// Report an error of the network.

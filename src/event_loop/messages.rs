@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::core::action::Message;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
-use crate::link::output::Pushed;
+use crate::link::pushed::Pushed;
 use crate::report::Escaped;
 use crate::threads::credit::Credit;
 use crate::token::Token;

@@ -7,6 +7,7 @@ pub(crate) mod datagram;
 pub(crate) mod dial;
 pub(crate) mod hooks;
 pub(crate) mod messages;
+pub(crate) mod output;
 pub(crate) mod serve;
 pub(crate) mod settle;
 pub(crate) mod teardown;
@@ -111,7 +112,7 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
         if map.is_idle() || options.count.is_some_and(|count| waits >= count) {
             return Ok(());
         }
-        let turned = match options.timeout.is_none() && !options.rescan && map.waits_for_descriptors_alone() {
+        let turned = match options.timeout.is_none() && !options.rescan && map.is_calm() {
             true => quick_turns(map, &mut waits, options.count.unwrap_or(u64::MAX)),
             false => {
                 waits += 1;
@@ -179,8 +180,8 @@ fn refuse_nested(map: &ChannelMap) -> io::Result<()> {
     Ok(())
 }
 
-/// Turns that begin with nothing due while only descriptors can bring work, in a tight loop under one
-/// `catch_unwind`, up to the first that leaves something to be done.
+/// Turns that begin with nothing due but future timers, in a tight loop under one `catch_unwind`, up to
+/// the first that leaves something to be done.
 fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<()> {
     let id = map.id;
     // How far the last batch was served; at first there is none.
@@ -189,18 +190,34 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
         let circle = AssertUnwindSafe(|| -> io::Result<()> {
             loop {
                 serve::serve_batch(map, id, next);
-                if *waits >= most || map.id != id || !map.waits_for_descriptors_alone() {
+                if map.id != id {
                     return Ok(());
                 }
+                if !map.is_calm() {
+                    if !map.only_asks() {
+                        return Ok(());
+                    }
+                    settle::ask_those_that_read(map);
+                    if map.id != id || !map.is_calm() {
+                        return Ok(());
+                    }
+                }
+                if *waits >= most || map.has_due_timer() {
+                    return Ok(());
+                }
+                let timeout = map.time_to_first_timer();
                 map.turn.number = map.turn.number.wrapping_add(1);
-                map.poll.wait(None)?;
+                map.poll.wait(timeout)?;
                 *waits += 1;
+                if timeout.is_some() {
+                    map.turn.time = map.clock.now();
+                }
                 next = 0;
             }
         });
         match catch_unwind(circle) {
             Ok(Ok(())) => break,
-            // Interrupted by a signal: what was ready has been served.
+            // Interrupted by a signal: what was ready has been served; wait for the time left.
             Ok(Err(error)) if is_interrupted(&error) => next = usize::MAX,
             Ok(Err(error)) => return Err(error),
             Err(payload) => next = serve::after_panic(map, id, payload),
@@ -242,16 +259,32 @@ fn turn_of_entered(
 }
 
 impl ChannelMap {
-    /// Whether there are channels, none of them is dirty, and only their descriptors can bring work: no
-    /// timer, and no other thread.
-    #[inline]
-    fn waits_for_descriptors_alone(&self) -> bool {
-        let lists = self.dirty.len() | self.pending.len() | self.out as usize | usize::from(self.stopping);
-        lists == 0
+    /// Whether there are channels, none of them is dirty, and only descriptors and timers can bring work: no
+    /// other thread has a `Remote` or an `Outlet`.
+    #[inline(always)]
+    fn is_calm(&self) -> bool {
+        let lists = self.dirty.len() | self.asking.len() | self.pending.len();
+        lists | self.out as usize | usize::from(self.stopping) == 0
             && self.gather.is_free()
-            && self.timers.is_empty()
             && self.slots.len() != self.background
             && self.queue.is_none()
+    }
+
+    /// Whether only `readable` and `writable` are still to be asked in this turn.
+    #[inline(never)]
+    fn only_asks(&self) -> bool {
+        !self.asking.is_empty() && self.dirty.is_empty() && self.pending.is_empty() && !self.has_due_timer()
+    }
+
+    /// Whether a timer is due in this turn.
+    #[inline(always)]
+    fn has_due_timer(&self) -> bool {
+        self.timers.first_deadline().is_some_and(|deadline| deadline <= self.turn.time)
+    }
+
+    #[inline(always)]
+    fn time_to_first_timer(&self) -> Option<Duration> {
+        self.timers.first_deadline().map(|deadline| deadline.since(self.clock.now()))
     }
 }
 
@@ -325,7 +358,7 @@ fn finish_turn(map: &mut ChannelMap, id: u32) {
     if map.id == id && map.queue.as_ref().is_some_and(Queue::has_news) {
         messages::run_messages(map);
     }
-    if map.id == id && !map.dirty.is_empty() {
+    if map.id == id && (!map.dirty.is_empty() || !map.asking.is_empty()) {
         settle::settle(map);
     }
 }

@@ -8,10 +8,10 @@ use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
-use crate::event_loop::{accept, backoff, datagram, hooks, settle};
-use crate::link::Link;
+use crate::event_loop::{accept, backoff, datagram, hooks, output, settle};
 use crate::link::due::Step;
-use crate::link::watch::Rest;
+use crate::link::rare::Rest;
+use crate::link::state::Link;
 use crate::reason::Reason;
 use crate::report::Escaped;
 use crate::sys;
@@ -32,13 +32,13 @@ pub(crate) fn serve_all(map: &mut ChannelMap) {
 /// Serve the batch from `next` on. Only the `handle_read` of a channel on the short way can panic.
 #[inline(always)]
 pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
-    while let Some((key, input_alone)) = map.poll.key(next) {
+    while let Some((key, to_read)) = map.poll.key(next) {
         next += 1;
         let Some((token, seat)) = map.slots.entry_at(key) else {
             map.poll.take_notification_back(key);
             continue;
         };
-        match seat.dispatcher.take_if(|_| input_alone && seat.link.is_quiet()) {
+        match seat.dispatcher.take_if(|_| to_read && seat.link.is_quiet()) {
             Some(dispatcher) => {
                 debug_assert!(seat.link.is_usual());
                 if read_quickly(map, token, dispatcher) {
@@ -85,7 +85,7 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
     map.gather.begin(token);
     let mut lent = Lent { map, token, dispatcher: Some(dispatcher) };
     let Some(dispatcher) = &mut lent.dispatcher else { return false };
-    let result = dispatcher.handle_read(&mut Channel::own(lent.map, token));
+    let result = (**dispatcher).handle_read(&mut Channel::own(lent.map, token));
     let dispatcher = lent.dispatcher.take();
     let map = &mut *lent.map;
     match map.slots.get_mut(token) {
@@ -97,6 +97,9 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
                 match seat.link.send_quickly(bytes) {
                     Ok(()) => {
                         map.gather.end();
+                        if seat.link.asks() {
+                            ask_later(map, token);
+                        }
                         return true;
                     }
                     Err(sent) => seat.link.sent_in_part(map.turn, bytes, sent),
@@ -108,6 +111,12 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
     }
     read_led_to_something(map, token, result);
     false
+}
+
+#[cold]
+#[inline(never)]
+fn ask_later(map: &mut ChannelMap, token: Token) {
+    map.asking.push(token);
 }
 
 /// The slot has another dispatcher now, or the map has moved.
@@ -125,13 +134,8 @@ fn read_led_to_something(map: &mut ChannelMap, token: Token, result: io::Result<
     let turn = map.turn;
     hooks::end_gathering(map, token);
     if let Some(link) = map.link_mut(token) {
-        if link.has_read_quickly_and_asks(turn.number) && result.is_ok() {
-            link.note_quick_read(turn.time);
-            // The settle asks, after everything else in this turn.
-            map.touch(token);
-            return;
-        }
         link.end_quick_read(turn);
+        link.set_due(Step::Look);
     }
     match result {
         Err(error) if !would_block(&error) => {
@@ -196,6 +200,8 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     }
     let Some(link) = map.link_mut(token) else { return };
     link.begin_event();
+    // From here on reads take the long way, which counts them as progress.
+    link.set_due(Step::Look);
     link.set_pending(false);
     let unread = link.unread_len();
     if link.has_own_source() && !drive(map, token, ready) {
@@ -213,9 +219,9 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
         serve_stream(map, token, ready);
     } else if link.is_flushing() {
         link.unblock();
-        settle::output(map, token);
+        output::flush(map, token);
     } else if link.is_lingering() {
-        settle::drop_input(map, token);
+        output::drop_input(map, token);
     }
     map.touch(token);
     if let Some(link) = map.link_mut(token) {
@@ -280,7 +286,7 @@ fn serve_datagrams(map: &mut ChannelMap, token: Token, ready: Ready) {
         }
     }
     if ready.write {
-        settle::output(map, token);
+        output::flush(map, token);
     }
 }
 
@@ -319,7 +325,7 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
     if room && link.is_open() {
         let writes = link.writes();
         link.unblock();
-        settle::output(map, token);
+        output::flush(map, token);
         if writes {
             hooks::run(
                 map,
@@ -354,7 +360,7 @@ fn hang_up_unread(map: &mut ChannelMap, token: Token, ready: Ready) {
     if !link.queue_is_empty() {
         // The peer is gone: the send reports why.
         link.unblock();
-        settle::output(map, token);
+        output::flush(map, token);
     }
     let Some(link) = map.link_mut(token) else { return };
     if !ready.hup || !link.is_open() {

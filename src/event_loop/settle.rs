@@ -2,26 +2,21 @@
 //! `readable` and `writable`, registered for what it waits for, or ended.
 
 use std::io;
-use std::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::core::action::Action;
+use crate::core::channel::Channel;
 use crate::core::dispatcher::Eof;
 use crate::core::map::ChannelMap;
+use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
-use crate::event_loop::{backoff, datagram, teardown};
+use crate::event_loop::{backoff, datagram, output, teardown};
 use crate::link::due::Step;
+use crate::link::held::Held;
 use crate::link::life::OpenStep;
 use crate::link::marks::Watermark;
-use crate::link::outbox::Flushed;
-use crate::link::source::Held;
 use crate::reason::Reason;
 use crate::report::Escaped;
-use crate::sys::errno::would_block;
-use crate::sys::{self, Kind};
 use crate::token::Token;
-
-/// How long to wait for the peer's end after our last FIN, while what it sends is dropped.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// The capacity that the empty list of dirty channels may keep.
 const KEPT: usize = 2048;
@@ -29,6 +24,12 @@ const KEPT: usize = 2048;
 /// Settle the channels that are dirty now; those that become dirty meanwhile wait for the next settle.
 pub(crate) fn settle(map: &mut ChannelMap) {
     let id = map.id;
+    if !map.asking.is_empty() {
+        ask_those_that_read(map);
+        if map.id != id {
+            return;
+        }
+    }
     let generation = map.dirty.len();
     for at in 0..generation {
         settle_channel(map, map.dirty[at]);
@@ -88,7 +89,7 @@ fn flush_due(map: &mut ChannelMap, token: Token) {
     if let Some(link) = map.link_mut(token) {
         link.clear_due(Step::Flush);
     }
-    output(map, token);
+    output::flush(map, token);
 }
 
 /// What follows: registration, resumption of a suspended channel, the end; and whether the next settle has
@@ -222,135 +223,6 @@ fn tell_drained(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// Flush what is queued, and when that is done, do what comes after it: FIN, the end.
-pub(crate) fn output(map: &mut ChannelMap, token: Token) {
-    let turn = map.turn;
-    let Some(link) = map.link_mut(token) else { return };
-    if !(link.is_opening() || link.is_open() || link.is_flushing()) {
-        return;
-    }
-    if !link.is_established() {
-        // A handshake in mid-stream may never end.
-        if link.is_flushing() {
-            start_flush_timer(map, token);
-        }
-        return;
-    }
-    if link.may_flush() {
-        match link.flush(turn) {
-            Flushed::Empty | Flushed::Blocked | Flushed::Budget | Flushed::Stalled => {}
-            Flushed::Producer(error, panic) => return producer_failed(map, token, error, panic),
-            Flushed::Lost(error) => return link.write_lost(error),
-        }
-    }
-    let Some(link) = map.link_mut(token) else { return };
-    if link.queue_is_empty() && !link.is_broken() {
-        after_output(map, token);
-    } else if link.is_flushing() {
-        start_flush_timer(map, token);
-    }
-}
-
-fn producer_failed(map: &mut ChannelMap, token: Token, error: io::Error, panic: bool) {
-    // While closing, the dispatcher is not asked: what the producer would have made is missing.
-    if let Some(link) = map.link_mut(token).filter(|link| link.is_flushing()) {
-        link.closing_failed(crate::error::clone_error(&error).into());
-    }
-    hooks::failed(map, token, "a producer", error, panic);
-    if let Some(link) = map.link_mut(token) {
-        // The stream is cut short, which must not look like its end.
-        link.reset_at_the_end();
-        // If the channel lives on, the next settle sends what comes after the producer.
-        link.set_due(Step::Flush);
-    }
-    map.touch(token);
-}
-
-fn after_output(map: &mut ChannelMap, token: Token) {
-    let Some(link) = map.link_mut(token) else { return };
-    // A user's source shuts down before the socket is closed.
-    if link.takes_fin() {
-        if let Err(error) = send_fin(map, token) {
-            // The peer is gone; what it sent before may still be read.
-            if let Some(link) = map.link_mut(token) {
-                let cause = link.fd().and_then(|fd| sys::take_error(fd).ok().flatten());
-                link.write_lost(cause.unwrap_or(error));
-            }
-            return;
-        }
-    }
-    let Some(link) = map.link_mut(token) else { return };
-    if link.output_pending() {
-        if link.is_flushing() {
-            start_flush_timer(map, token);
-        }
-    } else if link.is_flushing() {
-        drain_and_end(map, token);
-    } else if link.both_ways_ended() {
-        link.end(Reason::EndOfStream);
-    }
-}
-
-fn send_fin(map: &mut ChannelMap, token: Token) -> io::Result<()> {
-    match map.link_mut(token).and_then(|link| link.source_mut()) {
-        Some(source) => match source.shutdown_write() {
-            // It continues when there is room: `output_pending` is true.
-            Err(error) if would_block(&error) => Ok(()),
-            result => result,
-        },
-        None => Ok(()),
-    }
-}
-
-/// All is sent. If the peer has sent something that was not read, closing now would reset the connection,
-/// and the peer could lose what it has not read yet: send FIN first, and wait for the peer's.
-fn drain_and_end(map: &mut ChannelMap, token: Token) {
-    let mut buffer = map.take_buffer();
-    let unread = match map.link_mut(token) {
-        Some(link) if !link.has_read_end() && link.kind() == Kind::Stream => match link.source_mut() {
-            Some(source) => matches!(source.recv(&mut buffer[..]), Ok(1..)),
-            None => false,
-        },
-        _ => false,
-    };
-    map.give_buffer_back(buffer);
-    let lingers =
-        unread && (map.link(token).is_some_and(|link| link.fin_is_sent()) || send_fin(map, token).is_ok());
-    let Some(link) = map.link_mut(token) else { return };
-    match lingers {
-        true => {
-            link.linger();
-            map.set_timer(Some(token), LINGER, Action::Linger(token));
-        }
-        false => link.end_of_ending(),
-    }
-}
-
-/// A lingering channel has input, or its end: drop the input.
-pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
-    let turn = map.turn;
-    let mut buffer = map.take_buffer();
-    if let Some(link) = map.link_mut(token) {
-        let result = link.source_mut().map_or(Ok(0), |source| source.recv(&mut buffer[..]));
-        match result {
-            Ok(1..) => link.moved(turn),
-            Err(error) if would_block(&error) => {}
-            Ok(_) | Err(_) => link.end_of_ending(),
-        }
-    }
-    map.give_buffer_back(buffer);
-}
-
-fn start_flush_timer(map: &mut ChannelMap, token: Token) {
-    let now = map.clock.now();
-    let Some(link) = map.link_mut(token) else { return };
-    if !std::mem::replace(&mut link.rare().close_timer, true) {
-        link.stamp(now);
-        let timeout = link.rare().close_timeout;
-        map.set_timer(Some(token), timeout, Action::Flush(token));
-    }
-}
-
 /// Ask `readable` and `writable`, where the answer matters and is not known.
 fn ask(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
@@ -380,6 +252,37 @@ fn ask(map: &mut ChannelMap, token: Token) {
         Ran::Panicked(error) => hooks::failed(map, token, "readable or writable", error, true),
         Ran::Absent => {}
     }
+}
+
+/// Ask the channels that were read on the short way, now that all hooks of the turn have run. They wait
+/// for input only; one whose dispatcher answers otherwise becomes dirty.
+pub(crate) fn ask_those_that_read(map: &mut ChannelMap) {
+    let id = map.id;
+    let mut at = 0;
+    while let Some(&token) = map.asking.get(at) {
+        at += 1;
+        let Some(seat) = map.slots.get_mut(token) else { continue };
+        let Some(dispatcher) = seat.dispatcher.take_if(|_| seat.link.is_quiet()) else {
+            map.touch(token);
+            continue;
+        };
+        map.out += 1;
+        let ch = Channel::own(map, token);
+        let as_before = AssertUnwindSafe(|| (*dispatcher).readable(&ch) && !(*dispatcher).writable(&ch));
+        let answer = catch_unwind(as_before);
+        hooks::put_back(map, token, dispatcher, false);
+        match answer {
+            Ok(true) => {}
+            Ok(false) => drop(map.touch(token)),
+            Err(payload) => {
+                hooks::failed(map, token, "readable or writable", panicked(payload), true);
+                if map.id != id {
+                    return;
+                }
+            }
+        }
+    }
+    map.asking.clear();
 }
 
 /// Tell the poller what the channel waits for now, if that changed.

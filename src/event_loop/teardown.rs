@@ -6,8 +6,8 @@ use crate::core::map::ChannelMap;
 use crate::event_loop::hooks::{self, Entered};
 use crate::event_loop::{backoff, dial};
 use crate::guard::{drop_each, drop_guarded};
-use crate::link::life::Role;
-use crate::link::source::Held;
+use crate::link::held::Held;
+use crate::link::state::Role;
 use crate::reason::Reason;
 use crate::sys;
 use crate::token::Token;
@@ -73,13 +73,14 @@ fn end_rare(map: &mut ChannelMap, token: Token) {
 }
 
 fn remove(map: &mut ChannelMap, token: Token) {
-    let Some(mut seat) = map.slots.remove(token) else { return };
-    match seat.link.role() {
+    let Some(seat) = map.slots.vacate(token) else { return };
+    let dispatcher = seat.dispatcher.take();
+    match seat.link.empty() {
         Role::User => {}
         Role::Background => map.background -= 1,
         Role::Internal => map.internal -= 1,
     }
-    drop_guarded(&mut map.throttle, "a dispatcher", seat.dispatcher.take());
+    drop_guarded(&mut map.throttle, "a dispatcher", dispatcher);
 }
 
 /// Free the slots whose dispatcher never came back because its hook swapped this map away: its
@@ -88,6 +89,10 @@ fn remove(map: &mut ChannelMap, token: Token) {
 #[inline(never)]
 pub(crate) fn free_orphans(map: &mut ChannelMap) {
     map.out = 0;
+    // A timer's channel lives on.
+    let owner = map.gather.owner();
+    map.send_gathered(owner);
+    map.touch(owner);
     map.gather.end();
     let tokens: Vec<Token> = map.slots.tokens().collect();
     for token in tokens {

@@ -12,7 +12,7 @@ use crate::error::panicked;
 use crate::event_loop::messages::guarded;
 use crate::event_loop::{backoff, connect, dial, hooks, settle};
 use crate::guard::drop_guarded;
-use crate::link::Link;
+use crate::link::state::Link;
 use crate::reason::Reason;
 use crate::timers::{Due, TimerKey};
 use crate::token::Token;

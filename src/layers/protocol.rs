@@ -169,6 +169,9 @@ impl<'a> Transport<'a> {
     }
 
     /// The peer's address: `get_extra_info("peername")`. [`Channel::peer_addr`].
+    ///
+    /// # Errors
+    /// Those of [`Channel::peer_addr`].
     #[doc(alias = "get_extra_info")]
     pub fn peer_addr(&self) -> io::Result<Address> {
         self.channel.peer_addr()

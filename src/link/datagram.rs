@@ -4,9 +4,9 @@
 use std::io::{self, ErrorKind};
 
 use crate::clock::Turn;
-use crate::link::Link;
 use crate::link::due::Step;
 use crate::link::outbox::Flushed;
+use crate::link::state::Link;
 use crate::net::address::Address;
 use crate::sys;
 use crate::sys::errno::would_block;

@@ -54,16 +54,11 @@ impl Due {
         self.0 & !ASKS == 0
     }
 
-    /// As `is_quiet`, and `readable` and `writable` need not be asked.
-    #[inline]
-    pub(crate) fn is_quiet_and_asks_nothing(self) -> bool {
-        self.0 == 0
-    }
-
     pub(crate) fn has_steps(self) -> bool {
         self.0 & !(UNUSUAL | ASKS) != 0
     }
 
+    #[inline]
     pub(crate) fn asks(self) -> bool {
         self.0 & ASKS != 0
     }

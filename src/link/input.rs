@@ -5,46 +5,20 @@ use std::io::{self, ErrorKind};
 use crate::clock::Turn;
 use crate::error::clone_error;
 use crate::link::due::Step;
-use crate::link::life::Life;
+use crate::link::held::Held;
 use crate::link::output::{no_bytes, no_stream, nothing_now};
-use crate::link::source::{Held, Source};
+use crate::link::rare::Rest;
+use crate::link::source::Source;
+use crate::link::state::{InputEnd, Life, Link, READ_BUDGET};
 use crate::link::unread::Unread;
-use crate::link::watch::Rest;
-use crate::link::{Link, READ_BUDGET};
 use crate::sys;
 use crate::sys::errno::{is_interrupted, would_block};
-
-/// How far the end of input is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum InputEnd {
-    NotYet,
-    /// It was read; `handle_eof` is due.
-    Read,
-    Told,
-    /// A write-only file.
-    Never,
-}
 
 /// Why the short way of a read returned nothing.
 pub(crate) enum Missed {
     NotTried,
     End,
     Error(io::Error),
-}
-
-pub(super) struct Input {
-    pub(super) end: InputEnd,
-    /// The last answer of `readable`.
-    pub(super) wanted: bool,
-    pub(super) paused: bool,
-    pub(super) auto_pause: bool,
-    /// In the list of channels with buffered input.
-    pub(super) pending: bool,
-}
-
-impl Input {
-    pub(super) const NEW: Input =
-        Input { end: InputEnd::NotYet, wanted: true, paused: false, auto_pause: false, pending: false };
 }
 
 impl Link {

@@ -4,73 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use crate::clock::Turn;
-use crate::link::Link;
 use crate::link::dial::Dial;
 use crate::link::due::Step;
-use crate::link::input::InputEnd;
-use crate::link::output::Way;
-use crate::link::watch::Rest;
+use crate::link::rare::Rest;
+use crate::link::state::{Connecting, Ending, InputEnd, Life, Link, Stage, Way};
 use crate::reason::Reason;
 use crate::sys;
-
-/// The stage of a channel's life. Data that only one stage has is in that variant.
-pub(crate) enum Life {
-    /// A listener.
-    Listening,
-    Connecting(Connecting),
-    /// A stream; `handle_open` is due, perhaps after a handshake.
-    Opening,
-    Open,
-    Ending(Ending),
-}
-
-impl Life {
-    pub(super) const OVER: Life =
-        Life::Ending(Ending { stage: Stage::Told, reset: false, cause: Reason::Closed });
-}
-
-/// How far a connect is.
-pub(crate) enum Connecting {
-    /// To a name: looked up, and its addresses tried.
-    ByName(Box<Dial>),
-    /// The system is connecting.
-    InProgress,
-    /// It could not begin; a timer retries.
-    Retry,
-    /// It succeeded; `handle_connect` is due.
-    Done,
-    Failed(io::Error),
-}
-
-/// A channel whose end has begun.
-pub(crate) struct Ending {
-    stage: Stage,
-    /// `close(2)` is to reset the connection.
-    reset: bool,
-    cause: Reason,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// What is queued is being sent.
-    Flushing,
-    /// FIN is sent; input is dropped for a while, so that it does not cause a reset.
-    Lingering,
-    /// Only `handle_close` is left.
-    Over,
-    /// `handle_close` is running.
-    Told,
-}
-
-/// Who owns a channel, and whether it keeps the loop going.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    User,
-    /// The user's, but it does not keep the loop going.
-    Background,
-    /// The library's: a connect attempt.
-    Internal,
-}
 
 impl Link {
     // Questions.

@@ -1,9 +1,6 @@
 //! The watermarks of a queue: the dispatcher is told in turn when it rises above the high one and falls to
 //! the low one.
 
-use crate::link::Link;
-use crate::link::due::Step;
-
 /// What happens to a push that would exceed the hard limit of the queue.
 ///
 /// ```
@@ -76,7 +73,7 @@ impl Marks {
     }
 
     /// What is queued, or a limit, has changed.
-    fn watch(&mut self, weight: usize, limits: Limits) {
+    pub(super) fn watch(&mut self, weight: usize, limits: Limits) {
         if !self.above && weight > limits.high {
             self.above = true;
             // It rose again before the fall was told: nothing to tell.
@@ -87,7 +84,7 @@ impl Marks {
     }
 
     /// What the dispatcher is to be told next: high and low in turn, whatever happened in between.
-    fn news(&mut self) -> Option<Watermark> {
+    pub(super) fn news(&mut self) -> Option<Watermark> {
         if self.told_high {
             if self.above {
                 self.crossed = false;
@@ -102,43 +99,5 @@ impl Marks {
         self.crossed = false;
         self.told_high = true;
         Some(Watermark::High)
-    }
-}
-
-impl Link {
-    pub(crate) fn limits(&self) -> Limits {
-        self.rare.as_ref().map_or(Limits::DEFAULT, |rare| rare.limits)
-    }
-
-    pub(crate) fn set_limits(&mut self, limits: Limits) {
-        self.rare().limits = limits;
-        self.note_marks();
-    }
-
-    /// Call after every change of the queue or the limits.
-    pub(super) fn note_marks(&mut self) {
-        let limits = self.limits();
-        self.output.marks.watch(self.output.weight(), limits);
-        if self.output.marks.has_news() {
-            self.due.set(Step::Watermark);
-        }
-    }
-
-    /// Whether the queue was above the high watermark and is not yet down to the low one.
-    pub(super) fn is_above_high(&self, gathered: usize) -> bool {
-        self.output.marks.is_above() || gathered > self.limits().high
-    }
-
-    /// Whether the dispatcher is to be told that a watermark was crossed.
-    pub(crate) fn has_mark_news(&self) -> bool {
-        self.is_open() && !self.is_broken() && self.output.marks.has_news()
-    }
-
-    /// What to tell next.
-    pub(crate) fn mark_news(&mut self) -> Option<Watermark> {
-        match self.has_mark_news() {
-            true => self.output.marks.news(),
-            false => None,
-        }
     }
 }

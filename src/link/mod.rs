@@ -5,15 +5,19 @@ pub(crate) mod datagram;
 pub(crate) mod dial;
 pub(crate) mod due;
 pub(crate) mod guarded;
+pub(crate) mod held;
 pub(crate) mod input;
 pub(crate) mod life;
+pub(crate) mod limits;
 pub(crate) mod marks;
 pub(crate) mod outbox;
 pub(crate) mod output;
 pub(crate) mod peer;
 pub(crate) mod producer;
+pub(crate) mod pushed;
 pub(crate) mod rare;
 pub(crate) mod source;
+pub(crate) mod state;
 pub(crate) mod unread;
 pub(crate) mod watch;
 
@@ -23,93 +27,18 @@ use std::sync::Arc;
 
 use crate::clock::{Time, Turn};
 use crate::link::due::{Due, Step};
-use crate::link::input::Input;
-use crate::link::life::{Connecting, Life, Role};
-use crate::link::output::Output;
+use crate::link::held::Held;
 use crate::link::peer::Peer;
 use crate::link::rare::Rare;
-use crate::link::source::{Held, Source};
-use crate::link::watch::Watch;
+use crate::link::source::Source;
+use crate::link::state::{Link, READ_BUDGET, Role, WRITE_BUDGET};
 use crate::net::address::Address;
 use crate::sys::Kind;
 use crate::sys::poll::Interest;
 
-/// Bytes that one channel may read, and may write, in one turn.
-const READ_BUDGET: u32 = 64 * 1024;
-const WRITE_BUDGET: u32 = 64 * 1024;
-
-pub(crate) struct Link {
-    due: Due,
-    kind: Kind,
-    role: Role,
-    /// In the list of the next settle.
-    pub(crate) listed: bool,
-    pub(crate) default_logged: bool,
-    /// The turn to which the two budgets belong.
-    turn: u32,
-    read_left: u32,
-    write_left: u32,
-    /// When a byte was last received or sent, or the channel began; updated while there are timers.
-    active: Time,
-    life: Life,
-    socket: Option<Held>,
-    input: Input,
-    output: Output,
-    watch: Watch,
-    peer: Peer,
-    local: Option<Arc<Address>>,
-    /// What most channels never have.
-    rare: Option<Box<Rare>>,
-}
-
 const INPUT_ALONE: Interest = Interest { read: true, write: false };
 
-// 10,000 idle channels are 10,000 of these.
-#[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Link>() <= 128);
-
-/// The link of a vacant slot, which has ended.
-impl Default for Link {
-    fn default() -> Link {
-        Link::with(None, Kind::Stream, Life::OVER)
-    }
-}
-
 impl Link {
-    #[inline(always)]
-    pub(crate) fn new(socket: Held, kind: Kind) -> Link {
-        let life = if kind == Kind::Listener { Life::Listening } else { Life::Opening };
-        Link::with(Some(socket), kind, life)
-    }
-
-    /// A channel that connects.
-    pub(crate) fn connecting(socket: Option<Held>, connecting: Connecting) -> Link {
-        Link::with(socket, Kind::Stream, Life::Connecting(connecting))
-    }
-
-    #[inline(always)]
-    fn with(socket: Option<Held>, kind: Kind, life: Life) -> Link {
-        Link {
-            due: Due::TO_OPEN,
-            kind,
-            role: Role::User,
-            listed: false,
-            default_logged: false,
-            turn: 0,
-            read_left: READ_BUDGET,
-            write_left: WRITE_BUDGET,
-            active: Time::default(),
-            life,
-            socket,
-            input: Input::NEW,
-            output: Output::NEW,
-            watch: Watch::NEW,
-            peer: Peer::Unknown,
-            local: None,
-            rare: None,
-        }
-    }
-
     // What is due.
 
     #[inline]
@@ -181,11 +110,20 @@ impl Link {
         self.role
     }
 
+    /// The channel has ended: free everything. Returns its role.
+    pub(crate) fn empty(&mut self) -> Role {
+        debug_assert!(self.socket.is_none() && self.output.is_empty());
+        self.local = None;
+        self.rare = None;
+        self.role
+    }
+
     pub(crate) fn set_role(&mut self, role: Role) -> Role {
         std::mem::replace(&mut self.role, role)
     }
 
     /// Whether `readable` and `writable` must be asked, because the dispatcher may override them.
+    #[inline]
     pub(crate) fn asks(&self) -> bool {
         self.due.asks()
     }

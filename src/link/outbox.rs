@@ -7,8 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::error::panicked;
+use crate::link::held::Held;
 use crate::link::producer::{More, Producer};
-use crate::link::source::{Held, Source};
+use crate::link::source::Source;
 use crate::net::address::Address;
 use crate::sys::errno::would_block;
 

@@ -1,161 +1,18 @@
 //! The write side of one channel: `send`, `push` and flush, within the budget of the turn. They run no
 //! hook; the settle does.
 
-use std::borrow::Cow;
 use std::io::{self, ErrorKind, IoSlice};
-use std::sync::Arc;
 
 use crate::clock::Turn;
 use crate::error::clone_error;
 use crate::link::due::Step;
-use crate::link::life::Life;
-use crate::link::marks::{Marks, OnLimit};
-use crate::link::outbox::{Flushed, Outbox, slices_of};
+use crate::link::held::Held;
+use crate::link::outbox::{Flushed, slices_of};
 use crate::link::producer::Producer;
-use crate::link::source::Held;
-use crate::link::{Link, WRITE_BUDGET};
-use crate::reason::Reason;
+use crate::link::pushed::{LARGE, Pushed};
+use crate::link::state::{Connecting, Life, Link, WRITE_BUDGET, Way};
 use crate::sys;
 use crate::sys::errno::{is_interrupted, would_block};
-
-/// The state of the output direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    Open,
-    /// `shutdown_write` was called: FIN follows when all is sent.
-    FinDue,
-    FinSent,
-    /// Nothing more can be sent.
-    Broken,
-}
-
-pub(super) struct Output {
-    /// `Some` only while something is queued.
-    queue: Option<Box<Outbox>>,
-    pub(super) way: Way,
-    /// The last answer of `writable`.
-    pub(super) wanted: bool,
-    /// The socket took less than it was offered: wait for room.
-    pub(super) blocked: bool,
-    /// Something had to wait, and `handle_drained` has not run for it.
-    undrained: bool,
-    pub(super) marks: Marks,
-}
-
-impl Output {
-    pub(super) const NEW: Output = Output {
-        queue: None,
-        way: Way::Open,
-        wanted: false,
-        blocked: false,
-        undrained: false,
-        marks: Marks::NEW,
-    };
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.as_ref().is_none_or(|queue| queue.is_empty())
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.way == Way::Open
-    }
-
-    /// Nothing is queued, due or to be told about output.
-    pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_none() && self.is_open() && !self.blocked && !self.marks.has_news()
-    }
-
-    pub(super) fn weight(&self) -> usize {
-        self.queue.as_ref().map_or(0, |queue| queue.weight())
-    }
-
-    pub(super) fn queue(&mut self) -> &mut Outbox {
-        self.queue.get_or_insert_default()
-    }
-
-    pub(super) fn queue_if_any(&mut self) -> Option<&mut Outbox> {
-        self.queue.as_deref_mut()
-    }
-
-    /// Drop what is queued.
-    pub(super) fn clear(&mut self) {
-        if let Some(mut queue) = self.queue.take() {
-            queue.clear();
-        }
-    }
-
-    /// Free the memory of an empty queue.
-    pub(super) fn trim(&mut self) {
-        if self.queue.as_ref().is_some_and(|queue| queue.is_empty()) {
-            self.queue = None;
-        }
-    }
-}
-
-/// What is pushed.
-pub(crate) enum Pushed<'a> {
-    Bytes(&'a [u8]),
-    Slices(&'a [IoSlice<'a>]),
-    Vec(Vec<u8>),
-    Shared(Arc<[u8]>),
-    /// For several channels, which share one copy that is made when needed.
-    Broadcast(&'a [u8], &'a mut Option<Arc<[u8]>>),
-}
-
-/// Below this size a copy is cheaper than a separate piece.
-const SMALL: usize = 512;
-
-/// From this size on a push is offered to the socket at once.
-const LARGE: usize = 4 * 1024;
-
-impl Pushed<'_> {
-    /// All bytes, unless they are in slices.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Pushed::Bytes(bytes) | Pushed::Broadcast(bytes, _) => bytes,
-            Pushed::Slices(_) => &[],
-            Pushed::Vec(bytes) => bytes,
-            Pushed::Shared(bytes) => bytes,
-        }
-    }
-
-    /// The bytes in one piece, for a datagram.
-    pub(super) fn to_bytes(&self) -> Cow<'_, [u8]> {
-        match self {
-            Pushed::Slices(slices) => slices.iter().flat_map(|slice| slice.iter().copied()).collect(),
-            other => other.bytes().into(),
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Pushed::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
-            other => other.bytes().len(),
-        }
-    }
-
-    /// Append to a queue, except the first `sent` bytes, which have been sent.
-    fn queue_into(self, queue: &mut Outbox, sent: usize) {
-        let left = self.len() - sent;
-        match self {
-            Pushed::Slices(slices) => {
-                let mut skip = sent;
-                for slice in slices {
-                    let skipped = skip.min(slice.len());
-                    skip -= skipped;
-                    queue.push(&slice[skipped..]);
-                }
-            }
-            small if left < SMALL => queue.push(&small.bytes()[sent..]),
-            Pushed::Bytes(bytes) => queue.push(&bytes[sent..]),
-            Pushed::Vec(bytes) => queue.push_vec(bytes, sent),
-            Pushed::Shared(bytes) => queue.push_shared(bytes, sent),
-            Pushed::Broadcast(bytes, shared) => {
-                queue.push_shared(shared.get_or_insert_with(|| bytes.into()).clone(), sent);
-            }
-        }
-    }
-}
 
 /// Whether something may be pushed.
 enum Admitted {
@@ -210,6 +67,13 @@ impl Link {
             return;
         }
         self.put(turn, &[], Pushed::Bytes(bytes), true);
+    }
+
+    /// The same, to be queued: it is about to be dropped.
+    pub(crate) fn queue_gathered(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() && !self.is_broken() && (!self.is_ending() || self.is_flushing()) {
+            self.output.queue().push(bytes);
+        }
     }
 
     pub(super) fn queued_more(&mut self) {
@@ -292,7 +156,7 @@ impl Link {
     }
 
     fn connect_has_failed(&self) -> bool {
-        matches!(self.life, Life::Connecting(crate::link::life::Connecting::Failed(_)))
+        matches!(self.life, Life::Connecting(Connecting::Failed(_)))
     }
 
     /// Offer the bytes to the socket, if `at_once` and nothing is queued; queue the rest.
@@ -375,28 +239,6 @@ impl Link {
 
     pub(crate) fn queue_is_empty(&self) -> bool {
         self.output.is_empty()
-    }
-
-    /// Whether `bytes` more stay within the hard limit.
-    pub(crate) fn takes(&self, bytes: usize) -> bool {
-        self.output.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
-    }
-
-    pub(crate) fn over_limit(&mut self, len: usize) -> io::Result<()> {
-        match self.rare.as_ref().map_or(OnLimit::Refuse, |rare| rare.on_limit) {
-            OnLimit::Refuse => Err(io::Error::new(
-                ErrorKind::QuotaExceeded,
-                format!(
-                    "{len} bytes more than the {} queued would be over the limit of {}; the peer does not take them",
-                    self.queued(),
-                    self.limits().hard
-                ),
-            )),
-            OnLimit::End => {
-                self.end_by_reset(Reason::Limit);
-                Ok(())
-            }
-        }
     }
 
     pub(crate) fn discard_queued(&mut self) {

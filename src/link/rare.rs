@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::unread::Unread;
-use crate::link::watch::Rest;
 use crate::net::address::Address;
 use crate::net::unix::SocketFile;
 use crate::threads::credit::Credit;
@@ -15,6 +14,21 @@ use crate::timers::TimerKey;
 
 /// How long a closing channel may go without sending a byte.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why less is watched than the channel wants: it is suspended. A rest that a timer ends carries the
+/// timer, so none lasts for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    No,
+    /// The peer hung up while reading is paused; lasts until reading is resumed.
+    HungUp,
+    /// Ready for output without progress: `handle_write` is suspended.
+    Output(TimerKey),
+    /// Ready without progress: input is suspended.
+    Input(TimerKey),
+    /// Input and output; or a listener without descriptors.
+    All(TimerKey),
+}
 
 pub(crate) struct Rare {
     /// Set by `set_timeout`, and its timer.

@@ -4,7 +4,6 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::link::guarded::Guarded;
 use crate::sys;
 use crate::sys::poll::Interest;
 
@@ -134,51 +133,5 @@ impl Source for Plain {
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         sys::stream::shutdown_write(self.fd())
-    }
-}
-
-/// What a slot holds: the plain socket in place, everything else in a box.
-pub(crate) enum Held {
-    Own(Box<Guarded>),
-    Plain(Plain),
-}
-
-impl Held {
-    pub(crate) fn own(source: Box<dyn Source>) -> Held {
-        Held::Own(Box::new(Guarded::new(source)))
-    }
-
-    /// The error of the source's panic, if there was one.
-    pub(crate) fn panic(&self) -> Option<io::Error> {
-        match self {
-            Held::Plain(_) => None,
-            Held::Own(source) => source.panic(),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Held::Plain(plain) => Some(plain.fd()),
-            Held::Own(source) => source.descriptor(),
-        }
-    }
-
-    pub(crate) fn as_dyn(&mut self) -> &mut dyn Source {
-        match self {
-            Held::Plain(plain) => plain,
-            Held::Own(source) => &mut **source,
-        }
-    }
-
-    pub(crate) fn is_plain(&self) -> bool {
-        matches!(self, Held::Plain(_))
-    }
-
-    pub(crate) fn into_box(self) -> Box<dyn Source> {
-        match self {
-            Held::Plain(plain) => Box::new(plain),
-            Held::Own(guarded) => guarded.source,
-        }
     }
 }

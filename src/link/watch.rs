@@ -1,41 +1,11 @@
 //! What the poller watches for a channel, and when that is less than the channel wants.
 
 use crate::clock::{Time, Turn};
-use crate::link::Link;
-use crate::link::life::{Connecting, Life};
-use crate::link::source::{Held, Source};
+use crate::link::held::Held;
+use crate::link::rare::Rest;
+use crate::link::source::Source;
+use crate::link::state::{Connecting, Life, Link};
 use crate::sys::poll::Interest;
-use crate::timers::TimerKey;
-
-/// Why less is watched than the channel wants: it is suspended. A rest that a timer ends carries the
-/// timer, so none lasts for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rest {
-    No,
-    /// The peer hung up while reading is paused; lasts until reading is resumed.
-    HungUp,
-    /// Ready for output without progress: `handle_write` is suspended.
-    Output(TimerKey),
-    /// Ready without progress: input is suspended.
-    Input(TimerKey),
-    /// Input and output; or a listener without descriptors.
-    All(TimerKey),
-}
-
-pub(super) struct Watch {
-    /// What the poller was last told; `None` if the descriptor is not registered.
-    pub(super) told: Option<Interest>,
-    /// There was progress in the event that is being served.
-    pub(super) progress: bool,
-    /// Turns in a row in which the channel was ready without progress, and how often in a row that has led
-    /// to a rest.
-    pub(super) idle_turns: u8,
-    pub(super) rests: u8,
-}
-
-impl Watch {
-    pub(super) const NEW: Watch = Watch { told: None, progress: false, idle_turns: 0, rests: 0 };
-}
 
 impl Link {
     pub(crate) fn rest(&self) -> Rest {
@@ -129,11 +99,6 @@ impl Link {
     /// nothing else.
     #[inline(always)]
     pub(crate) fn has_read_quickly(&self, turn: u32) -> bool {
-        self.due.is_quiet_and_asks_nothing() && self.turn == turn
-    }
-
-    /// The same, but `readable` and `writable` must be asked.
-    pub(crate) fn has_read_quickly_and_asks(&self, turn: u32) -> bool {
         self.is_quiet() && self.turn == turn
     }
 

@@ -171,10 +171,7 @@ pub(crate) fn epoll_wait(
     timeout: Option<Duration>,
 ) -> io::Result<()> {
     faults::pass(Call::Wait)?;
-    let timeout = match timeout {
-        None => None,
-        Some(timeout) => Some(whole_millis(timeout)),
-    };
+    let timeout = timeout.map(whole_millis);
     events.clear();
     rustix::event::epoll::wait(epoll, rustix::buffer::spare_capacity(events), timeout.as_ref())?;
     Ok(())

@@ -121,14 +121,15 @@ impl Poll {
         let _ = key;
     }
 
-    /// The key of an event, and whether it is input and nothing else.
+    /// The key of an event, and whether all that it asks for is a read: input, the peer's end, an error.
     #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
     #[inline(always)]
     pub(crate) fn key(&self, at: usize) -> Option<(usize, bool)> {
         use rustix::event::epoll::EventFlags;
+        const TO_READ: EventFlags = EventFlags::IN.union(EventFlags::HUP).union(EventFlags::ERR);
         let event = self.batch.get(at)?;
         let flags = event.flags;
-        Some((event.data.u64() as usize, flags == EventFlags::IN))
+        Some((event.data.u64() as usize, TO_READ.contains(flags)))
     }
 
     #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
@@ -155,8 +156,8 @@ impl Poll {
 
     #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
     pub(crate) fn key(&self, at: usize) -> Option<(usize, bool)> {
-        let Ready { read, write, urgent, hup, err } = self.ready(at)?;
-        Some((self.batch.get(at)?.key, read && !(write || urgent || hup || err)))
+        let Ready { write, urgent, .. } = self.ready(at)?;
+        Some((self.batch.get(at)?.key, !(write || urgent)))
     }
 
     #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]

@@ -6,3 +6,4 @@ pub(crate) mod lines;
 pub(crate) mod outlet;
 pub(crate) mod queue;
 pub(crate) mod remote;
+pub(crate) mod send_error;

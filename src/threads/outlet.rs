@@ -11,7 +11,8 @@ use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::error::LookupError;
 use crate::threads::credit::Credit;
-use crate::threads::queue::{SendError, Shared, owns_a_map};
+use crate::threads::queue::{Shared, owns_a_map};
+use crate::threads::send_error::SendError;
 use crate::token::Token;
 
 /// The most bytes that one [`write`](io::Write::write) to an [`Outlet`] takes.

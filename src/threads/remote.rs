@@ -9,7 +9,8 @@ use crate::core::action::{Call, Message};
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
-use crate::threads::queue::{SendError, Shared};
+use crate::threads::queue::Shared;
+use crate::threads::send_error::SendError;
 use crate::token::{Handle, Token};
 
 /// Runs code on the loop's thread, from any other: asyncio's `call_soon_threadsafe`. Made by

@@ -582,3 +582,167 @@ mod kinds {
         }
     }
 }
+
+/// Bugs of the short way of a message, and of the ways that lead back to it.
+mod short_way {
+    use super::*;
+    use crate::support::peers::unix_pair;
+    use dispatch_loop::{Channel, Dispatcher};
+    use std::cell::Cell;
+    use std::io;
+    use std::rc::Rc;
+
+    /// Reads a few bytes in each hook, and counts them.
+    struct Slow(Rc<Cell<usize>>);
+
+    impl Dispatcher for Slow {
+        fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            let read = ch.recv(&mut [0; 10])?;
+            self.0.set(self.0.get() + read);
+            Ok(())
+        }
+    }
+
+    /// Once FIN had come, a read that was one of the hook's first counted as nothing done: a dispatcher
+    /// that reads little at a time was suspended after 64 turns, and got the rest at ten bytes a second.
+    #[test]
+    fn what_came_before_fin_is_read_without_a_pause() {
+        let got = Rc::new(Cell::new(0));
+        let mut map = ChannelMap::new().unwrap();
+        let (near, mut far) = pair(loopbacks()[0]);
+        map.add(near, Slow(got.clone())).unwrap();
+        far.write_all(&[0; 3000]).unwrap();
+        drop(far);
+        let (near, mut far) = unix_pair();
+        map.add(near, Slow(got.clone())).unwrap();
+        far.write_all(&[0; 3000]).unwrap();
+        drop(far);
+        let end = Instant::now() + DEADLINE;
+        while !map.is_empty() {
+            assert!(Instant::now() < end);
+            // No timer that would bring it back is ever set.
+            let limit = map.wait_limit().filter(|limit| !limit.is_zero());
+            assert_eq!(limit, None, "suspended after {} bytes", got.get());
+            map.turn(Some(Duration::from_millis(5))).unwrap();
+        }
+        assert_eq!(got.get(), 6000);
+    }
+}
+
+/// Bugs of what a hook's pushes are gathered in.
+mod gathered {
+    use super::*;
+    use crate::support::opened::{opened, opened_on};
+    use crate::support::peers::{read_all, read_now, read_to_end, unix_pair};
+    use dispatch_loop::OnLimit;
+    use std::cell::RefCell;
+    use std::mem::swap;
+    use std::rc::Rc;
+
+    /// `handle_timeout` said why and ended: what it had said was dropped, and FIN was sent.
+    #[test]
+    fn what_a_hook_pushes_before_time_out_is_sent() {
+        for on in loopbacks() {
+            let log = Log::new();
+            let recorder = Recorder::new("a", &log).on("timeout", |ch| {
+                ch.push(b"408 too slow\n")?;
+                ch.time_out();
+                Ok(())
+            });
+            let (mut map, token, mut far) = opened(on, recorder);
+            view(&mut map, token).set_timeout(Some(Duration::from_millis(20)));
+            turn_until(&mut map, &log, |map| map.is_empty());
+            assert_eq!(read_all(&mut far).0, b"408 too slow\n");
+        }
+    }
+
+    /// The reason was `Closed`, and bytes were dropped: those that had been pushed in the same hook.
+    #[test]
+    fn an_abort_that_drops_what_the_hook_pushed_is_the_reason() {
+        let log = Log::new();
+        let (near, mut far) = unix_pair();
+        let recorder = Recorder::new("a", &log).on("read", |ch| {
+            ch.read_with(|_, _| Ok(()))?;
+            ch.push(b"dropped")?;
+            ch.close();
+            ch.abort();
+            Ok(())
+        });
+        let (mut map, _) = opened_on(near, recorder);
+        far.write_all(b"x").unwrap();
+        turn_until(&mut map, &log, |map| map.is_empty());
+        assert_eq!(log.of("a").last().unwrap(), "close: aborted");
+    }
+
+    /// A push after `close_all`, or after a broadcast that had ended the channel, was taken.
+    #[test]
+    fn nothing_is_taken_after_the_map_has_closed_the_channel() {
+        for limited in [false, true] {
+            let log = Log::new();
+            let (near, mut far) = unix_pair();
+            let after = log.clone();
+            let recorder = Recorder::new("a", &log).on("read", move |ch| {
+                ch.read_with(|_, _| Ok(()))?;
+                ch.push(b"before")?;
+                let token = ch.token();
+                match limited {
+                    true => ch.map_mut().broadcast([token], &[0; 5000]),
+                    false => ch.map_mut().close_all(),
+                }
+                after.add(format!("{:?}", ch.push(b"after").map_err(|error| error.kind())));
+                Ok(())
+            });
+            let (mut map, token) = opened_on(near, recorder);
+            view(&mut map, token).set_limit(4096, OnLimit::Refuse);
+            turn_idle(&mut map);
+            far.write_all(b"x").unwrap();
+            turn_until(&mut map, &log, |map| map.is_empty());
+            assert!(log.has("Err(BrokenPipe)"), "{:?}", log.events());
+            if !limited {
+                assert_eq!(read_to_end(&mut far), b"before");
+            }
+        }
+    }
+
+    /// A broadcast to the channel whose hook was running was dropped without a word where only what that
+    /// hook had pushed before put it over the hard limit.
+    #[test]
+    fn a_broadcast_counts_what_the_hook_has_pushed() {
+        let log = Log::new();
+        let (near, mut far) = unix_pair();
+        let recorder = Recorder::new("a", &log).on("read", |ch| {
+            ch.read_with(|_, _| Ok(()))?;
+            ch.push(&[1; 4000])?;
+            let token = ch.token();
+            ch.map_mut().broadcast([token], &[2; 2000]);
+            Ok(())
+        });
+        let (mut map, token) = opened_on(near, recorder);
+        view(&mut map, token).set_limit(5000, OnLimit::Refuse);
+        turn_idle(&mut map);
+        far.write_all(b"x").unwrap();
+        turn_until(&mut map, &log, |map| map.is_empty());
+        assert!(log.closed("a"));
+    }
+
+    /// A channel's timer pushed, then swapped its map away: the channel lived on, and the bytes were gone.
+    #[test]
+    fn what_a_timer_pushes_before_it_swaps_its_map_away_is_sent() {
+        let log = Log::new();
+        let (near, mut far) = unix_pair();
+        let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+        let other = Rc::new(RefCell::new(ChannelMap::new().unwrap()));
+        let elsewhere = other.clone();
+        view(&mut map, token).call_later(Duration::ZERO, move |ch| {
+            ch.push(b"pushed")?;
+            swap(ch.map_mut(), &mut elsewhere.borrow_mut());
+            Ok(())
+        });
+        turn_until(&mut map, &log, |map| !map.contains(token));
+        swap(&mut map, &mut other.borrow_mut());
+        turn_idle(&mut map);
+        assert!(map.contains(token));
+        far.set_nonblocking(true).unwrap();
+        assert_eq!(read_now(&mut far).0, b"pushed");
+    }
+}

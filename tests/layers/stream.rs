@@ -1059,6 +1059,31 @@ fn streams_that_are_dropped_while_the_loop_is_stopped_end_with_the_next_run() {
     }
 }
 
+/// A thread for each half would be one too many, just when a program ends.
+#[test]
+fn streams_that_are_dropped_while_the_loop_is_stopped_start_no_thread() {
+    alone(None, || {
+        let threads = || std::fs::read_dir("/proc/self/task").map_or(0, |tasks| tasks.count());
+        let mut map = ChannelMap::new().unwrap();
+        let (streams, fars): (Vec<_>, Vec<_>) = (0..100)
+            .map(|_| {
+                let (near, far) = unix_pair();
+                (stream::add(&mut map, near).unwrap(), far)
+            })
+            .unzip();
+        turn_idle(&mut map);
+        map.stop();
+        run(&mut map).unwrap();
+        let before = threads();
+        drop(streams);
+        assert_eq!(threads(), before);
+        run_out(&mut map, &Log::new());
+        for mut far in fars {
+            assert_eq!(read_all(&mut far).0, b"");
+        }
+    });
+}
+
 /// As when the thread that it was made for could not be started; and the queue has no room.
 #[test]
 fn a_stream_that_is_dropped_in_a_hook_ends() {

@@ -179,6 +179,9 @@ impl ChatChannel<'_> {
     }
 
     /// The peer's address: [`Channel::peer_addr`].
+    ///
+    /// # Errors
+    /// Those of [`Channel::peer_addr`].
     pub fn peer_addr(&self) -> io::Result<Address> {
         self.channel.peer_addr()
     }

@@ -117,7 +117,7 @@ impl<C: Chat> ChatDispatcher<C> {
     }
 
     /// Whether the channel has been handed to another dispatcher.
-    fn is_replaced(&self, ch: &mut Channel<'_>) -> bool {
+    fn is_replaced(&self, ch: &Channel<'_>) -> bool {
         let this = ch.token().typed::<Self>();
         !matches!(ch.map().get(this), Err(LookupError::Running(_)))
     }

@@ -6,7 +6,7 @@ use std::thread::{self, ThreadId};
 
 use super::dispatcher::StreamDispatcher;
 use super::shared::{Shared, State, clone_error};
-use crate::{Address, Call, Handle, Remote, SendError, StopGuard, read_lines};
+use crate::{Address, Call, Handle, Remote, SendError, StopGuard};
 
 /// The loop's side, as both halves know it.
 pub(super) struct LoopSide {
@@ -61,23 +61,21 @@ impl LoopSide {
         self.remote.with(self.handle, StreamDispatcher::look)
     }
 
-    /// Like [`post`](LoopSide::post), but if the loop accepts nothing now, as soon as it does.
+    /// Like [`post`](LoopSide::post), but never refused: if the loop is stopped, it acts when it runs again.
     pub(super) fn insist(&self, state: MutexGuard<'_, State>) {
         let ended = state.end.is_some();
         drop(state);
-        if ended || matches!(self.post(), Ok(()) | Err(SendError::Ended(_))) {
+        if ended {
             return;
         }
-        // A stop only delays what `read_lines` delivers, and its own thread does the waiting.
         let handle = self.handle;
-        let sent = read_lines(&self.remote, io::empty(), move |map, _| {
+        let posted = self.remote.call_after_stop(move |map| {
             if let Err(error) = map.with(handle, StreamDispatcher::look) {
                 log::debug!("a stream has ended: {error}");
             }
         });
-        if let Err(error) = sent {
-            log::warn!("channel {}: cannot be told that its stream has ended: {error}", handle.token());
-        }
+        // The map is gone, and the stream with it.
+        drop(posted);
     }
 }
 

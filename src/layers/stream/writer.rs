@@ -103,7 +103,7 @@ impl StreamWriter {
     /// The peer's address: `get_extra_info("peername")`.
     ///
     /// # Errors
-    /// As [`local_addr`](Self::local_addr).
+    /// Those of [`local_addr`](Self::local_addr).
     pub fn peer_addr(&self) -> io::Result<Address> {
         self.side.peer_addr()
     }

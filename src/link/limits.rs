@@ -1,0 +1,68 @@
+//! The limits for what is queued on a channel: the watermarks and the hard limit.
+
+use std::io::{self, ErrorKind};
+
+use crate::link::due::Step;
+use crate::link::marks::{Limits, OnLimit, Watermark};
+use crate::link::state::Link;
+use crate::reason::Reason;
+
+impl Link {
+    pub(crate) fn limits(&self) -> Limits {
+        self.rare.as_ref().map_or(Limits::DEFAULT, |rare| rare.limits)
+    }
+
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.rare().limits = limits;
+        self.note_marks();
+    }
+
+    /// Call after every change of the queue or the limits.
+    pub(super) fn note_marks(&mut self) {
+        let limits = self.limits();
+        self.output.marks.watch(self.output.weight(), limits);
+        if self.output.marks.has_news() {
+            self.due.set(Step::Watermark);
+        }
+    }
+
+    /// Whether the queue was above the high watermark and is not yet down to the low one.
+    pub(super) fn is_above_high(&self, gathered: usize) -> bool {
+        self.output.marks.is_above() || gathered > self.limits().high
+    }
+
+    /// Whether the dispatcher is to be told that a watermark was crossed.
+    pub(crate) fn has_mark_news(&self) -> bool {
+        self.is_open() && !self.is_broken() && self.output.marks.has_news()
+    }
+
+    /// The watermark to tell next.
+    pub(crate) fn mark_news(&mut self) -> Option<Watermark> {
+        match self.has_mark_news() {
+            true => self.output.marks.news(),
+            false => None,
+        }
+    }
+
+    /// Whether `bytes` more stay within the hard limit.
+    pub(crate) fn takes(&self, bytes: usize) -> bool {
+        self.output.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
+    }
+
+    pub(crate) fn over_limit(&mut self, len: usize) -> io::Result<()> {
+        match self.rare.as_ref().map_or(OnLimit::Refuse, |rare| rare.on_limit) {
+            OnLimit::Refuse => Err(io::Error::new(
+                ErrorKind::QuotaExceeded,
+                format!(
+                    "{len} bytes more than the {} queued would be over the limit of {}; the peer does not take them",
+                    self.queued(),
+                    self.limits().hard
+                ),
+            )),
+            OnLimit::End => {
+                self.end_by_reset(Reason::Limit);
+                Ok(())
+            }
+        }
+    }
+}
