@@ -89,7 +89,7 @@
 //! use std::io::{self, Read, Write};
 //! use std::os::unix::net::UnixStream;
 //!
-//! /// Passes on what it reads to the other half, and its end as well.
+//! /// Passes on what it reads to the other half, and its end, too.
 //! struct Half {
 //!     other: Option<Token>,
 //! }
@@ -166,7 +166,7 @@
 //!   loop settles. Once everything that had to wait has been sent, `handle_drained` runs.
 //! - **Everything has a limit**: queued output 64 KiB before `handle_high`, 16 MiB at most; 64 KiB
 //!   read and 64 KiB written for a channel and turn, 16 connections accepted for a listener and turn,
-//!   1,024 timers and 256 messages of other threads in a turn. What is left over goes on in the next
+//!   1,024 timers and 256 messages of other threads in a turn. What is left over continues in the next
 //!   turn, without waiting.
 //! - **Nothing spins.** A channel that is ready for 64 turns while nothing is done with it is *suspended*
 //!   for 10 ms, then longer, up to 1 s, and the log says so once. It is *resumed* as soon as something is

@@ -30,7 +30,7 @@ impl ChannelMap {
     /// turn, alternating between the families, each 250 ms after the previous one or as soon as that
     /// fails. The first that connects is used; all of it may take 30 s ([`ConnectOptions::timeout`]). The
     /// error of a name lists what was tried. A connect to an address is limited only by the system and
-    /// by [`set_timeout`](Channel::set_timeout).
+    /// by [`set_timeout`](crate::Channel::set_timeout).
     ///
     /// # Errors
     /// Only if the address is unusable or no socket can be made.

@@ -67,7 +67,8 @@ pub trait Dispatcher: Any {
     }
 
     /// On a listener: a connection was accepted. `socket` is non-blocking and close-on-exec, `peer` is
-    /// the address that `accept` returned. [`ch.map_mut().add(socket, …)`](crate::ChannelMap::add) makes it a channel.
+    /// the address that `accept` returned.
+    /// [`ch.map_mut().add(socket, …)`](crate::ChannelMap::add) makes it a channel.
     ///
     /// Python's `handle_accept`, `accept()` and `handle_accepted` in one. An `Err` drops this
     /// connection (unless it was added already); the listener lives on. Default: drops the

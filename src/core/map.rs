@@ -273,7 +273,7 @@ impl ChannelMap {
         }
     }
 
-    /// [`close`](Channel::close) every channel: Python's `close_all`, but what is queued is sent first.
+    /// [`close`](crate::Channel::close) every channel: Python's `close_all`, but what is queued is sent first.
     pub fn close_all(&mut self) {
         let tokens: Vec<Token> = self.tokens().collect();
         for token in tokens {

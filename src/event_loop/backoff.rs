@@ -34,7 +34,7 @@ pub(crate) fn guard(map: &mut ChannelMap, token: Token, ready: Ready) {
     let only_room = link.writes() && !(ready.read || ready.urgent || ready.hup || ready.err);
     if before == 0 && map.throttle.admits() {
         log::warn!(
-            "channel {token}: ready for {IDLE_TURNS} turns, and its hooks did nothing with it; it is now tried from time to time"
+            "channel {token}: ready for {IDLE_TURNS} turns, but its hooks made no progress; it is suspended, and tried again after a pause"
         );
     }
     match only_room {

@@ -97,9 +97,6 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
                 match seat.link.send_quickly(bytes) {
                     Ok(()) => {
                         map.gather.end();
-                        if seat.link.asks() {
-                            ask_later(map, token);
-                        }
                         return true;
                     }
                     Err(sent) => seat.link.sent_in_part(map.turn, bytes, sent),
@@ -111,12 +108,6 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
     }
     read_led_to_something(map, token, result);
     false
-}
-
-#[cold]
-#[inline(never)]
-fn ask_later(map: &mut ChannelMap, token: Token) {
-    map.asking.push(token);
 }
 
 /// The slot has another dispatcher now, or the map has moved.
@@ -132,6 +123,9 @@ fn replaced_while_read(map: &mut ChannelMap, token: Token, dispatcher: Option<Bo
 #[inline(never)]
 fn read_led_to_something(map: &mut ChannelMap, token: Token, result: io::Result<()>) {
     let turn = map.turn;
+    if result.is_ok() && read_and_asks(map, token) {
+        return;
+    }
     hooks::end_gathering(map, token);
     if let Some(link) = map.link_mut(token) {
         link.end_quick_read(turn);
@@ -144,6 +138,23 @@ fn read_led_to_something(map: &mut ChannelMap, token: Token, result: io::Result<
         _ => {}
     }
     after_quick_read(map, token);
+}
+
+/// Nothing is due but to ask `readable` and `writable`, after all that happens in this turn.
+fn read_and_asks(map: &mut ChannelMap, token: Token) -> bool {
+    let Some(seat) = map.slots.get_mut(token) else { return false };
+    if !map.gather.is_of(token) || !seat.link.has_read_and_asks(map.turn.number) {
+        return false;
+    }
+    seat.link.note_quick_read(map.turn.time);
+    map.asking.push(token);
+    let bytes = map.gather.bytes();
+    if let Err(sent) = seat.link.send_quickly(bytes) {
+        seat.link.sent_in_part(map.turn, bytes, sent);
+        map.touch(token);
+    }
+    map.gather.end();
+    true
 }
 
 fn after_quick_read(map: &mut ChannelMap, token: Token) {

@@ -54,6 +54,12 @@ impl Due {
         self.0 & !ASKS == 0
     }
 
+    /// And there is nothing to ask after its hooks.
+    #[inline]
+    pub(crate) fn is_quiet_and_asks_nothing(self) -> bool {
+        self.0 == 0
+    }
+
     pub(crate) fn has_steps(self) -> bool {
         self.0 & !(UNUSUAL | ASKS) != 0
     }

@@ -188,7 +188,7 @@ impl Link {
         match self.life {
             Life::Ending(_) => {}
             Life::Opening if !self.is_established() => self.end(cause),
-            // There is no peer to send anything to.
+            // Nothing can be sent.
             Life::Opening | Life::Open if self.is_broken() => self.end(cause),
             Life::Opening | Life::Open => {
                 self.life = Life::Ending(Ending { stage: Stage::Flushing, reset: false, cause });

@@ -99,6 +99,11 @@ impl Link {
     /// nothing else.
     #[inline(always)]
     pub(crate) fn has_read_quickly(&self, turn: u32) -> bool {
+        self.due.is_quiet_and_asks_nothing() && self.turn == turn
+    }
+
+    /// The same, but its dispatcher is to be asked.
+    pub(crate) fn has_read_and_asks(&self, turn: u32) -> bool {
         self.is_quiet() && self.turn == turn
     }
 

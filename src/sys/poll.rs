@@ -165,7 +165,7 @@ impl Poll {
         self.ready(at).unwrap_or_default()
     }
 
-    /// `polling` says readable and writable for hang-ups, errors and urgent data as well: look at what
+    /// `polling` reports hang-ups, errors and urgent data as readable and writable, too: look at what
     /// the channel is registered for.
     #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
     fn ready(&self, at: usize) -> Option<Ready> {
@@ -180,7 +180,7 @@ impl Poll {
     }
 }
 
-/// Ends the wait that goes on, or the next one. Calls between two waits cost one system call
+/// Ends the current wait, or the next one. Calls between two waits cost one system call
 /// together.
 pub(crate) struct Waker(Arc<Poller>);
 
