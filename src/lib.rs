@@ -5,6 +5,12 @@
 //! hook is given a [`Channel`], the view of its own connection; through
 //! [`map_mut()`](Channel::map_mut) it reaches all others by their [`Token`] or typed [`Handle`].
 //!
+//! One *turn* of the loop waits until channels are ready, serves them, then runs the timers that are due
+//! and the messages of other threads. Before and after that it *settles*: for every channel that is
+//! *dirty* (reached through the map, or left by a hook with something to do) it runs the hooks that are
+//! due, sends what is queued, asks `readable` and `writable`, *registers* the channel with the poller for
+//! what it waits for, and ends it if its end is due.
+//!
 //! # A server
 //!
 //! ```
@@ -138,17 +144,11 @@
 //!
 //! # What holds
 //!
-//! A *turn* of the loop waits until channels are ready, serves each of them, runs the timers that are
-//! due and what other threads have sent. Before and after that it *settles*: for every channel that is
-//! *dirty* (reached through the map, or left by a hook with something to be done) it runs the hooks that
-//! are due, sends what is queued, asks `readable` and `writable`, registers with the poller what the
-//! channel waits for, and ends the channel if its time has come.
-//!
 //! - **One thread.** A map and all in it stay on the thread that made it; other threads hold a
 //!   [`Remote`] or an [`Outlet`].
 //! - **Hooks never nest.** No call on a channel or a map runs a hook before it returns; what it
-//!   causes comes afterwards, at the latest when the loop settles. (But dropping a map runs each
-//!   `handle_close` there and then.)
+//!   causes comes afterwards, at the latest when the loop settles. (One exception: dropping a map runs
+//!   each `handle_close` before it returns.)
 //! - **The order of hooks** is `handle_connect` (only after [`connect`](ChannelMap::connect)),
 //!   `handle_open`, then the rest, and `handle_close` exactly once, as the last. In one turn a
 //!   channel's urgent data comes before its input, and that before its output.
@@ -156,7 +156,7 @@
 //!   descriptor are used again.
 //! - **Errors stay local.** An `Err` or a panic of a hook goes to the same dispatcher's
 //!   `handle_error` and, by default, ends that channel. An error about another channel that a hook
-//!   hands back (see [`ChannelError`]) is logged and ends nothing. Only a failing poller ends the
+//!   returns (see [`ChannelError`]) is logged and ends nothing. Only a failing poller ends the
 //!   loop.
 //! - **Nothing is lost, nothing comes twice.** Bytes leave in the order of the pushes;
 //!   [`close`](Channel::close) sends what is queued first.
@@ -168,22 +168,23 @@
 //!   read and 64 KiB written for a channel and turn, 16 connections accepted for a listener and turn,
 //!   1,024 timers and 256 messages of other threads in a turn. What is left over continues in the next
 //!   turn, without waiting.
-//! - **Nothing spins.** A channel that is ready for 64 turns while nothing is done with it is *suspended*
-//!   for 10 ms, then longer, up to 1 s, and the log says so once. It is *resumed* as soon as something is
-//!   done with it.
+//! - **Nothing spins.** A channel that is ready for 64 turns without progress is *suspended* for 10 ms,
+//!   then longer, up to 1 s, which is logged once. It is *resumed* as soon as something is done with it.
+//! - **A lost connection is not an error.** It is *broken*: what has arrived can still be read, nothing
+//!   can be sent, and `handle_close` gets the reason.
 //!
 //! # What a channel can be
 //!
 //! A TCP connection or listener, the same on a Unix-domain socket, a socket for datagrams
 //! ([`bind`](ChannelMap::bind)), a pipe or a terminal ([`add_file`](ChannelMap::add_file)), or a
-//! [`Source`]: something that changes the bytes under way, as TLS does, or has no descriptor at all and
-//! says itself when it is ready ([`source_ready`](Channel::source_ready)).
+//! [`Source`]: something that transforms the bytes, as TLS does, or that has no descriptor and announces
+//! its readiness itself ([`source_ready`](Channel::source_ready)).
 //!
 //! # What it costs
 //!
 //! A turn costs O(channels that are ready or dirty), however many there are. A message that is
 //! echoed costs one `recv`, one `send` and its share of one wait, and no allocation. An idle channel
-//! takes 152 bytes and its boxed dispatcher, and no buffer.
+//! takes 152 bytes (on 64-bit systems) and its boxed dispatcher, and no buffer.
 //!
 //! # Logging
 //!
