@@ -1,4 +1,4 @@
-//! The one clock of a map: every deadline, time-out and stamp of activity asks it.
+//! The clock of a map, which every deadline, timeout and activity stamp uses.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 pub(crate) struct Time(Instant);
 
 impl Time {
-    /// `delay` later, or as late as can be told.
+    /// `delay` later, or the latest time that can be represented.
     pub(crate) fn after(self, delay: Duration) -> Time {
         const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
         Time(self.0.checked_add(delay).unwrap_or_else(|| self.0 + FOREVER))
     }
 
-    /// How long after `earlier` this is; zero if it is not later.
+    /// The time since `earlier`; zero if this is not later.
     pub(crate) fn since(self, earlier: Time) -> Duration {
         self.0.saturating_duration_since(earlier.0)
     }
@@ -30,8 +30,8 @@ pub(crate) fn next_beat(deadline: Time, interval: Duration, now: Time) -> Time {
     now.after(interval - late)
 }
 
-/// A turn of the loop: its number, and a time that is good enough to stamp activity, never to set a
-/// timer. The time is kept up only while there are timers, which alone ask for such stamps.
+/// A turn of the loop: its number, and a time that is good enough to stamp activity, but never to set a
+/// timer. The time is updated only while there are timers, since only they look at such stamps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn {
     pub(crate) number: u32,

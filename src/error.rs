@@ -150,7 +150,7 @@ pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> io::Error {
         (_, Some(text)) => text.clone(),
         _ => "(no message)".to_owned(),
     };
-    // The payload is the user's value, and its drop may panic as well.
+    // The payload is the user's value, and its drop may panic, too.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
     io::Error::other(format!("panicked: {text}"))
 }

@@ -40,6 +40,7 @@ mod contract {
     #[cfg(debug_assertions)]
     mod faults;
     mod handle_close;
+    mod house;
     mod interest;
     mod keys;
     mod loop_options;

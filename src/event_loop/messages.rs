@@ -1,4 +1,4 @@
-//! What other threads have sent is done.
+//! Messages of other threads are carried out.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,7 +10,7 @@ use crate::report::Escaped;
 use crate::threads::credit::Credit;
 use crate::token::Token;
 
-/// Messages of other threads in one turn at most.
+/// The most messages of other threads in one turn.
 const MESSAGES: usize = 256;
 
 pub(crate) fn run_messages(map: &mut ChannelMap) {
@@ -47,7 +47,7 @@ fn push(map: &mut ChannelMap, token: Token, bytes: Vec<u8>, credit: Option<&Cred
     if !map.touch(token) {
         return log::debug!("{len} bytes for channel {token}, which is gone, were dropped");
     }
-    // What an outlet has taken is never refused by the hard limit.
+    // The hard limit never refuses what an outlet has accepted.
     let result = map.put(token, Pushed::Vec(bytes), credit.is_none());
     if let (Some(credit), Some(link)) = (credit, map.link(token)) {
         credit.arrived(len, link.queued());

@@ -44,7 +44,8 @@ pub(crate) struct Shared<M> {
 type Watch = Arc<dyn Fn() + Send + Sync>;
 
 impl<M> Shared<M> {
-    /// Call the loop out of its wait, unless it comes by anyway. After the message is in the queue.
+    /// Wake the loop from its wait, unless it looks at the queue anyway. Call it after the message is in the
+    /// queue.
     pub(crate) fn wake(&self) {
         if self.bell.must_ring() {
             self.waker.wake();
@@ -227,7 +228,7 @@ impl<M> Shared<M> {
     }
 }
 
-/// The loop's end of the queue; there is one when somebody has asked for a remote.
+/// The loop's end of the queue, which exists once a `Remote` or an `Outlet` was made.
 pub(crate) struct Queue<M> {
     shared: Arc<Shared<M>>,
 }

@@ -82,7 +82,7 @@ fn what_is_cut_short_does_not_look_like_an_end() {
 /// Output that the settle had sent was forgotten when the next event came, so that an empty
 /// `handle_write` in between counted as nothing done: from the 64th on, it came up to a second late.
 #[test]
-fn a_handle_write_after_each_push_is_not_put_aside() {
+fn a_handle_write_after_each_push_is_not_suspended() {
     use dispatch_loop::{Channel, Dispatcher};
     struct Told {
         want: bool,
@@ -112,7 +112,7 @@ fn a_handle_write_after_each_push_is_not_put_aside() {
         .unwrap();
         // No timer that would bring it back is ever set.
         for _ in 0..5 {
-            assert_eq!(map.wait_limit().filter(|limit| !limit.is_zero()), None, "put aside in round {round}");
+            assert_eq!(map.wait_limit().filter(|limit| !limit.is_zero()), None, "suspended in round {round}");
             map.turn(Some(Duration::ZERO)).unwrap();
         }
         assert_eq!(map.get(told).unwrap().times, round + 1);
