@@ -219,8 +219,7 @@ fn tell_watermarks(map: &mut ChannelMap, token: Token) {
 
 fn tell_drained(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
-    link.clear_due(Step::Drained);
-    if link.is_open() && !link.is_broken() {
+    if link.takes_drained() && link.is_open() && !link.is_broken() {
         hooks::run(map, token, "handle_drained", |dispatcher, ch| dispatcher.handle_drained(ch));
     }
 }

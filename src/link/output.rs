@@ -315,6 +315,14 @@ impl Link {
         }
     }
 
+    /// Whether `handle_drained` is to run now. Something may have been queued since it was due: then it is
+    /// told when that is sent as well.
+    pub(crate) fn takes_drained(&mut self) -> bool {
+        self.due.clear(Step::Drained);
+        self.output.undrained = !self.output.is_empty() || self.output_pending();
+        !self.output.undrained
+    }
+
     fn flush_bytes(&mut self, turn: Turn) -> Flushed {
         let mut budget = *self.write_budget(turn) as usize;
         let before = budget;
