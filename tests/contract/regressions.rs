@@ -947,6 +947,23 @@ mod ways_in {
         assert_eq!(told.load(SeqCst), 2);
     }
 
+    /// A guard's `call_after_stop`, which undoes what a `call` of the same thread does, came before that.
+    #[test]
+    fn what_one_thread_sends_keeps_its_order() {
+        let mut map = ChannelMap::new().unwrap();
+        let remote = map.remote();
+        let ran = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let note = |n: u32| {
+            let ran = ran.clone();
+            move |_: &mut ChannelMap| ran.lock().unwrap().push(n)
+        };
+        remote.call(note(1)).unwrap();
+        remote.call_after_stop(note(2)).unwrap();
+        remote.call(note(3)).unwrap();
+        run(&mut map).unwrap();
+        assert_eq!(*ran.lock().unwrap(), [1, 2, 3]);
+    }
+
     /// After a stop, `turn` did not let messages in again; nor did a `run` whose hook had put the stopped
     /// map in the place of its own.
     #[test]
