@@ -129,6 +129,8 @@ impl Drop for ChannelMap {
     fn drop(&mut self) {
         // A `handle_close` that tries to run the loop is refused here as well.
         let _entered = Entered::now(self.id);
+        // Dropped or swapped away inside a hook, which has pushed something before.
+        self.send_gathered(self.gather.owner());
         if let Some(queue) = &self.queue {
             queue.end();
         }

@@ -857,6 +857,41 @@ mod gathered {
         assert!(log.closed("a"));
     }
 
+    /// A hook pushed, then dropped its map: the bytes were gone, and the connection ended as if in order.
+    #[test]
+    fn what_a_hook_pushes_before_it_drops_its_map_is_sent() {
+        let log = Log::new();
+        let (near, mut far) = unix_pair();
+        let recorder = Recorder::new("a", &log).on("read", |ch| {
+            ch.read_with(|_, _| Ok(()))?;
+            ch.push(b"the last words")?;
+            *ch.map_mut() = ChannelMap::new()?;
+            Ok(())
+        });
+        let (mut map, token) = opened_on(near, recorder);
+        far.write_all(b"x").unwrap();
+        turn_until(&mut map, &log, |map| !map.contains(token));
+        assert_eq!(read_to_end(&mut far), b"the last words");
+        assert_eq!(log.count("a close"), 1);
+    }
+
+    /// A `with` of the channel's own timer panicked, and what that timer had pushed was dropped, while what a
+    /// hook has pushed when it panics is sent.
+    #[test]
+    fn what_a_timer_pushes_before_its_with_panics_is_sent() {
+        let log = Log::new();
+        let (near, mut far) = unix_pair();
+        let mut map = ChannelMap::new().unwrap();
+        let handle = map.add(near, Recorder::new("a", &log)).unwrap();
+        map.channel(handle).unwrap().call_later(Duration::ZERO, move |ch| {
+            ch.push(b"pushed")?;
+            let _ = ch.map_mut().with(handle, |_, _| -> std::io::Result<()> { panic!("wanted") });
+            Ok(())
+        });
+        turn_until(&mut map, &log, |map| map.is_empty());
+        assert_eq!(read_all(&mut far).0, b"pushed");
+    }
+
     /// A channel's timer pushed, then swapped its map away: the channel lived on, and the bytes were gone.
     #[test]
     fn what_a_timer_pushes_before_it_swaps_its_map_away_is_sent() {
