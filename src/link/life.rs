@@ -263,7 +263,8 @@ impl Link {
     /// End it now: drop what is queued. The settle does the rest.
     pub(crate) fn end(&mut self, cause: Reason) {
         // What is cut short must not look like an end.
-        let cut_short = !self.output.is_empty() && matches!(cause, Reason::TimedOut | Reason::Error(_));
+        let cut_short = !self.output.is_empty()
+            && matches!(cause, Reason::TimedOut | Reason::Error(_) | Reason::MapEnded);
         self.end_now(cause, cut_short);
     }
 

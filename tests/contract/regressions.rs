@@ -892,6 +892,22 @@ mod gathered {
         assert_eq!(read_all(&mut far).0, b"pushed");
     }
 
+    /// A piece of exactly 4 KiB waited for the end of the hook, which it is too large for.
+    #[test]
+    fn a_piece_of_4_kib_leaves_at_once() {
+        let log = Log::new();
+        let (near, far) = unix_pair();
+        far.set_nonblocking(true).unwrap();
+        let at_once = log.clone();
+        let recorder = Recorder::new("a", &log).on("open", move |ch| {
+            ch.push(&[0; 4096])?;
+            at_once.add(format!("a got {}", (&far).read(&mut [0; 5000])?));
+            Ok(())
+        });
+        opened_on(near, recorder);
+        assert!(log.has("a got 4096"), "{:?}", log.events());
+    }
+
     /// A channel's timer pushed, then swapped its map away: the channel lived on, and the bytes were gone.
     #[test]
     fn what_a_timer_pushes_before_it_swaps_its_map_away_is_sent() {
@@ -1090,8 +1106,8 @@ mod time {
 /// Bugs of errors, and of what they end.
 mod ends {
     use super::*;
-    use crate::support::opened::opened_on;
-    use crate::support::peers::{refusing, unix_pair};
+    use crate::support::opened::{opened, opened_on};
+    use crate::support::peers::{cut_short, refusing, unix_pair};
     use dispatch_loop::{Channel, Dispatcher, OnError, Reason};
     use std::cell::Cell;
     use std::fmt;
@@ -1180,6 +1196,24 @@ mod ends {
                 drop(far);
                 turn_until(&mut map, &Log::new(), |map| map.is_empty());
                 assert_eq!(closed.get(), 1);
+            }
+        }
+    }
+
+    /// The drop of a map ended a channel that had output queued by FIN, as if that were all.
+    #[test]
+    fn what_the_drop_of_a_map_cuts_short_does_not_look_like_an_end() {
+        for on in loopbacks() {
+            for closing in [false, true] {
+                let log = Log::new();
+                let (mut map, token, far) = opened(on, Recorder::new("a", &log));
+                fill(&mut map, &log, token);
+                if closing {
+                    view(&mut map, token).close();
+                    turn_idle(&mut map);
+                }
+                drop(map);
+                cut_short(far);
             }
         }
     }
