@@ -5,6 +5,7 @@ use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::token::Token;
 
@@ -126,7 +127,11 @@ impl Error for ChannelError {
 pub(crate) fn clone_error(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(error.kind(), error.to_string()),
+        // What it says is the user's, and may panic.
+        None => match catch_unwind(AssertUnwindSafe(|| error.to_string())) {
+            Ok(text) => io::Error::new(error.kind(), text),
+            Err(payload) => io::Error::new(error.kind(), panicked(payload)),
+        },
     }
 }
 
@@ -145,7 +150,7 @@ pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> io::Error {
         (_, Some(text)) => text.clone(),
         _ => "(no message)".to_owned(),
     };
-    // The payload is the user's value, and its drop may panic as well.
+    // The payload is the user's value, and its drop may panic, too.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
     io::Error::other(format!("panicked: {text}"))
 }

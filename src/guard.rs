@@ -1,12 +1,11 @@
-//! Where the panics of the user's values end that are not those of a hook: their drops, and calls that
-//! belong to no channel.
+//! Catches the panics of users' values when they are dropped.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::panicked;
 use crate::report::{Escaped, Throttle};
 
-/// Drop a value of the user's, which may panic.
+/// Drop a user's value, which may panic.
 pub(crate) fn drop_guarded<T>(throttle: &mut Throttle, what: &str, value: T) {
     if !std::mem::needs_drop::<T>() {
         return;
@@ -19,7 +18,7 @@ pub(crate) fn drop_guarded<T>(throttle: &mut Throttle, what: &str, value: T) {
     }
 }
 
-/// Drop several, each by itself, so that two panics cannot meet.
+/// Drop several values one by one, so that two panics cannot abort the process.
 pub(crate) fn drop_each<T>(throttle: &mut Throttle, what: &str, values: impl IntoIterator<Item = T>) {
     for value in values {
         drop_guarded(throttle, what, value);

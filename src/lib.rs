@@ -5,6 +5,12 @@
 //! hook is given a [`Channel`], the view of its own connection; through
 //! [`map_mut()`](Channel::map_mut) it reaches all others by their [`Token`] or typed [`Handle`].
 //!
+//! One *turn* of the loop waits until channels are ready, serves them, then runs the timers that are due
+//! and the messages of other threads. Before and after that it *settles*: for every channel that is
+//! *dirty* (reached through the map, or left by a hook with something to do) it runs the hooks that are
+//! due, sends what is queued, asks `readable` and `writable`, *registers* the channel with the poller for
+//! what it waits for, and ends it if its end is due.
+//!
 //! # A server
 //!
 //! ```
@@ -89,19 +95,19 @@
 //! use std::io::{self, Read, Write};
 //! use std::os::unix::net::UnixStream;
 //!
-//! /// Passes on what it reads to its twin, and its end as well.
+//! /// Passes on what it reads to the other half, and its end, too.
 //! struct Half {
-//!     twin: Option<Token>,
+//!     other: Option<Token>,
 //! }
 //!
 //! impl Dispatcher for Half {
 //!     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-//!         let Some(twin) = self.twin else { return Ok(()) };
-//!         ch.read_with(|ch, data| ch.map_mut().channel(twin)?.push(data))
+//!         let Some(other) = self.other else { return Ok(()) };
+//!         ch.read_with(|ch, data| ch.map_mut().channel(other)?.push(data))
 //!     }
 //!     fn handle_close(&mut self, ch: &mut Channel<'_>, _: &dispatch_loop::Reason) {
-//!         if let Some(Ok(mut twin)) = self.twin.map(|twin| ch.map_mut().channel(twin)) {
-//!             twin.close();
+//!         if let Some(Ok(mut other)) = self.other.map(|other| ch.map_mut().channel(other)) {
+//!             other.close();
 //!         }
 //!     }
 //! }
@@ -109,9 +115,9 @@
 //! let (mut left, near_left) = UnixStream::pair()?;
 //! let (mut right, near_right) = UnixStream::pair()?;
 //! let mut map = ChannelMap::new()?;
-//! let a = map.add(near_left, Half { twin: None })?;
-//! let b = map.add(near_right, Half { twin: Some(a.token()) })?;
-//! map.get_mut(a)?.twin = Some(b.token());
+//! let a = map.add(near_left, Half { other: None })?;
+//! let b = map.add(near_right, Half { other: Some(a.token()) })?;
+//! map.get_mut(a)?.other = Some(b.token());
 //!
 //! left.write_all(b"through the middle")?;
 //! drop(left);
@@ -141,7 +147,8 @@
 //! - **One thread.** A map and all in it stay on the thread that made it; other threads hold a
 //!   [`Remote`] or an [`Outlet`].
 //! - **Hooks never nest.** No call on a channel or a map runs a hook before it returns; what it
-//!   causes comes afterwards. (But dropping a map runs each `handle_close` there and then.)
+//!   causes comes afterwards, at the latest when the loop settles. (One exception: dropping a map runs
+//!   each `handle_close` before it returns.)
 //! - **The order of hooks** is `handle_connect` (only after [`connect`](ChannelMap::connect)),
 //!   `handle_open`, then the rest, and `handle_close` exactly once, as the last. In one turn a
 //!   channel's urgent data comes before its input, and that before its output.
@@ -149,21 +156,35 @@
 //!   descriptor are used again.
 //! - **Errors stay local.** An `Err` or a panic of a hook goes to the same dispatcher's
 //!   `handle_error` and, by default, ends that channel. An error about another channel that a hook
-//!   hands back (see [`ChannelError`]) is logged and ends nothing. Only a failing poller ends the
+//!   returns (see [`ChannelError`]) is logged and ends nothing. Only a failing poller ends the
 //!   loop.
 //! - **Nothing is lost, nothing comes twice.** Bytes leave in the order of the pushes;
 //!   [`close`](Channel::close) sends what is queued first.
+//! - **Output is gathered.** What a hook, a timer or a [`Remote`]'s `with` pushes to its own channel is
+//!   sent in one call when it returns, however many pushes it was; a piece of 4 KiB or more is sent at
+//!   once, together with what was pushed before it. What is pushed to other channels is sent when the
+//!   loop settles. Once everything that had to wait has been sent, `handle_drained` runs.
 //! - **Everything has a limit**: queued output 64 KiB before `handle_high`, 16 MiB at most; 64 KiB
 //!   read and 64 KiB written for a channel and turn, 16 connections accepted for a listener and turn,
-//!   1,024 timers in a turn. What is left over goes on in the next turn, without waiting.
-//! - **Nothing spins.** A channel that is ready for 64 turns without anybody doing something with it
-//!   is left alone for 10 ms, then longer, up to 1 s, and the log says so once.
+//!   1,024 timers and 256 messages of other threads in a turn. What is left over continues in the next
+//!   turn, without waiting.
+//! - **Nothing spins.** A channel that is ready for 64 turns without progress is *suspended* for 10 ms,
+//!   then longer, up to 1 s, which is logged once. It is *resumed* as soon as something is done with it.
+//! - **A lost connection is not an error.** It is *broken*: what has arrived can still be read, nothing
+//!   can be sent, and `handle_close` gets the reason.
+//!
+//! # What a channel can be
+//!
+//! A TCP connection or listener, the same on a Unix-domain socket, a socket for datagrams
+//! ([`bind`](ChannelMap::bind)), a pipe or a terminal ([`add_file`](ChannelMap::add_file)), or a
+//! [`Source`]: something that transforms the bytes, as TLS does, or that has no descriptor and announces
+//! its readiness itself ([`source_ready`](Channel::source_ready)).
 //!
 //! # What it costs
 //!
-//! A turn costs O(channels that are ready or touched), however many there are. A message that is
+//! A turn costs O(channels that are ready or dirty), however many there are. A message that is
 //! echoed costs one `recv`, one `send` and its share of one wait, and no allocation. An idle channel
-//! takes less than 300 bytes, and no buffer.
+//! takes 152 bytes (on 64-bit systems) and its boxed dispatcher, and no buffer.
 //!
 //! # Logging
 //!
@@ -194,8 +215,9 @@ mod token;
 
 pub use self::core::action::Call;
 pub use self::core::channel::Channel;
-pub use self::core::dispatcher::{Dispatcher, Eof, OnError, Wrapper};
+pub use self::core::dispatcher::{Dispatcher, Eof, OnError};
 pub use self::core::map::ChannelMap;
+pub use self::core::wrapper::Wrapper;
 pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]

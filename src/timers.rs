@@ -1,5 +1,5 @@
-//! Deadlines, in their order; equal ones in the order in which they were set. Generic in what is to
-//! happen. Setting, moving and cancelling cost O(log n); a cancelled timer is gone.
+//! Timers, ordered by deadline, and equal ones by when they were set. Generic in what is to happen.
+//! Setting, moving and cancelling cost O(log n); a cancelled timer leaves nothing behind.
 
 use crate::clock::Time;
 
@@ -21,7 +21,7 @@ pub struct TimerId {
     pub(crate) key: TimerKey,
 }
 
-/// One timer among those of a map, for ever: never another one in its place.
+/// Names one timer of a map for ever, and never another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TimerKey {
     entry: u32,
@@ -29,20 +29,20 @@ pub(crate) struct TimerKey {
 }
 
 impl TimerKey {
-    /// Of a timer that was never set.
+    /// The key of a timer that was never set.
     pub(crate) const NONE: TimerKey = TimerKey { entry: NONE, generation: 0 };
 }
 
 const NONE: u32 = u32::MAX;
 
-/// The place of an entry that is not in the heap: its action has been taken out to run.
+/// The position of an entry that is not in the heap, because its action is running.
 const RUNNING: u32 = u32::MAX;
 
 struct Entry<A> {
     generation: u32,
-    /// Where it stands in the heap, or `RUNNING`.
+    /// Its position in the heap, or `RUNNING`.
     place: u32,
-    /// The slot of the channel that it dies with, and its neighbours in the list of that channel.
+    /// The slot of the channel that owns it, and its neighbours in that channel's list.
     owner: u32,
     before: u32,
     behind: u32,
@@ -76,7 +76,7 @@ pub(crate) struct Timers<A> {
     free: Vec<u32>,
     /// The first timer of each channel, by slot.
     owned: Vec<u32>,
-    /// The generation of new entries: those that were given back may have had one below it.
+    /// The generation of new entries: above that of any key that was ever given out.
     first_generation: u32,
     last_order: u64,
 }
@@ -106,7 +106,7 @@ impl<A> Timers<A> {
         self.heap.first().map(|node| node.deadline)
     }
 
-    /// Set a timer; with an `owner`, the slot of a channel, it dies with that.
+    /// Set a timer; it is cancelled with its `owner`, the slot of a channel.
     pub(crate) fn set(&mut self, deadline: Time, owner: Option<u32>, action: A) -> TimerKey {
         let owner = owner.unwrap_or(NONE);
         let generation = self.first_generation;
@@ -119,7 +119,7 @@ impl<A> Timers<A> {
             }
             None => {
                 self.entries.push(new);
-                // To cancel a timer, or to have it fire, needs no memory.
+                // Cancelling and firing must not need memory.
                 self.free.reserve(self.entries.len());
                 self.entries.len() as u32 - 1
             }
@@ -129,8 +129,8 @@ impl<A> Timers<A> {
         TimerKey { entry, generation: self.entries[entry as usize].generation }
     }
 
-    /// What the timer would have done, if it was still to come or to come again; its drop is the
-    /// caller's. `None` inside if it is running just now.
+    /// Cancel a timer that is to run, or to run again. Returns its action, which the caller drops, or
+    /// `None` inside if it is running.
     pub(crate) fn cancel(&mut self, key: TimerKey) -> Option<Option<A>> {
         let place = self.entry(key)?.place;
         if place != RUNNING {
@@ -144,7 +144,7 @@ impl<A> Timers<A> {
         self.owned.get(slot as usize).is_some_and(|entry| *entry != NONE)
     }
 
-    /// Every timer of the channel in `slot`.
+    /// Cancel every timer of the channel in `slot`.
     pub(crate) fn cancel_owned(&mut self, slot: u32) -> Vec<A> {
         let mut cancelled = Vec::new();
         while let Some(&entry) = self.owned.get(slot as usize).filter(|entry| **entry != NONE) {
@@ -154,7 +154,7 @@ impl<A> Timers<A> {
         cancelled
     }
 
-    /// What [`take_due`](Timers::take_due) is given so that timers set from now on wait.
+    /// An argument for [`take_due`](Timers::take_due), so that timers set from now on wait.
     pub(crate) fn last_order(&self) -> u64 {
         self.last_order
     }
@@ -173,7 +173,7 @@ impl<A> Timers<A> {
         Some(Due { key, deadline: first.deadline, action })
     }
 
-    /// A timer that was due is to come again. `Err` if it was cancelled meanwhile.
+    /// Set a due timer again. `Err` if it was cancelled meanwhile.
     pub(crate) fn put_back(&mut self, key: TimerKey, deadline: Time, action: A) -> Result<(), A> {
         match self.entry(key) {
             Some(entry) if entry.place == RUNNING => {
@@ -184,14 +184,14 @@ impl<A> Timers<A> {
         }
     }
 
-    /// A timer that was due is not to come again.
+    /// Free a due timer that is not to run again.
     pub(crate) fn release(&mut self, key: TimerKey) {
         if self.entry(key).is_some_and(|entry| entry.place == RUNNING) {
             self.free(key.entry);
         }
     }
 
-    /// Every action, in no order: the map is going.
+    /// Take every action, in no order: the map is being dropped.
     pub(crate) fn take_all(&mut self) -> Vec<A> {
         let all = std::mem::replace(self, Timers::new());
         all.entries.into_iter().filter_map(|entry| entry.action).collect()
@@ -216,7 +216,7 @@ impl<A> Timers<A> {
         action
     }
 
-    /// There is no timer: give back the room that many have taken. No name comes again.
+    /// There is no timer: free the memory that many have used. No key is used again.
     #[cold]
     fn shrink(&mut self) {
         let next = self.entries.iter().map(|entry| entry.generation).max();
@@ -316,12 +316,15 @@ impl<A> Timers<A> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::Clock;
 
     fn at(n: u64) -> Time {
-        Time::default().after(Duration::from_nanos(n))
+        static START: OnceLock<Time> = OnceLock::new();
+        START.get_or_init(|| Clock.now()).after(Duration::from_nanos(n))
     }
 
     fn fire_all(timers: &mut Timers<u32>, now: u64) -> Vec<u32> {

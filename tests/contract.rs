@@ -37,8 +37,10 @@ mod contract {
     mod close;
     mod connect;
     mod errors;
+    #[cfg(debug_assertions)]
     mod faults;
     mod handle_close;
+    mod house;
     mod interest;
     mod keys;
     mod loop_options;

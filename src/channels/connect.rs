@@ -1,4 +1,4 @@
-//! Connecting: to an address that is a socket and one system call; to a name it is to look that up
+//! Connecting: to an address, which is a socket and one system call, or to a name, which is looked up
 //! first.
 
 use std::collections::VecDeque;
@@ -22,18 +22,18 @@ use crate::sys;
 use crate::token::Handle;
 
 impl ChannelMap {
-    /// Connect to a TCP or a Unix-domain address, or to a name. The outcome comes by hooks, never
-    /// before this returns: `handle_connect` and `handle_open`, or `handle_error` with the cause and
-    /// `handle_close`. What is pushed meanwhile is sent first.
+    /// Connect to a TCP or a Unix-domain address, or to a name. Hooks report the outcome, never before
+    /// this returns: `handle_connect` and `handle_open`, or `handle_error` with the cause and
+    /// `handle_close`. What is pushed meanwhile is sent once connected.
     ///
-    /// A name is looked up by one of four threads of the process. Its addresses are tried in turn, the
-    /// families by turns, each 250 ms after the one before or as soon as that fails; the first that
-    /// answers is the connection, and all of it may take 30 s ([`ConnectOptions::timeout`]). The
-    /// error of a name lists what was tried. To a literal address there is no limit but the system's
-    /// and [`set_timeout`](Channel::set_timeout).
+    /// A name is looked up by one of the process's four resolver threads. Its addresses are tried in
+    /// turn, alternating between the families, each 250 ms after the previous one or as soon as that
+    /// fails. The first that connects is used; all of it may take 30 s ([`ConnectOptions::timeout`]). The
+    /// error of a name lists what was tried. A connect to an address is limited only by the system and
+    /// by [`set_timeout`](crate::Channel::set_timeout).
     ///
     /// # Errors
-    /// Only if the address is unusable or there is no socket to be had.
+    /// Only if the address is unusable or no socket can be made.
     pub fn connect<D: Dispatcher>(
         &mut self,
         address: impl ToAddress,
@@ -45,8 +45,8 @@ impl ChannelMap {
     /// As [`connect`](ChannelMap::connect), with options.
     ///
     /// # Errors
-    /// As [`connect`](ChannelMap::connect); and an option that the system does not take, or a local
-    /// address that cannot be had.
+    /// As [`connect`](ChannelMap::connect); and if the system rejects an option, or the local address is
+    /// not available.
     pub fn connect_with<D: Dispatcher>(
         &mut self,
         address: impl ToAddress,
@@ -76,7 +76,7 @@ impl ChannelMap {
     }
 
     /// Look names up with `resolver` from now on, instead of the system's `getaddrinfo`. It is called
-    /// on threads of its own, a few at once, and may wait there.
+    /// on other threads, up to four at once, and may block.
     ///
     /// ```
     /// use dispatch_loop::ChannelMap;
@@ -95,7 +95,7 @@ impl ChannelMap {
         self.resolver = Arc::new(resolver);
     }
 
-    /// A channel that is on its way to `host`, whose addresses are not known yet.
+    /// A channel that connects to `host`, whose addresses are not known yet.
     pub(crate) fn dial<D: Dispatcher>(
         &mut self,
         host: String,

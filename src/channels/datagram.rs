@@ -1,4 +1,4 @@
-//! Datagram channels: UDP and Unix-domain sockets, as a user makes and drives them.
+//! Datagram channels: making them on UDP and Unix-domain sockets, sending, multicast groups.
 
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -17,12 +17,12 @@ use crate::token::Handle;
 
 impl ChannelMap {
     /// A channel for datagrams, on a UDP or Unix-domain address: asyncio's
-    /// `create_datagram_endpoint`. What comes is given to
-    /// [`handle_datagram`](Dispatcher::handle_datagram); [`push_to`](Channel::push_to) sends. To send alone,
+    /// `create_datagram_endpoint`. What arrives is given to
+    /// [`handle_datagram`](Dispatcher::handle_datagram); [`push_to`](Channel::push_to) sends. To send only,
     /// bind to `"0.0.0.0:0"`, or to [`Address::Unnamed`] for Unix-domain sockets.
     ///
     /// # Errors
-    /// As those of [`listen`](ChannelMap::listen).
+    /// As [`listen`](ChannelMap::listen).
     pub fn bind<D: Dispatcher>(&mut self, address: impl ToAddress, dispatcher: D) -> io::Result<Handle<D>> {
         self.bind_with(address, &DatagramOptions::default(), dispatcher)
     }
@@ -30,7 +30,7 @@ impl ChannelMap {
     /// As [`bind`](ChannelMap::bind), with options.
     ///
     /// # Errors
-    /// As [`bind`](ChannelMap::bind); and an option that the system does not take.
+    /// As [`bind`](ChannelMap::bind); and if the system rejects an option.
     pub fn bind_with<D: Dispatcher>(
         &mut self,
         address: impl ToAddress,
@@ -51,7 +51,7 @@ impl ChannelMap {
 }
 
 impl Channel<'_> {
-    /// Queue a datagram; it is sent at once if nothing is queued before it: Python's `sendto`.
+    /// Send a datagram, at once if nothing is queued before it: Python's `sendto`.
     /// [`push`](Channel::push) does the same to the one peer of a connected socket.
     ///
     /// If it is too long, or the network reports that it cannot be delivered,
@@ -59,22 +59,22 @@ impl Channel<'_> {
     ///
     /// # Errors
     /// `BrokenPipe` after `close` or `abort`; `QuotaExceeded` over the hard limit; `InvalidInput` if
-    /// this is no channel for datagrams.
+    /// this is not a datagram channel.
     #[doc(alias = "sendto")]
     pub fn push_to(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
         self.put_datagram(bytes, to)
     }
 
-    /// Receive what is sent to a multicast group: `IP_ADD_MEMBERSHIP`. `interface` is its index; 0
-    /// leaves the choice to the system.
+    /// Join a multicast group: `IP_ADD_MEMBERSHIP`. `interface` is an interface index; 0 leaves the
+    /// choice to the system.
     ///
     /// # Errors
-    /// This is no UDP socket of the group's family, or the system says no.
+    /// This is not a UDP socket of the group's family, or the system refuses.
     pub fn join_multicast(&mut self, group: IpAddr, interface: u32) -> io::Result<()> {
         self.multicast(group, interface, true)
     }
 
-    /// No longer: `IP_DROP_MEMBERSHIP`.
+    /// Leave a multicast group: `IP_DROP_MEMBERSHIP`.
     ///
     /// # Errors
     /// As [`join_multicast`](Channel::join_multicast).

@@ -1,5 +1,4 @@
-//! Pipes, terminals and whatever else is read and written but is no socket: asyncore's
-//! `file_dispatcher`.
+//! Pipes, terminals and other pollable files that are not sockets: asyncore's `file_dispatcher`.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,14 +14,14 @@ use crate::sys::{self, Kind};
 use crate::token::Handle;
 
 impl ChannelMap {
-    /// Make a channel of a pipe, a terminal, a FIFO, a child's standard input or output: asyncore's
+    /// Make a channel of a pipe, a terminal, a FIFO, or a child's standard input or output: asyncore's
     /// `file_dispatcher`, asyncio's `connect_read_pipe` and `connect_write_pipe`.
     ///
-    /// The descriptor is duplicated, so `file` can be given away or lent. It is made non-blocking,
-    /// which everybody notices who has the same pipe or terminal open through it; when the channel
-    /// ends, that is undone. When the reader of a pipe that is written to goes, the channel ends
-    /// with `BrokenPipe`; when [`shutdown_write`](crate::Channel::shutdown_write) is done with it, it ends as
-    /// well. (Rust programs ignore SIGPIPE; one whose `main` is not Rust's must.)
+    /// The descriptor is duplicated, so `file` can be passed by value or by reference. It is made
+    /// non-blocking, which affects every process that shares the open file; when the channel ends, that
+    /// is undone. When the reader of a pipe closes it, the writing channel ends with `BrokenPipe`; it
+    /// also ends once [`shutdown_write`](crate::Channel::shutdown_write) has sent what was queued. (Rust
+    /// programs ignore SIGPIPE; a program whose `main` is not Rust's must do so itself.)
     ///
     /// ```
     /// use dispatch_loop::{Channel, ChannelMap, Dispatcher};
@@ -49,12 +48,12 @@ impl ChannelMap {
     /// ```
     ///
     /// # Errors
-    /// `InvalidInput` for a regular file or a directory: these are always ready, and no poller takes
+    /// `InvalidInput` for a regular file or a directory: these are always ready, and the poller rejects
     /// them. Send a file with [`producers::from_reader`](crate::producers::from_reader); read one in a
     /// thread, with [`read_lines`](crate::read_lines) or into an [`Outlet`](crate::Outlet).
     pub fn add_file<D: Dispatcher>(&mut self, file: impl AsFd, dispatcher: D) -> io::Result<Handle<D>> {
         let file = File::new(file.as_fd())?;
-        // Asked of the poller itself, which knows best.
+        // Only the poller knows what it accepts.
         match self.poll.add(file.fd(), usize::MAX >> 1, Interest::NONE) {
             Ok(()) => self.poll.delete(file.fd())?,
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(not_pollable()),
@@ -63,7 +62,7 @@ impl ChannelMap {
         let reads = file.mode.reads;
         let handle = self.add_source(file, dispatcher)?;
         if let Some(link) = self.link_mut(handle.token()) {
-            // What we do not read is for others who have it open, so it does not linger.
+            // Input that is not read is left for others that have the file open, so do not linger.
             link.set_kind(Kind::File);
             if !reads {
                 link.has_no_input();
@@ -85,8 +84,8 @@ struct File {
     mode: sys::file::FileMode,
 }
 
-/// What of this process has a file open through a channel, by inode and access: how often, and whether
-/// it blocked before. Two channels may share one open file, and its flags: the last puts them back.
+/// The files that channels of this process have open, by inode and access: how many channels, and whether
+/// the file was blocking. Channels may share an open file and its flags: the last one restores them.
 type Key = (u64, u64, bool, bool);
 static LIVING: Mutex<BTreeMap<Key, (usize, bool)>> = Mutex::new(BTreeMap::new());
 
@@ -131,7 +130,7 @@ impl Source for File {
 
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match sys::file::read(self.fd(), buffer) {
-            // What a terminal says when the other side is gone.
+            // What a terminal reports when the other side is gone.
             Err(error) if self.mode.is_device && sys::errno::is_input_output(&error) => Ok(0),
             result => result,
         }

@@ -1,4 +1,4 @@
-//! How a channel passes into other hands: to another dispatcher, through another source, out of the map.
+//! Handing a channel over: to another dispatcher, to another source, out of the map.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -17,9 +17,8 @@ use crate::reason::Reason;
 use crate::token::{Handle, Token};
 
 impl Channel<'_> {
-    /// Let `dispatcher` have the hooks from now on: a protocol upgrade. The old one gets no
-    /// `handle_close`; it is dropped, after its hook if one is running. `handle_open` does not run
-    /// again.
+    /// Replace the dispatcher: a protocol upgrade. The old one's `handle_close` does not run; it is
+    /// dropped, after its hook if one is running. `handle_open` does not run again.
     ///
     /// # Errors
     /// The channel has ended.
@@ -39,15 +38,15 @@ impl Channel<'_> {
         Ok(token.typed())
     }
 
-    /// Put another source around the one the channel has, as STARTTLS does; `f` is given that
-    /// one. In `handle_connect` or `handle_open` this is how a connection is encrypted from the
-    /// start. Input that was put back goes to the new source, which finds it in the one it is given.
-    /// What is queued goes through the new source, so an answer that is still to go out in
-    /// the clear must have been sent ([`queued`](Channel::queued) is 0).
+    /// Wrap the channel's source in another one, as STARTTLS does; `f` is given the old source. In
+    /// `handle_connect` or `handle_open` this encrypts a connection from the start. Input that was put
+    /// back is read by the new source, through the one it is given. Queued output is sent through the
+    /// new source, so an answer that must go out in the clear must have been sent before
+    /// ([`queued`](Channel::queued) is 0).
     ///
     /// # Errors
-    /// `NotConnected` if there is no stream (any more). An `Err` of `f` is handed back, and as the
-    /// old source is gone by then, the channel ends with it.
+    /// `NotConnected` if the channel has no open stream. An `Err` of `f` is returned, and as the old
+    /// source is gone by then, the channel ends with it.
     pub fn wrap_source<F>(&mut self, f: F) -> io::Result<()>
     where
         F: FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>>,
@@ -58,13 +57,14 @@ impl Channel<'_> {
         self.named(result)
     }
 
-    /// Take the socket out of the map, with what was put back ([`unread`](Channel::unread)) and not
-    /// read again, and what is queued. The channel ends with [`Reason::Detached`]; the peer notices
-    /// nothing. The socket is left non-blocking. A [`shutdown_write`](Channel::shutdown_write) that was
-    /// still to come is forgotten, and so is what an [`Outlet`](crate::Outlet) has under way.
+    /// Take the socket out of the map, with input that was put back ([`unread`](Channel::unread)) and
+    /// not read again, and with queued output. The channel ends with [`Reason::Detached`]; the peer
+    /// notices nothing. The socket stays non-blocking. A [`shutdown_write`](Channel::shutdown_write)
+    /// that is not done yet is forgotten, and so is what is on its way from an
+    /// [`Outlet`](crate::Outlet).
     ///
-    /// To go on elsewhere: in another map ([`add`](ChannelMap::add), then `unread` and `push` there),
-    /// in a thread of its own, in another process.
+    /// Use it to continue elsewhere: in another map ([`add`](ChannelMap::add), then `unread` and `push`
+    /// there), in a thread, in another process.
     ///
     /// ```
     /// use dispatch_loop::{ChannelMap, Dispatcher};
@@ -90,8 +90,8 @@ impl Channel<'_> {
     /// ```
     ///
     /// # Errors
-    /// `NotConnected` while connecting and when it has ended; `Unsupported`, with the channel as it
-    /// was, if the socket has a source around it or a producer is queued, which cannot go along.
+    /// `NotConnected` while connecting and after the end; `Unsupported`, with the channel unchanged, if
+    /// the socket has a source around it, or a producer or a datagram is queued.
     pub fn detach(&mut self) -> io::Result<Detached> {
         self.touch();
         let token = self.token();
@@ -119,7 +119,7 @@ impl ChannelMap {
         let Some(Held::Plain(plain)) = link.take_source() else {
             return Err(LookupError::Gone(token).into());
         };
-        // Whoever has the socket now may close it.
+        // The new owner of the socket may close it.
         if link.registered().is_some() {
             let _ = self.poll.delete(plain.fd());
             link.set_registered(None);
@@ -148,7 +148,7 @@ impl ChannelMap {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the channel has no open stream"));
         }
         let Some(old) = link.take_source() else { return Err(LookupError::Gone(token).into()) };
-        // Whoever gets the old source may close its descriptor.
+        // The new owner of the old source may close its descriptor.
         if let (Some(fd), Some(_)) = (old.descriptor(), link.registered()) {
             let _ = self.poll.delete(fd);
         }
@@ -167,7 +167,7 @@ impl ChannelMap {
                 Err(clone_error(&error))
             }
             Err(payload) => {
-                link.end(Reason::from(io::Error::other("the making of a new source panicked")));
+                link.end(Reason::from(io::Error::other("making the new source panicked")));
                 resume_unwind(payload)
             }
         }

@@ -1,4 +1,4 @@
-//! Listening: on an address, or on all that a name has.
+//! Listening: on one address, or on all addresses of a name.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,18 +22,18 @@ const TRIES: usize = 16;
 
 impl ChannelMap {
     /// Listen on a TCP address: Python's `create_socket`, `set_reuse_addr`, `bind` and `listen` in
-    /// one. Port 0 asks for a free one; [`local_addr`](crate::Channel::local_addr) tells which.
+    /// one. Port 0 asks for a free port; [`local_addr`](crate::Channel::local_addr) returns it.
     ///
-    /// The address may be used again at once after the program ends (`SO_REUSEADDR`); an IPv6
-    /// address takes IPv6 only; accepted sockets send without delay (`TCP_NODELAY`).
+    /// The address can be used again as soon as the program has ended (`SO_REUSEADDR`); an IPv6 address
+    /// accepts IPv6 only; accepted sockets send without delay (`TCP_NODELAY`).
     ///
-    /// Or on a Unix-domain one. A file that a server has left behind, and nobody listens on, is
-    /// removed first; ours is removed when the channel ends. (Of two servers that start on one path
-    /// at the same moment, the later may take the earlier one's for such a file.)
+    /// On a Unix-domain address, a stale file on which no server listens is removed first, and the new
+    /// file is removed when the channel ends. (If two servers start on one path at the same moment, the
+    /// later one may take the file of the earlier one for a stale one.)
     ///
     /// # Errors
-    /// Each names the address: not an address (`InvalidInput`), in use (`AddrInUse`), not ours
-    /// (`AddrNotAvailable`), not allowed (`PermissionDenied`).
+    /// Each names the address: not an address (`InvalidInput`), in use (`AddrInUse`), not an address of
+    /// this machine (`AddrNotAvailable`), not allowed (`PermissionDenied`).
     pub fn listen<D: Dispatcher>(&mut self, address: impl ToAddress, dispatcher: D) -> io::Result<Handle<D>> {
         self.listen_with(address, &ListenOptions::default(), dispatcher)
     }
@@ -41,7 +41,7 @@ impl ChannelMap {
     /// As [`listen`](ChannelMap::listen), with options.
     ///
     /// # Errors
-    /// As [`listen`](ChannelMap::listen); and an option that the system does not take.
+    /// As [`listen`](ChannelMap::listen); and if the system rejects an option.
     pub fn listen_with<D: Dispatcher>(
         &mut self,
         address: impl ToAddress,
@@ -55,12 +55,12 @@ impl ChannelMap {
         self.insert(listener(fd, local, file), dispatcher)
     }
 
-    /// Listen on every address that `address` stands for: `"localhost:80"` is often one of IPv4 and
-    /// one of IPv6, `"*:80"` is all of this machine. asyncio's `create_server`. `make` is called
-    /// for each, in the order of the handles. With port 0 all have the same one.
+    /// Listen on every address that `address` stands for: `"localhost:80"` is often one IPv4 and one
+    /// IPv6 address, `"*:80"` is every address of this machine. asyncio's `create_server`. `make` is
+    /// called for each, in the order of the handles. With port 0 all get the same port.
     ///
-    /// A name is looked up here and now, which may take a while: do it before the loop runs. What
-    /// the system does not have, such as IPv6, is passed over as long as there is another.
+    /// A name is looked up before this returns, which may block: do it before the loop runs. Families
+    /// that the system does not support, such as IPv6, are skipped as long as another address works.
     ///
     /// ```
     /// use dispatch_loop::{ChannelMap, Dispatcher, ListenOptions};
@@ -76,8 +76,8 @@ impl ChannelMap {
     /// ```
     ///
     /// # Errors
-    /// As [`listen`](ChannelMap::listen), of the first address that fails: then there is no listener
-    /// at all. And that the name is not found.
+    /// As [`listen`](ChannelMap::listen), for the first address that fails: then there is no listener at
+    /// all. Also if the name is not found.
     pub fn listen_all<D: Dispatcher>(
         &mut self,
         address: &str,
@@ -125,7 +125,7 @@ fn listener(fd: OwnedFd, local: Address, file: Option<SocketFile>) -> Link {
 
 type Bound = Vec<(Address, OwnedFd, Option<SocketFile>)>;
 
-/// A socket for each address, all on one port, or none.
+/// A socket for each address, all on one port; or an error and no socket.
 fn bound(addresses: &[Address], options: &ListenOptions) -> io::Result<Bound> {
     let mut tries = 0;
     loop {
@@ -137,7 +137,7 @@ fn bound(addresses: &[Address], options: &ListenOptions) -> io::Result<Bound> {
     }
 }
 
-/// With the error stands whether another port may do.
+/// As `bound`, with one port; beside the error, whether another port may work.
 fn bound_once(addresses: &[Address], options: &ListenOptions) -> Result<Bound, (io::Error, bool)> {
     let mut bound: Bound = Vec::new();
     let mut passed_over = None;

@@ -1,4 +1,4 @@
-//! What makes a channel, or hands it over.
+//! Ways to make a channel, and to hand it over.
 
 pub(crate) mod connect;
 pub(crate) mod datagram;

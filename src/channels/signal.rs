@@ -1,5 +1,5 @@
-//! Signals as callbacks of the loop. A handler may do next to nothing, so that of `signal-hook` writes
-//! a byte into a socket pair, whose other end is a channel like any other, but in the background.
+//! Signals as callbacks of the loop. A signal handler may do very little, so that of `signal-hook` writes a
+//! byte to a socket pair whose other end is a channel in the background.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -12,15 +12,15 @@ use crate::core::map::ChannelMap;
 use crate::token::Token;
 
 impl ChannelMap {
-    /// Call `f` on the loop's thread whenever the process gets `signal` (`SIGTERM` is 15; see
-    /// `signal-hook`'s `consts`): asyncio's `add_signal_handler`. Signals that come close together
-    /// may be one call. With the feature `signals`.
+    /// Call `f` on the loop's thread whenever the process receives `signal` (`SIGTERM` is 15; see
+    /// `signal-hook`'s `consts`): asyncio's `add_signal_handler`. Signals in quick succession may cause
+    /// one call. Requires the feature `signals`.
     ///
-    /// The watch is a channel in the background: it does not keep [`run`](crate::run) going. Closing
-    /// it ends the watch; the signal then does nothing.
+    /// This makes a channel in the background, which does not keep [`run`](crate::run) going. Once it is
+    /// closed, the signal does nothing.
     ///
     /// # Errors
-    /// A signal that cannot be caught (`InvalidInput`), or no descriptor is left.
+    /// The signal cannot be caught (`InvalidInput`), or no descriptor is left.
     ///
     /// ```
     /// use dispatch_loop::ChannelMap;

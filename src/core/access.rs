@@ -1,4 +1,4 @@
-//! How a channel of a map, or the dispatcher behind a handle, is reached.
+//! Reaching a channel of a map, or the dispatcher behind a handle.
 
 use std::any::Any;
 
@@ -12,9 +12,10 @@ impl ChannelMap {
     /// The view of any channel, as its own hooks have it.
     ///
     /// # Errors
-    /// [`LookupError::Gone`]; handed back from a hook with `?`, that is logged and ends nothing.
+    /// [`LookupError::Gone`]; if a hook returns it with `?`, it is logged and ends nothing.
     pub fn channel(&mut self, token: impl Into<Token>) -> Result<Channel<'_>, LookupError> {
         let token = token.into();
+        self.keep_time();
         match self.touch(token) {
             true => Ok(Channel::foreign(self, token)),
             false => Err(LookupError::Gone(token)),
@@ -24,7 +25,7 @@ impl ChannelMap {
     /// The dispatcher behind a handle.
     ///
     /// # Errors
-    /// It is gone, of another type, or one of its hooks is running.
+    /// It is gone, has another type, or one of its hooks is running.
     pub fn get<T: Dispatcher>(&self, handle: Handle<T>) -> Result<&T, LookupError> {
         let token = handle.token();
         let seat = self.slots.get(token).ok_or(LookupError::Gone(token))?;
@@ -32,7 +33,7 @@ impl ChannelMap {
         (dispatcher as &dyn Any).downcast_ref().ok_or(LookupError::OtherType(token))
     }
 
-    /// As [`get`](ChannelMap::get), to change it; `readable` and `writable` are asked afterwards.
+    /// As [`get`](ChannelMap::get), mutably; `readable` and `writable` are asked afterwards.
     ///
     /// # Errors
     /// As [`get`](ChannelMap::get).

@@ -1,4 +1,4 @@
-//! What a timer does when it is due, and what other threads send.
+//! What a timer does when it is due, and the messages that other threads send.
 
 use std::io;
 use std::sync::Arc;
@@ -20,17 +20,17 @@ pub(crate) enum Action {
     CallEvery(Duration, RepeatedMapCall),
     Channel(Token, ChannelCall),
     ChannelEvery(Token, Duration, RepeatedChannelCall),
-    /// Look whether the channel was idle for too long.
+    /// Check whether the channel was idle for too long.
     Idle(Token),
-    /// Look whether a closing channel still gets rid of its queue.
+    /// Check whether a closing channel still makes progress with its queue.
     Flush(Token),
-    /// The peer had its time to end after our FIN.
+    /// The peer's time to end after our FIN is over.
     Linger(Token),
-    /// Watch a suspended channel again.
+    /// Resume a suspended channel.
     Resume(Token),
-    /// Begin a connect once more; this many times it was not possible.
+    /// Try again to begin a connect; with the number of failed tries.
     Connect(Token, u32),
-    /// A connect to a name: on to its next address; give up.
+    /// A connect by name: try its next address; give up.
     DialNext(Token),
     DialTimeout(Token),
 }
@@ -41,7 +41,7 @@ pub type Call = Box<dyn FnOnce(&mut ChannelMap) + Send>;
 /// What another thread sends to the loop.
 pub(crate) enum Message {
     Call(Call),
-    /// For a channel; from an outlet, if there is a credit.
+    /// Bytes for a channel; from an outlet if there is a credit.
     Bytes(Token, Vec<u8>, Option<Arc<Credit>>),
 }
 

@@ -1,10 +1,10 @@
-//! The buffers that reads lend: one for the loop, and one for a read within another's closure.
+//! The buffers for reads: one for the loop, and one for a read within the closure of another.
 
-/// What one read takes at most.
+/// The most that one read takes.
 const BUFFER: usize = 64 * 1024;
 pub(crate) type Buffer = Box<[u8; BUFFER]>;
 
-/// Both, while they are not lent.
+/// Both, while they are not in use.
 #[derive(Default)]
 pub(crate) struct Buffers {
     first: Option<Buffer>,
@@ -41,7 +41,7 @@ impl Buffers {
     }
 }
 
-/// On the heap from the start: it is too big for a small stack.
+/// Made on the heap: it is too big for a small stack.
 #[cold]
 fn new_buffer() -> Buffer {
     match vec![0; BUFFER].into_boxed_slice().try_into() {

@@ -1,4 +1,4 @@
-//! What a hook may do: the view of one channel, made of its map and its token.
+//! What a hook may do: the view of one channel, which is its map and its token.
 
 use std::any::TypeId;
 use std::fmt;
@@ -11,6 +11,7 @@ use crate::core::action::Action;
 use crate::core::buffer::Buffer;
 use crate::core::map::ChannelMap;
 use crate::error::{ChannelError, LookupError};
+use crate::link::due::Step;
 use crate::link::input::Missed;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::producer::Producer;
@@ -54,7 +55,7 @@ use crate::token::Token;
 pub struct Channel<'a> {
     map: &'a mut ChannelMap,
     token: Token,
-    /// Reached through the map, not given to a hook of its own: its errors say whose they are.
+    /// Reached through the map, not given to one of its own hooks: its errors carry the token.
     foreign: bool,
 }
 
@@ -72,29 +73,28 @@ impl<'a> Channel<'a> {
         self.token
     }
 
-    /// The map that the channel is in, to look something up.
+    /// The map that the channel is in.
     pub fn map(&self) -> &ChannelMap {
         self.map
     }
 
-    /// The map that the channel is in, and through it every other channel.
+    /// The map that the channel is in, mutably, and through it every other channel.
     pub fn map_mut(&mut self) -> &mut ChannelMap {
         self.map
     }
 
-    /// The same view with a shorter life, to be given away and had again.
+    /// The same view with a shorter lifetime, to pass it by value and keep it.
     pub fn reborrow(&mut self) -> Channel<'_> {
         Channel { map: &mut *self.map, token: self.token, foreign: self.foreign }
     }
 
     // Input.
 
-    /// Read what is there, at most `buffer.len()` bytes: Python's `recv`, with C's answers.
+    /// Read what is there, at most `buffer.len()` bytes: Python's `recv`, with C's results.
     ///
-    /// `Ok(0)` is the end of the stream; `handle_eof` follows after the hook. `WouldBlock`:
-    /// nothing is there, or the channel has had its 64 KiB of this turn. Any other error is a
-    /// lost connection; handing it back with `?` is no error of the hook. After `close` there is
-    /// no input any more.
+    /// `Ok(0)` is the end of the stream; `handle_eof` runs after the hook. `WouldBlock`: nothing is
+    /// there, or the channel has read its 64 KiB of this turn. Any other error is a lost connection;
+    /// returning it with `?` is not an error of the hook. After `close` there is no more input.
     #[inline]
     pub fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.recv_quickly(buffer) {
@@ -127,7 +127,7 @@ impl<'a> Channel<'a> {
         self.named(result)
     }
 
-    /// Read once, up to 64 KiB, into the loop's own buffer, and lend that to `f`.
+    /// Read once, up to 64 KiB, into the loop's buffer, and lend that to `f`.
     ///
     /// `f` does not run, and the result is `Ok(())`, when nothing is there or the stream is at
     /// its end. A lost connection is an `Err`, as with [`recv`](Channel::recv).
@@ -149,14 +149,14 @@ impl<'a> Channel<'a> {
         f(lent.ch, &buffer[..read])
     }
 
-    /// Put back input that this hook has no use for: it is read again, before anything else, by the
-    /// next `handle_read`, which comes without waiting (unless reading is paused). C's `ungetc` for
-    /// any number of bytes; put back in pieces, the last piece comes first.
+    /// Put back input that this hook does not use: it is read again, before anything else, by the
+    /// next `handle_read`, which runs without waiting (unless reading is paused). C's `ungetc` for
+    /// any number of bytes; if they are put back in pieces, the last piece is read first.
     ///
-    /// For what belongs to somebody else: the dispatcher that takes over
-    /// ([`replace_dispatcher`](Channel::replace_dispatcher)), or oneself after
-    /// [`resume_reading`](Channel::resume_reading). A message of which more must come is better kept:
-    /// put back, it would come again at once, the same. Of no effect on a channel that has ended.
+    /// Use it for the dispatcher that takes over
+    /// ([`replace_dispatcher`](Channel::replace_dispatcher)), or to continue after
+    /// [`resume_reading`](Channel::resume_reading). Keep an unfinished message elsewhere: put back, it
+    /// would be delivered again at once, unchanged. No effect on a channel that has ended.
     pub fn unread(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.change(|link| link.unread(bytes));
@@ -168,30 +168,32 @@ impl<'a> Channel<'a> {
         self.change(Link::discard_unread);
     }
 
-    /// Call `handle_read` no more, until [`resume_reading`](Channel::resume_reading); on a
-    /// listener, `handle_accept`. The peer's end of stream is not noticed meanwhile, a reset is.
+    /// Stop calling `handle_read` (on a listener, `handle_accept`) until
+    /// [`resume_reading`](Channel::resume_reading). Meanwhile the peer's end of stream is not noticed;
+    /// a reset is.
     pub fn pause_reading(&mut self) {
         self.change(Link::pause_reading);
     }
 
-    /// The other way round. What came meanwhile is delivered.
+    /// Undo [`pause_reading`](Channel::pause_reading). What arrived meanwhile is delivered.
     pub fn resume_reading(&mut self) {
         self.change(Link::resume_reading);
     }
 
-    /// Pause reading by itself while more is queued than the high watermark, until the low one.
-    /// Off by default. What answers as much as it gets (an echo, a proxy) needs this.
+    /// Pause reading automatically from when more than the high watermark is queued until the queue is
+    /// down to the low one. Off by default. Channels that send as much as they read (an echo, a proxy)
+    /// need this.
     pub fn set_auto_pause(&mut self, on: bool) {
         self.change(|link| link.set_auto_pause(on));
     }
 
     // Output.
 
-    /// Send as much as fits now: Python's `send`. 0 when nothing fits, while output is queued,
-    /// and while connecting. [`push`](Channel::push) takes the care of the rest off you.
+    /// Send as much as fits now: Python's `send`. Returns 0 when nothing fits, while output is queued,
+    /// and while connecting. [`push`](Channel::push) also sends the rest.
     ///
     /// # Errors
-    /// `BrokenPipe` after `close`, `abort` or `shutdown_write`; else the connection is lost.
+    /// `BrokenPipe` after `close`, `abort` or `shutdown_write`; otherwise the connection is lost.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.touch();
         self.map.send_gathered(self.token);
@@ -203,10 +205,10 @@ impl<'a> Channel<'a> {
     /// Send all of `bytes`, in order: at once what fits, the rest when there is room. asynchat's
     /// `push`, asyncio's `write`.
     ///
-    /// What a hook pushes to its own channel leaves in one call when the hook returns, however many
-    /// pushes it was; a piece of 4 KiB or more leaves at once, with what was pushed before it. What is
-    /// pushed to another channel leaves at the end of the turn. `Ok` also when the peer is gone:
-    /// `handle_close` tells.
+    /// What a hook pushes to its own channel is sent in one call when the hook returns, however many
+    /// pushes it was; a piece of 4 KiB or more is sent at once, with what was pushed before it. What is
+    /// pushed to another channel is sent at the end of the turn. `Ok` also when the peer is gone, which
+    /// `handle_close` reports.
     ///
     /// # Errors
     /// `BrokenPipe` after `close`, `abort` or `shutdown_write`; `QuotaExceeded`, with nothing
@@ -219,7 +221,7 @@ impl<'a> Channel<'a> {
         }
     }
 
-    /// As [`push`](Channel::push); what does not fit now is kept without being copied.
+    /// As [`push`](Channel::push); what cannot be sent now is queued without a copy.
     pub fn push_vec(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         self.put(Pushed::Vec(bytes))
     }
@@ -229,48 +231,48 @@ impl<'a> Channel<'a> {
         self.put(Pushed::Shared(bytes))
     }
 
-    /// As [`push`](Channel::push), for bytes that lie in several places, all or none: asyncio's
+    /// As [`push`](Channel::push), for bytes in several slices, all or none: asyncio's
     /// `writelines`, C's `writev`.
     pub fn push_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
         self.put(Pushed::Slices(slices))
     }
 
-    /// Queue something that makes its bytes when there is room for them: asynchat's
-    /// `push_with_producer`. What is pushed after it is sent after it. Until it has made its last
-    /// bytes it counts for 4 KiB among the watermarks and the hard limit.
+    /// Queue a producer, which makes its bytes when there is room for them: asynchat's
+    /// `push_with_producer`. What is pushed after it is sent after it. Until it is done it counts as
+    /// 4 KiB towards the watermarks and the hard limit.
     pub fn push_producer(&mut self, producer: impl Producer) -> io::Result<()> {
         self.touch();
         let result = self.map.push_producer(self.token, Box::new(producer));
         self.named(result)
     }
 
-    /// Ask the producer again that said [`More::Later`](crate::More::Later). From another thread:
-    /// through a [`Remote`](crate::Remote).
+    /// Ask the producer again that returned [`More::Later`](crate::More::Later). From another thread,
+    /// use a [`Remote`](crate::Remote).
     pub fn wake_producer(&mut self) {
         self.change(Link::wake_producer);
     }
 
-    /// Drop what is queued, also a piece of which a part is sent already, and every producer. What
-    /// the system has taken is on its way.
+    /// Drop what is queued, including the rest of a piece that is partly sent, and every producer. What
+    /// the system has accepted is still sent.
     pub fn discard_queued(&mut self) {
         self.change(Link::discard_queued);
         self.map.gather.sent(self.token);
     }
 
-    /// Bytes that wait to be sent. What a producer will still make is not counted.
+    /// Bytes that wait to be sent. What producers are still to make is not counted.
     pub fn queued(&self) -> usize {
         self.link().map_or(0, Link::queued) + self.map.gather.bytes_of(self.token).len()
     }
 
-    /// `handle_high` runs when more than `high` bytes (64 KiB) are queued, `handle_low` when it is
-    /// down to `low` (32 KiB). asyncio's `set_write_buffer_limits`. A `low` above `high` is
-    /// lowered to it.
+    /// `handle_high` runs when more than `high` bytes (default 64 KiB) are queued, `handle_low` when
+    /// the queue is down to `low` (default 32 KiB). asyncio's `set_write_buffer_limits`. A `low` above
+    /// `high` is lowered to it.
     pub fn set_watermarks(&mut self, low: usize, high: usize) {
         self.change(|link| link.set_limits(Limits { low: low.min(high), high, ..link.limits() }));
     }
 
-    /// The hard limit of what may be queued, in bytes (16 MiB), and what becomes of a push over
-    /// it ([`OnLimit::Refuse`]).
+    /// The hard limit for what is queued, in bytes (default 16 MiB), and what happens to a push that
+    /// would exceed it (default [`OnLimit::Refuse`]).
     pub fn set_limit(&mut self, bytes: usize, on_limit: OnLimit) {
         self.change(|link| {
             link.set_limits(Limits { hard: bytes, ..link.limits() });
@@ -283,9 +285,9 @@ impl<'a> Channel<'a> {
     /// Stop reading, send what is queued, then close: asynchat's `close_when_done`. On a listener
     /// and while connecting: end at once.
     ///
-    /// If no byte goes out for 30 s ([`set_close_timeout`](Channel::set_close_timeout)), the
-    /// connection is reset. If the peer has sent what was never read, it is given FIN and up to
-    /// 2 s to end, because closing at once would reset the connection and could destroy what it
+    /// If no byte is sent for 30 s ([`set_close_timeout`](Channel::set_close_timeout)), the
+    /// connection is reset. If the peer has sent something that was never read, it gets FIN and up to
+    /// 2 s to end, because closing at once would reset the connection and could destroy what the peer
     /// has not read yet.
     pub fn close(&mut self) {
         self.change(|link| link.close(Reason::Closed));
@@ -299,25 +301,32 @@ impl<'a> Channel<'a> {
     }
 
     /// Send what is queued, then FIN, and go on reading: C's `shutdown(SHUT_WR)`, asyncio's
-    /// `write_eof`. The channel ends when the peer's end of stream was read as well.
+    /// `write_eof`. The channel ends once the peer's end of stream was read, too.
     pub fn shutdown_write(&mut self) {
         self.change(Link::shutdown_write);
     }
 
-    /// How long a closing channel may go without getting rid of a byte (30 s).
+    /// How long a closing channel may go without getting rid of a byte (30 s). Of one that is closing
+    /// already: from now on.
     pub fn set_close_timeout(&mut self, timeout: Duration) {
         self.change(|link| link.rare().close_timeout = timeout);
+        let Some(link) = self.map.link_mut(self.token) else { return };
+        if let Some(timer) = link.rare().close_timer.take() {
+            // The settle begins another, if it is still needed.
+            link.set_due(Step::Flush);
+            self.map.timers.cancel(timer);
+        }
     }
 
-    /// Whether the end has begun: nothing can be pushed any more.
+    /// Whether the channel is closing or has ended: nothing more can be pushed.
     pub fn is_closing(&self) -> bool {
         self.link().is_none_or(Link::is_closing)
     }
 
     // Time.
 
-    /// Call `handle_timeout` when no byte came or went for `timeout`; while connecting: when that
-    /// took `timeout` since [`connect`](ChannelMap::connect). `None`, the default: never.
+    /// Call `handle_timeout` when no byte was received or sent for `timeout`; while connecting, when
+    /// that has taken `timeout` since [`connect`](ChannelMap::connect). `None`, the default: never.
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         let token = self.token;
         self.touch();
@@ -343,8 +352,8 @@ impl<'a> Channel<'a> {
         self.change(|link| link.end(Reason::TimedOut));
     }
 
-    /// Call `f` after `delay`, unless the channel has ended by then. Any number. An `Err` goes to
-    /// `handle_error`; a panic ends the channel.
+    /// Call `f` after `delay`, unless the channel has ended by then. A channel can have any number of
+    /// timers. An `Err` goes to `handle_error`; a panic ends the channel.
     pub fn call_later<F>(&mut self, delay: Duration, f: F) -> TimerId
     where
         F: FnOnce(&mut Channel<'_>) -> io::Result<()> + 'static,
@@ -352,7 +361,7 @@ impl<'a> Channel<'a> {
         self.set_timer(delay, Action::Channel(self.token, Box::new(f)))
     }
 
-    /// Call `f` every `interval`, for the first time after one; see [`ChannelMap::call_every`].
+    /// Call `f` every `interval`, the first time after one `interval`; see [`ChannelMap::call_every`].
     pub fn call_every<F>(&mut self, interval: Duration, f: F) -> TimerId
     where
         F: FnMut(&mut Channel<'_>) -> io::Result<()> + 'static,
@@ -363,7 +372,7 @@ impl<'a> Channel<'a> {
     fn set_timer(&mut self, delay: Duration, action: Action) -> TimerId {
         let key = match self.link() {
             Some(link) if !link.is_told() => self.map.set_timer(Some(self.token), delay, action),
-            // The channel is gone, and so is its timer.
+            // The channel is gone, and its timers with it.
             _ => TimerKey::NONE,
         };
         self.map.timer_id(key)
@@ -374,10 +383,10 @@ impl<'a> Channel<'a> {
         self.map.cancel(timer)
     }
 
-    // Who and what it is.
+    // Identity.
 
-    /// The address of this end: Python's `getsockname()`. A listener and most of the connections it
-    /// accepts know it; otherwise each call asks the system.
+    /// The address of this end: Python's `getsockname()`. It is kept for listeners and most accepted
+    /// connections; otherwise each call asks the system.
     ///
     /// # Errors
     /// `NotConnected` if there is no socket yet.
@@ -393,39 +402,39 @@ impl<'a> Channel<'a> {
         self.named(asked)
     }
 
-    /// The address of the other end: Python's `getpeername()`, as `accept` or `connect` had it.
+    /// The address of the other end, as `accept` or `connect` had it: Python's `getpeername()`.
     ///
     /// # Errors
-    /// `NotConnected` where there is none, as on a listener.
+    /// `NotConnected` if there is none, as on a listener.
     pub fn peer_addr(&self) -> io::Result<Address> {
         let known = self.link().and_then(Link::peer);
         self.named(known.ok_or_else(|| io::ErrorKind::NotConnected.into()))
     }
 
-    /// Who is at the other end of a Unix-domain socket: `SO_PEERCRED`. Linux only.
+    /// The process at the other end of a Unix-domain socket: `SO_PEERCRED`. Linux only.
     ///
     /// # Errors
-    /// There is no such thing on this socket or system.
+    /// The socket or the system does not have it.
     pub fn peer_credentials(&self) -> io::Result<Credentials> {
         let fd = self.link().and_then(Link::fd).ok_or(io::ErrorKind::NotConnected)?;
         self.named(unix::credentials(fd))
     }
 
-    /// `TCP_NODELAY`: send at once what is pushed (on), or gather small pieces while some are under
-    /// way.
+    /// `TCP_NODELAY`: whether the system sends small pieces at once, or delays them while others are
+    /// unacknowledged.
     ///
     /// # Errors
-    /// This is no TCP socket (any more).
+    /// The channel has no TCP socket, or no longer has one.
     pub fn set_no_delay(&mut self, on: bool) -> io::Result<()> {
         let fd = self.link().and_then(Link::fd).ok_or(io::ErrorKind::NotConnected)?;
         self.named(sys::stream::set_no_delay(fd, on))
     }
 
-    /// `SO_KEEPALIVE`: probe the peer when it was silent for so long; `None`, the default: never.
-    /// What a program's own messages can find out, they find out sooner.
+    /// `SO_KEEPALIVE`: probe the peer after this much silence; `None`, the default: never. Messages of
+    /// the program's own protocol notice a dead peer sooner.
     ///
     /// # Errors
-    /// This is no TCP socket (any more), or the system does not take the time.
+    /// The channel has no TCP socket, or no longer has one; or the system rejects the time.
     pub fn set_keep_alive(&mut self, silence: Option<Duration>) -> io::Result<()> {
         let fd = self.link().and_then(Link::fd).ok_or(io::ErrorKind::NotConnected)?;
         self.named(sys::stream::set_keep_alive(fd, silence))
@@ -436,7 +445,7 @@ impl<'a> Channel<'a> {
         self.link().is_some_and(Link::is_listening)
     }
 
-    /// Whether a `connect` is under way: Python's `connecting`.
+    /// Whether a `connect` is in progress: Python's `connecting`.
     pub fn is_connecting(&self) -> bool {
         self.link().is_some_and(Link::is_connecting)
     }
@@ -447,19 +456,19 @@ impl<'a> Channel<'a> {
     }
 
     /// Whether input is delivered: the channel is open and not paused. asyncio's `is_reading`. Also
-    /// after a write that failed, when there is still something to read.
+    /// `true` after a failed write, while there may still be something to read.
     pub fn is_reading(&self) -> bool {
         self.link().is_some_and(Link::is_open) && !self.is_paused()
     }
 
-    /// Whether reading is paused, by [`pause_reading`](Channel::pause_reading) or by itself.
+    /// Whether reading is paused, by [`pause_reading`](Channel::pause_reading) or automatically.
     pub fn is_paused(&self) -> bool {
         let gathered = self.map.gather.bytes_of(self.token).len();
         self.link().is_some_and(|link| link.is_paused_with(gathered))
     }
 
-    /// The source may be able to read or to write: for a source without a descriptor, which nothing else
-    /// says it of. The channel is served in the next turn as if its socket were ready.
+    /// Announce that the source may be ready to read or to write. Needed for a source without a
+    /// descriptor. The channel is served in the next turn as if its socket were ready.
     pub fn source_ready(&mut self) {
         self.touch();
         let token = self.token;
@@ -469,21 +478,21 @@ impl<'a> Channel<'a> {
         }
     }
 
-    /// The socket, for options that are not here; `None` in `handle_close`. To read, write or
-    /// close it past the channel is asking for trouble.
+    /// The socket, for options that have no method here; `None` in `handle_close`. Do not read, write
+    /// or close it directly.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.link()?.fd()
     }
 
-    /// In the background, a channel does not keep [`run`](crate::run) going: that returns when only
-    /// such channels are left. Off by default. What a daemon thread is among threads.
+    /// Put the channel in the background: [`run`](crate::run) returns when only such channels are
+    /// left, as a program ends when only daemon threads are left. Off by default.
     pub fn set_background(&mut self, on: bool) {
         self.map.set_background(self.token, on);
     }
 
     // For this crate.
 
-    /// The default of `readable` ran for a dispatcher of this type: so the type has no other.
+    /// The default `readable` ran for a dispatcher of this type, so the type does not override it.
     pub(crate) fn note_default_readable(&self, of: TypeId) {
         self.map.default_readable.set(Some(of));
     }
@@ -531,12 +540,12 @@ impl<'a> Channel<'a> {
         }
     }
 
-    /// The channel is about to change: let the settle look at it, and the next push, too.
+    /// The channel is about to change: mark it dirty, and let the next push take the long way.
     pub(crate) fn touch(&mut self) {
         self.map.touch(self.token);
     }
 
-    /// Put the token on an error of a channel that is not the hook's own.
+    /// Add the token to an error, unless the channel is the hook's own.
     #[inline]
     pub(crate) fn named<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match result {
@@ -554,7 +563,7 @@ impl<'a> Channel<'a> {
     }
 }
 
-/// Given back also when the hook panics.
+/// Returns the buffer to the map, also when the hook panics.
 struct LentBuffer<'a, 'b> {
     buffer: Option<Buffer>,
     ch: &'b mut Channel<'a>,

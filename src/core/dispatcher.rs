@@ -2,7 +2,6 @@
 
 use std::any::{Any, TypeId};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::core::channel::Channel;
 use crate::net::address::Address;
@@ -13,9 +12,9 @@ use crate::reason::Reason;
 /// The callbacks of one channel: `asyncore.dispatcher`.
 ///
 /// Implement what differs; every hook has a useful default. A hook is given a [`Channel`], the view
-/// of its own channel, from which it reaches all else. Hooks run one after the other on the
-/// thread that runs the loop, never inside one another, and should return soon: while one runs,
-/// nobody else is served.
+/// of its own channel, through which it reaches everything else. Hooks run one after the other on
+/// the thread that runs the loop, never inside one another, and should return soon: while one runs,
+/// no other channel is served.
 ///
 /// An `Err` or a panic goes to this dispatcher's [`handle_error`](Dispatcher::handle_error), which
 /// by default ends this channel and no other.
@@ -36,12 +35,12 @@ use crate::reason::Reason;
 pub trait Dispatcher: Any {
     /// Whether to wait for input (for a listener: for connections). Default: `true`.
     ///
-    /// Asked when the channel opens, after every hook of it, and after it was reached through the
-    /// map; not every turn, unless [`LoopOptions::rescan`](crate::LoopOptions::rescan) says so.
-    /// A pure question: it cannot change the channel.
+    /// Asked when the channel opens, after each of its hooks, and after it was reached through the
+    /// map; not every turn, unless [`LoopOptions::rescan`](crate::LoopOptions::rescan) is set.
+    /// It cannot change the channel.
     ///
-    /// While it is `false`, the peer's end of stream is not noticed either; a
-    /// [`set_timeout`](Channel::set_timeout) is the cure.
+    /// While it is `false`, the peer's end of stream is not noticed either; use
+    /// [`set_timeout`](Channel::set_timeout) to bound that.
     fn readable(&self, ch: &Channel<'_>) -> bool {
         ch.note_default_readable(TypeId::of::<Self>());
         true
@@ -60,15 +59,16 @@ pub trait Dispatcher: Any {
         Ok(())
     }
 
-    /// Our own [`connect`](crate::ChannelMap::connect) succeeded; `handle_open` follows.
+    /// The [`connect`](crate::ChannelMap::connect) succeeded; `handle_open` follows.
     ///
-    /// A failed connect has other hooks: `handle_error` with the cause, then `handle_close`.
+    /// A failed connect runs `handle_error` with the cause, then `handle_close`, instead.
     fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// A listener's: here is a connection, non-blocking and close-on-exec, and the address that
-    /// `accept` gave. [`ch.map_mut().add(socket, …)`](crate::ChannelMap::add) makes it a channel.
+    /// On a listener: a connection was accepted. `socket` is non-blocking and close-on-exec, `peer` is
+    /// the address that `accept` returned.
+    /// [`ch.map_mut().add(socket, …)`](crate::ChannelMap::add) makes it a channel.
     ///
     /// Python's `handle_accept`, `accept()` and `handle_accepted` in one. An `Err` drops this
     /// connection (unless it was added already); the listener lives on. Default: drops the
@@ -79,40 +79,39 @@ pub trait Dispatcher: Any {
     }
 
     /// There is input. Read it with [`read_with`](Channel::read_with) or [`recv`](Channel::recv);
-    /// what is left unread brings this hook again. It may also find nothing: `WouldBlock` handed
-    /// back with `?` is no error here. Default: reads and drops, and logs that once.
+    /// if some is left unread, this hook runs again. It may also find nothing: `WouldBlock` returned
+    /// with `?` is not an error here. Default: reads and drops, and logs that once.
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.log_default("handle_read drops input");
         ch.read_with(|_, _| Ok(()))
     }
 
-    /// A datagram came, on a channel of [`bind`](crate::ChannelMap::bind): asyncio's
+    /// A datagram arrived on a channel made by [`bind`](crate::ChannelMap::bind): asyncio's
     /// `datagram_received`. Default: drops it, and logs that once.
     fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
         ch.log_default("handle_datagram drops datagrams");
         Ok(())
     }
 
-    /// The network has something against a datagram that was sent: nobody listens there (which only
-    /// a connected socket is told), it is too big. asyncio's `error_received`. The channel lives
-    /// on. Default: nothing.
+    /// A datagram could not be sent or delivered: unreachable (reported on connected sockets only), or
+    /// too long. asyncio's `error_received`. The channel lives on. Default: does nothing.
     fn handle_network_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> io::Result<()> {
         Ok(())
     }
 
-    /// There is room to send, nothing is queued, and [`writable`](Dispatcher::writable) said
+    /// There is room to send, nothing is queued, and [`writable`](Dispatcher::writable) returned
     /// `true`.
     fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// Urgent (out-of-band) data arrived; [`recv_urgent`](Channel::recv_urgent) takes it. Left
-    /// untaken, the loop drops it. Not reported on macOS and the BSDs.
+    /// Urgent (out-of-band) data arrived; [`recv_urgent`](Channel::recv_urgent) takes it. If it is
+    /// left, the loop drops it. Not reported on macOS and the BSDs.
     fn handle_expt(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// The peer will send no more (FIN), and all that it sent was read. Once.
+    /// The peer has ended its stream (FIN), and everything it sent was read. Runs once.
     ///
     /// Default: [`Eof::Close`], which still sends what is queued. Not called when the connection
     /// was lost rather than ended: half a message is not a message.
@@ -120,7 +119,7 @@ pub trait Dispatcher: Any {
         Ok(Eof::Close)
     }
 
-    /// More is queued than the high watermark: the peer takes less than we give. Once per
+    /// More is queued than the high watermark: the peer reads more slowly than we send. Runs once per
     /// crossing; `handle_low` follows it.
     fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         Ok(())
@@ -138,187 +137,28 @@ pub trait Dispatcher: Any {
         Ok(())
     }
 
-    /// Nothing came or went for as long as [`set_timeout`](Channel::set_timeout) allows (while
-    /// connecting: the connect took as long). Default: ends the channel with
-    /// [`Reason::TimedOut`]. If it lives on, the time starts anew.
+    /// No byte was received or sent for as long as [`set_timeout`](Channel::set_timeout) allows (while
+    /// connecting: the connect took that long). Default: ends the channel with
+    /// [`Reason::TimedOut`]. If the channel lives on, the time starts anew.
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.time_out();
         Ok(())
     }
 
-    /// A hook of this dispatcher returned an error or panicked, or its connect failed. What shall
-    /// become of the channel? Default: [`OnError::End`]; the loop logs it.
+    /// A hook of this dispatcher returned an error or panicked, or its connect failed. The answer
+    /// decides what happens to the channel. Default: [`OnError::End`], which the loop logs.
     ///
-    /// A connection that is lost is not reported here but by `handle_close` with its reason. To end
-    /// the channel without a line in the log, [`abort`](Channel::abort) it and answer
+    /// A lost connection is reported by `handle_close` with its reason, not here. To end
+    /// the channel without a line in the log, [`abort`](Channel::abort) it and return
     /// [`OnError::Keep`].
     fn handle_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> OnError {
         OnError::End
     }
 
-    /// The channel has ended: exactly once, whatever ended it, and the last of its hooks. The
+    /// The channel has ended. Runs exactly once, whatever ended it, and as the last hook. The
     /// descriptor is closed already; the addresses can still be read. The dispatcher is dropped
-    /// after it.
+    /// afterwards.
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {}
-}
-
-/// A dispatcher around another one. Every hook goes to the inner one; the wrapper itself is told
-/// when the channel opens and when it has ended.
-///
-/// Implement it instead of [`Dispatcher`], which every wrapper is. So is a `Box` of a dispatcher:
-/// where the kind of dispatcher is known only when the program runs, add a `Box<dyn Dispatcher>`.
-///
-/// ```
-/// use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason, Wrapper};
-/// use std::cell::Cell;
-/// use std::io;
-/// use std::rc::Rc;
-///
-/// /// Counts the connections that are open, whatever they do.
-/// struct Counted<D> {
-///     inner: D,
-///     open: Rc<Cell<u32>>,
-/// }
-///
-/// impl<D: Dispatcher> Wrapper for Counted<D> {
-///     type Inner = D;
-///
-///     fn inner(&self) -> &D {
-///         &self.inner
-///     }
-///     fn inner_mut(&mut self) -> &mut D {
-///         &mut self.inner
-///     }
-///     fn opened(&mut self, _: &mut Channel<'_>) {
-///         self.open.set(self.open.get() + 1);
-///     }
-///     fn closed(&mut self, _: &mut Channel<'_>, _: &Reason) {
-///         self.open.set(self.open.get() - 1);
-///     }
-/// }
-///
-/// struct Discard;
-///
-/// impl Dispatcher for Discard {
-///     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-///         ch.read_with(|_, _| Ok(()))
-///     }
-/// }
-///
-/// # let (near, far) = std::os::unix::net::UnixStream::pair()?;
-/// let mut map = ChannelMap::new()?;
-/// let open = Rc::new(Cell::new(0));
-/// map.add(near, Counted { inner: Discard, open: open.clone() })?;
-/// # map.turn(Some(std::time::Duration::ZERO))?;
-/// # assert_eq!(open.get(), 1);
-/// # drop((map, far));
-/// # assert_eq!(open.get(), 0);
-/// # io::Result::Ok(())
-/// ```
-#[allow(unused_variables)]
-pub trait Wrapper: 'static {
-    /// The dispatcher inside.
-    type Inner: Dispatcher + ?Sized;
-
-    /// The dispatcher inside.
-    fn inner(&self) -> &Self::Inner;
-
-    /// The dispatcher inside, to be changed or called.
-    fn inner_mut(&mut self) -> &mut Self::Inner;
-
-    /// The channel is ready for use; the inner [`handle_open`](Dispatcher::handle_open) follows.
-    fn opened(&mut self, ch: &mut Channel<'_>) {}
-
-    /// The channel has ended, and the inner [`handle_close`](Dispatcher::handle_close) has run, or
-    /// panicked. Exactly once, the last.
-    fn closed(&mut self, ch: &mut Channel<'_>, reason: &Reason) {}
-}
-
-/// The one place that passes the hooks on.
-#[diagnostic::do_not_recommend]
-impl<W: Wrapper> Dispatcher for W {
-    fn readable(&self, ch: &Channel<'_>) -> bool {
-        self.inner().readable(ch)
-    }
-
-    fn writable(&self, ch: &Channel<'_>) -> bool {
-        self.inner().writable(ch)
-    }
-
-    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.opened(ch);
-        self.inner_mut().handle_open(ch)
-    }
-
-    fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.inner_mut().handle_connect(ch)
-    }
-
-    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
-        self.inner_mut().handle_accept(ch, socket, peer)
-    }
-
-    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.inner_mut().handle_read(ch)
-    }
-
-    fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
-        self.inner_mut().handle_datagram(ch, datagram)
-    }
-
-    fn handle_network_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> io::Result<()> {
-        self.inner_mut().handle_network_error(ch, error)
-    }
-
-    fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.inner_mut().handle_write(ch)
-    }
-
-    fn handle_expt(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.inner_mut().handle_expt(ch)
-    }
-
-    fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
-        self.inner_mut().handle_eof(ch)
-    }
-
-    fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.inner_mut().handle_high(ch)
-    }
-
-    fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.inner_mut().handle_low(ch)
-    }
-
-    fn handle_drained(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.inner_mut().handle_drained(ch)
-    }
-
-    fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.inner_mut().handle_timeout(ch)
-    }
-
-    fn handle_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> OnError {
-        self.inner_mut().handle_error(ch, error)
-    }
-
-    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        let told = catch_unwind(AssertUnwindSafe(|| self.inner_mut().handle_close(ch, reason)));
-        self.closed(ch, reason);
-        told.unwrap_or_else(|payload| resume_unwind(payload));
-    }
-}
-
-impl<D: Dispatcher + ?Sized> Wrapper for Box<D> {
-    type Inner = D;
-
-    fn inner(&self) -> &D {
-        self
-    }
-
-    fn inner_mut(&mut self) -> &mut D {
-        self
-    }
 }
 
 /// The answer of [`handle_eof`](Dispatcher::handle_eof).
@@ -331,7 +171,7 @@ impl<D: Dispatcher + ?Sized> Wrapper for Box<D> {
 ///
 /// impl Dispatcher for Answering {
 ///     fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
-///         ch.push(b"that was all, then\n")?;
+///         ch.push(b"goodbye\n")?;
 ///         Ok(Eof::Close)                    // sends it first
 ///     }
 /// }
@@ -364,8 +204,8 @@ pub enum Eof {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnError {
-    /// Drop what is queued and close, with the error as the reason; if there was something, the
-    /// connection is reset, so that the peer does not take what came for all.
+    /// Drop what is queued and close, with the error as the reason. If anything was queued, the
+    /// connection is reset, so that the peer does not mistake a part for the whole.
     #[default]
     End,
     /// Go on as if nothing had happened. Ignored after a panic and after a failed connect.

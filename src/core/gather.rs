@@ -1,23 +1,26 @@
-//! What the hook that is running has pushed to its own channel: small pieces side by side in a buffer
-//! of the map's, so that they leave in one call when the hook returns, without an allocation.
+//! What the running hook has pushed to its own channel: small pieces side by side in one buffer of the
+//! map, sent in one call when the hook returns, without an allocation.
 
 use crate::link::marks::GATHERED;
 use crate::link::pushed::Pushed;
 use crate::token::Token;
 
+/// A piece as large as the whole is none to be gathered: it is offered to the socket at once.
+const ROOM: usize = GATHERED - 1;
+
 pub(crate) struct Gather {
     /// The channel whose hook is running, if its output is gathered.
     owner: Token,
-    /// The same, as long as its pushes can take the short way: nothing was done with the channel that
-    /// has to be looked at first.
+    /// The same while its pushes can take the short way, that is, until something is done with the
+    /// channel that must be looked at first.
     open: Token,
     len: usize,
-    buffer: Box<[u8; GATHERED]>,
+    buffer: Box<[u8; ROOM]>,
 }
 
 impl Gather {
     pub(crate) fn new() -> Gather {
-        let buffer = match vec![0; GATHERED].into_boxed_slice().try_into() {
+        let buffer = match vec![0; ROOM].into_boxed_slice().try_into() {
             Ok(buffer) => buffer,
             Err(_) => unreachable!("it has that length"),
         };
@@ -31,12 +34,12 @@ impl Gather {
         self.open = owner;
     }
 
-    /// Whose output is gathered.
+    /// The channel whose output is gathered.
     pub(crate) fn owner(&self) -> Token {
         self.owner
     }
 
-    /// No hook is running whose output is gathered.
+    /// Whether no output is being gathered.
     #[inline]
     pub(crate) fn is_free(&self) -> bool {
         self.owner.slot == Token::NONE.slot
@@ -55,11 +58,11 @@ impl Gather {
         true
     }
 
-    /// As `push`, of whatever is small enough.
+    /// As `push`, for any kind of push that is small enough.
     pub(crate) fn push_small(&mut self, token: Token, pushed: &Pushed<'_>) -> bool {
         match pushed {
             Pushed::Slices(slices) => {
-                let fits = self.len + pushed.len() <= GATHERED;
+                let fits = self.len + pushed.len() <= ROOM;
                 fits && slices.iter().all(|slice| self.push(token, slice))
             }
             pushed => self.push(token, pushed.bytes()),
@@ -74,7 +77,7 @@ impl Gather {
         }
     }
 
-    /// The long way has found that pushes can go on to be gathered.
+    /// The long way has found that pushes can still be gathered.
     pub(crate) fn unseal(&mut self) {
         self.open = self.owner;
     }
@@ -96,7 +99,7 @@ impl Gather {
         &self.buffer[..self.len]
     }
 
-    /// What was gathered for `token` has been sent or queued, or is of no use any more.
+    /// What was gathered for `token` has been sent, queued or discarded.
     pub(crate) fn sent(&mut self, token: Token) {
         if self.owner == token {
             self.len = 0;
@@ -107,7 +110,7 @@ impl Gather {
     /// The hook is over.
     #[inline]
     pub(crate) fn end(&mut self) {
-        // The slot alone names nothing, and that is enough.
+        // Clearing the slot is enough: no token has this one.
         self.owner.slot = Token::NONE.slot;
         self.open.slot = Token::NONE.slot;
         self.len = 0;

@@ -1,4 +1,4 @@
-//! The explicit table of the living channels: `socket_map` of asyncore, but nobody's global.
+//! The explicit table of the living channels: asyncore's `socket_map`, but not a global.
 
 use std::any::TypeId;
 use std::cell::Cell;
@@ -23,14 +23,14 @@ use crate::link::state::{Link, Role};
 use crate::net::resolve::{self, Resolver};
 use crate::net::socket::Socket;
 use crate::reason::Reason;
-use crate::report::{Escaped, Throttle};
+use crate::report::{Escaped, Throttle, text_of};
 use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
 use crate::threads::queue::{Owner, Queue};
 use crate::timers::Timers;
 use crate::token::{Handle, Token};
 
-/// Messages that other threads may have under way.
+/// Messages that may wait in the queue of other threads.
 const REMOTE_CAPACITY: usize = 1024;
 
 const MOST_REMOTE_CAPACITY: usize = 1 << 20;
@@ -38,7 +38,7 @@ const MOST_REMOTE_CAPACITY: usize = 1 << 20;
 /// What a slot holds.
 #[derive(Default)]
 pub(crate) struct Seat {
-    /// Not there while one of its hooks runs.
+    /// `None` while one of its hooks runs.
     pub(crate) dispatcher: Option<Box<dyn Dispatcher>>,
     pub(crate) link: Link,
 }
@@ -80,11 +80,11 @@ pub struct ChannelMap {
     pub(crate) timers: Timers<Action>,
     /// Counts the turns, for the budgets.
     pub(crate) turn: Turn,
-    /// Channels that the next settle looks at; those that are `listed`.
+    /// Channels for the next settle: those that are `listed`.
     pub(crate) dirty: Vec<Token>,
-    /// Channels that were read on the short way, and whose `readable` and `writable` are to be asked.
+    /// Channels that were read on the short way and are to be asked `readable` and `writable`.
     pub(crate) asking: Vec<Token>,
-    /// Channels whose source has input inside.
+    /// Channels whose source has buffered input.
     pub(crate) pending: Vec<Token>,
     /// Listeners that wait for a descriptor to become free.
     pub(crate) starved: Vec<Token>,
@@ -92,38 +92,38 @@ pub struct ChannelMap {
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
     pub(crate) stopping: bool,
-    /// `run` was stopped, and not called again.
+    /// `run` was stopped, and has not been called again.
     pub(crate) stopped: bool,
     /// Being dropped: nothing can be added.
     pub(crate) ended: bool,
-    /// Dispatchers that are taken out at this moment, for a hook or a `with`.
+    /// Dispatchers that are out of their slots, for a hook or a `with`.
     pub(crate) out: u32,
     pub(crate) throttle: Throttle,
-    /// What other threads send, once one has asked for a way.
+    /// Messages of other threads, once a `Remote` or an `Outlet` was made.
     pub(crate) queue: Option<Queue<Message>>,
     remote_capacity: usize,
     /// Channels that do not keep the loop going.
     pub(crate) background: usize,
-    /// Channels of the library's own.
+    /// Internal channels: connect attempts.
     pub(crate) internal: usize,
     pub(crate) resolver: Resolver,
-    /// The type of the dispatcher whose default of `readable`, and of `writable`, ran last.
+    /// The dispatcher type whose default `readable`, or `writable`, ran last.
     pub(crate) default_readable: Cell<Option<TypeId>>,
     pub(crate) default_writable: Cell<Option<TypeId>>,
-    /// A type, the last one found, that has the defaults of both.
+    /// The type last found to override neither `readable` nor `writable`.
     pub(crate) never_asked: Option<TypeId>,
     _owner: Owner,
 }
 
 impl ChannelMap {
-    /// An empty map, with a poller of its own.
+    /// An empty map with its own poller.
     ///
     /// # Errors
     /// No descriptor is left, or the system's poller has no level-triggered mode.
     pub fn new() -> io::Result<ChannelMap> {
         static LAST_ID: AtomicU64 = AtomicU64::new(0);
         let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
-        // Tokens must never lie, and have 32 bits for their map.
+        // A token must never name another channel, and has 32 bits for its map.
         let Ok(id) = u32::try_from(id) else {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "no number is left for another map"));
         };
@@ -131,9 +131,9 @@ impl ChannelMap {
             id,
             slots: Slots::new(id),
             poll: Poll::new()?,
-            clock: Clock::new(),
+            clock: Clock,
             timers: Timers::new(),
-            turn: Turn { number: 1, time: Time::default() },
+            turn: Turn { number: 1, time: Clock.now() },
             dirty: Vec::new(),
             asking: Vec::new(),
             pending: Vec::new(),
@@ -157,15 +157,15 @@ impl ChannelMap {
         })
     }
 
-    // Channels come.
+    // Adding channels.
 
-    /// Make a channel of a socket that exists: what `handle_accept` was given, a stream or a
-    /// listener of `std::net` or `std::os::unix::net`, [any descriptor](Socket::from_fd). It is made
-    /// non-blocking.
+    /// Make a channel of an existing socket: what `handle_accept` was given, a stream or a
+    /// listener of `std::net` or `std::os::unix::net`, or [any descriptor](Socket::from_fd). The socket
+    /// is made non-blocking.
     ///
     /// # Errors
-    /// The socket cannot be made non-blocking, or the map is being dropped. The socket is closed
-    /// and the dispatcher dropped then.
+    /// The socket cannot be made non-blocking, or the map is being dropped. Then the socket is closed
+    /// and the dispatcher dropped.
     pub fn add<D: Dispatcher>(&mut self, socket: impl Into<Socket>, dispatcher: D) -> io::Result<Handle<D>> {
         let socket = socket.into();
         if !socket.nonblocking {
@@ -175,7 +175,7 @@ impl ChannelMap {
             None if socket.kind != Kind::Listener => sys::peer_addr(socket.fd.as_fd()).ok(),
             peer => peer,
         };
-        // A listener hands its address on to what it accepts, so that each need not be asked for.
+        // A listener passes its address on to accepted sockets, which saves a call for each.
         let local = match socket.local {
             None if socket.kind == Kind::Listener => sys::local_addr(socket.fd.as_fd()).ok().map(Arc::new),
             local => local,
@@ -189,7 +189,7 @@ impl ChannelMap {
         self.insert(link, dispatcher)
     }
 
-    /// Make a channel of a source of your own, whose socket is non-blocking and connected.
+    /// Make a channel of your own source, whose socket is non-blocking and connected.
     ///
     /// # Errors
     /// The map is being dropped.
@@ -200,7 +200,7 @@ impl ChannelMap {
         self.insert(link, dispatcher)
     }
 
-    /// Add a channel of the library's own.
+    /// Add an internal channel.
     pub(crate) fn insert_internal<D: Dispatcher>(
         &mut self,
         mut link: Link,
@@ -226,9 +226,9 @@ impl ChannelMap {
         Ok(token.typed())
     }
 
-    // What is in it.
+    // Contents.
 
-    /// Whether the channel is (still) in this map.
+    /// Whether the channel is in this map.
     pub fn contains(&self, token: impl Into<Token>) -> bool {
         self.link(token.into()).is_some()
     }
@@ -249,15 +249,16 @@ impl ChannelMap {
         self.len() == 0
     }
 
-    /// Push the same bytes to several channels. Never fails: what is gone, ending or a listener
-    /// is passed over; a channel that would be over its hard limit ends with [`Reason::Limit`],
-    /// whatever its [`OnLimit`](crate::OnLimit).
+    /// Push the same bytes to several channels. Never fails: channels that are gone or ending, and
+    /// listeners, are skipped; a channel that would exceed its hard limit ends with
+    /// [`Reason::Limit`], whatever its [`OnLimit`](crate::OnLimit).
     ///
     /// If many channels broadcast in one turn, each receiver is queued the sum of their input but
     /// drains only 64 KiB a turn. Pause the senders while a queue is high, or even a fast reader
     /// reaches its hard limit.
     pub fn broadcast(&mut self, tokens: impl IntoIterator<Item = Token>, bytes: &[u8]) {
         let mut shared: Option<Arc<[u8]>> = None;
+        self.keep_time();
         for token in tokens {
             let gathered = self.gather.bytes_of(token).len();
             let Some(link) = self.link_mut(token) else { continue };
@@ -273,7 +274,7 @@ impl ChannelMap {
         }
     }
 
-    /// [`close`](Channel::close) every channel: Python's `close_all`, but what is queued is sent.
+    /// [`close`](crate::Channel::close) every channel: Python's `close_all`, but what is queued is sent first.
     pub fn close_all(&mut self) {
         let tokens: Vec<Token> = self.tokens().collect();
         for token in tokens {
@@ -286,8 +287,8 @@ impl ChannelMap {
 
     // The loop.
 
-    /// How many messages of other threads may wait (1,024) before they must. At least one, at most
-    /// 2^20; of no effect after the first [`remote`](ChannelMap::remote) or
+    /// How many messages of other threads the queue holds before senders must wait (default 1,024). At
+    /// least one, at most 2^20; no effect after the first [`remote`](ChannelMap::remote) or
     /// [`outlet`](crate::Channel::outlet).
     pub fn set_remote_capacity(&mut self, messages: usize) {
         self.remote_capacity = messages.clamp(1, MOST_REMOTE_CAPACITY);
@@ -298,15 +299,15 @@ impl ChannelMap {
         self.queue.get_or_insert_with(|| Queue::new(waker, capacity, stopped))
     }
 
-    /// Let [`run`](crate::run) return after the current turn; if it is not running, its next call
+    /// Make [`run`](crate::run) return after the current turn; if it is not running, its next call
     /// returns without waiting. Channels stay.
     pub fn stop(&mut self) {
         self.stopping = true;
     }
 
-    /// For how long a [`turn`](ChannelMap::turn) may wait at most: zero when there is something to
-    /// do at once, until the next timer, `None` when only a descriptor can bring work. With the
-    /// descriptor of the poller ([`AsFd`]) this is what another loop needs to drive this one.
+    /// How long a [`turn`](ChannelMap::turn) may wait at most: zero when there is something to do at
+    /// once, the time until the next timer, `None` when only a descriptor can bring work. With the
+    /// poller's descriptor ([`AsFd`]), this is what another loop needs to drive this one.
     pub fn wait_limit(&self) -> Option<Duration> {
         self.wait_limit_at(self.clock.now())
     }
@@ -332,7 +333,7 @@ impl ChannelMap {
         self.slots.get_mut(token).map(|seat| &mut seat.link)
     }
 
-    /// The channel was reached: let the next settle look at it. `false` if there is none.
+    /// Mark the channel dirty: the next settle looks at it. `false` if there is no such channel.
     pub(crate) fn touch(&mut self, token: Token) -> bool {
         let Some(seat) = self.slots.get_mut(token) else { return false };
         // The next push is to see what becomes of it.
@@ -360,9 +361,10 @@ impl ChannelMap {
 
     /// Log a failure of `token`: what failed, and why.
     pub(crate) fn report(&mut self, token: Token, what: &str, why: &dyn fmt::Display) {
-        if !self.throttle.admits() {
+        if !self.throttle.admits() || !log::log_enabled!(log::Level::Warn) {
             return;
         }
+        let why = text_of(why);
         let link = self.link(token);
         let address =
             link.and_then(|link| link.peer().or_else(|| link.local().map(|local| (**local).clone())));

@@ -1,5 +1,5 @@
-//! The table of channels and its views: a hook is given a view, the view holds the map, the map holds
-//! the hooks. The one knot of the crate.
+//! The table of channels and its views. A hook is given a view, the view holds the map, and the map
+//! holds the hooks: the one import circle of the crate.
 
 pub(crate) mod access;
 pub(crate) mod action;
@@ -11,3 +11,4 @@ pub(crate) mod map;
 pub(crate) mod output;
 pub(crate) mod slots;
 pub(crate) mod time;
+pub(crate) mod wrapper;

@@ -1,4 +1,4 @@
-//! How what is pushed to a channel reaches it, past what the running hook has gathered.
+//! Passing what is pushed to its channel, after what the running hook has gathered.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::link::pushed::Pushed;
 use crate::token::Token;
 
 impl ChannelMap {
-    /// Push to a channel, whoever does it.
+    /// Push to a channel, from any caller.
     pub(crate) fn put(&mut self, token: Token, pushed: Pushed<'_>, limited: bool) -> io::Result<()> {
         self.touch(token);
         let Some(seat) = self.slots.get_mut(token) else { return Err(LookupError::Gone(token).into()) };
@@ -34,8 +34,8 @@ impl ChannelMap {
         Ok(())
     }
 
-    /// What the running hook of this channel has pushed goes out now: something comes that must be
-    /// behind it.
+    /// Send what the running hook of this channel has pushed: something that must come after it
+    /// follows.
     pub(crate) fn send_gathered(&mut self, token: Token) {
         let bytes = self.gather.bytes_of(token);
         if bytes.is_empty() {
@@ -47,7 +47,7 @@ impl ChannelMap {
         self.gather.sent(token);
     }
 
-    /// The same, into the queue, which is about to be dropped.
+    /// Queue it instead: the queue is about to be dropped.
     pub(crate) fn queue_gathered(&mut self, token: Token) {
         let Some(seat) = self.slots.get_mut(token) else { return };
         seat.link.queue_gathered(self.gather.bytes_of(token));

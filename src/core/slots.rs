@@ -1,12 +1,12 @@
-//! The generational table: what a [`Token`] names, found in O(1) and never another thing in its place.
+//! The generational table: finds what a [`Token`] names in O(1), and never another thing in its place.
 
 use crate::token::{Token, key};
 
 struct Slot<T> {
-    /// Map and generation of what is in this slot. Of a vacant one: the generation that comes next, and
-    /// the number of no map, so that no token finds it.
+    /// Map and generation of what is in this slot. In a vacant one: the next generation and the map
+    /// number 0, so that no token matches.
     key: u64,
-    /// Of a vacant slot: the default, or what was left of the last.
+    /// In a vacant slot: the default, or what is left of the last value.
     value: T,
 }
 
@@ -16,7 +16,7 @@ impl<T> Slot<T> {
     }
 }
 
-/// The slots of one map. A slot whose generations are used up is not used again.
+/// The slots of one map. A slot that has used up its generations is retired.
 pub(crate) struct Slots<T> {
     map: u32,
     slots: Vec<Slot<T>>,
@@ -34,7 +34,7 @@ impl<T: Default> Slots<T> {
         self.live
     }
 
-    /// Slots in use or ever used: the bound of [`token_at`](Slots::token_at).
+    /// Slots in use or ever used: the bound for [`token_at`](Slots::token_at).
     pub(crate) fn used(&self) -> usize {
         self.slots.len()
     }
@@ -72,25 +72,25 @@ impl<T: Default> Slots<T> {
         (slot.key == token.key).then_some(&mut slot.value)
     }
 
-    /// What is in this slot now, and its name, which is [stale](Slots::is_stale) where it is vacant.
+    /// What is in this slot now, and its token, which is [stale](Slots::is_stale) if the slot is vacant.
     #[inline]
     pub(crate) fn entry_at(&mut self, index: usize) -> Option<(Token, &mut T)> {
         let slot = self.slots.get_mut(index)?;
         Some((Token { key: slot.key, slot: index as u32 }, &mut slot.value))
     }
 
-    /// Whether a name that [`entry_at`](Slots::entry_at) gave is that of a vacant slot.
+    /// Whether a token returned by [`entry_at`](Slots::entry_at) is that of a vacant slot.
     pub(crate) fn is_stale(&self, token: Token) -> bool {
         token.number_of_map() == 0
     }
 
-    /// The name of what is in this slot now.
+    /// The token of what is in this slot now.
     pub(crate) fn token_at(&self, index: usize) -> Option<Token> {
         let slot = self.slots.get(index).filter(|slot| !slot.is_vacant())?;
         Some(Token { key: slot.key, slot: index as u32 })
     }
 
-    /// Free a slot. What was in it is left to the caller to make empty; another takes its place.
+    /// Free a slot. The caller empties what is in it before it is reused.
     pub(crate) fn vacate(&mut self, token: Token) -> Option<&mut T> {
         let slot = self.slots.get_mut(token.slot as usize).filter(|slot| slot.key == token.key)?;
         slot.key = 0;
@@ -106,7 +106,7 @@ impl<T: Default> Slots<T> {
         (0..self.slots.len()).filter_map(|index| self.token_at(index))
     }
 
-    /// For a test: let the next thing have a slot with only `left` generations after it.
+    /// For tests: the next insertion uses a slot with only `left` generations after it.
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn wear_out(&mut self, left: u32) {
         if let Some(index) = self.new_slot() {

@@ -1,5 +1,5 @@
-//! Taking connections out of a listener's backlog, a bounded number a turn, through shortages of
-//! descriptors and connections that died waiting.
+//! Accepting connections, a bounded number a turn. Shortages of descriptors and connections that died in
+//! the backlog do not end the listener.
 
 use std::io;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::core::map::ChannelMap;
 use crate::event_loop::backoff;
 use crate::event_loop::hooks::{self, Ran};
+use crate::guard::drop_guarded;
 use crate::link::peer::Peer;
 use crate::net::address::Address;
 use crate::net::socket::Socket;
@@ -14,7 +15,7 @@ use crate::sys;
 use crate::sys::errno::would_block;
 use crate::token::Token;
 
-/// Connections a turn and listener.
+/// Connections accepted per listener and turn.
 const ACCEPTS: usize = 16;
 
 /// How long to wait for a descriptor: the first time, and at most.
@@ -30,7 +31,7 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
             Ok((fd, peer)) => {
                 link.moved(turn);
                 link.forget_rests();
-                // Bound to one address, all its connections have that as their own.
+                // If the listener is bound to one address, that is the local one of each connection.
                 let local = link.local().filter(|local| !is_wildcard(local)).cloned();
                 let peer_of = Some(peer.clone());
                 let socket = Socket { nonblocking: true, local, peer: peer_of, ..Socket::stream(fd) };
@@ -41,7 +42,7 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
             Err(error) if sys::errno::listener_is_broken(&error) => {
                 return hooks::failed(map, token, "accept", error, false);
             }
-            // This one connection failed while it waited.
+            // Only this connection failed, while it waited.
             Err(error) => log::debug!("channel {token}: a connection died in the backlog: {error}"),
         }
     }
@@ -51,7 +52,7 @@ fn is_wildcard(address: &Address) -> bool {
     address.ip().is_none_or(|ip| ip.ip().is_unspecified())
 }
 
-/// An error here is about this connection, not about the listener: no `handle_error`.
+/// An error here concerns this connection, not the listener: `handle_error` does not run.
 fn hand_over(map: &mut ChannelMap, token: Token, socket: Socket, peer: Address) {
     let from = Peer::new(&peer);
     let error = match hooks::call(map, token, |dispatcher, ch| dispatcher.handle_accept(ch, socket, peer)) {
@@ -62,6 +63,7 @@ fn hand_over(map: &mut ChannelMap, token: Token, socket: Socket, peer: Address) 
         Some(from) => map.report(token, "handle_accept", &format_args!("connection from {from}: {error}")),
         None => map.report(token, "handle_accept", &error),
     }
+    drop_guarded(&mut map.throttle, "an error", error);
 }
 
 fn starve(map: &mut ChannelMap, token: Token, error: &io::Error) {

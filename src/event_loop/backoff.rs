@@ -1,5 +1,5 @@
-//! The busy-loop guard: a channel that is ready turn after turn while nothing is done with it is
-//! suspended, and tried again after a pause that grows.
+//! The busy-loop guard: a channel that is ready turn after turn without progress is suspended, and
+//! resumed after a pause that grows.
 
 use std::time::Duration;
 
@@ -10,18 +10,20 @@ use crate::link::state::Link;
 use crate::sys::poll::Ready;
 use crate::token::Token;
 
-/// Turns in a row in which a channel may be ready without anything being done with it.
+/// Turns in a row in which a channel may be ready without progress.
 const IDLE_TURNS: u8 = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// An event of the channel has been served: has it led to something?
+/// An event of the channel has been served: suspend the channel if it was the last of too many without
+/// progress.
 pub(crate) fn guard(map: &mut ChannelMap, token: Token, ready: Ready) {
     let Some(link) = map.link_mut(token) else { return };
     if link.has_moved() {
         return link.was_busy();
     }
-    if link.is_over() || link.connect_is_in_progress() || link.interest() != link.registered() {
+    let is_told_of = link.fd().is_some() && link.interest() != link.registered();
+    if link.is_over() || link.connect_is_in_progress() || is_told_of {
         return;
     }
     if !link.was_idle(IDLE_TURNS) {
@@ -29,11 +31,11 @@ pub(crate) fn guard(map: &mut ChannelMap, token: Token, ready: Ready) {
     }
     let before = link.count_rest();
     let pause = (FIRST_PAUSE * (1 << before.min(7))).min(LONGEST_PAUSE);
-    // A `writable` that is always true, as Python's is, must not keep input from its channel.
+    // A `writable` that is always true, as Python's, must not suspend input.
     let only_room = link.writes() && !(ready.read || ready.urgent || ready.hup || ready.err);
     if before == 0 && map.throttle.admits() {
         log::warn!(
-            "channel {token}: ready for {IDLE_TURNS} turns, and its hooks did nothing with it; it is now tried from time to time"
+            "channel {token}: ready for {IDLE_TURNS} turns, but its hooks made no progress; it is suspended, and tried again after a pause"
         );
     }
     match only_room {
@@ -42,7 +44,7 @@ pub(crate) fn guard(map: &mut ChannelMap, token: Token, ready: Ready) {
     }
 }
 
-/// Do not watch the channel for `delay`: at first its input, the next time its output as well.
+/// Suspend the channel for `delay`: at first its input, the next time its output, too.
 pub(crate) fn suspend(map: &mut ChannelMap, token: Token, delay: Duration) {
     let timer = map.set_timer(Some(token), delay, Action::Resume(token));
     let Some(link) = map.link_mut(token) else { return };
@@ -55,7 +57,7 @@ pub(crate) fn suspend(map: &mut ChannelMap, token: Token, delay: Duration) {
     map.touch(token);
 }
 
-/// Do not call its `handle_write` for `delay`.
+/// Suspend its `handle_write` for `delay`.
 fn suspend_write(map: &mut ChannelMap, token: Token, delay: Duration) {
     let timer = map.set_timer(Some(token), delay, Action::Resume(token));
     let Some(link) = map.link_mut(token) else { return };
@@ -71,12 +73,12 @@ fn forget_timer(map: &mut ChannelMap, rest: Rest) {
     }
 }
 
-/// Something was done with a suspended channel.
+/// Whether there was progress on a suspended channel.
 pub(crate) fn is_to_be_resumed(link: &Link) -> bool {
     matches!(link.rest(), Rest::Input(_) | Rest::All(_)) && link.has_moved() && !link.is_listening()
 }
 
-/// Watch a suspended channel again.
+/// Resume a suspended channel.
 pub(crate) fn resume(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     let before = link.rest();
@@ -87,7 +89,7 @@ pub(crate) fn resume(map: &mut ChannelMap, token: Token) {
     map.touch(token);
 }
 
-/// A descriptor is free again: the listeners that wait for one may try.
+/// A descriptor is free again: resume the listeners that wait for one.
 pub(crate) fn wake_starved(map: &mut ChannelMap) {
     for token in std::mem::take(&mut map.starved) {
         resume(map, token);

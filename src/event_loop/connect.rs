@@ -1,4 +1,4 @@
-//! Connects to an address that cannot begin yet, and are tried again.
+//! Connects to an address that cannot begin yet, and are retried.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::core::map::ChannelMap;
 use crate::sys;
 use crate::token::Token;
 
-/// How soon a connect that could not be begun is tried again.
+/// The delay before a connect that could not begin is retried.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LONGEST_RETRY: Duration = Duration::from_millis(100);
 
-/// The system does not say when there is room in a backlog again, so try from time to time: first after 1 ms, then
-/// less often, up to every 100 ms.
+/// The system does not report when a Unix-domain listener's backlog has room again, so retry: first
+/// after 1 ms, then less and less often, down to every 100 ms.
 pub(crate) fn connect_later(map: &mut ChannelMap, token: Token, tries: u32) {
     let delay = FIRST_RETRY.saturating_mul(1 << tries.min(7)).min(LONGEST_RETRY);
     map.set_timer(Some(token), delay, Action::Connect(token, tries + 1));

@@ -1,4 +1,4 @@
-//! A datagram channel is ready: each datagram is one hook.
+//! Receiving datagrams: one hook for each.
 
 use std::io::{self};
 
@@ -10,10 +10,10 @@ use crate::sys;
 use crate::sys::errno::would_block;
 use crate::token::Token;
 
-/// Datagrams that one channel may receive in one turn, beside the budget of bytes.
+/// Datagrams that one channel may receive in one turn, in addition to the budget of bytes.
 const DATAGRAMS: usize = 64;
 
-/// A channel of datagrams has some, or an error waits on its socket.
+/// There are datagrams, or an error waits on the socket.
 pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
     let mut buffer = map.buffers.take();
     for _ in 0..DATAGRAMS {
@@ -44,7 +44,7 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
     map.buffers.give_back(buffer);
 }
 
-/// What the network has said.
+/// Report an error of the network.
 pub(crate) fn tell(map: &mut ChannelMap, token: Token, error: &io::Error) {
     if map.link(token).is_some_and(|link| link.is_open()) {
         hooks::run(map, token, "handle_network_error", |dispatcher, ch| {
@@ -53,7 +53,7 @@ pub(crate) fn tell(map: &mut ChannelMap, token: Token, error: &io::Error) {
     }
 }
 
-/// What a send met since the last settle.
+/// Report the error that a send met since the last settle.
 pub(crate) fn tell_noted(map: &mut ChannelMap, token: Token) {
     let noted = map.link_mut(token).and_then(|link| link.rare_mut_if_any()?.network_error.take());
     if let Some(error) = noted {

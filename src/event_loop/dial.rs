@@ -1,6 +1,6 @@
-//! Connecting to a name: its addresses are tried by RFC 8305 ("happy eyeballs"), as one channel with
-//! one outcome. Each attempt is an internal channel; the first that connects gives its socket to the
-//! channel that the user has, and the others are closed.
+//! Connecting to a name: its addresses are tried as RFC 8305 ("happy eyeballs") says, as one channel with
+//! one outcome. Each attempt is an internal channel; the first that connects passes its socket to the
+//! user's channel, and the others are closed.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -46,7 +46,7 @@ pub(crate) fn resolved(map: &mut ChannelMap, token: Token, found: io::Result<Vec
     }
 }
 
-/// The families by turns, beginning with that of the first; each address once.
+/// Alternates the families, beginning with that of the first address; each address once.
 fn interleaved(found: Vec<SocketAddr>, local: Option<&Address>) -> VecDeque<SocketAddr> {
     let local = local.and_then(Address::ip);
     let mut unique = Vec::new();
@@ -69,7 +69,7 @@ fn interleaved(found: Vec<SocketAddr>, local: Option<&Address>) -> VecDeque<Sock
     order
 }
 
-/// Begin attempts until one is under way; or that was all.
+/// Begin attempts until one is in progress, or none is left.
 fn try_next(map: &mut ChannelMap, token: Token) {
     loop {
         let Some(dial) = dial_of(map, token) else { return };
@@ -113,7 +113,7 @@ fn try_next(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// The attempt before has had its time.
+/// The previous attempt's head start is over.
 pub(crate) fn attempt_delay_over(map: &mut ChannelMap, token: Token) {
     if let Some(dial) = dial_of(map, token) {
         dial.attempt_delay = None;
@@ -169,7 +169,7 @@ impl Dispatcher for Attempt {
         OnError::End
     }
 
-    /// Ended in some other way: the poller did not take it.
+    /// The attempt ended in another way: the poller rejected its socket.
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         let Reason::Error(error) = reason else { return };
         let token = ch.token();
@@ -183,7 +183,7 @@ impl Dispatcher for Attempt {
 fn won(map: &mut ChannelMap, parent: Token, attempt: Token, address: SocketAddr) {
     let Some(child) = map.slots.get_mut(attempt).map(|seat| &mut seat.link) else { return };
     if let Some(error) = child.lost_error().map(clone_error) {
-        // Connected, and gone since.
+        // Connected, but broken since.
         child.end(Reason::Aborted);
         return lost(map, parent, attempt, address, &error);
     }

@@ -1,5 +1,5 @@
-//! How a hook is called: the dispatcher is taken out of its slot, called with the view of its channel,
-//! and put back; what it has pushed leaves; what it returns, and a panic, ends here.
+//! Calling a hook: the dispatcher is taken out of its slot, called with the view of its channel and put
+//! back, and what it pushed is sent. Errors and panics of hooks end here.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -15,7 +15,7 @@ use crate::reason::Reason;
 use crate::sys::errno::would_block;
 use crate::token::{Handle, Token};
 
-/// What became of a call.
+/// The outcome of a call.
 pub(crate) enum Ran<R> {
     Returned(R),
     Panicked(io::Error),
@@ -60,16 +60,16 @@ fn lend<R>(
     }
 }
 
-/// The hook is over: what it has pushed leaves.
+/// The hook has returned: send what it pushed.
 pub(crate) fn end_gathering(map: &mut ChannelMap, token: Token) {
-    // Else its map is no longer where it was, and the channel not in this one.
+    // Otherwise the maps were swapped, and the channel is not in this one.
     if map.gather.is_of(token) {
         map.send_gathered(token);
         map.gather.end();
     }
 }
 
-/// Run what is not a hook but has the channel's own view, and let what it pushes leave together.
+/// Run what is not a hook but has the channel's own view, and send what it pushes together.
 pub(crate) fn gathering(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut ChannelMap)) {
     let gathers = map.gather.is_free() && map.link(token).is_some_and(|link| link.gathers());
     if gathers {
@@ -81,7 +81,7 @@ pub(crate) fn gathering(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut 
     }
 }
 
-/// The dispatcher's hook is over: back into its slot, if that is still its own.
+/// The hook has returned: put the dispatcher back, if the slot is still its own.
 #[inline]
 pub(crate) fn put_back(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>, last: bool) {
     match map.slots.get_mut(token) {
@@ -102,13 +102,13 @@ pub(crate) fn not_put_back(
     last: bool,
 ) {
     if map.contains(token) {
-        // It was replaced while it ran.
+        // Replaced while its hook ran.
         map.out -= 1;
         take_replaced(token);
         return drop_guarded(&mut map.throttle, "a replaced dispatcher", dispatcher);
     }
-    // Its map is no longer where it was: swapped, or dropped, inside the hook. The last hook is that of
-    // the one who has the channel now.
+    // The hook swapped or dropped the map. The last hook belongs to the dispatcher that has the channel
+    // now.
     if !take_replaced(token) && !last {
         let mut channel = Channel::foreign(map, token);
         let end = || dispatcher.handle_close(&mut channel, &Reason::MapEnded);
@@ -118,7 +118,7 @@ pub(crate) fn not_put_back(
     drop_guarded(&mut map.throttle, "a dispatcher", dispatcher);
 }
 
-/// Run one of the hooks that return a result, and see to its error.
+/// Run one of the hooks that return a result, and handle its error.
 pub(crate) fn run(
     map: &mut ChannelMap,
     token: Token,
@@ -146,21 +146,21 @@ pub(crate) fn run_close(map: &mut ChannelMap, token: Token, reason: &Reason) {
 pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::Error, panic: bool) {
     let about = ChannelError::token_of(&error).unwrap_or(token);
     let Some(link) = map.link(token) else {
-        return map.report(token, hook, &error);
+        map.report(token, hook, &error);
+        return drop_guarded(&mut map.throttle, "an error", error);
     };
+    let was_ending = link.is_ending();
     if !panic {
-        // A `with` on the channel has noted it already.
+        // Already noted by a `with` on the channel.
         let failure = link.rare_if_any().and_then(|rare| rare.failure.as_ref());
         let noted = failure.is_some_and(|noted| same(noted, &error));
-        if noted && about == token {
-            return;
-        }
         let of_the_loss = link.lost_error().is_some_and(|lost| same(lost, &error));
-        if of_the_loss && about == token {
-            return;
+        if about == token && (noted || of_the_loss) {
+            return drop_guarded(&mut map.throttle, "an error", error);
         }
         if about != token || link.is_closing() {
-            return map.report(token, hook, &error);
+            map.report(token, hook, &error);
+            return drop_guarded(&mut map.throttle, "an error", error);
         }
     }
     let decision = match call(map, token, |dispatcher, ch| dispatcher.handle_error(ch, &error)) {
@@ -171,14 +171,21 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
             OnError::End
         }
     };
-    if decision == OnError::Keep && !panic {
-        return;
+    let ends = decision == OnError::End || panic;
+    if ends {
+        map.report(token, hook, &error);
     }
-    map.report(token, hook, &error);
+    let reason = Reason::from(error);
     if let Some(link) = map.link_mut(token) {
-        link.end(Reason::from(error));
-        map.touch(token);
+        if !was_ending {
+            link.closed_because(&reason);
+        }
+        if ends {
+            link.end(reason.clone());
+            map.touch(token);
+        }
     }
+    drop_guarded(&mut map.throttle, "an error", reason);
 }
 
 pub(crate) fn report_panic(map: &mut ChannelMap, token: Token, what: &str, payload: Box<dyn Any + Send>) {
@@ -186,16 +193,16 @@ pub(crate) fn report_panic(map: &mut ChannelMap, token: Token, what: &str, paylo
 }
 
 impl ChannelMap {
-    /// Call `f` with a dispatcher and the view of its channel, as in one of its own hooks.
+    /// Call `f` with a dispatcher and the view of its channel, as in one of its hooks.
     ///
     /// # Errors
-    /// Those of [`get`](ChannelMap::get), and that of `f`, as it is. A copy of it (kind, system code,
-    /// text) goes to the dispatcher's own `handle_error`, later; but not of `WouldBlock`, nor of an
-    /// error about another channel. A panic of `f` is caught and ends that channel.
+    /// Those of [`get`](ChannelMap::get), and the error of `f`, unchanged. A copy (kind, system code,
+    /// text) is passed to the dispatcher's `handle_error` when the loop settles, except for
+    /// `WouldBlock` and errors about another channel. A panic of `f` is caught and ends the channel.
     ///
-    /// An error of a method of the view that `f` is given names its channel, so a hook of another
-    /// channel may hand it back with `?`. An error of `f`'s own does not; handed back, it is that
-    /// hook's error as well.
+    /// An error from a method of the view carries the channel's token, so a hook of another channel may
+    /// return it with `?`. Other errors of `f` do not: if a hook returns one, it is an error of that hook,
+    /// too.
     pub fn with<T, R, F>(&mut self, handle: Handle<T>, f: F) -> io::Result<R>
     where
         T: Dispatcher,
@@ -203,6 +210,7 @@ impl ChannelMap {
     {
         let token = handle.token();
         self.get(handle)?;
+        self.keep_time();
         self.touch(token);
         let _entered = Entered::now(self.id);
         let ran = lend(self, token, true, false, |dispatcher, ch| {
@@ -224,6 +232,8 @@ impl ChannelMap {
             Ran::Panicked(error) => {
                 let copy = ChannelError::wrap(token, clone_error(&error));
                 self.report(token, "with", &error);
+                // In a timer of the channel's own, what that has pushed leaves, as when a hook panics.
+                self.send_gathered(token);
                 if let Some(link) = self.link_mut(token) {
                     link.end(Reason::from(error));
                 }
@@ -235,42 +245,45 @@ impl ChannelMap {
 }
 
 thread_local! {
-    /// The maps whose loop, or a `with`, is running on this thread. It is here and not in the map
-    /// because a hook may swap the map away from under the loop.
+    /// The maps whose loop, or a `with`, is running on this thread. Not in the map, because a hook may
+    /// swap the map under the loop.
     static ENTERED: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
     static REPLACED: RefCell<Vec<Token>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Note that the dispatcher of a channel was replaced while it ran. Its map may be elsewhere when
-/// it comes back.
+/// Note that the dispatcher of a channel was replaced while its hook ran. The map may have been swapped
+/// when the hook returns.
 pub(crate) fn note_replaced(token: Token) {
-    REPLACED.with_borrow_mut(|replaced| replaced.push(token));
+    let _ = REPLACED.try_with(|replaced| replaced.borrow_mut().push(token));
 }
 
 fn take_replaced(token: Token) -> bool {
-    REPLACED.with_borrow_mut(|replaced| {
+    let taken = REPLACED.try_with(|replaced| {
+        let mut replaced = replaced.borrow_mut();
         let before = replaced.len();
         replaced.retain(|other| *other != token);
         replaced.len() < before
-    })
+    });
+    taken.unwrap_or(false)
 }
 
-/// Hooks of this map may be running: no turn of it can begin.
+/// While this lives, hooks of the map may be running, so none of its turns can begin.
 pub(crate) struct Entered(());
 
 impl Entered {
     pub(crate) fn now(map: u32) -> Entered {
-        ENTERED.with_borrow_mut(|maps| maps.push(map));
+        // A map that is itself a thread's local may be dropped after these are.
+        let _ = ENTERED.try_with(|maps| maps.borrow_mut().push(map));
         Entered(())
     }
 
     pub(crate) fn is(map: u32) -> bool {
-        ENTERED.with_borrow(|maps| maps.contains(&map))
+        ENTERED.try_with(|maps| maps.borrow().contains(&map)).unwrap_or(false)
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        ENTERED.with_borrow_mut(Vec::pop);
+        let _ = ENTERED.try_with(|maps| maps.borrow_mut().pop());
     }
 }

@@ -1,4 +1,4 @@
-//! What other threads have sent is done.
+//! Messages of other threads are carried out.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,27 +10,26 @@ use crate::report::Escaped;
 use crate::threads::credit::Credit;
 use crate::token::Token;
 
-/// Messages of other threads in one turn at most.
+/// The most messages of other threads in one turn.
 const MESSAGES: usize = 256;
 
 pub(crate) fn run_messages(map: &mut ChannelMap) {
     let id = map.id;
-    if let Some(queue) = &map.queue {
-        queue.take_news();
-    }
+    let Some(queue) = &map.queue else { return };
+    queue.take_news();
+    let shared = queue.shared();
     for _ in 0..MESSAGES {
         let Some(message) = map.queue.as_ref().and_then(|queue| queue.take()) else { return };
         match message {
             Message::Call(call) => guarded(map, "a remote call", call),
             Message::Bytes(token, bytes, credit) => push(map, token, bytes, credit.as_deref()),
         }
+        // A message swapped the maps, and the rest waits for a turn of its own.
         if map.id != id {
-            return;
+            break;
         }
     }
-    if let Some(queue) = &map.queue {
-        queue.keep_news();
-    }
+    shared.keep_news();
 }
 
 /// Run what belongs to no channel; a panic is logged.
@@ -48,7 +47,7 @@ fn push(map: &mut ChannelMap, token: Token, bytes: Vec<u8>, credit: Option<&Cred
     if !map.touch(token) {
         return log::debug!("{len} bytes for channel {token}, which is gone, were dropped");
     }
-    // What an outlet has taken is never refused by the hard limit.
+    // The hard limit never refuses what an outlet has accepted.
     let result = map.put(token, Pushed::Vec(bytes), credit.is_none());
     if let (Some(credit), Some(link)) = (credit, map.link(token)) {
         credit.arrived(len, link.queued());

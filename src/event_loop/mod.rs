@@ -1,4 +1,4 @@
-//! The loop: asyncore's `loop()`, one turn after the other.
+//! The loop: asyncore's `loop()`, turn by turn.
 
 pub(crate) mod accept;
 pub(crate) mod backoff;
@@ -39,14 +39,14 @@ use crate::token::Token;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoopOptions {
-    /// The longest that one wait may take. Default `None`: until there is something to do.
+    /// The longest that one wait may take. Default `None`: wait until there is something to do.
     /// (Python's default is 30 s.)
     pub timeout: Option<Duration>,
     /// Return after this many waits. Default `None`: go on until the map is empty.
     pub count: Option<u64>,
     /// Ask `readable` and `writable` of every channel every turn, as Python does, at a cost that
-    /// grows with the number of channels. For ported programs whose answers change behind the
-    /// loop's back. Default `false`.
+    /// grows with the number of channels. For ported programs whose answers change without the loop
+    /// noticing. Default `false`.
     pub rescan: bool,
 }
 
@@ -76,7 +76,7 @@ impl LoopOptions {
 /// Drive the channels of `map` until none is left and no timer is set, or
 /// [`stop`](ChannelMap::stop) is called: asyncore's `loop()`.
 ///
-/// Channels outlive it when it is stopped, and the next call goes on with them.
+/// When it is stopped, channels stay, and the next call continues with them.
 ///
 /// # Errors
 /// The poller failed, or this is called from inside one of the map's own hooks (`Deadlock`).
@@ -103,6 +103,7 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             refuse_nested(map)?;
             id = map.id;
             entered = Entered::now(id);
+            map.let_messages_in();
         }
         if map.is_stop_asked() {
             map.take_stop();
@@ -128,23 +129,24 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
 }
 
 impl ChannelMap {
-    /// One turn of the loop: settle, wait for at most `timeout` (`None`: for as long as it takes),
-    /// serve what is ready, run due timers, settle. Python's `poll()`. It does not wait if its
-    /// settle ends the last channel; nor with `None` when there is nothing to wait for.
+    /// One turn of the loop: settle, wait for at most `timeout` (`None`: as long as it takes), serve
+    /// what is ready, run due timers and messages, settle. Python's `poll()`. It does not wait if its
+    /// settle ends the last channel, nor, with `None`, if nothing could end the wait.
     ///
     /// # Errors
     /// The poller failed, or this is called from inside one of the map's own hooks (`Deadlock`).
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         refuse_nested(self)?;
         let _entered = Entered::now(self.id);
+        self.let_messages_in();
         turn_of_entered(self, timeout, false, false)
     }
 
-    /// Whether [`run`] would return: no channel is left but those in the background
-    /// ([`set_background`](crate::Channel::set_background)), no timer, and no message of another
-    /// thread.
+    /// Whether [`run`] would return: no channel is left except those in the background
+    /// ([`set_background`](crate::Channel::set_background)), and there is no timer and no message from
+    /// another thread.
     pub fn is_idle(&self) -> bool {
-        // Internal channels are not in the background, and keep it going as well.
+        // Internal channels are not in the background: they keep the loop going, too.
         self.slots.len() == self.background
             && self.timers.is_empty()
             && self.queue.as_ref().is_none_or(Queue::is_empty)
@@ -162,6 +164,13 @@ impl ChannelMap {
         }
     }
 
+    /// It was stopped, perhaps, and turns again.
+    fn let_messages_in(&mut self) {
+        if self.stopped {
+            self.set_stopped(false);
+        }
+    }
+
     fn set_stopped(&mut self, stopped: bool) {
         self.stopped = stopped;
         if let Some(queue) = &self.queue {
@@ -171,7 +180,7 @@ impl ChannelMap {
 }
 
 fn refuse_nested(map: &ChannelMap) -> io::Result<()> {
-    if Entered::is(map.id) {
+    if map.ended || Entered::is(map.id) {
         return Err(io::Error::new(
             io::ErrorKind::Deadlock,
             "the loop of this map is running already; a hook must return to it, not start it anew",
@@ -180,11 +189,11 @@ fn refuse_nested(map: &ChannelMap) -> io::Result<()> {
     Ok(())
 }
 
-/// Turns that begin with nothing due but timers to come, round and round in a small circle under one net,
-/// up to the first that leaves something to be done.
+/// Turns that begin with nothing due but future timers, in a tight loop under one `catch_unwind`, up to
+/// the first that leaves something to be done.
 fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<()> {
     let id = map.id;
-    // Where in its batch the last one has got to: at first, there is none.
+    // How far the last batch was served; at first there is none.
     let mut next = usize::MAX;
     loop {
         let circle = AssertUnwindSafe(|| -> io::Result<()> {
@@ -217,7 +226,7 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
         });
         match catch_unwind(circle) {
             Ok(Ok(())) => break,
-            // A signal: what was ready has been served, and the wait goes on with the time left.
+            // Interrupted by a signal: what was ready has been served; wait for the time left.
             Ok(Err(error)) if is_interrupted(&error) => next = usize::MAX,
             Ok(Err(error)) => return Err(error),
             Err(payload) => next = serve::after_panic(map, id, payload),
@@ -259,8 +268,8 @@ fn turn_of_entered(
 }
 
 impl ChannelMap {
-    /// Whether there are channels, nothing of them is due, and only their descriptors and timers can bring
-    /// work: no other thread has a way to this map.
+    /// Whether there are channels, none of them is dirty, and only descriptors and timers can bring work: no
+    /// other thread has a `Remote` or an `Outlet`.
     #[inline(always)]
     fn is_calm(&self) -> bool {
         let lists = self.dirty.len() | self.asking.len() | self.pending.len();
@@ -270,7 +279,7 @@ impl ChannelMap {
             && self.queue.is_none()
     }
 
-    /// Whether nothing is due in this turn but to ask `readable` and `writable`.
+    /// Whether only `readable` and `writable` are still to be asked in this turn.
     #[inline(never)]
     fn only_asks(&self) -> bool {
         !self.asking.is_empty() && self.dirty.is_empty() && self.pending.is_empty() && !self.has_due_timer()
@@ -284,14 +293,11 @@ impl ChannelMap {
 
     #[inline(always)]
     fn time_to_first_timer(&self) -> Option<Duration> {
-        match self.timers.first_deadline() {
-            None => None,
-            Some(deadline) => Some(deadline.since(self.clock.now())),
-        }
+        self.timers.first_deadline().map(|deadline| deadline.since(self.clock.now()))
     }
 }
 
-/// A wait has failed. If that was a signal's doing, go on with the time left.
+/// A wait has failed. If a signal interrupted it, wait again for the time left.
 #[cold]
 #[inline(never)]
 fn wait_again(
@@ -310,8 +316,8 @@ fn wait_again(
     Err(error)
 }
 
-/// What is due before the wait; how long that may take, and when it begins. `None` if a hook swapped the
-/// maps.
+/// Does what is due before the wait; returns how long the wait may take and when it begins, or `None` if
+/// a hook swapped the maps.
 #[inline(never)]
 fn before_the_wait(
     map: &mut ChannelMap,
@@ -330,6 +336,10 @@ fn before_the_wait(
         }
     }
     let was_idle = map.is_idle();
+    // What is flushed now is stamped with the time of now, not with that of the last turn.
+    if !map.dirty.is_empty() {
+        map.keep_time();
+    }
     settle::settle(map);
     if map.id != id {
         return None;
@@ -349,7 +359,7 @@ fn before_the_wait(
     Some((timeout, now))
 }
 
-/// The rest of a turn. When a hook has swapped the maps, it is not the other one's.
+/// The rest of a turn. It stops when a hook has swapped the maps.
 #[inline(never)]
 fn finish_turn(map: &mut ChannelMap, id: u32) {
     if !map.pending.is_empty() {

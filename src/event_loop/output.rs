@@ -1,4 +1,4 @@
-//! Output of one channel: what is queued is sent, and then what was to come after it: FIN, the end.
+//! Output of one channel: sends what is queued, then what comes after it: FIN, the end.
 
 use std::io;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::sys::errno::would_block;
 use crate::sys::{self, Kind};
 use crate::token::Token;
 
-/// How long a peer that was given FIN may take to end, while what it sends is dropped.
+/// How long to wait for the peer's end after our last FIN, while what it sends is dropped.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Flush what is queued, and when that is done, what was to come after it: FIN, the end.
+/// Flush what is queued, and when that is done, do what comes after it: FIN, the end.
 pub(crate) fn flush(map: &mut ChannelMap, token: Token) {
     let turn = map.turn;
     let Some(link) = map.link_mut(token) else { return };
@@ -25,7 +25,7 @@ pub(crate) fn flush(map: &mut ChannelMap, token: Token) {
         return;
     }
     if !link.is_established() {
-        // A handshake in mid-stream, which may never end.
+        // A handshake in mid-stream may never end.
         if link.is_flushing() {
             start_flush_timer(map, token);
         }
@@ -47,15 +47,15 @@ pub(crate) fn flush(map: &mut ChannelMap, token: Token) {
 }
 
 fn producer_failed(map: &mut ChannelMap, token: Token, error: io::Error, panic: bool) {
-    // While closing, the dispatcher is not asked, and what the producer owed will never come.
+    // While closing, the dispatcher is not asked: what the producer would have made is missing.
     if let Some(link) = map.link_mut(token).filter(|link| link.is_flushing()) {
         link.closing_failed(clone_error(&error).into());
     }
     hooks::failed(map, token, "a producer", error, panic);
     if let Some(link) = map.link_mut(token) {
-        // It is cut short, and must not look like an end.
+        // The stream is cut short, which must not look like its end.
         link.reset_at_the_end();
-        // Or it lives on: what was to come after the producer is the next settle's.
+        // If the channel lives on, the next settle sends what comes after the producer.
         link.set_due(Step::Flush);
     }
     map.touch(token);
@@ -63,10 +63,10 @@ fn producer_failed(map: &mut ChannelMap, token: Token, error: io::Error, panic: 
 
 fn after_output(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
-    // A source of its own says farewell before the socket is closed.
+    // A user's source shuts down before the socket is closed.
     if link.takes_fin() {
         if let Err(error) = send_fin(map, token) {
-            // The peer is gone; what it sent before that may still be read.
+            // The peer is gone; what it sent before may still be read.
             if let Some(link) = map.link_mut(token) {
                 let cause = link.fd().and_then(|fd| sys::take_error(fd).ok().flatten());
                 link.write_lost(cause.unwrap_or(error));
@@ -89,7 +89,7 @@ fn after_output(map: &mut ChannelMap, token: Token) {
 fn send_fin(map: &mut ChannelMap, token: Token) -> io::Result<()> {
     match map.link_mut(token).and_then(|link| link.source_mut()) {
         Some(source) => match source.shutdown_write() {
-            // It goes on when there is room: `output_pending` says so.
+            // It continues when there is room: `output_pending` is true.
             Err(error) if would_block(&error) => Ok(()),
             result => result,
         },
@@ -97,8 +97,8 @@ fn send_fin(map: &mut ChannelMap, token: Token) -> io::Result<()> {
     }
 }
 
-/// All is sent. If the peer has sent what was not read, closing now would reset the connection, and the
-/// peer might lose what it has not read yet: send FIN first, and wait for its own.
+/// All is sent. If the peer has sent something that was not read, closing now would reset the connection,
+/// and the peer could lose what it has not read yet: send FIN first, and wait for the peer's.
 fn drain_and_end(map: &mut ChannelMap, token: Token) {
     let mut buffer = map.buffers.take();
     let unread = match map.link_mut(token) {
@@ -121,7 +121,7 @@ fn drain_and_end(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// A lingering channel has input, or its end: drop it.
+/// A lingering channel has input, or its end: drop the input.
 pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
     let turn = map.turn;
     let mut buffer = map.buffers.take();
@@ -139,9 +139,13 @@ pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
 fn start_flush_timer(map: &mut ChannelMap, token: Token) {
     let now = map.clock.now();
     let Some(link) = map.link_mut(token) else { return };
-    if !std::mem::replace(&mut link.rare().close_timer, true) {
-        link.stamp(now);
-        let timeout = link.rare().close_timeout;
-        map.set_timer(Some(token), timeout, Action::Flush(token));
+    if link.rare().close_timer.is_some() {
+        return;
+    }
+    link.stamp(now);
+    let timeout = link.rare().close_timeout;
+    let timer = map.set_timer(Some(token), timeout, Action::Flush(token));
+    if let Some(link) = map.link_mut(token) {
+        link.rare().close_timer = Some(timer);
     }
 }

@@ -1,4 +1,4 @@
-//! One ready channel after the other: its connect outcome, urgent data, input, output.
+//! Serving ready channels, one after the other: connect outcome, urgent data, input, output.
 
 use std::any::Any;
 use std::io;
@@ -23,13 +23,13 @@ use crate::token::Token;
 pub(crate) fn serve_all(map: &mut ChannelMap) {
     let id = map.id;
     let mut next = 0;
-    // One net for the whole batch. It goes on with the channel after the one that fell.
+    // One `catch_unwind` for the whole batch, which continues after the channel that panicked.
     while let Err(payload) = catch_unwind(AssertUnwindSafe(|| serve_batch(map, id, next))) {
         next = after_panic(map, id, payload);
     }
 }
 
-/// Serve what the batch has from `next` on. What panics is the `handle_read` of a channel on the short way.
+/// Serve the batch from `next` on. Only the `handle_read` of a channel on the short way can panic.
 #[inline(always)]
 pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
     while let Some((key, to_read)) = map.poll.key(next) {
@@ -47,14 +47,14 @@ pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
             }
             None => serve(map, token, map.poll.event(next - 1)),
         }
-        // A hook swapped the maps: this batch is the other one's.
+        // A hook swapped the maps: this batch belongs to the other one.
         if map.id != id {
             return;
         }
     }
 }
 
-/// A dispatcher outside its slot; back into it also when its hook panics.
+/// A dispatcher outside its slot; put back also when its hook panics.
 struct Lent<'a> {
     map: &'a mut ChannelMap,
     token: Token,
@@ -77,9 +77,9 @@ fn fell_back(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>
     hooks::put_back(map, token, dispatcher, false);
 }
 
-/// The short way of a message: there is input for a channel of which nothing is due. Its `handle_read`
-/// runs, what that has pushed leaves, and if nothing is due then, `true`, the settle need not look at it. A
-/// panic is for the caller to catch.
+/// The short way of a message: a channel with nothing due has input. Runs its `handle_read` and sends
+/// what that pushed. `true` if nothing is due then, so the settle need not look at the channel. The
+/// caller catches panics.
 #[inline(always)]
 fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>) -> bool {
     map.gather.begin(token);
@@ -91,8 +91,11 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
     match map.slots.get_mut(token) {
         Some(seat) if seat.dispatcher.is_none() => {
             seat.dispatcher = dispatcher;
-            if seat.link.has_read_quickly(map.turn.number) && result.is_ok() {
-                seat.link.note_quick_read(map.turn.time);
+            if result.is_ok() && seat.link.has_read_quickly(map.turn.number) {
+                if !map.timers.is_empty() {
+                    seat.link.stamp(map.turn.time);
+                }
+                seat.link.forget_idle_turns();
                 let bytes = map.gather.bytes();
                 match seat.link.send_quickly(bytes) {
                     Ok(()) => {
@@ -110,7 +113,7 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
     false
 }
 
-/// The slot has another dispatcher now, or is in another place.
+/// The slot has another dispatcher now, or the map has moved.
 #[cold]
 #[inline(never)]
 fn replaced_while_read(map: &mut ChannelMap, token: Token, dispatcher: Option<Box<dyn Dispatcher>>) {
@@ -146,7 +149,8 @@ fn read_and_asks(map: &mut ChannelMap, token: Token) -> bool {
     if !map.gather.is_of(token) || !seat.link.has_read_and_asks(map.turn.number) {
         return false;
     }
-    seat.link.note_quick_read(map.turn.time);
+    seat.link.stamp(map.turn.time);
+    seat.link.forget_idle_turns();
     map.asking.push(token);
     let bytes = map.gather.bytes();
     if let Err(sent) = seat.link.send_quickly(bytes) {
@@ -163,7 +167,7 @@ fn after_quick_read(map: &mut ChannelMap, token: Token) {
     backoff::guard(map, token, Ready { read: true, ..Ready::default() });
 }
 
-/// The `handle_read` of a channel on the short way panicked. Where the batch goes on.
+/// The `handle_read` of a channel on the short way panicked. Returns where the batch continues.
 #[cold]
 #[inline(never)]
 pub(crate) fn after_panic(map: &mut ChannelMap, id: u32, payload: Box<dyn Any + Send>) -> usize {
@@ -171,7 +175,7 @@ pub(crate) fn after_panic(map: &mut ChannelMap, id: u32, payload: Box<dyn Any + 
         log::warn!("handle_read: {}", Escaped(&panicked(payload)));
         return usize::MAX;
     }
-    // Whose output is gathered is whose hook it was; its slot is its own until the settle.
+    // The hook was that of the channel whose output is gathered; its slot stays its own until the settle.
     let token = map.gather.owner();
     let keys = (0..).map_while(|at| map.poll.key(at));
     let at = keys.into_iter().position(|(key, _)| key == token.slot as usize);
@@ -182,15 +186,15 @@ pub(crate) fn after_panic(map: &mut ChannelMap, id: u32, payload: Box<dyn Any + 
     if map.id == id { at + 1 } else { usize::MAX }
 }
 
-/// Serve those with input inside their source.
+/// Serve channels whose source has buffered input.
 #[cold]
 pub(crate) fn serve_pending(map: &mut ChannelMap, id: u32) {
     let pending = map.pending.len();
     for at in 0..pending {
         let token = map.pending[at];
-        // Unless an event has led to it just now.
+        // Unless an event has just served it.
         if let Some(link) = map.link(token).filter(|link| link.is_pending()) {
-            // Without a descriptor, it may be ready for anything.
+            // A source without a descriptor may be ready for anything.
             let any = link.fd().is_none();
             serve(map, token, Ready { read: any, write: any, ..Ready::default() });
         }
@@ -205,13 +209,13 @@ pub(crate) fn serve_pending(map: &mut ChannelMap, id: u32) {
 #[inline(never)]
 fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     let turn = map.turn;
-    // An event of a channel that has ended since.
+    // The channel has ended since its event.
     if map.slots.is_stale(token) {
         return;
     }
     let Some(link) = map.link_mut(token) else { return };
     link.begin_event();
-    // What its hooks read from here on is counted, which the short way does not do.
+    // From here on reads take the long way, which counts them as progress.
     link.set_due(Step::Look);
     link.set_pending(false);
     let unread = link.unread_len();
@@ -243,7 +247,7 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     backoff::guard(map, token, ready);
 }
 
-/// Let a source of the user's do what it needs the socket for; `false` if it failed.
+/// Let a user's source do what it needs the socket for; `false` if it failed.
 fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
     let turn = map.turn;
     let Some(link) = map.link_mut(token) else { return false };
@@ -251,7 +255,7 @@ fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
     let interest = Interest { read: ready.read || unasked, write: ready.write || unasked };
     let Some(source) = link.source_mut() else { return true };
     let driven = source.drive(interest);
-    // A handshake may be done, or what it kept inside sent.
+    // A handshake may have finished, or buffered output been sent.
     if link.is_opening() {
         link.set_due(Step::Open);
     }
@@ -291,7 +295,7 @@ fn serve_datagrams(map: &mut ChannelMap, token: Token, ready: Ready) {
     if link.reads() {
         datagram::receive(map, token);
     } else if ready.err {
-        // Level-triggered, and nothing reads: take it away.
+        // Level-triggered, and nothing reads: take the error off the socket.
         if let Some(Ok(Some(error))) = link.fd().map(sys::take_error) {
             datagram::tell(map, token, &error);
         }
@@ -301,7 +305,7 @@ fn serve_datagrams(map: &mut ChannelMap, token: Token, ready: Ready) {
     }
 }
 
-/// In the order of the contract: exceptional, read, write.
+/// In the order of the contract: urgent data, input, output.
 fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
     let turn = map.turn;
     let Some(link) = map.link_mut(token) else { return };
@@ -312,7 +316,7 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
             "handle_expt",
             but_not_would_block(|dispatcher, ch| dispatcher.handle_expt(ch)),
         );
-        // Level-triggered: what the hook left would come again for ever.
+        // Level-triggered: what the hook left would be reported for ever.
         if let Some(link) = map.link_mut(token) {
             let _ = link.recv_urgent(turn, &mut [0]);
         }
@@ -332,7 +336,9 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
         hang_up_unread(map, token, ready);
     }
     let Some(link) = map.link_mut(token) else { return };
-    let room = ready.write && link.registered().is_some_and(|told| told.write);
+    // Of a source without a descriptor the poller was told nothing.
+    let waits_for = if link.fd().is_some() { link.registered() } else { link.interest() };
+    let room = ready.write && waits_for.is_some_and(|interest| interest.write);
     if room && link.is_open() {
         let writes = link.writes();
         link.unblock();
@@ -348,7 +354,7 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
     }
 }
 
-/// `WouldBlock` is no error of the hooks that are called because something may be possible.
+/// `WouldBlock` is not an error of the hooks that are called because something may be possible.
 fn but_not_would_block(
     hook: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()>,
 ) -> impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()> {
@@ -358,7 +364,7 @@ fn but_not_would_block(
     }
 }
 
-/// The peer hung up or reset the connection while nothing reads; level-triggered, and not to be masked.
+/// The peer hung up or reset the connection while nothing reads. The poller cannot mask that.
 fn hang_up_unread(map: &mut ChannelMap, token: Token, ready: Ready) {
     let Some(link) = map.link_mut(token) else { return };
     if ready.err {
@@ -369,7 +375,7 @@ fn hang_up_unread(map: &mut ChannelMap, token: Token, ready: Ready) {
         }
     }
     if !link.queue_is_empty() {
-        // There is no peer to take it: the send will say why.
+        // The peer is gone: the send reports why.
         link.unblock();
         output::flush(map, token);
     }

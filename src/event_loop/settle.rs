@@ -1,5 +1,5 @@
-//! The settle: for each channel that is dirty, what is due is done: it is opened, told its news, flushed,
-//! asked `readable` and `writable`, registered for what it waits for, or ended.
+//! The settle: does what is due for each dirty channel. It is opened, told what happened, flushed, asked
+//! `readable` and `writable`, registered for what it waits for, or ended.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,10 +18,10 @@ use crate::reason::Reason;
 use crate::report::Escaped;
 use crate::token::Token;
 
-/// Channels that the list of dirty ones has room for at rest.
+/// The capacity that the empty list of dirty channels may keep.
 const KEPT: usize = 2048;
 
-/// Settle what is dirty by now; what this touches waits for the next settle.
+/// Settle the channels that are dirty now; those that become dirty meanwhile wait for the next settle.
 pub(crate) fn settle(map: &mut ChannelMap) {
     let id = map.id;
     if !map.asking.is_empty() {
@@ -33,13 +33,13 @@ pub(crate) fn settle(map: &mut ChannelMap) {
     let generation = map.dirty.len();
     for at in 0..generation {
         settle_channel(map, map.dirty[at]);
-        // A hook swapped the maps. The other one keeps its list as it was.
+        // A hook swapped the maps. The list belongs to the other one.
         if map.id != id {
             return;
         }
     }
     map.dirty.drain(..generation);
-    // After an onslaught of channels, do not keep the room that it took.
+    // Do not keep the memory that a burst of channels needed.
     if map.dirty.is_empty() && map.dirty.capacity() > KEPT {
         map.dirty = Vec::new();
     }
@@ -48,7 +48,7 @@ pub(crate) fn settle(map: &mut ChannelMap) {
 fn settle_channel(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     let due = link.take_due();
-    // The common end: there is nothing to tell but that.
+    // The common end: only `handle_close` is due.
     if link.is_over() && !due.has(Step::Failure) && !due.has(Step::NetworkError) && !link.has_own_source() {
         return teardown::finish(map, token);
     }
@@ -70,7 +70,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     if due.has(Step::Flush) || map.link(token).is_some_and(|link| link.is_due(Step::Flush)) {
         flush_due(map, token);
     }
-    // From here on, what is done to the channel is the next settle's.
+    // What is done to the channel from here on is left for the next settle.
     let Some(link) = map.link_mut(token) else { return };
     link.listed = false;
     link.clear_due(Step::Look);
@@ -84,7 +84,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     conclude(map, token);
 }
 
-/// Flush what is due, and what that brings: a source that has panicked, a resumed producer.
+/// Flush, and do what follows the output.
 fn flush_due(map: &mut ChannelMap, token: Token) {
     if let Some(link) = map.link_mut(token) {
         link.clear_due(Step::Flush);
@@ -92,15 +92,15 @@ fn flush_due(map: &mut ChannelMap, token: Token) {
     output::flush(map, token);
 }
 
-/// What follows from all that: registration, a new look at a suspended channel, the end; and whether
-/// there is more to be done in the next settle.
+/// What follows: registration, resumption of a suspended channel, the end; and whether the next settle has
+/// more to do.
 fn conclude(map: &mut ChannelMap, token: Token) {
     register(map, token);
     let Some(link) = map.link_mut(token) else { return };
     if let Some(error) = link.source().and_then(Held::panic) {
         link.end(Reason::from(error));
     }
-    // Nothing will read what a lost connection may still hold.
+    // A broken connection may still hold input, but nothing reads it.
     if link.is_broken() && link.is_open() && !link.reads() {
         link.end(Reason::Closed);
     }
@@ -125,7 +125,7 @@ fn conclude(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// Run `handle_connect` and `handle_open`, if it is time for them.
+/// Run `handle_connect` and `handle_open`, if they are due.
 pub(crate) fn open_due(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     match link.opening() {
@@ -139,7 +139,7 @@ pub(crate) fn open_due(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// The connect succeeded; `lost` if the connection is gone again already.
+/// The connect succeeded; `lost` if the connection has broken since.
 pub(crate) fn connected(map: &mut ChannelMap, token: Token, lost: Option<io::Error>) {
     let turn = map.turn;
     let Some(link) = map.link_mut(token) else { return };
@@ -153,14 +153,16 @@ pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Erro
     if let Ran::Panicked(second) = told {
         map.report(token, "handle_error", &second);
     }
-    // The dispatcher is told twice: this is for those who look on.
+    // The dispatcher was told; this is for the log's readers.
     log::info!("channel {token}: connect: {}", Escaped(&error));
     if let Some(link) = map.link_mut(token) {
-        link.end(Reason::from(error));
+        let reason = Reason::from(error);
+        link.closed_because(&reason);
+        link.end(reason);
     }
 }
 
-/// What a `with` on the channel failed with.
+/// Report the error of a `with` on the channel.
 fn tell_failure(map: &mut ChannelMap, token: Token) {
     let Some(rare) = map.link_mut(token).and_then(|link| link.rare_mut_if_any()) else { return };
     if let Some(error) = rare.failure.take() {
@@ -168,14 +170,14 @@ fn tell_failure(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// If the end of input was read, tell it, once, and do as the dispatcher answers.
+/// If the end of input was read, run `handle_eof`, once, and act on its answer.
 pub(crate) fn tell_eof(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     if !link.tell_end_of_input() {
         return;
     }
     if link.is_broken() {
-        // Not an end of the stream but what the system says after a reset.
+        // Not the end of the stream, but what the system reports after a reset.
         return link.end(Reason::Closed);
     }
     let answer = match hooks::call(map, token, |dispatcher, ch| dispatcher.handle_eof(ch)) {
@@ -193,12 +195,12 @@ pub(crate) fn tell_eof(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     match answer {
         Eof::Close => link.close(Reason::EndOfStream),
-        // It may have sent its own end before.
+        // Our own FIN may have been sent before.
         Eof::KeepWriting => link.set_due(Step::Flush),
     }
 }
 
-/// One round: what `handle_low` queues is the next settle's.
+/// One round: what `handle_low` queues is left for the next settle.
 fn tell_watermarks(map: &mut ChannelMap, token: Token) {
     while let Some(mark) = map.link_mut(token).and_then(|link| link.mark_news()) {
         match mark {
@@ -238,7 +240,7 @@ fn ask(map: &mut ChannelMap, token: Token) {
     });
     match ran {
         Ran::Returned((read, write, of)) => {
-            // A dispatcher that hands the question on to another has one of its own.
+            // A wrapper's type differs from that of the dispatcher whose default ran.
             let asks = map.default_readable.get() != Some(of) || map.default_writable.get() != Some(of);
             if !asks {
                 map.never_asked = Some(of);
@@ -253,8 +255,8 @@ fn ask(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// Ask those that were read on the short way in this turn, now that all of its hooks have run. Such a
-/// channel waits for input alone; if its dispatcher answers otherwise, the settle looks at it.
+/// Ask the channels that were read on the short way, now that all hooks of the turn have run. They wait
+/// for input only; one whose dispatcher answers otherwise becomes dirty.
 pub(crate) fn ask_those_that_read(map: &mut ChannelMap) {
     let id = map.id;
     let mut at = 0;

@@ -12,7 +12,7 @@ use crate::reason::Reason;
 use crate::sys;
 use crate::token::Token;
 
-/// Let the outlets of a channel know how it stands.
+/// Tell the outlets of a channel how much is queued and whether it can still send.
 pub(crate) fn publish(map: &ChannelMap, token: Token) {
     let Some(link) = map.link(token) else { return };
     let Some(credit) = link.rare_if_any().and_then(|rare| rare.credit.as_ref()) else { return };
@@ -31,7 +31,7 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.get_mut(token) else { return };
     let link = &mut seat.link;
     let (reason, reset) = link.tell_end();
-    // There is no settle for it any more, whatever its last hook does.
+    // It is not settled again, whatever its last hook does.
     link.listed = true;
     let source = link.take_source();
     if let Some(fd) = source.as_ref().and_then(Held::descriptor) {
@@ -40,7 +40,7 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
         }
         if link.registered().is_some() {
             link.set_registered(None);
-            // What fails here is that the descriptor is in no poller, which is what we want.
+            // This fails only if the descriptor is not registered, which is what is wanted.
             let _ = map.poll.delete(fd);
         }
         if reset {
@@ -48,7 +48,7 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
         }
     }
     match source {
-        // There is nothing of the user's in it.
+        // It contains no value of the user.
         Some(Held::Plain(plain)) => drop(plain),
         source => drop_guarded(&mut map.throttle, "a source", source),
     }
@@ -60,11 +60,14 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
         backoff::wake_starved(map);
     }
     hooks::run_close(map, token, &reason);
+    if let Reason::Error(error) = reason {
+        drop_guarded(&mut map.throttle, "an error", error);
+    }
     remove(map, token);
 }
 
-/// What few channels have comes to its end before the socket: its connect attempts, the file of a socket
-/// bound to a path (as long as that socket is open, no other file can have the same inode), its outlets.
+/// What few channels have ends before the socket: connect attempts, the file of a socket bound to a path
+/// (while that socket is open, no other file can have the same inode), outlets.
 fn end_rare(map: &mut ChannelMap, token: Token) {
     dial::call_off(map, token);
     let Some(rare) = map.link_mut(token).and_then(|link| link.rare_mut_if_any()) else { return };
@@ -83,8 +86,8 @@ fn remove(map: &mut ChannelMap, token: Token) {
     drop_guarded(&mut map.throttle, "a dispatcher", dispatcher);
 }
 
-/// A slot whose dispatcher never came back, because its hook swapped this map away: it had its
-/// `handle_close` then. Free it.
+/// Free the slots whose dispatcher never came back because its hook swapped this map away: its
+/// `handle_close` has run already.
 #[cold]
 #[inline(never)]
 pub(crate) fn free_orphans(map: &mut ChannelMap) {
@@ -112,10 +115,10 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
     }
 }
 
-/// End a channel without any further ado: its map is being dropped.
+/// End a channel at once: its map is being dropped.
 fn end_for_good(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.get_mut(token) else { return };
-    // Its hook is running, further down the stack, or its `handle_close` has run.
+    // Its hook is running further up the stack, or its `handle_close` has run.
     if seat.dispatcher.is_none() {
         return;
     }
@@ -125,8 +128,10 @@ fn end_for_good(map: &mut ChannelMap, token: Token) {
 
 impl Drop for ChannelMap {
     fn drop(&mut self) {
-        // A `handle_close` that tries to run the loop is refused here as well.
+        // A `handle_close` cannot run the loop here either.
         let _entered = Entered::now(self.id);
+        // Dropped or swapped away inside a hook, which has pushed something before.
+        self.send_gathered(self.gather.owner());
         if let Some(queue) = &self.queue {
             queue.end();
         }
@@ -138,7 +143,7 @@ impl Drop for ChannelMap {
                 end_for_good(self, token);
             }
             index += 1;
-            // A `handle_close` may have put another map in this place; that one is dropped then.
+            // A `handle_close` may have put another map in this place; then that one is dropped.
             if self.id != id {
                 id = self.id;
                 self.ended = true;

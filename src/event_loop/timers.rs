@@ -1,4 +1,4 @@
-//! What happens when a timer is due: a call of the user's, or one of the loop's own limits.
+//! Timers that are due: the user's calls, and the loop's own time limits.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use crate::reason::Reason;
 use crate::timers::{Due, TimerKey};
 use crate::token::Token;
 
-/// Timers that run in one turn at most.
+/// The most timers that run in one turn.
 const TIMERS: usize = 1024;
 
 pub(crate) fn run_timers(map: &mut ChannelMap) {
@@ -71,8 +71,7 @@ fn fire_once(map: &mut ChannelMap, action: Action) {
     }
 }
 
-/// Run a repeated timer and set it anew, unless it was cancelled from inside, or its channel has
-/// ended.
+/// Run a repeating timer and set it again, unless it was cancelled from inside or its channel has ended.
 fn repeat(
     map: &mut ChannelMap,
     key: TimerKey,
@@ -93,9 +92,9 @@ fn repeat(
 
 fn channel_call(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut Channel<'_>) -> io::Result<()>) {
     settle::open_due(map, token);
-    // One that is closing still has its timers: they may be what ends it sooner.
+    // A closing channel still has its timers: one of them may end it sooner.
     if !map.touch(token) || map.link(token).is_some_and(Link::is_over) {
-        return;
+        return drop_guarded(&mut map.throttle, "a timer", f);
     }
     let mut result = Ok(Ok(()));
     hooks::gathering(map, token, |map| {
@@ -108,17 +107,17 @@ fn channel_call(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut Channel<
     }
 }
 
-/// The time of `set_timeout` may be over; a byte that came or went meanwhile has moved it.
+/// The time of `set_timeout` may be over, unless a byte was received or sent meanwhile.
 fn idle(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
     settle::open_due(map, token);
     let timeout = map.link(token).filter(|link| !link.is_ending()).and_then(|link| {
         let rare = link.rare_if_any()?;
-        Some((link.active(), rare.timeout.filter(|_| rare.idle_timer == Some(key))?))
+        Some((link.active()?, rare.timeout.filter(|_| rare.idle_timer == Some(key))?))
     });
     let Some((active, timeout)) = timeout else { return map.timers.release(key) };
     let deadline = active.after(timeout);
     if deadline > now {
-        // Ours, and nobody has cancelled it.
+        // It is still the channel's timer, so it was not cancelled.
         let _ = map.timers.put_back(key, deadline, Action::Idle(token));
         return;
     }
@@ -128,7 +127,7 @@ fn idle(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
     }
     map.touch(token);
     hooks::run(map, token, "handle_timeout", |dispatcher, ch| dispatcher.handle_timeout(ch));
-    // It lives on, and the hook has set no other time: the time starts anew.
+    // The channel lives on, and the hook has set no other timeout: the time starts anew.
     let now = map.clock.now();
     let Some(link) = map.link_mut(token) else { return };
     let again = link.rare_if_any().is_some_and(|rare| rare.idle_timer.is_none() && rare.timeout.is_some());
@@ -138,13 +137,13 @@ fn idle(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
     }
 }
 
-/// A closing channel's time to get rid of its queue may be over.
+/// A closing channel's time without progress may be over.
 fn flush_overdue(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
     let Some(link) = map.link_mut(token).filter(|link| link.is_flushing()) else {
         return map.timers.release(key);
     };
     let timeout = link.rare().close_timeout;
-    let deadline = link.active().after(timeout);
+    let deadline = link.active().unwrap_or(now).after(timeout);
     if deadline > now {
         let _ = map.timers.put_back(key, deadline, Action::Flush(token));
         return;

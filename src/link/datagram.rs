@@ -1,5 +1,5 @@
-//! Output of a datagram channel: each is sent whole or not at all, and an error of the network does
-//! not end the channel.
+//! Output of a datagram channel: each datagram is sent whole or not at all, and an error of the network
+//! does not end the channel.
 
 use std::io::{self, ErrorKind};
 
@@ -11,7 +11,7 @@ use crate::net::address::Address;
 use crate::sys;
 use crate::sys::errno::would_block;
 
-/// Datagrams that may wait to be sent, however small.
+/// The most datagrams that may be queued, however small.
 const QUEUED: usize = 64 * 1024;
 
 impl Link {
@@ -72,8 +72,8 @@ impl Link {
         Flushed::Empty
     }
 
-    /// The error of an earlier datagram waits on the socket, and the next call of any kind takes it;
-    /// so one more try.
+    /// Tries twice: the error of an earlier datagram waits on the socket, and the next call of any kind
+    /// returns it.
     fn send_datagram(&mut self, turn: Turn, bytes: &[u8], to: Option<&Address>) -> Sent {
         let Some(fd) = self.fd() else { return Sent::Later };
         let sent = match sys::datagram::send(fd, bytes, to) {
@@ -86,8 +86,8 @@ impl Link {
         };
         match sent {
             Ok(()) => Sent::Whole,
-            // One of several Unix-domain receivers does not read. Nothing tells when it does, and the
-            // others are not to wait for it.
+            // One of several Unix-domain receivers does not read. Nothing reports when it does, and the
+            // others must not wait for it.
             Err(error) if would_block(&error) && to.is_some_and(|to| to.ip().is_none()) => Sent::Not(
                 io::Error::new(ErrorKind::ResourceBusy, "the receiver takes no more: it does not read"),
             ),
@@ -96,7 +96,7 @@ impl Link {
         }
     }
 
-    /// The dispatcher is told at the settle; of several errors, the first.
+    /// The settle tells the dispatcher; of several errors, the first.
     fn note_network_error(&mut self, turn: Turn, error: io::Error) {
         self.moved(turn);
         self.rare().network_error.get_or_insert(error);
@@ -105,7 +105,7 @@ impl Link {
 
     fn sent(&mut self, turn: Turn, len: usize) {
         let left = self.write_budget(turn);
-        // An empty one is work as well.
+        // Sending an empty one is work, too.
         *left = left.saturating_sub(len.max(1) as u32);
         self.moved(turn);
     }

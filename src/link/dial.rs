@@ -1,4 +1,4 @@
-//! What is known of a connect by name while it is under way.
+//! The state of a connect by name.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -12,17 +12,17 @@ use crate::token::Token;
 
 /// State of a connect by name: addresses left, attempts running, failures.
 pub(crate) struct Dial {
-    /// As it was given, for errors.
+    /// As the user gave it, for errors.
     pub(crate) name: String,
     pub(crate) options: ConnectOptions,
     /// Addresses not tried yet.
     pub(crate) left: VecDeque<SocketAddr>,
-    /// Attempts under way.
+    /// Attempts in progress.
     pub(crate) attempts: Vec<(Token, SocketAddr)>,
     pub(crate) failures: Vec<(SocketAddr, io::Error)>,
     pub(crate) attempt_delay: Option<TimerKey>,
     pub(crate) deadline: Option<TimerKey>,
-    /// Whether the look-up of the name is still wanted.
+    /// Whether the name still needs to be looked up.
     pub(crate) wanted: Arc<AtomicBool>,
 }
 
@@ -33,7 +33,7 @@ impl Drop for Dial {
 }
 
 impl Dial {
-    /// What was tried, and what became of each.
+    /// What was tried, and the outcome of each.
     pub(crate) fn error(&self, kind: Option<ErrorKind>) -> io::Error {
         let mut why: Vec<String> =
             self.failures.iter().map(|(address, error)| format!("{address}: {error}")).collect();

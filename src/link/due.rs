@@ -1,6 +1,6 @@
 //! What is due for a channel: set by the transition that causes it, carried out by the settle.
 
-/// One thing that the settle does, in the order in which it does them.
+/// The steps of the settle, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub(crate) enum Step {
@@ -14,18 +14,18 @@ pub(crate) enum Step {
     Eof = 1 << 3,
     /// `handle_high`, `handle_low`.
     Watermark = 1 << 4,
-    /// Something is queued that may be sent, or FIN, or the end comes after what was queued.
+    /// Something queued may be sent, or FIN or the end follows what was queued.
     Flush = 1 << 5,
-    /// What had to wait was sent: `handle_drained`.
+    /// Everything that had to wait was sent: `handle_drained`.
     Drained = 1 << 6,
-    /// The channel was reached: ask `readable` and `writable`, look what to wait for.
+    /// The channel was reached: ask `readable` and `writable`, and update its registration.
     Look = 1 << 7,
     /// `handle_close`.
     End = 1 << 8,
 }
 
-/// A set of steps; whether the channel is in an unusual state, in which its events go the long way; and
-/// whether `readable` or `writable` of its dispatcher may not be the default, and must be asked.
+/// A set of steps; whether the channel is in an unusual state, in which its events take the long way; and
+/// whether its dispatcher may override `readable` or `writable`, which must then be asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Due(u16);
 
@@ -33,7 +33,7 @@ const UNUSUAL: u16 = 1 << 15;
 const ASKS: u16 = 1 << 14;
 
 impl Due {
-    /// Of a new channel.
+    /// For a new channel.
     pub(crate) const TO_OPEN: Due = Due(Step::Open as u16 | Step::Look as u16 | UNUSUAL | ASKS);
 
     pub(crate) fn set(&mut self, step: Step) {
@@ -48,7 +48,7 @@ impl Due {
         self.0 & step as u16 != 0
     }
 
-    /// Nothing is due, and the channel is what most are: an open stream that waits for input.
+    /// Nothing is due, and the channel is in the usual state: an open stream that waits for input.
     #[inline]
     pub(crate) fn is_quiet(self) -> bool {
         self.0 & !ASKS == 0
@@ -73,7 +73,7 @@ impl Due {
         self.0 = self.0 & !ASKS | if asks { ASKS } else { 0 };
     }
 
-    /// Take all steps; those set from now on are the next settle's.
+    /// Take all steps; those set from now on are left for the next settle.
     pub(crate) fn take(&mut self) -> Due {
         let taken = *self;
         self.0 = UNUSUAL | self.0 & ASKS;

@@ -1,4 +1,4 @@
-//! The panic wall around a user's source.
+//! Catches the panics of a user's source.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -10,7 +10,7 @@ use crate::link::source::Source;
 use crate::sys::errno::is_interrupted;
 use crate::sys::poll::Interest;
 
-/// A source of the user's own, whose panics become errors. After one it is not called again.
+/// A user's source, whose panics become errors. After a panic it is not called again.
 pub(crate) struct Guarded {
     pub(crate) source: Box<dyn Source>,
     panic: RefCell<Option<io::Error>>,
@@ -21,7 +21,7 @@ impl Guarded {
         Guarded { source, panic: RefCell::new(None) }
     }
 
-    /// What its panic said, if there was one.
+    /// The error of its panic, if there was one.
     pub(crate) fn panic(&self) -> Option<io::Error> {
         self.panic.borrow().as_ref().map(clone_error)
     }
@@ -36,7 +36,7 @@ impl Guarded {
         })
     }
 
-    /// Again, if a signal interrupts it.
+    /// Calls again if a signal interrupts it.
     fn tell<R>(&mut self, mut call: impl FnMut(&mut dyn Source) -> io::Result<R>) -> io::Result<R> {
         if let Some(error) = self.panic() {
             return Err(error);

@@ -1,4 +1,4 @@
-//! What a channel holds as its source.
+//! How a channel holds its source.
 
 use crate::link::guarded::Guarded;
 use crate::link::source::{Plain, Source};
@@ -16,7 +16,7 @@ impl Held {
         Held::Own(Box::new(Guarded::new(source)))
     }
 
-    /// What the source's panic said, if there was one.
+    /// The error of the source's panic, if there was one.
     pub(crate) fn panic(&self) -> Option<io::Error> {
         match self {
             Held::Plain(_) => None,

@@ -1,4 +1,4 @@
-//! The read side of one channel: `recv` within its budget of the turn, what was put back, the end.
+//! The read side of one channel: `recv` within the budget of the turn, input that was put back, the end.
 
 use std::io::{self, ErrorKind};
 
@@ -14,7 +14,7 @@ use crate::link::unread::Unread;
 use crate::sys;
 use crate::sys::errno::{is_interrupted, would_block};
 
-/// Why the short way of a read gave nothing.
+/// Why the short way of a read returned nothing.
 pub(crate) enum Missed {
     NotTried,
     End,
@@ -22,7 +22,7 @@ pub(crate) enum Missed {
 }
 
 impl Link {
-    /// The short way of a read, for a channel of which nothing is due.
+    /// The short way of a read, for a channel with nothing due.
     #[inline(always)]
     pub(crate) fn recv_quickly(&mut self, turn: u32, buffer: &mut [u8]) -> Result<usize, Missed> {
         if !self.is_quiet() {
@@ -37,8 +37,8 @@ impl Link {
         let Some(Held::Plain(plain)) = &self.socket else { return Err(Missed::NotTried) };
         match sys::stream::recv_once(plain.fd(), &mut buffer[..most]) {
             Ok(read @ 1..) => {
-                // A plain socket that gives less than was asked for has no more. This saves a hook that
-                // reads until there is nothing its last call.
+                // A plain socket that returns less than was asked for has no more. This saves the last
+                // call of a hook that reads until there is nothing.
                 self.read_left = 0;
                 if read == most {
                     self.read_all(most);
@@ -57,14 +57,15 @@ impl Link {
         self.read_left = READ_BUDGET - most as u32;
     }
 
-    /// The long way, on from where the short one has ended.
+    /// The long way, from where the short one ended.
     pub(crate) fn recv_after(&mut self, missed: Missed, turn: Turn, buffer: &mut [u8]) -> io::Result<usize> {
         match missed {
             Missed::NotTried => self.recv(turn, buffer),
             Missed::End => self.received(turn, Ok(0), 1, true),
             Missed::Error(error) if is_interrupted(&error) => self.recv(turn, buffer),
             Missed::Error(error) => {
-                self.read_left = 0;
+                // Nothing was read: this is no turn whose budgets were used.
+                self.turn = turn.number.wrapping_sub(1);
                 self.received(turn, Err(error), 1, true)
             }
         }
@@ -81,10 +82,10 @@ impl Link {
             }
             _ => return Err(nothing_now()),
         }
-        let most = buffer.len().min(*self.read_budget(turn) as usize);
         if buffer.is_empty() || self.is_at_end() {
             return Ok(0);
         }
+        let most = buffer.len().min(*self.read_budget(turn) as usize);
         if most == 0 {
             return Err(nothing_now());
         }
@@ -98,7 +99,7 @@ impl Link {
         self.received(turn, result, most, plain)
     }
 
-    /// What a read led to, whose budget was renewed before it.
+    /// Handles the result of a read; the budget was renewed before it.
     fn received(
         &mut self,
         turn: Turn,
@@ -119,7 +120,7 @@ impl Link {
                 Ok(read)
             }
             Err(error) if would_block(&error) => {
-                // A source of records may well have taken in a part of one.
+                // A source may have taken in a part of a record.
                 if !plain {
                     self.moved(turn);
                 }
@@ -163,10 +164,10 @@ impl Link {
         }
     }
 
-    // What was put back.
+    // Input that was put back.
 
     pub(crate) fn unread(&mut self, bytes: &[u8]) {
-        // Reading goes on after a write that failed. A datagram has its hook, and no second one.
+        // Reading continues after a failed write. A datagram is delivered by one hook only.
         if !self.is_datagram() && !self.is_ending() {
             self.rare().unread.get_or_insert_default().put_back(bytes);
             self.due.set(Step::Look);
@@ -186,7 +187,7 @@ impl Link {
         unread
     }
 
-    /// What was put back comes first. It is no sign of life of the peer.
+    /// Reads what was put back first. It does not count as activity of the peer.
     fn read_again(&mut self, buffer: &mut [u8]) -> Option<usize> {
         let unread = self.rare.as_mut()?.unread.as_mut()?;
         let read = unread.take(buffer);
@@ -211,12 +212,12 @@ impl Link {
         self.input.end != InputEnd::NotYet
     }
 
-    /// The end was read and told, or there is none.
+    /// `handle_eof` has run, or there is no input.
     pub(super) fn end_is_told(&self) -> bool {
         matches!(self.input.end, InputEnd::Told | InputEnd::Never)
     }
 
-    /// Whether `handle_eof` is to run now; it is, once.
+    /// Whether `handle_eof` is to run now; `true` once.
     pub(crate) fn tell_end_of_input(&mut self) -> bool {
         if !self.is_open() || !self.is_at_end() || self.input.end != InputEnd::Read {
             return false;
@@ -232,12 +233,12 @@ impl Link {
 
     // Pauses.
 
-    /// By a call, or by itself because the peer does not take what it is owed.
+    /// Paused by a call, or automatically because the peer does not read.
     pub(crate) fn is_paused(&self) -> bool {
         self.is_paused_with(0)
     }
 
-    /// The same, with bytes that the running hook has pushed and that are not queued yet.
+    /// The same, counting bytes that the running hook has pushed and that are not queued yet.
     pub(crate) fn is_paused_with(&self, gathered: usize) -> bool {
         self.input.paused || (self.input.auto_pause && self.is_above_high(gathered))
     }
@@ -262,16 +263,16 @@ impl Link {
         self.look_again_at_a_hang_up();
     }
 
-    /// Reading again: a hang-up that was left alone is looked at once more.
+    /// If the channel reads again, a hang-up no longer suspends it.
     pub(crate) fn look_again_at_a_hang_up(&mut self) {
         if self.rest() == Rest::HungUp && self.reads() {
             self.set_rest(Rest::No);
         }
     }
 
-    // Input that is here already.
+    // Buffered input.
 
-    /// The socket need not be ready for it.
+    /// Whether there is input for which the socket need not be ready.
     pub(crate) fn has_input_inside(&self) -> bool {
         let in_source = match &self.socket {
             Some(Held::Own(source)) => source.input_pending(),
@@ -288,7 +289,7 @@ impl Link {
         self.input.pending = pending;
     }
 
-    /// Whether it is to be served without an event, for what is inside.
+    /// Whether to serve the channel without an event, for its buffered input.
     pub(crate) fn takes_input_inside(&self) -> bool {
         let suspended = matches!(self.rest(), Rest::Input(_) | Rest::All(_));
         !suspended && (self.reads() || self.is_lingering()) && !self.input.pending && self.has_input_inside()

@@ -1,4 +1,4 @@
-//! Where a channel is in its life, and the transitions that move it on. Each says what is due.
+//! The life of a channel, and the transitions that move it on. Each records what is due.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::reason::Reason;
 use crate::sys;
 
 impl Link {
-    // What it is.
+    // Questions.
 
     pub(crate) fn is_listening(&self) -> bool {
         matches!(self.life, Life::Listening)
@@ -22,7 +22,7 @@ impl Link {
         matches!(self.life, Life::Connecting(_))
     }
 
-    /// The system is at a connect, whose outcome it will report.
+    /// The system is connecting, and will report the outcome.
     pub(crate) fn connect_is_in_progress(&self) -> bool {
         matches!(self.life, Life::Connecting(Connecting::InProgress))
     }
@@ -39,7 +39,7 @@ impl Link {
         matches!(self.life, Life::Open)
     }
 
-    /// What is queued is being sent before the end.
+    /// Closing: what is queued is being sent.
     pub(crate) fn is_flushing(&self) -> bool {
         matches!(self.life, Life::Ending(Ending { stage: Stage::Flushing, .. }))
     }
@@ -48,7 +48,7 @@ impl Link {
         matches!(self.life, Life::Ending(Ending { stage: Stage::Lingering, .. }))
     }
 
-    /// All is over but for `handle_close`.
+    /// Only `handle_close` is left.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.life, Life::Ending(Ending { stage: Stage::Over, .. }))
     }
@@ -58,7 +58,7 @@ impl Link {
         matches!(self.life, Life::Ending(Ending { stage: Stage::Told, .. }))
     }
 
-    /// Connected, and a source can be put around its socket.
+    /// Connected, so a source can be put around the socket.
     pub(crate) fn has_open_stream(&self) -> bool {
         matches!(self.life, Life::Connecting(Connecting::Done) | Life::Opening | Life::Open)
     }
@@ -67,7 +67,7 @@ impl Link {
         matches!(self.life, Life::Ending(_))
     }
 
-    /// Whether the end has begun, by whatever cause, or nothing can be sent any more.
+    /// Whether the channel is ending, for whatever cause, or can send nothing more.
     pub(crate) fn is_closing(&self) -> bool {
         self.is_ending() || self.is_broken()
     }
@@ -77,7 +77,7 @@ impl Link {
         self.output.way == Way::Broken
     }
 
-    /// The error that the connection was lost with.
+    /// The error with which the connection broke.
     pub(crate) fn lost_error(&self) -> Option<&io::Error> {
         match &self.life {
             _ if !self.is_broken() => None,
@@ -102,7 +102,7 @@ impl Link {
 
     // Connecting.
 
-    /// How a connect began; `true`: it is to be tried again later.
+    /// A connect has begun, or not; `true` if it is to be retried later.
     pub(crate) fn connect_began(&mut self, begun: sys::stream::Connect) -> bool {
         use sys::stream::Connect;
         let connecting = match begun {
@@ -130,7 +130,7 @@ impl Link {
         }
     }
 
-    /// What is known of the connect, if it is over: its attempts are to be called off.
+    /// Take out the state of a connect by name, which is over, to call off its attempts.
     pub(crate) fn take_dial(&mut self) -> Option<Box<Dial>> {
         match &mut self.life {
             Life::Connecting(connecting @ Connecting::ByName(_)) => {
@@ -144,7 +144,7 @@ impl Link {
         }
     }
 
-    /// `handle_open` is due, perhaps after a handshake; `lost` if the connection is gone again already.
+    /// `handle_open` is due, perhaps after a handshake; `lost` if the connection has broken since.
     pub(crate) fn connected(&mut self, turn: Turn, lost: Option<io::Error>) {
         self.life = Life::Opening;
         self.due.set(Step::Open);
@@ -154,7 +154,7 @@ impl Link {
         }
     }
 
-    /// What the opening of a channel is up to.
+    /// The next step in opening the channel.
     pub(crate) fn opening(&mut self) -> OpenStep {
         let established = self.is_established();
         match &mut self.life {
@@ -167,7 +167,7 @@ impl Link {
         }
     }
 
-    /// `handle_open` is about to run. What waited for it is due.
+    /// `handle_open` is about to run. What waited for it becomes due.
     pub(crate) fn opened(&mut self) {
         self.life = Life::Open;
         if self.input.end == InputEnd::Read {
@@ -183,12 +183,12 @@ impl Link {
 
     // The end.
 
-    /// Begin the friendly end: send what is queued first.
+    /// Begin to close: what is queued is sent first.
     pub(crate) fn close(&mut self, cause: Reason) {
         match self.life {
             Life::Ending(_) => {}
             Life::Opening if !self.is_established() => self.end(cause),
-            // There is nobody to send anything to.
+            // Nothing can be sent.
             Life::Opening | Life::Open if self.is_broken() => self.end(cause),
             Life::Opening | Life::Open => {
                 self.life = Life::Ending(Ending { stage: Stage::Flushing, reset: false, cause });
@@ -199,14 +199,15 @@ impl Link {
         }
     }
 
-    /// End it now: drop what is queued. The settle does the rest.
+    /// End at once: drop what is queued. The settle does the rest.
     pub(crate) fn end(&mut self, cause: Reason) {
-        // What is cut short must not look like an end.
-        let cut_short = !self.output.is_empty() && matches!(cause, Reason::TimedOut | Reason::Error(_));
+        // A stream that is cut short must not look as if it had ended.
+        let cut_short = !self.output.is_empty()
+            && matches!(cause, Reason::TimedOut | Reason::Error(_) | Reason::MapEnded);
         self.end_now(cause, cut_short);
     }
 
-    /// As `end`, and reset the connection.
+    /// As `end`, but reset the connection.
     pub(crate) fn end_by_reset(&mut self, cause: Reason) {
         self.end_now(cause, true);
     }
@@ -224,21 +225,21 @@ impl Link {
         self.note_marks();
         let over = Life::Ending(Ending { stage: Stage::Over, reset, cause });
         if let Life::Connecting(Connecting::ByName(dial)) = std::mem::replace(&mut self.life, over) {
-            // The settle calls its attempts off.
+            // The settle calls off its attempts.
             self.rare().dial = Some(dial);
         }
         self.due.set(Step::End);
     }
 
-    /// An ended connection is to be reset.
+    /// Reset the connection, which has ended, when it is closed.
     pub(crate) fn reset_at_the_end(&mut self) {
         if let Life::Ending(ending) = &mut self.life {
             ending.reset |= ending.stage == Stage::Over;
         }
     }
 
-    /// The first cause stays, unless it was a friendly one and this one keeps queued bytes from being
-    /// sent.
+    /// The first cause stays, unless it was a close or the end of the stream and this one keeps queued
+    /// bytes from being sent.
     fn first_cause(&self, cause: Reason) -> Reason {
         let lost = || self.rare.as_ref().and_then(|rare| rare.lost.clone());
         let unfriendly =
@@ -251,7 +252,7 @@ impl Link {
         }
     }
 
-    /// A channel that is closing because of `Closed` or the end of the stream has failed since.
+    /// A channel that was closing, because of `Closed` or the end of the stream, has failed.
     pub(crate) fn closing_failed(&mut self, error: Arc<io::Error>) {
         if let Life::Ending(Ending { cause: cause @ (Reason::Closed | Reason::EndOfStream), .. }) =
             &mut self.life
@@ -261,6 +262,13 @@ impl Link {
         self.end(Reason::Closed);
     }
 
+    /// A hook that was told of an error has closed the channel itself: the error is why.
+    pub(crate) fn closed_because(&mut self, reason: &Reason) {
+        if let Life::Ending(Ending { cause: cause @ Reason::Closed, .. }) = &mut self.life {
+            *cause = reason.clone();
+        }
+    }
+
     pub(crate) fn linger(&mut self) {
         if let Life::Ending(ending) = &mut self.life {
             ending.stage = Stage::Lingering;
@@ -268,7 +276,7 @@ impl Link {
         }
     }
 
-    /// All is sent, or the time of lingering is over.
+    /// All is sent, or the time to linger is over.
     pub(crate) fn end_of_ending(&mut self) {
         if let Life::Ending(ending) = &mut self.life {
             if ending.stage != Stage::Told {
@@ -278,7 +286,7 @@ impl Link {
         }
     }
 
-    /// `handle_close` is about to run: why, and whether to reset.
+    /// `handle_close` is about to run; returns the reason, and whether to reset.
     pub(crate) fn tell_end(&mut self) -> (Reason, bool) {
         let told = |cause| Life::Ending(Ending { stage: Stage::Told, reset: false, cause });
         match std::mem::replace(&mut self.life, told(Reason::Closed)) {
@@ -287,7 +295,7 @@ impl Link {
         }
     }
 
-    /// Reading met an error: the connection is gone.
+    /// A read failed: the connection is gone.
     pub(crate) fn read_lost(&mut self, error: io::Error) -> Arc<io::Error> {
         let error = Arc::new(error);
         self.end(Reason::Error(error.clone()));
@@ -295,7 +303,7 @@ impl Link {
         error
     }
 
-    /// Writing met an error: nothing more can be sent, but what has come may still be read.
+    /// A write failed: nothing more can be sent, but what has arrived may still be read.
     pub(crate) fn write_lost(&mut self, error: io::Error) {
         if self.is_over() || self.is_told() {
             return;
@@ -315,7 +323,7 @@ impl Link {
     }
 }
 
-/// What the opening of a channel is up to.
+/// The next step in opening a channel.
 pub(crate) enum OpenStep {
     Nothing,
     /// `handle_connect`.

@@ -1,4 +1,4 @@
-//! The limits of what may be queued on a channel: its watermarks, and the hard one.
+//! The limits for what is queued on a channel: the watermarks and the hard limit.
 
 use std::io::{self, ErrorKind};
 
@@ -17,7 +17,7 @@ impl Link {
         self.note_marks();
     }
 
-    /// After every change of the queue or of the marks.
+    /// Call after every change of the queue or the limits.
     pub(super) fn note_marks(&mut self) {
         let limits = self.limits();
         self.output.marks.watch(self.output.weight(), limits);
@@ -26,17 +26,17 @@ impl Link {
         }
     }
 
-    /// Whether more is queued than the high watermark, and not yet down to the low one.
+    /// Whether the queue was above the high watermark and is not yet down to the low one.
     pub(super) fn is_above_high(&self, gathered: usize) -> bool {
         self.output.marks.is_above() || gathered > self.limits().high
     }
 
-    /// Whether a watermark was crossed that the dispatcher is to be told of.
+    /// Whether the dispatcher is to be told that a watermark was crossed.
     pub(crate) fn has_mark_news(&self) -> bool {
         self.is_open() && !self.is_broken() && self.output.marks.has_news()
     }
 
-    /// What to tell next.
+    /// The watermark to tell next.
     pub(crate) fn mark_news(&mut self) -> Option<Watermark> {
         match self.has_mark_news() {
             true => self.output.marks.news(),
@@ -44,7 +44,7 @@ impl Link {
         }
     }
 
-    /// Whether `bytes` more are within the hard limit.
+    /// Whether `bytes` more stay within the hard limit.
     pub(crate) fn takes(&self, bytes: usize) -> bool {
         self.output.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
     }

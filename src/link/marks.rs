@@ -1,7 +1,7 @@
-//! The watermarks of a queue: what is queued crosses the high one, then the low one, and the dispatcher
-//! hears of each in turn.
+//! The watermarks of a queue: the dispatcher is told in turn when it rises above the high one and falls to
+//! the low one.
 
-/// What becomes of a push that would put more in the queue than the hard limit.
+/// What happens to a push that would exceed the hard limit of the queue.
 ///
 /// ```
 /// use dispatch_loop::{Channel, Dispatcher, OnLimit};
@@ -11,7 +11,7 @@
 ///
 /// impl Dispatcher for Feed {
 ///     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-///         ch.set_limit(1024 * 1024, OnLimit::End);   // a reader that slow is cut off
+///         ch.set_limit(1024 * 1024, OnLimit::End);   // cut off slow readers
 ///         Ok(())
 ///     }
 /// }
@@ -19,7 +19,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnLimit {
-    /// It takes nothing and fails with `QuotaExceeded`.
+    /// The push queues nothing and fails with `QuotaExceeded`.
     #[default]
     Refuse,
     /// The channel ends with [`Reason::Limit`](crate::Reason::Limit), and the connection is reset.
@@ -40,13 +40,13 @@ pub(crate) const GATHERED: usize = 4 * 1024;
 impl Limits {
     pub(crate) const DEFAULT: Limits = Limits { low: 32 * 1024, high: 64 * 1024, hard: 16 * 1024 * 1024 };
 
-    /// Whether small pushes need not be held against the hard limit one by one.
+    /// Whether small pushes need not be checked against the hard limit one by one.
     pub(super) fn exceed_a_gathering(&self) -> bool {
         self.hard >= GATHERED
     }
 }
 
-/// A watermark that the dispatcher is to be told of.
+/// A watermark that the dispatcher is to be told about.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Watermark {
     High,
@@ -54,9 +54,9 @@ pub(crate) enum Watermark {
 }
 
 pub(super) struct Marks {
-    /// Over the high watermark, and not yet down to the low one.
+    /// Above the high watermark, and not yet down to the low one.
     above: bool,
-    /// It was so since the dispatcher was last told.
+    /// It has risen above the high one since the dispatcher was last told.
     crossed: bool,
     told_high: bool,
 }
@@ -72,19 +72,18 @@ impl Marks {
         if self.told_high { !self.above } else { self.crossed }
     }
 
-    /// What is queued, or a mark, has changed.
+    /// What is queued, or a limit, has changed.
     pub(super) fn watch(&mut self, weight: usize, limits: Limits) {
         if !self.above && weight > limits.high {
             self.above = true;
-            // Risen again before the fall was told: nothing has happened.
+            // It rose again before the fall was told: nothing to tell.
             self.crossed = !self.told_high;
         } else if self.above && weight <= limits.low {
             self.above = false;
         }
     }
 
-    /// What the dispatcher is to be told next. It hears of high and low in turn, whatever happened in
-    /// between.
+    /// What the dispatcher is to be told next: high and low in turn, whatever happened in between.
     pub(super) fn news(&mut self) -> Option<Watermark> {
         if self.told_high {
             if self.above {

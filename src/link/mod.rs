@@ -1,5 +1,5 @@
-//! What the loop knows of one channel: no map, no dispatcher, no poller. Its fields are private to this
-//! folder; they change by transitions, and each says in `due` what follows from it.
+//! What the loop knows of one channel: no map, no dispatcher, no poller. The fields are private to this
+//! folder and change only by transitions, each of which records in `due` what follows from it.
 
 pub(crate) mod datagram;
 pub(crate) mod dial;
@@ -62,14 +62,14 @@ impl Link {
         self.due.has(step)
     }
 
-    /// What the settle is to do now; what is set from now on is for the next.
+    /// What this settle does; what is set from now on is left for the next.
     pub(crate) fn take_due(&mut self) -> Due {
         self.due.take()
     }
 
-    /// The settle is done with the channel: may its next input go the short way?
+    /// The settle is done with the channel: decide whether its next input can take the short way.
     pub(crate) fn settled(&mut self) {
-        // What is registered is what it wants: to read, and not to write.
+        // It is registered for what it wants: input, and no output.
         let usual = self.watch.told == Some(INPUT_ALONE) && self.is_plain_and_idle();
         debug_assert_eq!(usual, self.is_usual());
         self.due.set_unusual(!usual);
@@ -78,9 +78,9 @@ impl Link {
         }
     }
 
-    /// What most channels are most of the time, and what the short way of a message takes for granted:
-    /// an open stream over a plain socket that is registered for input alone, nothing of it suspended,
-    /// nothing queued or put back, and limits that what one hook's small pushes gather cannot exceed.
+    /// The usual state, which the short way of a message relies on: an open stream over a plain socket
+    /// that is registered for input only, with nothing suspended, queued or put back, and limits that the
+    /// gathered pushes of one hook cannot exceed.
     pub(crate) fn is_usual(&self) -> bool {
         self.watch.told == Some(INPUT_ALONE)
             && self.interest() == Some(INPUT_ALONE)
@@ -95,7 +95,7 @@ impl Link {
             && self.output.is_idle()
     }
 
-    // Who and what it is.
+    // Identity.
 
     pub(crate) fn kind(&self) -> Kind {
         self.kind
@@ -113,7 +113,7 @@ impl Link {
         self.role
     }
 
-    /// The channel has ended: keep nothing. What it was.
+    /// The channel has ended: free everything. Returns its role.
     pub(crate) fn empty(&mut self) -> Role {
         debug_assert!(self.socket.is_none() && self.output.is_empty());
         self.local = None;
@@ -125,7 +125,7 @@ impl Link {
         std::mem::replace(&mut self.role, role)
     }
 
-    /// Whether `readable` and `writable` must be asked: they may not be the defaults.
+    /// Whether `readable` and `writable` must be asked, because the dispatcher may override them.
     #[inline]
     pub(crate) fn asks(&self) -> bool {
         self.due.asks()
@@ -208,13 +208,13 @@ impl Link {
 
     // Time.
 
-    /// A byte came or went, at a time that is good enough for that.
+    /// A byte was received or sent. The time of the turn is good enough here.
     #[inline]
     pub(crate) fn stamp(&mut self, now: Time) {
-        self.active = now;
+        self.active = Some(now);
     }
 
-    pub(crate) fn active(&self) -> Time {
+    pub(crate) fn active(&self) -> Option<Time> {
         self.active
     }
 
@@ -258,8 +258,7 @@ impl Link {
         self.rare.as_deref_mut()
     }
 
-    /// What a `with` on the channel failed with; the first waits for the settle, a second one before it
-    /// is of no consequence.
+    /// Note the error of a `with` on the channel for the settle; only the first is kept.
     pub(crate) fn note_failure(&mut self, error: io::Error) {
         self.rare().failure.get_or_insert(error);
         self.due.set(Step::Failure);

@@ -1,4 +1,4 @@
-//! What waits to be sent on one channel: bytes and producers in one order. When to send is decided
+//! What is queued on one channel: bytes, producers and datagrams, in order. When to send is decided
 //! elsewhere.
 
 use std::collections::VecDeque;
@@ -13,17 +13,16 @@ use crate::link::source::Source;
 use crate::net::address::Address;
 use crate::sys::errno::would_block;
 
-/// Pieces that one `sendmsg` takes.
+/// The most pieces in one `sendmsg`.
 const PIECES: usize = 16;
-/// What a producer counts for among the limits, in bytes.
+/// What a producer counts towards the limits, in bytes.
 const PRODUCER: usize = 4 * 1024;
 /// Small pieces are gathered in buffers of up to this many bytes.
 const GATHER: usize = 16 * 1024;
-/// Calls to send in one flush.
+/// The most calls to send in one flush.
 const SENDS: usize = 64;
 
-/// As many of `bytes` as one call takes, and of them at most `most` bytes; how many slices are
-/// filled stands beside them.
+/// As many of `bytes` as one call takes, at most `most` bytes in all; and the number of slices used.
 pub(crate) fn slices_of<'a>(
     bytes: impl Iterator<Item = &'a [u8]>,
     most: usize,
@@ -63,9 +62,9 @@ impl Piece {
 #[derive(Default)]
 pub(crate) struct Outbox {
     pieces: VecDeque<Piece>,
-    /// How much of the first piece is sent already.
+    /// How much of the first piece has been sent.
     sent: usize,
-    /// Bytes in `pieces` not yet sent; what producers will still give is not known.
+    /// Bytes in `pieces` not yet sent, without what producers are still to make.
     queued: usize,
     producers: usize,
     /// The first producer had nothing, and waits to be woken.
@@ -78,9 +77,9 @@ pub(crate) enum Flushed {
     Empty,
     /// The socket takes no more now.
     Blocked,
-    /// There was no budget left; the socket may well take more.
+    /// The budget is used up; the socket may take more.
     Budget,
-    /// The producer whose turn it is has nothing now.
+    /// The first piece is a producer that has nothing now.
     Stalled,
     /// A producer failed; `true` if it panicked.
     Producer(io::Error, bool),
@@ -97,8 +96,8 @@ impl Outbox {
         self.queued
     }
 
-    /// What the limits look at: the bytes, and something for each producer, of which a peer that
-    /// asks much and reads nothing could have any number made.
+    /// What counts towards the limits: the bytes, and a fixed amount for each producer, because a peer
+    /// that requests much and reads nothing could cause any number of them.
     pub(crate) fn weight(&self) -> usize {
         self.queued + self.producers * PRODUCER
     }
@@ -115,12 +114,12 @@ impl Outbox {
         self.grown(bytes.len());
     }
 
-    /// Take over `bytes`, of which the first `sent` are gone already (only if the box is empty).
+    /// Take over `bytes`, of which the first `sent` have been sent (only if the queue was empty).
     pub(crate) fn push_vec(&mut self, bytes: Vec<u8>, sent: usize) {
         self.push_piece(bytes.len(), sent, Piece::Owned(bytes));
     }
 
-    /// As [`push_vec`](Outbox::push_vec), for bytes that others hold as well.
+    /// As [`push_vec`](Outbox::push_vec), for shared bytes.
     pub(crate) fn push_shared(&mut self, bytes: Arc<[u8]>, sent: usize) {
         self.push_piece(bytes.len(), sent, Piece::Shared(bytes));
     }
@@ -187,7 +186,7 @@ impl Outbox {
 
     /// Drop everything.
     pub(crate) fn clear(&mut self) {
-        // A producer is the user's own value, and its drop may panic.
+        // A producer is a user's value, and its drop may panic.
         let pieces = std::mem::take(&mut self.pieces);
         if pieces.iter().any(|piece| piece.bytes().is_none()) {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(pieces)));
@@ -198,12 +197,12 @@ impl Outbox {
         self.stalled = false;
     }
 
-    /// The producer that had nothing may have something now.
+    /// A producer that had nothing may have something now.
     pub(crate) fn wake_producer(&mut self) {
         self.stalled = false;
     }
 
-    /// Whether there is something to be sent, as far as the queue goes.
+    /// Whether the queue has something to send.
     pub(crate) fn is_due(&self) -> bool {
         match self.pieces.front() {
             Some(Piece::Producer(_)) => !self.stalled,
@@ -211,7 +210,7 @@ impl Outbox {
         }
     }
 
-    /// Send as much as goes, at most `budget` bytes, and take what went out of `budget`.
+    /// Send as much as possible, at most `budget` bytes, and subtract what was sent from `budget`.
     pub(crate) fn flush(&mut self, source: &mut Held, budget: &mut usize) -> Flushed {
         let plain = source.is_plain();
         for _ in 0..SENDS {
@@ -233,7 +232,7 @@ impl Outbox {
                 Ok(taken) => {
                     self.advance(taken);
                     *budget -= taken;
-                    // A source of records may take one at a time, and still have room.
+                    // A source may take one record at a time, and still have room.
                     if taken == 0 || (plain && taken < offered) {
                         return Flushed::Blocked;
                     }
@@ -245,7 +244,7 @@ impl Outbox {
         Flushed::Budget
     }
 
-    /// One call for as many pieces as fit; how much was offered stands beside the result.
+    /// One call for as many pieces as fit; returns the result and how much was offered.
     fn send(&self, source: &mut dyn Source, most: usize) -> (io::Result<usize>, usize) {
         let mut skip = self.sent;
         let unsent = self.pieces.iter().map_while(Piece::bytes).map(|bytes| {
@@ -261,7 +260,7 @@ impl Outbox {
         (result.map(|taken| taken.min(offered)), offered)
     }
 
-    /// If a producer is first in the queue, let it put bytes before itself.
+    /// If a producer is first in the queue, let it put its bytes in front of itself.
     fn produce(&mut self) -> Result<(), (io::Error, bool)> {
         while let Some(Piece::Producer(producer)) = self.pieces.front_mut().filter(|_| !self.stalled) {
             let mut buffer = Vec::new();

@@ -1,5 +1,5 @@
-//! The write side of one channel: `send`, `push` and flush, within the budget of the turn. They call no
-//! hook; the settle draws the conclusions.
+//! The write side of one channel: `send`, `push` and flush, within the budget of the turn. They run no
+//! hook; the settle does.
 
 use std::io::{self, ErrorKind, IoSlice};
 
@@ -17,12 +17,12 @@ use crate::sys::errno::{is_interrupted, would_block};
 /// Whether something may be pushed.
 enum Admitted {
     Yes,
-    /// Nothing can be sent any more, as `handle_close` tells; or the channel has ended over its limit.
+    /// Nothing more can be sent, which `handle_close` reports; or the limit has ended the channel.
     Ignored,
 }
 
 impl Link {
-    /// Whether what a hook pushes to its own channel can be gathered, to be sent when it returns.
+    /// Whether what a hook pushes to its own channel can be gathered and sent when it returns.
     pub(crate) fn gathers(&self) -> bool {
         matches!(self.life, Life::Opening | Life::Open)
             && !self.is_datagram()
@@ -31,8 +31,7 @@ impl Link {
             && self.is_established()
     }
 
-    /// The end of the short way: what the hook has pushed leaves in one call. An `Err` if not all of it
-    /// is gone.
+    /// The end of the short way: send what the hook pushed in one call. `Err` if not all was sent.
     #[inline(always)]
     pub(crate) fn send_quickly(&mut self, bytes: &[u8]) -> Result<(), io::Result<usize>> {
         let Some(Held::Plain(plain)) = &self.socket else { return Ok(()) };
@@ -45,7 +44,7 @@ impl Link {
         }
     }
 
-    /// It is not, as `result` says.
+    /// Not all was sent, as `result` says: queue the rest.
     #[cold]
     #[inline(never)]
     pub(crate) fn sent_in_part(&mut self, turn: Turn, bytes: &[u8], result: io::Result<usize>) {
@@ -60,7 +59,7 @@ impl Link {
         self.queued_more();
     }
 
-    /// What a hook has pushed, all of it in one call.
+    /// Send all that a hook pushed in one call.
     #[cold]
     #[inline(never)]
     pub(crate) fn send_gathered(&mut self, turn: Turn, bytes: &[u8]) {
@@ -82,7 +81,7 @@ impl Link {
         self.note_marks();
     }
 
-    /// Send as much as fits now. What the hook gathered has been sent before.
+    /// Send as much as fits now. What was gathered has been sent before.
     pub(crate) fn send(&mut self, turn: Turn, bytes: &[u8]) -> io::Result<usize> {
         if let Some(error) = self.lost_error() {
             return Err(clone_error(error));
@@ -104,8 +103,8 @@ impl Link {
         }
     }
 
-    /// Push, after what the hook gathered `before`; `true` if that was taken along. Within the hard
-    /// limit, unless the bytes were promised to be taken.
+    /// Push, after `before`, which was gathered; `true` if that was sent or queued as well. `limited`:
+    /// within the hard limit.
     pub(crate) fn push(
         &mut self,
         turn: Turn,
@@ -159,7 +158,7 @@ impl Link {
         matches!(self.life, Life::Connecting(Connecting::Failed(_)))
     }
 
-    /// Offer what is pushed to the socket, if that is wanted and nothing stands before it; queue the rest.
+    /// Offer the bytes to the socket, if `at_once` and nothing is queued; queue the rest.
     fn put(&mut self, turn: Turn, before: &[u8], pushed: Pushed<'_>, at_once: bool) {
         let mut sent = 0;
         if at_once && self.output.is_empty() && !self.output.blocked && self.takes_output() {
@@ -180,7 +179,7 @@ impl Link {
         }
     }
 
-    /// Offer bytes to the socket past the empty queue; how many it took, of how many.
+    /// Offer bytes to the socket; the queue is empty. Returns how many it took, of how many offered.
     fn offer(&mut self, turn: Turn, before: &[u8], pushed: &Pushed<'_>) -> io::Result<(usize, usize)> {
         let most = *self.write_budget(turn) as usize;
         if most == 0 {
@@ -249,8 +248,8 @@ impl Link {
         self.due.set(Step::Flush);
     }
 
-    /// Take what is queued out, as bytes; `None`, with nothing changed, if a producer or a datagram is
-    /// among it.
+    /// Take out what is queued, as bytes; `None`, with nothing changed, if that includes a producer or a
+    /// datagram.
     pub(crate) fn take_queued(&mut self) -> Option<Vec<u8>> {
         let bytes = match self.output.queue_if_any() {
             Some(queue) => queue.take_bytes()?,
@@ -274,7 +273,7 @@ impl Link {
         self.output.blocked = false;
     }
 
-    /// Whether something is queued that could be sent at once.
+    /// Whether something queued could be sent at once.
     pub(crate) fn is_unsent(&self) -> bool {
         self.output.queue.as_ref().is_some_and(|queue| queue.is_due())
             && !self.output.blocked
@@ -282,7 +281,7 @@ impl Link {
             && self.is_established()
     }
 
-    /// Whether a flush is worth a try.
+    /// Whether to try to flush.
     pub(crate) fn may_flush(&self) -> bool {
         !self.output.is_empty() && (!self.output.blocked || self.is_datagram())
     }
@@ -350,8 +349,8 @@ impl Link {
         }
     }
 
-    /// Whether FIN, or the farewell of the source, is to be sent now that the queue is empty; it is then
-    /// sent.
+    /// Whether FIN, or the source's own end, is to be sent now that the queue is empty; the caller then
+    /// sends it.
     pub(crate) fn takes_fin(&mut self) -> bool {
         let farewell = self.is_flushing() && self.has_own_source() && self.output.is_open();
         let due = self.output.way == Way::FinDue || farewell;
@@ -365,17 +364,17 @@ impl Link {
         self.output.way == Way::FinSent
     }
 
-    /// Both ways have ended.
+    /// Both directions have ended.
     pub(crate) fn both_ways_ended(&self) -> bool {
         self.fin_is_sent() && self.end_is_told()
     }
 
-    /// Nothing more can be pushed, since `shutdown_write` or the end.
+    /// Nothing more can be pushed, because of `shutdown_write` or the end.
     pub(crate) fn is_shut(&self) -> bool {
         self.output.way != Way::Open || self.is_ending()
     }
 
-    /// Whether this turn has used up what may be written in it.
+    /// Whether the write budget of this turn is used up.
     pub(super) fn write_budget_is_used_up(&mut self, turn: Turn) -> bool {
         debug_assert!(self.write_left <= WRITE_BUDGET);
         *self.write_budget(turn) == 0

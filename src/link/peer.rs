@@ -1,10 +1,10 @@
-//! The peer's address in as few bytes as it needs: there is one in each channel.
+//! The peer's address in as few bytes as possible: each channel has one.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::net::address::Address;
 
-/// An address in place, unless it has parts that few have.
+/// An address in place, unless it is of a rare kind.
 #[derive(Clone, Copy)]
 pub(crate) enum Peer {
     Unknown,
@@ -12,7 +12,7 @@ pub(crate) enum Peer {
     V6([u8; 16], [u8; 2]),
     /// A Unix-domain socket without a name.
     Unnamed,
-    /// It is kept elsewhere.
+    /// Kept in `Rare`.
     Elsewhere,
 }
 

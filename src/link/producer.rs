@@ -1,10 +1,10 @@
-//! Output that is made while it is sent.
+//! Producers: output that is made while it is sent.
 
 use std::io;
 
-/// What makes output when there is room for it: asynchat's `more()`.
+/// Makes output when there is room for it: asynchat's `more()`.
 ///
-/// A closure will do: it appends to the buffer what comes next, and says whether there is more.
+/// A closure is a producer: it appends the next bytes to the buffer, and returns whether there is more.
 ///
 /// ```
 /// use dispatch_loop::{Channel, Dispatcher, More};
@@ -25,12 +25,12 @@ use std::io;
 /// }
 /// ```
 pub trait Producer: 'static {
-    /// Append the next piece, at best some KiB, to `buffer`, which is empty. An `Err` goes to the
+    /// Append the next piece, ideally a few KiB, to `buffer`, which is empty. An `Err` goes to the
     /// dispatcher's `handle_error`, and this producer is dropped.
     fn more(&mut self, buffer: &mut Vec<u8>) -> io::Result<More>;
 }
 
-/// What a [`Producer`] says with each piece.
+/// What a [`Producer`] returns with each piece.
 ///
 /// ```
 /// use dispatch_loop::{More, Producer};
@@ -45,12 +45,12 @@ pub trait Producer: 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum More {
-    /// Ask again when this has been sent. With an empty buffer that is an error.
+    /// Ask again when this piece has been sent. An error if the buffer is empty.
     Again,
-    /// There is nothing (more) now: ask again after
+    /// There is nothing more for now: ask again after
     /// [`wake_producer`](crate::Channel::wake_producer). What is queued behind it waits.
     Later,
-    /// That was all; the buffer may be empty.
+    /// This was the last piece; the buffer may be empty.
     Done,
 }
 

@@ -1,28 +1,28 @@
-//! What is pushed: bytes in the shapes in which a caller may have them.
+//! What is pushed: bytes in the forms that callers have.
 
 use crate::link::outbox::Outbox;
 use std::borrow::Cow;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-/// What is pushed.
+/// Bytes that are pushed.
 pub(crate) enum Pushed<'a> {
     Bytes(&'a [u8]),
     Slices(&'a [IoSlice<'a>]),
     Vec(Vec<u8>),
     Shared(Arc<[u8]>),
-    /// For several channels, which share one copy, made when needed.
+    /// For several channels, which share one copy that is made when needed.
     Broadcast(&'a [u8], &'a mut Option<Arc<[u8]>>),
 }
 
-/// Below this a copy is cheaper than a piece of its own.
+/// Below this size a copy is cheaper than a separate piece.
 const SMALL: usize = 512;
 
-/// From here on a push is offered to the socket at once.
+/// From this size on a push is offered to the socket at once.
 pub(super) const LARGE: usize = 4 * 1024;
 
 impl Pushed<'_> {
-    /// All of it, unless it is in slices.
+    /// All bytes, unless they are in slices.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Pushed::Bytes(bytes) | Pushed::Broadcast(bytes, _) => bytes,
@@ -32,7 +32,7 @@ impl Pushed<'_> {
         }
     }
 
-    /// In one piece: a datagram.
+    /// The bytes in one piece, for a datagram.
     pub(super) fn to_bytes(&self) -> Cow<'_, [u8]> {
         match self {
             Pushed::Slices(slices) => slices.iter().flat_map(|slice| slice.iter().copied()).collect(),
@@ -47,7 +47,7 @@ impl Pushed<'_> {
         }
     }
 
-    /// To the end of a queue, but for the first `sent` bytes, which are gone already.
+    /// Append to a queue, except the first `sent` bytes, which have been sent.
     pub(super) fn queue_into(self, queue: &mut Outbox, sent: usize) {
         let left = self.len() - sent;
         match self {

@@ -1,4 +1,4 @@
-//! What few channels have, in one box that is made when the first of it comes.
+//! What few channels have, in one box that is made on demand.
 
 use std::io;
 use std::sync::Arc;
@@ -12,47 +12,47 @@ use crate::net::unix::SocketFile;
 use crate::threads::credit::Credit;
 use crate::timers::TimerKey;
 
-/// How long a closing channel may go without getting rid of a byte.
+/// How long a closing channel may go without sending a byte.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why less is watched than the channel wants. A rest that a timer ends has that timer: none is
-/// without an end.
+/// Why less is watched than the channel wants: it is suspended. A rest that a timer ends carries the
+/// timer, so none lasts for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rest {
     No,
-    /// The peer hung up while reading is paused; until it is resumed.
+    /// The peer hung up while reading is paused; lasts until reading is resumed.
     HungUp,
-    /// Ready for output, to no avail: `handle_write` is suspended.
+    /// Ready for output without progress: `handle_write` is suspended.
     Output(TimerKey),
-    /// Ready, and nothing was done with it: input is suspended.
+    /// Ready without progress: input is suspended.
     Input(TimerKey),
     /// Input and output; or a listener without descriptors.
     All(TimerKey),
 }
 
 pub(crate) struct Rare {
-    /// Of `set_timeout`, and the timer that watches it.
+    /// Set by `set_timeout`, and its timer.
     pub(crate) timeout: Option<Duration>,
     pub(crate) idle_timer: Option<TimerKey>,
     pub(crate) close_timeout: Duration,
-    /// There is a timer that bounds the flush of a closing channel.
-    pub(crate) close_timer: bool,
+    /// The timer that bounds the flush of a closing channel.
+    pub(crate) close_timer: Option<TimerKey>,
     /// The account with its outlets.
     pub(crate) credit: Option<Arc<Credit>>,
-    /// Of a connect to a name that has ended before its outcome.
+    /// A connect by name that ended before its outcome.
     pub(super) dial: Option<Box<Dial>>,
-    /// Of a socket that is bound to a path.
+    /// The file of a socket that is bound to a path.
     pub(crate) file: Option<Box<SocketFile>>,
     pub(crate) peer: Option<Address>,
-    /// Where they differ from the defaults.
+    /// The limits, if they are not the defaults.
     pub(crate) limits: Limits,
     pub(crate) on_limit: OnLimit,
     /// Input that was put back.
     pub(super) unread: Option<Unread>,
     pub(super) rest: Rest,
-    /// What the connection was lost with, while what has come is still read.
+    /// The error with which the connection broke, while input is still read.
     pub(super) lost: Option<Arc<io::Error>>,
-    /// What `handle_error` and `handle_network_error` are still to be told.
+    /// Errors for `handle_error` and `handle_network_error`.
     pub(crate) failure: Option<io::Error>,
     pub(crate) network_error: Option<io::Error>,
 }
@@ -63,7 +63,7 @@ impl Default for Rare {
             timeout: None,
             idle_timer: None,
             close_timeout: CLOSE_TIMEOUT,
-            close_timer: false,
+            close_timer: None,
             credit: None,
             dial: None,
             file: None,
@@ -80,7 +80,7 @@ impl Default for Rare {
 }
 
 impl Rare {
-    /// Nothing of it stands in the way of a message.
+    /// Nothing in it prevents the short way of a message.
     pub(super) fn is_usual(&self) -> bool {
         self.unread.is_none()
             && self.rest == Rest::No

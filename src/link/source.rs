@@ -1,5 +1,5 @@
-//! What a channel reads and writes: a plain socket, or something that speaks through one, as a TLS
-//! session does. The core asks a source; it assumes nothing of it.
+//! What a channel reads and writes: a plain socket, or a layer over one, such as a TLS session. The core
+//! asks a source and assumes nothing about it.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,12 +9,13 @@ use crate::sys::poll::Interest;
 
 /// What a channel reads and writes, over a non-blocking socket that it owns.
 ///
-/// Implement it for what changes the bytes under way: encryption, compression, records. A plain
-/// socket needs none: [`add`](crate::ChannelMap::add) takes it as it is. Give a source to
+/// Implement it for something that transforms the bytes: encryption, compression, records. A plain
+/// socket needs no source: [`add`](crate::ChannelMap::add) takes it as it is. Pass a source to
 /// [`add_source`](crate::ChannelMap::add_source), or put it around a living channel's socket with
 /// [`wrap_source`](crate::Channel::wrap_source).
 ///
-/// It owns its descriptor and keeps it, the same one, for as long as it lives. No method may wait: `WouldBlock` says that there is nothing to be done now.
+/// It owns its descriptor and keeps the same one as long as it lives. No method may wait: `WouldBlock`
+/// means that nothing can be done now.
 ///
 /// ```
 /// use dispatch_loop::Source;
@@ -22,7 +23,7 @@ use crate::sys::poll::Interest;
 /// use std::os::fd::{AsFd, BorrowedFd};
 /// use std::os::unix::net::UnixStream;
 ///
-/// /// Every byte with its bits turned over, both ways.
+/// /// Inverts every byte, in both directions.
 /// struct Inverted(UnixStream);
 ///
 /// impl Source for Inverted {
@@ -44,23 +45,21 @@ use crate::sys::poll::Interest;
 /// }
 /// ```
 pub trait Source: 'static {
-    /// The socket to wait for, the same one for as long as the source lives. `None` if there is none:
-    /// then the source itself says when it is ready, by
-    /// [`source_ready`](crate::Channel::source_ready).
+    /// The socket to wait for, always the same one. `None` if there is none: then readiness is announced
+    /// by [`source_ready`](crate::Channel::source_ready).
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Input: as `recv(2)`. `Ok(0)` is the end of the stream, after which the socket may be closed:
-    /// a source whose peer may still send something after its farewell gives it when the socket
-    /// itself has ended. `WouldBlock`, also in the midst of a record, says that more must come
-    /// first.
+    /// Input, as `recv(2)`. `Ok(0)` is the end of the stream, after which the socket may be closed: if
+    /// the peer may send after its close_notify, report the end only at the socket's own end.
+    /// `WouldBlock`, also in the middle of a record, means that more must arrive first.
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Output: as `send(2)`, how much of `bytes` was taken. A source that keeps some inside until
-    /// there is room says so in [`output_pending`](Source::output_pending), and takes no more
-    /// while that is much.
+    /// Output, as `send(2)`: how much of `bytes` was taken. A source that buffers some until there is
+    /// room returns `true` from [`output_pending`](Source::output_pending), and takes no more while it
+    /// has much buffered.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Output in pieces: as `sendmsg(2)`. By default the first piece that is not empty.
+    /// Output in pieces, as `sendmsg(2)`. By default sends the first piece that is not empty.
     fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match pieces.iter().find(|piece| !piece.is_empty()) {
             Some(piece) => self.send(piece),
@@ -68,43 +67,43 @@ pub trait Source: 'static {
         }
     }
 
-    /// No more output: the source's own farewell, then `shutdown(SHUT_WR)`. Called once. What
-    /// cannot go out now is left in [`output_pending`](Source::output_pending) for
+    /// End the output: the source's own end (TLS's close_notify), then `shutdown(SHUT_WR)`. Called once.
+    /// What cannot be sent now stays [pending](Source::output_pending), and is sent by
     /// [`drive`](Source::drive).
     fn shutdown_write(&mut self) -> io::Result<()>;
 
-    /// Whether data can pass: `false` during a handshake. `handle_open` waits for it.
+    /// Whether data can be sent and received: `false` during a handshake, for which `handle_open` waits.
     fn is_established(&self) -> bool {
         true
     }
 
-    /// What the socket must be ready for, if the channel waits for `wanted`. A source with output
-    /// inside, or in a handshake, adds what it needs itself.
+    /// What the socket must be ready for when the channel waits for `wanted`. A source with buffered
+    /// output, or in a handshake, adds what it needs itself.
     fn interest(&self, wanted: Interest) -> Interest {
         wanted
     }
 
-    /// The socket is ready: go on with a handshake, flush what is inside, until the socket would
-    /// block. `Ok(true)` if that moved anything. Comes before the channel reads and writes. An `Err`
-    /// ends the channel at once; an error that leaves input to be read is better kept for the next
+    /// The socket is ready: continue a handshake and flush what is buffered, until the socket would
+    /// block. `Ok(true)` if anything moved. Called before the channel reads and writes. An `Err` ends the
+    /// channel at once; if input is left to be read, keep the error for the next
     /// [`send`](Source::send).
     fn drive(&mut self, ready: Interest) -> io::Result<bool> {
         let _ = ready;
         Ok(false)
     }
 
-    /// Whether [`recv`](Source::recv) has something to give without the socket being ready.
+    /// Whether [`recv`](Source::recv) can return something without the socket being ready.
     fn input_pending(&self) -> bool {
         false
     }
 
-    /// Whether something that was taken is still inside, not yet given to the socket.
+    /// Whether something that was taken is still buffered, not yet passed to the socket.
     fn output_pending(&self) -> bool {
         false
     }
 }
 
-/// A socket without anything around it.
+/// A plain socket.
 #[derive(Debug)]
 pub(crate) struct Plain(pub(crate) OwnedFd);
 

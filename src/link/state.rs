@@ -1,5 +1,5 @@
-//! One channel: the data model. What only one state has lies in that state. The fields are seen in this
-//! folder alone; they change by the transitions of the files beside this one.
+//! The data model of one channel. The fields are visible in this folder only; the transitions that change
+//! them are in the files beside this one.
 
 use std::io;
 use std::sync::Arc;
@@ -28,12 +28,12 @@ pub(crate) struct Link {
     /// In the list of the next settle.
     pub(crate) listed: bool,
     pub(crate) default_logged: bool,
-    /// The turn that the two budgets are of.
+    /// The turn to which the two budgets belong.
     pub(super) turn: u32,
     pub(super) read_left: u32,
     pub(super) write_left: u32,
     /// When a byte last came or went, or the channel began; kept up while there are timers.
-    pub(super) active: Time,
+    pub(super) active: Option<Time>,
     pub(super) life: Life,
     pub(super) socket: Option<Held>,
     pub(super) input: Input,
@@ -47,9 +47,9 @@ pub(crate) struct Link {
 
 // 10,000 idle channels are 10,000 of these.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Link>() <= 128);
+const _: () = assert!(size_of::<Link>() <= 136);
 
-/// Where a channel is in its life. What only one state has lies in that state.
+/// The stage of a channel's life. Data that only one stage has is in that variant.
 pub(crate) enum Life {
     /// A listener.
     Listening,
@@ -69,9 +69,9 @@ impl Life {
 pub(crate) enum Connecting {
     /// To a name: looked up, and its addresses tried.
     ByName(Box<Dial>),
-    /// The system is at it.
+    /// The system is connecting.
     InProgress,
-    /// It could not be begun; a timer tries again.
+    /// It could not begin; a timer retries.
     Retry,
     /// It succeeded; `handle_connect` is due.
     Done,
@@ -81,7 +81,7 @@ pub(crate) enum Connecting {
 /// A channel whose end has begun.
 pub(crate) struct Ending {
     pub(super) stage: Stage,
-    /// Let `close(2)` reset the connection.
+    /// `close(2)` is to reset the connection.
     pub(super) reset: bool,
     pub(super) cause: Reason,
 }
@@ -90,21 +90,21 @@ pub(crate) struct Ending {
 pub(super) enum Stage {
     /// What is queued is being sent.
     Flushing,
-    /// FIN is sent; what still comes is dropped for a while, so that it does not become a reset.
+    /// FIN is sent; input is dropped for a while, so that it does not cause a reset.
     Lingering,
-    /// All over but for `handle_close`.
+    /// Only `handle_close` is left.
     Over,
     /// `handle_close` is running.
     Told,
 }
 
-/// Whose a channel is, and whether it keeps the loop going.
+/// Who owns a channel, and whether it keeps the loop going.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     User,
-    /// The user's, but the loop does not wait for it.
+    /// The user's, but it does not keep the loop going.
     Background,
-    /// The library's own: a connect attempt.
+    /// The library's: a connect attempt.
     Internal,
 }
 
@@ -125,7 +125,7 @@ pub(super) struct Input {
     pub(super) wanted: bool,
     pub(super) paused: bool,
     pub(super) auto_pause: bool,
-    /// In the list of channels with input inside.
+    /// In the list of channels with buffered input.
     pub(super) pending: bool,
 }
 
@@ -134,11 +134,11 @@ impl Input {
         Input { end: InputEnd::NotYet, wanted: true, paused: false, auto_pause: false, pending: false };
 }
 
-/// One direction, one way: each state excludes the others.
+/// The state of the output direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Open,
-    /// `shutdown_write` was asked for: FIN when all is sent.
+    /// `shutdown_write` was called: FIN follows when all is sent.
     FinDue,
     FinSent,
     /// Nothing more can be sent.
@@ -146,12 +146,12 @@ pub(crate) enum Way {
 }
 
 pub(super) struct Output {
-    /// Only while something is queued.
+    /// `Some` only while something is queued.
     pub(super) queue: Option<Box<Outbox>>,
     pub(super) way: Way,
     /// The last answer of `writable`.
     pub(super) wanted: bool,
-    /// The socket took less than it was offered: wait until there is room.
+    /// The socket took less than it was offered: wait for room.
     pub(super) blocked: bool,
     /// Something had to wait, in the queue for longer than its turn or inside the source, and
     /// `handle_drained` is still to be told that it was sent.
@@ -177,7 +177,7 @@ impl Output {
         self.way == Way::Open
     }
 
-    /// Nothing of output is queued, due, or to be told.
+    /// Nothing is queued, due or to be told about output.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_none() && self.is_open() && !self.blocked && !self.marks.has_news()
     }
@@ -201,7 +201,7 @@ impl Output {
         }
     }
 
-    /// Give the memory of an empty queue back.
+    /// Free the memory of an empty queue.
     pub(super) fn trim(&mut self) {
         if self.queue.as_ref().is_some_and(|queue| queue.is_empty()) {
             self.queue = None;
@@ -212,10 +212,10 @@ impl Output {
 pub(super) struct Watch {
     /// What the poller was last told; `None` if the descriptor is not registered.
     pub(super) told: Option<Interest>,
-    /// The event that is being dispatched led to something.
+    /// There was progress in the event that is being served.
     pub(super) progress: bool,
-    /// Turns in a row in which it was ready and nothing was done with it, and how often that has led to
-    /// a rest.
+    /// Turns in a row in which the channel was ready without progress, and how often in a row that has led
+    /// to a rest.
     pub(super) idle_turns: u8,
     pub(super) rests: u8,
 }
@@ -224,7 +224,7 @@ impl Watch {
     pub(super) const NEW: Watch = Watch { told: None, progress: false, idle_turns: 0, rests: 0 };
 }
 
-/// Of a vacant slot: it has ended.
+/// The link of a vacant slot, which has ended.
 impl Default for Link {
     fn default() -> Link {
         Link::with(None, Kind::Stream, Life::OVER)
@@ -254,7 +254,7 @@ impl Link {
             turn: 0,
             read_left: READ_BUDGET,
             write_left: WRITE_BUDGET,
-            active: Time::default(),
+            active: None,
             life,
             socket,
             input: Input::NEW,

@@ -9,7 +9,7 @@ use crate::sys::poll::Interest;
 #[derive(Default)]
 pub(crate) struct Unread {
     bytes: Vec<u8>,
-    /// How many of `bytes`, from the start, were read again.
+    /// How many of `bytes`, from the start, have been read again.
     taken: usize,
 }
 
@@ -18,9 +18,9 @@ impl Unread {
         self.bytes.len() - self.taken
     }
 
-    /// Put `bytes` before what is here.
+    /// Put `bytes` in front of what is here.
     pub(crate) fn put_back(&mut self, bytes: &[u8]) {
-        // The common case: a part of what was just taken.
+        // The common case: part of what was just taken.
         if let Some(start) = self.taken.checked_sub(bytes.len()) {
             self.bytes[start..self.taken].copy_from_slice(bytes);
             self.taken = start;
@@ -43,7 +43,7 @@ impl Unread {
     }
 }
 
-/// A source whose input begins with what was put back: for the one that is put around it.
+/// A source whose input begins with what was put back, for a new source to wrap.
 pub(crate) struct Replay {
     unread: Unread,
     source: Box<dyn Source>,

@@ -1,6 +1,6 @@
-//! What the poller is told about a channel, and when it is told less.
+//! What the poller watches for a channel, and when that is less than the channel wants.
 
-use crate::clock::{Time, Turn};
+use crate::clock::Turn;
 use crate::link::held::Held;
 use crate::link::rare::Rest;
 use crate::link::source::Source;
@@ -42,7 +42,7 @@ impl Link {
             && self.is_established()
     }
 
-    /// What the poller should watch; `None`: nothing, and not even hang-ups.
+    /// What the poller should watch; `None` for nothing, not even hang-ups.
     pub(crate) fn interest(&self) -> Option<Interest> {
         let flushing = self.output.blocked && !self.output.is_empty();
         match self.rest() {
@@ -77,10 +77,10 @@ impl Link {
         self.watch.told = told;
     }
 
-    /// Something was done with the channel: a byte came or went, a connection was accepted.
+    /// Progress: a byte was received or sent, or a connection accepted.
     pub(crate) fn moved(&mut self, turn: Turn) {
         self.watch.progress = true;
-        self.active = turn.time;
+        self.active = Some(turn.time);
     }
 
     pub(crate) fn has_moved(&self) -> bool {
@@ -89,13 +89,13 @@ impl Link {
 
     /// An event is about to be served.
     pub(crate) fn begin_event(&mut self) {
-        // Since the last one something was done with it, say by the settle.
+        // There was progress since the last event, for example in the settle.
         if std::mem::replace(&mut self.watch.progress, false) {
             self.watch.idle_turns = 0;
         }
     }
 
-    /// Whether a hook on the short way has read something, as its budgets of this turn show, and led to
+    /// Whether a hook on the short way has read something, as the budgets of this turn show, and caused
     /// nothing else.
     #[inline(always)]
     pub(crate) fn has_read_quickly(&self, turn: u32) -> bool {
@@ -108,28 +108,27 @@ impl Link {
     }
 
     #[inline(always)]
-    pub(crate) fn note_quick_read(&mut self, now: Time) {
-        self.active = now;
+    pub(crate) fn forget_idle_turns(&mut self) {
         self.watch.idle_turns = 0;
         self.watch.rests = 0;
     }
 
-    /// A read on the short way has led to more than that, or to nothing at all.
+    /// A hook on the short way has caused more than that, or read nothing.
     pub(crate) fn end_quick_read(&mut self, turn: Turn) {
-        // It has used the budgets of this turn, so something was read or sent.
+        // If the budgets are of this turn, something was read or sent.
         match self.turn == turn.number {
             true => self.moved(turn),
-            false => self.watch.progress = false,
+            false => self.begin_event(),
         }
     }
 
-    /// Something was done with the channel by the user, say a new dispatcher: a suspended one is resumed.
+    /// The user changed the channel, for example its dispatcher: it is resumed if it was suspended.
     pub(crate) fn was_changed(&mut self) {
         self.watch.progress = true;
         self.watch.rests = 0;
     }
 
-    /// The event has led to something.
+    /// There was progress in the event.
     pub(crate) fn was_busy(&mut self) {
         self.watch.idle_turns = 0;
         if !self.is_listening() {
@@ -137,18 +136,18 @@ impl Link {
         }
     }
 
-    /// It has not; `true` after `most` such turns in a row.
+    /// There was none; `true` after `most` such turns in a row.
     pub(crate) fn was_idle(&mut self, most: u8) -> bool {
         self.watch.idle_turns += 1;
         if self.watch.idle_turns < most {
             return false;
         }
-        // After the rest, one more turn without anything being done is enough.
+        // After the rest, one more turn without progress is enough.
         self.watch.idle_turns = most - 1;
         true
     }
 
-    /// How often it was suspended in a row before; this is once more.
+    /// Count one more rest; returns how many there were in a row before it.
     pub(crate) fn count_rest(&mut self) -> u8 {
         let before = self.watch.rests;
         self.watch.rests = before.saturating_add(1);

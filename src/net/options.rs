@@ -27,7 +27,7 @@ pub struct ListenOptions {
     /// the listener, so it costs no call for each.
     pub no_delay: bool,
     /// `SO_KEEPALIVE` of accepted sockets: how long a peer may be silent before it is probed (never).
-    /// Inherited as well.
+    /// Inherited, too.
     pub keep_alive: Option<Duration>,
     /// `SO_REUSEPORT` (off): several sockets listen on one port and share its connections.
     pub reuse_port: bool,

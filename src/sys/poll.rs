@@ -14,7 +14,7 @@ use crate::sys::faults::{self, Call};
 /// Events that one wait takes at most; the rest comes with the next.
 const BATCH: usize = 1024;
 
-/// Whether the wait is one call of ours on `polling`'s descriptor, or `polling`'s own.
+/// Whether the wait is our own call on `polling`'s descriptor, or `polling`'s.
 #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
 type Batch = Vec<rustix::event::epoll::Event>;
 #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
@@ -80,8 +80,9 @@ impl Poll {
     /// Watch a descriptor. Hang-ups and errors are reported even if `interest` is in nothing.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, key: usize, interest: Interest) -> io::Result<()> {
         faults::pass(Call::Control)?;
-        // SAFETY: the descriptor is owned by the source of a channel, and whoever closes or gives
-        // away a source calls `delete` first (settle.rs: `finish`; handover.rs; connect.rs: `won`).
+        // SAFETY: the descriptor is owned by the source of a channel, and every place that closes or gives
+        // away a source calls `delete` first (`finish` and `free_orphans` in teardown.rs; handover.rs;
+        // `won` in dial.rs).
         #[allow(unsafe_code)]
         unsafe {
             self.poller.add_with_mode(fd.as_raw_fd(), event(key, interest), PollMode::Level)
@@ -114,7 +115,7 @@ impl Poll {
         #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
         if key as u64 == NOTIFY_KEY {
             self.events.clear();
-            // Should it fail, the next wait of ours will, too.
+            // If it fails, so will our next wait.
             let _ = self.poller.wait(&mut self.events, Some(Duration::ZERO));
         }
         let _ = key;
@@ -164,7 +165,7 @@ impl Poll {
         self.ready(at).unwrap_or_default()
     }
 
-    /// `polling` says readable and writable for hang-ups, errors and urgent data as well: look at what
+    /// `polling` reports hang-ups, errors and urgent data as readable and writable, too: look at what
     /// the channel is registered for.
     #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
     fn ready(&self, at: usize) -> Option<Ready> {
@@ -179,7 +180,7 @@ impl Poll {
     }
 }
 
-/// Ends the wait that goes on, or the next one. Calls between two waits cost one system call
+/// Ends the current wait, or the next one. Calls between two waits cost one system call
 /// together.
 pub(crate) struct Waker(Arc<Poller>);
 
@@ -210,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    /// The wait of ours stands on two facts of `polling` that are not in its documentation: the
+    /// Our own wait relies on two facts about `polling` that its documentation does not state: the
     /// key of `notify`, and that its own wait takes the notification back.
     #[test]
     fn a_notification_ends_one_wait_and_is_no_event() {

@@ -64,9 +64,9 @@ impl Remote {
         }
     }
 
-    /// Run `f` on the loop's thread, also if the loop is stopped now: then when it runs again, or never if it
-    /// does not. It needs no room in the queue and never waits, so it is for what must not be refused and
-    /// comes once: the drop of a guard that has something to undo on its channel.
+    /// Run `f` on the loop's thread; if the loop is stopped, once it runs again. Needs no room in the
+    /// queue and never waits: for what must not be refused and happens once, such as the drop of a guard
+    /// that undoes something on its channel.
     ///
     /// ```
     /// use dispatch_loop::ChannelMap;
@@ -74,7 +74,7 @@ impl Remote {
     /// let mut map = ChannelMap::new()?;
     /// let remote = map.remote();
     /// map.stop();
-    /// dispatch_loop::run(&mut map)?;                          // stopped: nothing else is taken
+    /// dispatch_loop::run(&mut map)?;                          // stopped: other messages are refused
     /// assert!(remote.call(|_| ()).is_err());
     /// assert!(remote.call_after_stop(|_| println!("the loop runs again")).is_ok());
     /// dispatch_loop::run(&mut map)?;
@@ -82,7 +82,7 @@ impl Remote {
     /// ```
     ///
     /// # Errors
-    /// `Ended`, with the closure: the map is gone.
+    /// `Ended`, with the closure: the map was dropped.
     pub fn call_after_stop(
         &self,
         f: impl FnOnce(&mut ChannelMap) + Send + 'static,
@@ -122,8 +122,8 @@ impl Remote {
         self.shared.post(message, false).map_err(|error| error.map(Message::into_bytes))
     }
 
-    /// Whether messages are refused: the loop is stopped and [`run`](crate::run) has not been called
-    /// again, or the map was dropped.
+    /// Whether messages are refused: the loop is stopped and neither [`run`](crate::run) nor
+    /// [`turn`](ChannelMap::turn) was called again, or the map was dropped.
     pub fn is_stopped(&self) -> bool {
         self.shared.is_stopped()
     }

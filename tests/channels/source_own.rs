@@ -321,7 +321,7 @@ fn a_source_that_takes_little_at_a_time_is_not_waited_for() {
     map.channel(handle).unwrap().push(&[7; 60_000]).unwrap();
     map.turn(Some(Duration::ZERO)).unwrap();
     assert_eq!(map.channel(handle).unwrap().queued(), 0);
-    assert_eq!(faults::count(faults::Call::Control), before, "armed for nothing");
+    assert_eq!(faults::count(faults::Call::Control), before, "registered for nothing");
     drop(done);
     assert_eq!(far.join().unwrap(), 60_000);
 }

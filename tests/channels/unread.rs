@@ -490,7 +490,7 @@ fn more_than_the_budget_comes_in_the_next_turns() {
     }
 }
 
-/// Rule 6: a hook that puts everything back each time. It is left alone, and that is said once; when
+/// Rule 6: a hook that puts everything back each time. It is suspended, and that is logged once; when
 /// more comes it is enough.
 #[test]
 fn a_hook_that_puts_everything_back_does_not_spin() {
@@ -537,9 +537,9 @@ fn a_hook_that_puts_everything_back_does_not_spin() {
     }
 }
 
-/// One that takes a byte each time makes progress, and is not left alone: no pause in 500 turns.
+/// One that takes a byte each time makes progress, and is not suspended: no pause in 500 turns.
 #[test]
-fn a_hook_that_takes_a_byte_each_time_is_not_left_alone() {
+fn a_hook_that_takes_a_byte_each_time_is_not_suspended() {
     capture_log();
     let log = Log::new();
     let got = log.clone();

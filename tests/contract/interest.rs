@@ -119,7 +119,7 @@ fn room_that_nobody_uses_keeps_nobody_busy() {
         let writes = log.count("a write");
         assert!((64..90).contains(&writes) && waits < 120, "{writes} hooks, {waits} waits");
         assert_eq!(logged("64 turns").len(), 1);
-        // Only `handle_write` is put aside: input does not wait for it.
+        // Only `handle_write` is suspended: input does not wait for it.
         far.write_all(b"hello").unwrap();
         assert!(turns_at_once(&mut map, 50, |_| log.input("a") == b"hello"));
     }
@@ -218,10 +218,10 @@ fn an_idle_map_costs_nothing() {
     assert_eq!(map.wait_limit(), None);
 }
 
-/// Rules 5 and 6: a channel in its pause still sends, and it ends its pause that somebody does what its
+/// Rules 5 and 6: a suspended channel still sends, and it is resumed when another does what its
 /// own hook did not.
 #[test]
-fn a_channel_that_was_put_aside_still_sends() {
+fn a_suspended_channel_still_sends() {
     let log = Log::new();
     let (near, mut far) = unix_pair();
     far.write_all(b"unread").unwrap();

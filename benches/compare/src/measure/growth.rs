@@ -34,7 +34,7 @@ pub(super) fn measure(
 ) {
     let cases = [
         ("ours-hooks", idle, Others::Idle, "idle channels"),
-        (TIMEOUT, idle, Others::Idle, "armed idle timeouts"),
+        (TIMEOUT, idle, Others::Idle, "idle timeouts"),
         (PAUSING.name, plan.paused.min(idle), Others::Paused, "paused channels, with input waiting"),
     ];
     for (name, count, others, what) in cases {

@@ -10,7 +10,7 @@ use dispatch_loop::{Channel, Dispatcher};
 
 use crate::servers::NEVER_PAUSED;
 
-/// Longer than any measurement, so that it is armed and never expires.
+/// Longer than any measurement, so that it is set and never expires.
 const LONG: Duration = Duration::from_secs(3600);
 
 /// Bytes in the header.
