@@ -316,12 +316,15 @@ impl<A> Timers<A> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::Clock;
 
     fn at(n: u64) -> Time {
-        Time::default().after(Duration::from_nanos(n))
+        static START: OnceLock<Time> = OnceLock::new();
+        START.get_or_init(|| Clock.now()).after(Duration::from_nanos(n))
     }
 
     fn fire_all(timers: &mut Timers<u32>, now: u64) -> Vec<u32> {

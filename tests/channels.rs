@@ -25,6 +25,7 @@ mod support {
 }
 
 mod channels {
+    mod addresses;
     mod datagram;
     mod detach;
     mod files;

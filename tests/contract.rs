@@ -37,6 +37,7 @@ mod contract {
     mod close;
     mod connect;
     mod errors;
+    #[cfg(debug_assertions)]
     mod faults;
     mod handle_close;
     mod house;

@@ -59,10 +59,12 @@ fn add_idle<D: Dispatcher>(map: &mut ChannelMap, channels: usize, dispatcher: im
 
 // System calls and allocations of a message.
 
+#[cfg(debug_assertions)]
 const CALLS: [Call; 5] = [Call::Recv, Call::Send, Call::Control, Call::Option, Call::Wait];
 
 /// Echo `rounds` messages on each of these connections, all at once in every round. The calls made
 /// meanwhile, and the turns.
+#[cfg(debug_assertions)]
 fn echo<F: Read + Write>(pairs: Vec<(impl Into<Socket>, F)>, rounds: u64) -> ([u64; 5], u64) {
     let mut map = ChannelMap::new().unwrap();
     let mut peers = Vec::new();
@@ -95,6 +97,7 @@ fn echo<F: Read + Write>(pairs: Vec<(impl Into<Socket>, F)>, rounds: u64) -> ([u
 }
 
 /// A Unix socket has the message at once, so that each round is one turn.
+#[cfg(debug_assertions)]
 #[test]
 fn a_message_is_one_recv_one_send_and_a_share_of_one_wait() {
     for connections in [1, 64] {
@@ -106,6 +109,7 @@ fn a_message_is_one_recv_one_send_and_a_share_of_one_wait() {
 }
 
 /// Over TCP the messages of a round may take more than one turn to arrive.
+#[cfg(debug_assertions)]
 #[test]
 fn a_message_over_tcp_costs_the_same_calls() {
     for address in loopbacks() {

@@ -24,5 +24,6 @@ mod threads {
     mod lines;
     mod outlet;
     mod remote;
+    #[cfg(feature = "signals")]
     mod signals;
 }

@@ -131,7 +131,8 @@ pub trait Dispatcher: Any {
     }
 
     /// Everything that had to wait has been sent: the queue is empty again, and so is the source.
-    /// asyncio's `drain`. Does not run after output that never had to wait.
+    /// asyncio's `drain`. Does not run after output that did not have to wait, or only for the end of
+    /// the turn. Also runs after [`discard_queued`](Channel::discard_queued) dropped what had to wait.
     fn handle_drained(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         Ok(())
     }

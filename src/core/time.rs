@@ -60,7 +60,7 @@ impl ChannelMap {
     pub(crate) fn start_idle_timer(&mut self, token: Token) {
         let now = self.clock.now();
         let Some(link) = self.link_mut(token) else { return };
-        let idle_for = now.since(link.active());
+        let idle_for = link.active().map_or(Duration::ZERO, |active| now.since(active));
         let Some(timeout) = link.rare_if_any().and_then(|rare| rare.timeout) else { return };
         let timer = self.set_timer(Some(token), timeout.saturating_sub(idle_for), Action::Idle(token));
         if let Some(link) = self.link_mut(token) {

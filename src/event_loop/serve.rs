@@ -91,8 +91,11 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
     match map.slots.get_mut(token) {
         Some(seat) if seat.dispatcher.is_none() => {
             seat.dispatcher = dispatcher;
-            if seat.link.has_read_quickly(map.turn.number) && result.is_ok() {
-                seat.link.note_quick_read(map.turn.time);
+            if result.is_ok() && seat.link.has_read_quickly(map.turn.number) {
+                if !map.timers.is_empty() {
+                    seat.link.stamp(map.turn.time);
+                }
+                seat.link.forget_idle_turns();
                 let bytes = map.gather.bytes();
                 match seat.link.send_quickly(bytes) {
                     Ok(()) => {
@@ -146,7 +149,8 @@ fn read_and_asks(map: &mut ChannelMap, token: Token) -> bool {
     if !map.gather.is_of(token) || !seat.link.has_read_and_asks(map.turn.number) {
         return false;
     }
-    seat.link.note_quick_read(map.turn.time);
+    seat.link.stamp(map.turn.time);
+    seat.link.forget_idle_turns();
     map.asking.push(token);
     let bytes = map.gather.bytes();
     if let Err(sent) = seat.link.send_quickly(bytes) {

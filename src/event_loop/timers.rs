@@ -112,7 +112,7 @@ fn idle(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
     settle::open_due(map, token);
     let timeout = map.link(token).filter(|link| !link.is_ending()).and_then(|link| {
         let rare = link.rare_if_any()?;
-        Some((link.active(), rare.timeout.filter(|_| rare.idle_timer == Some(key))?))
+        Some((link.active()?, rare.timeout.filter(|_| rare.idle_timer == Some(key))?))
     });
     let Some((active, timeout)) = timeout else { return map.timers.release(key) };
     let deadline = active.after(timeout);
@@ -143,7 +143,7 @@ fn flush_overdue(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
         return map.timers.release(key);
     };
     let timeout = link.rare().close_timeout;
-    let deadline = link.active().after(timeout);
+    let deadline = link.active().unwrap_or(now).after(timeout);
     if deadline > now {
         let _ = map.timers.put_back(key, deadline, Action::Flush(token));
         return;

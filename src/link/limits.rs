@@ -49,13 +49,14 @@ impl Link {
         self.output.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
     }
 
-    pub(crate) fn over_limit(&mut self, len: usize) -> io::Result<()> {
+    /// A push of `len` bytes would be over it; `before` them, the hook that is running has gathered some.
+    pub(crate) fn over_limit(&mut self, before: usize, len: usize) -> io::Result<()> {
         match self.rare.as_ref().map_or(OnLimit::Refuse, |rare| rare.on_limit) {
             OnLimit::Refuse => Err(io::Error::new(
                 ErrorKind::QuotaExceeded,
                 format!(
                     "{len} bytes more than the {} queued would be over the limit of {}; the peer does not take them",
-                    self.queued(),
+                    self.queued() + before,
                     self.limits().hard
                 ),
             )),

@@ -73,6 +73,9 @@ impl Link {
         let usual = self.watch.told == Some(INPUT_ALONE) && self.is_plain_and_idle();
         debug_assert_eq!(usual, self.is_usual());
         self.due.set_unusual(!usual);
+        if !usual {
+            self.note_undrained();
+        }
     }
 
     /// The usual state, which the short way of a message relies on: an open stream over a plain socket
@@ -208,10 +211,10 @@ impl Link {
     /// A byte was received or sent. The time of the turn is good enough here.
     #[inline]
     pub(crate) fn stamp(&mut self, now: Time) {
-        self.active = now;
+        self.active = Some(now);
     }
 
-    pub(crate) fn active(&self) -> Time {
+    pub(crate) fn active(&self) -> Option<Time> {
         self.active
     }
 

@@ -77,7 +77,6 @@ impl Link {
     }
 
     pub(super) fn queued_more(&mut self) {
-        self.output.undrained = true;
         self.due.set(Step::Flush);
         self.note_marks();
     }
@@ -147,7 +146,7 @@ impl Link {
 
     fn admit(&mut self, before: usize, len: usize, limited: bool) -> io::Result<Admitted> {
         if limited && !self.takes(before.saturating_add(len)) && self.check_open_for_output().is_ok() {
-            return self.over_limit(len).map(|()| Admitted::Ignored);
+            return self.over_limit(before, len).map(|()| Admitted::Ignored);
         }
         if self.is_broken() || self.connect_has_failed() {
             return Ok(Admitted::Ignored);
@@ -204,6 +203,7 @@ impl Link {
             Ok(sent) => {
                 let sent = sent.min(offered);
                 self.write_left -= sent as u32;
+                self.output.undrained |= self.output_pending();
                 self.moved(turn);
                 Ok((sent, offered))
             }
@@ -244,6 +244,7 @@ impl Link {
     pub(crate) fn discard_queued(&mut self) {
         self.output.clear();
         self.note_marks();
+        self.note_drained();
         self.due.set(Step::Flush);
     }
 
@@ -301,6 +302,11 @@ impl Link {
         flushed
     }
 
+    /// The settle is done with the channel: what it has left in the queue has to wait.
+    pub(super) fn note_undrained(&mut self) {
+        self.output.undrained |= !self.output.is_empty();
+    }
+
     /// If everything that had to wait was sent, also from inside the source, `handle_drained` is due.
     pub(crate) fn note_drained(&mut self) {
         if self.output.undrained && self.output.is_empty() && !self.output_pending() {
@@ -318,6 +324,7 @@ impl Link {
         let flushed = queue.flush(source, &mut budget);
         self.write_left = budget as u32;
         if budget < before {
+            self.output.undrained |= self.output_pending();
             self.moved(turn);
         }
         self.output.blocked = matches!(flushed, Flushed::Blocked);

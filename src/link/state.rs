@@ -33,7 +33,7 @@ pub(crate) struct Link {
     pub(super) read_left: u32,
     pub(super) write_left: u32,
     /// When a byte was last received or sent, or the channel began; updated while there are timers.
-    pub(super) active: Time,
+    pub(super) active: Option<Time>,
     pub(super) life: Life,
     pub(super) socket: Option<Held>,
     pub(super) input: Input,
@@ -47,7 +47,7 @@ pub(crate) struct Link {
 
 // 10,000 idle channels are 10,000 of these.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Link>() <= 128);
+const _: () = assert!(size_of::<Link>() <= 136);
 
 /// The stage of a channel's life. Data that only one stage has is in that variant.
 pub(crate) enum Life {
@@ -153,7 +153,8 @@ pub(super) struct Output {
     pub(super) wanted: bool,
     /// The socket took less than it was offered: wait for room.
     pub(super) blocked: bool,
-    /// Something had to wait, and `handle_drained` has not run for it.
+    /// Something had to wait, in the queue beyond its turn or inside the source, and `handle_drained` has
+    /// not run for it.
     pub(super) undrained: bool,
     pub(super) marks: Marks,
 }
@@ -253,7 +254,7 @@ impl Link {
             turn: 0,
             read_left: READ_BUDGET,
             write_left: WRITE_BUDGET,
-            active: Time::default(),
+            active: None,
             life,
             socket,
             input: Input::NEW,

@@ -1,6 +1,6 @@
 //! What the poller watches for a channel, and when that is less than the channel wants.
 
-use crate::clock::{Time, Turn};
+use crate::clock::Turn;
 use crate::link::held::Held;
 use crate::link::rare::Rest;
 use crate::link::source::Source;
@@ -80,7 +80,7 @@ impl Link {
     /// Progress: a byte was received or sent, or a connection accepted.
     pub(crate) fn moved(&mut self, turn: Turn) {
         self.watch.progress = true;
-        self.active = turn.time;
+        self.active = Some(turn.time);
     }
 
     pub(crate) fn has_moved(&self) -> bool {
@@ -102,15 +102,15 @@ impl Link {
         self.due.is_quiet_and_asks_nothing() && self.turn == turn
     }
 
-    /// The same, but its dispatcher is to be asked.
+    /// The same, but `readable` and `writable` must be asked.
     pub(crate) fn has_read_and_asks(&self, turn: u32) -> bool {
         self.is_quiet() && self.turn == turn
     }
 
     #[inline(always)]
-    pub(crate) fn note_quick_read(&mut self, now: Time) {
-        self.active = now;
+    pub(crate) fn forget_idle_turns(&mut self) {
         self.watch.idle_turns = 0;
+        self.watch.rests = 0;
     }
 
     /// A hook on the short way has caused more than that, or read nothing.

@@ -1,5 +1,5 @@
 //! What the system's error codes mean to a channel, where `io::ErrorKind` has no word for it.
-//! Nothing else in the crate compares codes.
+//! Where there is a code it is compared first: finding the kind takes longer.
 
 use std::io::{self, ErrorKind};
 
@@ -9,7 +9,7 @@ fn is_one_of(error: &io::Error, codes: &[Errno]) -> bool {
     error.raw_os_error().is_some_and(|code| codes.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-/// There is nothing to be done now. By the code where there is one: `kind` takes longer to find it.
+/// Nothing can be done now without waiting.
 pub(crate) fn would_block(error: &io::Error) -> bool {
     match error.raw_os_error() {
         Some(code) => code == Errno::AGAIN.raw_os_error(),
@@ -17,7 +17,7 @@ pub(crate) fn would_block(error: &io::Error) -> bool {
     }
 }
 
-/// A signal came.
+/// A signal interrupted the call.
 pub(crate) fn is_interrupted(error: &io::Error) -> bool {
     match error.raw_os_error() {
         Some(code) => code == Errno::INTR.raw_os_error(),

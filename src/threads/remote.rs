@@ -64,9 +64,9 @@ impl Remote {
         }
     }
 
-    /// Run `f` on the loop's thread, also if the loop is stopped now: then when it runs again, or never if it
-    /// does not. It needs no room in the queue and never waits, so it is for what must not be refused and
-    /// comes once: the drop of a guard that has something to undo on its channel.
+    /// Run `f` on the loop's thread; if the loop is stopped, once it runs again. Needs no room in the
+    /// queue and never waits: for what must not be refused and happens once, such as the drop of a guard
+    /// that undoes something on its channel.
     ///
     /// ```
     /// use dispatch_loop::ChannelMap;
@@ -74,7 +74,7 @@ impl Remote {
     /// let mut map = ChannelMap::new()?;
     /// let remote = map.remote();
     /// map.stop();
-    /// dispatch_loop::run(&mut map)?;                          // stopped: nothing else is taken
+    /// dispatch_loop::run(&mut map)?;                          // stopped: other messages are refused
     /// assert!(remote.call(|_| ()).is_err());
     /// assert!(remote.call_after_stop(|_| println!("the loop runs again")).is_ok());
     /// dispatch_loop::run(&mut map)?;
@@ -82,7 +82,7 @@ impl Remote {
     /// ```
     ///
     /// # Errors
-    /// `Ended`, with the closure: the map is gone.
+    /// `Ended`, with the closure: the map was dropped.
     pub fn call_after_stop(
         &self,
         f: impl FnOnce(&mut ChannelMap) + Send + 'static,

@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-#[cfg(debug_assertions)]
 use dispatch_loop::faults::{self, Call, Fault, inject};
 use dispatch_loop::{ChannelMap, OnError, Reason};
 
@@ -46,7 +45,6 @@ fn echoes(len: usize) {
     }
 }
 
-#[cfg(debug_assertions)]
 #[test]
 fn interrupted_calls_are_made_again() {
     for call in [Call::Recv, Call::Send, Call::Wait] {
@@ -58,7 +56,6 @@ fn interrupted_calls_are_made_again() {
     }
 }
 
-#[cfg(debug_assertions)]
 #[test]
 fn short_calls_keep_the_order() {
     for (call, most) in [(Call::Recv, 1), (Call::Recv, 777), (Call::Send, 1), (Call::Send, 777)] {
@@ -70,7 +67,6 @@ fn short_calls_keep_the_order() {
 }
 
 /// EDGE_CASES 20: the poller says ready, and the call says no.
-#[cfg(debug_assertions)]
 #[test]
 fn would_block_in_spite_of_readiness_loses_nothing() {
     for call in [Call::Recv, Call::Send] {
@@ -84,7 +80,6 @@ fn would_block_in_spite_of_readiness_loses_nothing() {
 
 /// The last send of several, queued and gathered, says would-block: nothing wakes up the queue but
 /// the loop's own care.
-#[cfg(debug_assertions)]
 #[test]
 fn would_block_on_a_queue_that_has_room_is_tried_again() {
     let log = Log::new();
@@ -104,7 +99,6 @@ fn would_block_on_a_queue_that_has_room_is_tried_again() {
     assert_eq!(log.of("a").last().unwrap(), "close: closed");
 }
 
-#[cfg(debug_assertions)]
 #[test]
 fn an_accept_that_fails_in_passing_is_made_again() {
     let passing = [
@@ -139,7 +133,6 @@ fn an_accept_that_fails_in_passing_is_made_again() {
 
 /// EDGE_CASES 12: out of descriptors, the listener does not spin, others are served, and the end
 /// of a channel wakes it.
-#[cfg(debug_assertions)]
 #[test]
 fn a_listener_out_of_descriptors_does_not_spin_and_a_close_wakes_it() {
     let log = Log::new();
@@ -177,7 +170,6 @@ fn a_listener_out_of_descriptors_does_not_spin_and_a_close_wakes_it() {
 }
 
 /// The listener is unusable: its own `handle_error` hears of it.
-#[cfg(debug_assertions)]
 #[test]
 fn a_broken_listener_hears_of_it_and_ends() {
     let log = Log::new();
@@ -191,7 +183,6 @@ fn a_broken_listener_hears_of_it_and_ends() {
     assert_eq!(log.of("l"), [format!("error: {why}"), format!("close: {why}")]);
 }
 
-#[cfg(debug_assertions)]
 #[test]
 fn a_reset_of_recv_ends_the_channel() {
     let log = Log::new();
@@ -205,7 +196,6 @@ fn a_reset_of_recv_ends_the_channel() {
 }
 
 /// EDGE_CASES 19: the write fails, and what has come is read to its end; the reason stays.
-#[cfg(debug_assertions)]
 #[test]
 fn a_send_that_fails_leaves_the_data_to_be_read() {
     for queued in [false, true] {
@@ -235,7 +225,6 @@ fn a_send_that_fails_leaves_the_data_to_be_read() {
 }
 
 /// What cannot be sent need not be waited for.
-#[cfg(debug_assertions)]
 #[test]
 fn close_after_a_send_that_failed_waits_for_nothing() {
     let log = Log::new();
@@ -254,7 +243,6 @@ fn close_after_a_send_that_failed_waits_for_nothing() {
     assert_eq!(log.of("a"), ["open".into(), format!("close: {}", text(libc::EPIPE))]);
 }
 
-#[cfg(debug_assertions)]
 #[test]
 fn a_shutdown_that_fails_is_the_reason_after_the_last_data() {
     let log = Log::new();
@@ -271,7 +259,6 @@ fn a_shutdown_that_fails_is_the_reason_after_the_last_data() {
 }
 
 /// EDGE_CASES 6 and rule 8: refused at once, or told later by `SO_ERROR`.
-#[cfg(debug_assertions)]
 #[test]
 fn a_connect_that_fails_is_an_error_and_the_end() {
     for call in [Call::Connect, Call::TakeError] {
@@ -295,7 +282,6 @@ fn a_connect_that_fails_is_an_error_and_the_end() {
 
 /// An interrupted connect goes on by itself. (Injected, it does not even begin: that it is not taken
 /// for a failed one is all that shows.)
-#[cfg(debug_assertions)]
 #[test]
 fn an_interrupted_connect_is_under_way() {
     let log = Log::new();
@@ -309,7 +295,6 @@ fn an_interrupted_connect_is_under_way() {
     assert_eq!(log.count("a error"), 0);
 }
 
-#[cfg(debug_assertions)]
 #[test]
 fn a_socket_that_cannot_be_had_is_an_error_that_names_the_address() {
     for on in loopbacks() {
@@ -339,7 +324,6 @@ fn a_socket_that_cannot_be_had_is_an_error_that_names_the_address() {
 }
 
 /// The poller refuses one channel, when it is added or when it changes: that one ends.
-#[cfg(debug_assertions)]
 #[test]
 fn a_channel_that_the_poller_refuses_ends_alone() {
     for later in [false, true] {
@@ -368,7 +352,6 @@ fn a_channel_that_the_poller_refuses_ends_alone() {
 }
 
 /// Only a failing poller ends the loop; what is in the map stays, and ends with it.
-#[cfg(debug_assertions)]
 #[test]
 fn a_wait_that_fails_ends_the_loop_and_no_channel() {
     let log = Log::new();
@@ -386,7 +369,6 @@ fn a_wait_that_fails_ends_the_loop_and_no_channel() {
 }
 
 /// The linger option cannot be set: the channel ends all the same.
-#[cfg(debug_assertions)]
 #[test]
 fn abort_ends_the_channel_also_without_its_option() {
     let log = Log::new();
@@ -401,7 +383,6 @@ fn abort_ends_the_channel_also_without_its_option() {
     assert_eq!(far.read(&mut [0]).unwrap(), 0);
 }
 
-#[cfg(debug_assertions)]
 #[test]
 fn an_address_may_be_missing_and_a_needed_option_may_not() {
     let log = Log::new();

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher, Terminator};
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{self, Call, Fault, inject};
 use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
 use dispatch_loop::{ChannelMap, Eof, OnError, producers};
@@ -697,6 +698,7 @@ impl Chat for Quiet {
 }
 
 /// A message that comes whole costs one `recv`, and no allocation once there was one of its size.
+#[cfg(debug_assertions)]
 #[test]
 fn a_message_costs_no_allocation() {
     let (near, mut far) = unix_pair();
@@ -868,6 +870,7 @@ fn auto_pause_serves_no_message_without_room_for_its_answer() {
 
 /// A body that is passed on as it comes: the chat's answer to its last bytes pauses it, and it is
 /// whole all the same, though the peer sends no more before it has its answer.
+#[cfg(debug_assertions)]
 #[test]
 fn auto_pause_at_the_end_of_a_count_does_not_hide_it() {
     let log = Log::new();
@@ -967,6 +970,7 @@ fn messages_before_a_reset_are_handed_on() {
 }
 
 /// The peer does not listen any more, but it has asked.
+#[cfg(debug_assertions)]
 #[test]
 fn messages_are_handed_on_after_a_write_that_failed() {
     let log = Log::new();
@@ -1086,6 +1090,7 @@ fn a_dispatcher_set_from_outside_gets_what_was_held_back() {
 // Errors.
 
 /// An error of each hook that is kept, and none of the messages after it is lost.
+#[cfg(debug_assertions)]
 #[test]
 fn an_error_that_is_kept_loses_no_input() {
     for on in loopbacks() {
@@ -1366,6 +1371,7 @@ fn a_chat_reaches_another_and_not_itself() {
 }
 
 /// Broadcasts, timers, high and low: the hooks of the channel under the chat's names.
+#[cfg(debug_assertions)]
 #[test]
 fn the_other_hooks_are_called_under_the_chats_names() {
     for on in loopbacks() {

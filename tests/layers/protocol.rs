@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, count, inject};
 use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Eof, Handle, OnLimit, Reason, Source, Token};
@@ -144,6 +145,7 @@ fn the_callbacks_come_in_their_order() {
 }
 
 /// Every way to end, and `connection_lost` once, as the last.
+#[cfg(debug_assertions)]
 #[test]
 fn every_connection_is_lost_once() {
     let ways = [
@@ -225,6 +227,7 @@ fn every_connection_is_lost_once() {
 }
 
 /// End the connection this way; the reason.
+#[cfg(debug_assertions)]
 fn end(map: &mut ChannelMap, handle: SpokenHandle, log: &Log, far: &mut TcpStream, way: &str) -> String {
     let purpose = || "on purpose".to_owned();
     match way {
@@ -355,6 +358,7 @@ fn write_eof_sends_fin_and_reading_goes_on() {
 }
 
 /// Once per crossing, whatever the marks are.
+#[cfg(debug_assertions)]
 #[test]
 fn pause_and_resume_writing_come_once_per_crossing() {
     for on in loopbacks() {
@@ -398,6 +402,7 @@ fn pause_and_resume_writing_come_once_per_crossing() {
 
 // Writing.
 
+#[cfg(debug_assertions)]
 #[test]
 fn write_vectored_is_one_call() {
     for on in loopbacks() {
@@ -436,6 +441,7 @@ fn write_vectored_is_one_call() {
 /// Small slices are gathered, and leave in one call however many they are. Of many that are large
 /// together, what one call does not take goes out in the settle: the socket has room, and is not watched
 /// for it.
+#[cfg(debug_assertions)]
 #[test]
 fn small_slices_take_one_call_and_many_large_ones_two() {
     for on in loopbacks() {
@@ -693,10 +699,12 @@ impl Protocol for EchoProtocol {
     }
 }
 
+#[cfg(debug_assertions)]
 const CALLS: [Call; 5] = [Call::Recv, Call::Send, Call::Control, Call::Option, Call::Wait];
 
 /// The calls and the allocations that a hundred messages of this many bytes cost on each of so many
 /// connections.
+#[cfg(debug_assertions)]
 fn cost<D: Dispatcher>(connections: usize, len: usize, echo: impl Fn() -> D) -> ([u64; 5], u64) {
     let mut map = ChannelMap::new().unwrap();
     let mut peers = Vec::new();
@@ -725,6 +733,7 @@ fn cost<D: Dispatcher>(connections: usize, len: usize, echo: impl Fn() -> D) -> 
 }
 
 /// No call and no allocation more than an echo that is written on the hooks.
+#[cfg(debug_assertions)]
 #[test]
 fn an_echo_costs_what_a_raw_one_costs() {
     for connections in [1, 20] {
@@ -776,6 +785,7 @@ impl Protocol for Relay {
 
 /// However much goes through to a reader that takes it in bursts, what waits is the high watermark and
 /// what one turn reads, at most.
+#[cfg(debug_assertions)]
 #[test]
 fn a_slow_reader_costs_a_bounded_queue() {
     slow_reader(1 << 30, false);
@@ -783,6 +793,7 @@ fn a_slow_reader_costs_a_bounded_queue() {
 }
 
 /// Send so much; through sockets that hold little, if told so.
+#[cfg(debug_assertions)]
 fn slow_reader(len: usize, little: bool) {
     const PERIOD: usize = 1 << 20;
     let log = Log::new();
