@@ -5,6 +5,7 @@ use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::token::Token;
 
@@ -126,7 +127,11 @@ impl Error for ChannelError {
 pub(crate) fn clone_error(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(error.kind(), error.to_string()),
+        // What it says is the user's, and may panic.
+        None => match catch_unwind(AssertUnwindSafe(|| error.to_string())) {
+            Ok(text) => io::Error::new(error.kind(), text),
+            Err(payload) => io::Error::new(error.kind(), panicked(payload)),
+        },
     }
 }
 

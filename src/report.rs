@@ -2,7 +2,10 @@
 //! peer may have influenced escaped.
 
 use std::fmt::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
+
+use crate::error::panicked;
 
 /// Lines per second of each map; further ones are only counted.
 const LINES: u32 = 10;
@@ -39,6 +42,12 @@ impl Throttle {
 
 /// Displays without control characters, so that it stays on one line of the log.
 pub(crate) struct Escaped<T>(pub(crate) T);
+
+/// What `value` says, or that it panicked.
+pub(crate) fn text_of(value: &dyn fmt::Display) -> String {
+    catch_unwind(AssertUnwindSafe(|| value.to_string()))
+        .unwrap_or_else(|payload| panicked(payload).to_string())
+}
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

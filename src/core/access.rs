@@ -15,6 +15,7 @@ impl ChannelMap {
     /// [`LookupError::Gone`]; if a hook returns it with `?`, it is logged and ends nothing.
     pub fn channel(&mut self, token: impl Into<Token>) -> Result<Channel<'_>, LookupError> {
         let token = token.into();
+        self.keep_time();
         match self.touch(token) {
             true => Ok(Channel::foreign(self, token)),
             false => Err(LookupError::Gone(token)),

@@ -11,6 +11,7 @@ use crate::core::action::Action;
 use crate::core::buffer::Buffer;
 use crate::core::map::ChannelMap;
 use crate::error::{ChannelError, LookupError};
+use crate::link::due::Step;
 use crate::link::input::Missed;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::producer::Producer;
@@ -305,9 +306,16 @@ impl<'a> Channel<'a> {
         self.change(Link::shutdown_write);
     }
 
-    /// How long a closing channel may go without sending a byte (default 30 s).
+    /// How long a closing channel may go without sending a byte (default 30 s). Of one that is closing
+    /// already: from now on.
     pub fn set_close_timeout(&mut self, timeout: Duration) {
         self.change(|link| link.rare().close_timeout = timeout);
+        let Some(link) = self.map.link_mut(self.token) else { return };
+        if let Some(timer) = link.rare().close_timer.take() {
+            // The settle begins another, if it is still needed.
+            link.set_due(Step::Flush);
+            self.map.timers.cancel(timer);
+        }
     }
 
     /// Whether the channel is closing or has ended: nothing more can be pushed.

@@ -23,7 +23,7 @@ use crate::link::state::{Link, Role};
 use crate::net::resolve::{self, Resolver};
 use crate::net::socket::Socket;
 use crate::reason::Reason;
-use crate::report::{Escaped, Throttle};
+use crate::report::{Escaped, Throttle, text_of};
 use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
 use crate::threads::queue::{Owner, Queue};
@@ -258,6 +258,7 @@ impl ChannelMap {
     /// reaches its hard limit.
     pub fn broadcast(&mut self, tokens: impl IntoIterator<Item = Token>, bytes: &[u8]) {
         let mut shared: Option<Arc<[u8]>> = None;
+        self.keep_time();
         for token in tokens {
             let gathered = self.gather.bytes_of(token).len();
             let Some(link) = self.link_mut(token) else { continue };
@@ -360,9 +361,10 @@ impl ChannelMap {
 
     /// Log a failure of `token`: what failed, and why.
     pub(crate) fn report(&mut self, token: Token, what: &str, why: &dyn fmt::Display) {
-        if !self.throttle.admits() {
+        if !self.throttle.admits() || !log::log_enabled!(log::Level::Warn) {
             return;
         }
+        let why = text_of(why);
         let link = self.link(token);
         let address =
             link.and_then(|link| link.peer().or_else(|| link.local().map(|local| (**local).clone())));

@@ -52,6 +52,15 @@ impl ChannelMap {
         self.timers.set(now.after(delay), owner.map(|token| token.slot), action)
     }
 
+    /// Code that runs outside the hooks may come long after the last turn, and what is sent for it is
+    /// stamped with the turn's time.
+    #[inline]
+    pub(crate) fn keep_time(&mut self) {
+        if !self.timers.is_empty() && self.out == 0 && self.gather.is_free() {
+            self.turn.time = self.clock.now();
+        }
+    }
+
     pub(crate) fn timer_id(&self, key: TimerKey) -> TimerId {
         TimerId { map: self.id, key }
     }

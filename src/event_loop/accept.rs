@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::core::map::ChannelMap;
 use crate::event_loop::backoff;
 use crate::event_loop::hooks::{self, Ran};
+use crate::guard::drop_guarded;
 use crate::link::peer::Peer;
 use crate::net::address::Address;
 use crate::net::socket::Socket;
@@ -62,6 +63,7 @@ fn hand_over(map: &mut ChannelMap, token: Token, socket: Socket, peer: Address) 
         Some(from) => map.report(token, "handle_accept", &format_args!("connection from {from}: {error}")),
         None => map.report(token, "handle_accept", &error),
     }
+    drop_guarded(&mut map.throttle, "an error", error);
 }
 
 fn starve(map: &mut ChannelMap, token: Token, error: &io::Error) {

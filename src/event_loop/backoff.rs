@@ -22,7 +22,8 @@ pub(crate) fn guard(map: &mut ChannelMap, token: Token, ready: Ready) {
     if link.has_moved() {
         return link.was_busy();
     }
-    if link.is_over() || link.connect_is_in_progress() || link.interest() != link.registered() {
+    let is_told_of = link.fd().is_some() && link.interest() != link.registered();
+    if link.is_over() || link.connect_is_in_progress() || is_told_of {
         return;
     }
     if !link.was_idle(IDLE_TURNS) {

@@ -146,21 +146,21 @@ pub(crate) fn run_close(map: &mut ChannelMap, token: Token, reason: &Reason) {
 pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::Error, panic: bool) {
     let about = ChannelError::token_of(&error).unwrap_or(token);
     let Some(link) = map.link(token) else {
-        return map.report(token, hook, &error);
+        map.report(token, hook, &error);
+        return drop_guarded(&mut map.throttle, "an error", error);
     };
+    let was_ending = link.is_ending();
     if !panic {
         // Already noted by a `with` on the channel.
         let failure = link.rare_if_any().and_then(|rare| rare.failure.as_ref());
         let noted = failure.is_some_and(|noted| same(noted, &error));
-        if noted && about == token {
-            return;
-        }
         let of_the_loss = link.lost_error().is_some_and(|lost| same(lost, &error));
-        if of_the_loss && about == token {
-            return;
+        if about == token && (noted || of_the_loss) {
+            return drop_guarded(&mut map.throttle, "an error", error);
         }
         if about != token || link.is_closing() {
-            return map.report(token, hook, &error);
+            map.report(token, hook, &error);
+            return drop_guarded(&mut map.throttle, "an error", error);
         }
     }
     let decision = match call(map, token, |dispatcher, ch| dispatcher.handle_error(ch, &error)) {
@@ -171,14 +171,21 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
             OnError::End
         }
     };
-    if decision == OnError::Keep && !panic {
-        return;
+    let ends = decision == OnError::End || panic;
+    if ends {
+        map.report(token, hook, &error);
     }
-    map.report(token, hook, &error);
+    let reason = Reason::from(error);
     if let Some(link) = map.link_mut(token) {
-        link.end(Reason::from(error));
-        map.touch(token);
+        if !was_ending {
+            link.closed_because(&reason);
+        }
+        if ends {
+            link.end(reason.clone());
+            map.touch(token);
+        }
     }
+    drop_guarded(&mut map.throttle, "an error", reason);
 }
 
 pub(crate) fn report_panic(map: &mut ChannelMap, token: Token, what: &str, payload: Box<dyn Any + Send>) {
@@ -203,6 +210,7 @@ impl ChannelMap {
     {
         let token = handle.token();
         self.get(handle)?;
+        self.keep_time();
         self.touch(token);
         let _entered = Entered::now(self.id);
         let ran = lend(self, token, true, false, |dispatcher, ch| {
@@ -244,15 +252,17 @@ thread_local! {
 /// Note that the dispatcher of a channel was replaced while its hook ran. The map may have been swapped
 /// when the hook returns.
 pub(crate) fn note_replaced(token: Token) {
-    REPLACED.with_borrow_mut(|replaced| replaced.push(token));
+    let _ = REPLACED.try_with(|replaced| replaced.borrow_mut().push(token));
 }
 
 fn take_replaced(token: Token) -> bool {
-    REPLACED.with_borrow_mut(|replaced| {
+    let taken = REPLACED.try_with(|replaced| {
+        let mut replaced = replaced.borrow_mut();
         let before = replaced.len();
         replaced.retain(|other| *other != token);
         replaced.len() < before
-    })
+    });
+    taken.unwrap_or(false)
 }
 
 /// While this lives, hooks of the map may be running, so none of its turns can begin.
@@ -260,17 +270,18 @@ pub(crate) struct Entered(());
 
 impl Entered {
     pub(crate) fn now(map: u32) -> Entered {
-        ENTERED.with_borrow_mut(|maps| maps.push(map));
+        // A map that is itself a thread's local may be dropped after these are.
+        let _ = ENTERED.try_with(|maps| maps.borrow_mut().push(map));
         Entered(())
     }
 
     pub(crate) fn is(map: u32) -> bool {
-        ENTERED.with_borrow(|maps| maps.contains(&map))
+        ENTERED.try_with(|maps| maps.borrow().contains(&map)).unwrap_or(false)
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        ENTERED.with_borrow_mut(Vec::pop);
+        let _ = ENTERED.try_with(|maps| maps.borrow_mut().pop());
     }
 }

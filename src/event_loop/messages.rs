@@ -15,22 +15,21 @@ const MESSAGES: usize = 256;
 
 pub(crate) fn run_messages(map: &mut ChannelMap) {
     let id = map.id;
-    if let Some(queue) = &map.queue {
-        queue.take_news();
-    }
+    let Some(queue) = &map.queue else { return };
+    queue.take_news();
+    let shared = queue.shared();
     for _ in 0..MESSAGES {
         let Some(message) = map.queue.as_ref().and_then(|queue| queue.take()) else { return };
         match message {
             Message::Call(call) => guarded(map, "a remote call", call),
             Message::Bytes(token, bytes, credit) => push(map, token, bytes, credit.as_deref()),
         }
+        // A message swapped the maps, and the rest waits for a turn of its own.
         if map.id != id {
-            return;
+            break;
         }
     }
-    if let Some(queue) = &map.queue {
-        queue.keep_news();
-    }
+    shared.keep_news();
 }
 
 /// Run what belongs to no channel; a panic is logged.

@@ -103,6 +103,7 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             refuse_nested(map)?;
             id = map.id;
             entered = Entered::now(id);
+            map.let_messages_in();
         }
         if map.is_stop_asked() {
             map.take_stop();
@@ -137,6 +138,7 @@ impl ChannelMap {
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         refuse_nested(self)?;
         let _entered = Entered::now(self.id);
+        self.let_messages_in();
         turn_of_entered(self, timeout, false, false)
     }
 
@@ -162,6 +164,13 @@ impl ChannelMap {
         }
     }
 
+    /// It was stopped, perhaps, and turns again.
+    fn let_messages_in(&mut self) {
+        if self.stopped {
+            self.set_stopped(false);
+        }
+    }
+
     fn set_stopped(&mut self, stopped: bool) {
         self.stopped = stopped;
         if let Some(queue) = &self.queue {
@@ -171,7 +180,7 @@ impl ChannelMap {
 }
 
 fn refuse_nested(map: &ChannelMap) -> io::Result<()> {
-    if Entered::is(map.id) {
+    if map.ended || Entered::is(map.id) {
         return Err(io::Error::new(
             io::ErrorKind::Deadlock,
             "the loop of this map is running already; a hook must return to it, not start it anew",
@@ -327,6 +336,10 @@ fn before_the_wait(
         }
     }
     let was_idle = map.is_idle();
+    // What is flushed now is stamped with the time of now, not with that of the last turn.
+    if !map.dirty.is_empty() {
+        map.keep_time();
+    }
     settle::settle(map);
     if map.id != id {
         return None;

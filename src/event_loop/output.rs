@@ -139,9 +139,13 @@ pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
 fn start_flush_timer(map: &mut ChannelMap, token: Token) {
     let now = map.clock.now();
     let Some(link) = map.link_mut(token) else { return };
-    if !std::mem::replace(&mut link.rare().close_timer, true) {
-        link.stamp(now);
-        let timeout = link.rare().close_timeout;
-        map.set_timer(Some(token), timeout, Action::Flush(token));
+    if link.rare().close_timer.is_some() {
+        return;
+    }
+    link.stamp(now);
+    let timeout = link.rare().close_timeout;
+    let timer = map.set_timer(Some(token), timeout, Action::Flush(token));
+    if let Some(link) = map.link_mut(token) {
+        link.rare().close_timer = Some(timer);
     }
 }

@@ -336,7 +336,9 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
         hang_up_unread(map, token, ready);
     }
     let Some(link) = map.link_mut(token) else { return };
-    let room = ready.write && link.registered().is_some_and(|told| told.write);
+    // Of a source without a descriptor the poller was told nothing.
+    let waits_for = if link.fd().is_some() { link.registered() } else { link.interest() };
+    let room = ready.write && waits_for.is_some_and(|interest| interest.write);
     if room && link.is_open() {
         let writes = link.writes();
         link.unblock();

@@ -156,7 +156,9 @@ pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Erro
     // The dispatcher was told; this is for the log's readers.
     log::info!("channel {token}: connect: {}", Escaped(&error));
     if let Some(link) = map.link_mut(token) {
-        link.end(Reason::from(error));
+        let reason = Reason::from(error);
+        link.closed_because(&reason);
+        link.end(reason);
     }
 }
 
@@ -217,8 +219,7 @@ fn tell_watermarks(map: &mut ChannelMap, token: Token) {
 
 fn tell_drained(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
-    link.clear_due(Step::Drained);
-    if link.is_open() && !link.is_broken() {
+    if link.takes_drained() && link.is_open() && !link.is_broken() {
         hooks::run(map, token, "handle_drained", |dispatcher, ch| dispatcher.handle_drained(ch));
     }
 }

@@ -60,6 +60,9 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
         backoff::wake_starved(map);
     }
     hooks::run_close(map, token, &reason);
+    if let Reason::Error(error) = reason {
+        drop_guarded(&mut map.throttle, "an error", error);
+    }
     remove(map, token);
 }
 

@@ -94,7 +94,7 @@ fn channel_call(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut Channel<
     settle::open_due(map, token);
     // A closing channel still has its timers: one of them may end it sooner.
     if !map.touch(token) || map.link(token).is_some_and(Link::is_over) {
-        return;
+        return drop_guarded(&mut map.throttle, "a timer", f);
     }
     let mut result = Ok(Ok(()));
     hooks::gathering(map, token, |map| {

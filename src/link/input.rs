@@ -64,7 +64,8 @@ impl Link {
             Missed::End => self.received(turn, Ok(0), 1, true),
             Missed::Error(error) if is_interrupted(&error) => self.recv(turn, buffer),
             Missed::Error(error) => {
-                self.read_left = 0;
+                // Nothing was read: this is no turn whose budgets were used.
+                self.turn = turn.number.wrapping_sub(1);
                 self.received(turn, Err(error), 1, true)
             }
         }
@@ -81,10 +82,10 @@ impl Link {
             }
             _ => return Err(nothing_now()),
         }
-        let most = buffer.len().min(*self.read_budget(turn) as usize);
         if buffer.is_empty() || self.is_at_end() {
             return Ok(0);
         }
+        let most = buffer.len().min(*self.read_budget(turn) as usize);
         if most == 0 {
             return Err(nothing_now());
         }

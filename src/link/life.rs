@@ -261,6 +261,13 @@ impl Link {
         self.end(Reason::Closed);
     }
 
+    /// A hook that was told of an error has closed the channel itself: the error is why.
+    pub(crate) fn closed_because(&mut self, reason: &Reason) {
+        if let Life::Ending(Ending { cause: cause @ Reason::Closed, .. }) = &mut self.life {
+            *cause = reason.clone();
+        }
+    }
+
     pub(crate) fn linger(&mut self) {
         if let Life::Ending(ending) = &mut self.life {
             ending.stage = Stage::Lingering;

@@ -315,6 +315,14 @@ impl Link {
         }
     }
 
+    /// Whether `handle_drained` is to run now. If something was queued since it became due, it runs once
+    /// that is sent, too.
+    pub(crate) fn takes_drained(&mut self) -> bool {
+        self.due.clear(Step::Drained);
+        self.output.undrained = !self.output.is_empty() || self.output_pending();
+        !self.output.undrained
+    }
+
     fn flush_bytes(&mut self, turn: Turn) -> Flushed {
         let mut budget = *self.write_budget(turn) as usize;
         let before = budget;

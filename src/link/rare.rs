@@ -35,8 +35,8 @@ pub(crate) struct Rare {
     pub(crate) timeout: Option<Duration>,
     pub(crate) idle_timer: Option<TimerKey>,
     pub(crate) close_timeout: Duration,
-    /// A timer bounds the flush of the closing channel.
-    pub(crate) close_timer: bool,
+    /// The timer that bounds the flush of a closing channel.
+    pub(crate) close_timer: Option<TimerKey>,
     /// The account with its outlets.
     pub(crate) credit: Option<Arc<Credit>>,
     /// A connect by name that ended before its outcome.
@@ -63,7 +63,7 @@ impl Default for Rare {
             timeout: None,
             idle_timer: None,
             close_timeout: CLOSE_TIMEOUT,
-            close_timer: false,
+            close_timer: None,
             credit: None,
             dial: None,
             file: None,

@@ -118,7 +118,7 @@ impl Link {
         // If the budgets are of this turn, something was read or sent.
         match self.turn == turn.number {
             true => self.moved(turn),
-            false => self.watch.progress = false,
+            false => self.begin_event(),
         }
     }
 

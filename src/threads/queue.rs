@@ -31,6 +31,8 @@ pub(crate) struct Shared<M> {
     bell: Bell,
     stop: AtomicBool,
     state: AtomicU8,
+    /// How often the loop was stopped: who waited through one is to know, also if the loop runs again.
+    stops: AtomicU64,
     /// What threads that need room or credit wait with.
     lock: Mutex<()>,
     changed: Condvar,
@@ -122,6 +124,11 @@ impl<M> Shared<M> {
         }
     }
 
+    /// The loop has not emptied the queue.
+    pub(crate) fn keep_news(&self) {
+        self.bell.keep_news();
+    }
+
     pub(crate) fn ask_stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         self.wake();
@@ -178,9 +185,13 @@ impl<M> Shared<M> {
     ) -> Result<(), SendError<()>> {
         let mut guard = self.lock();
         self.bell.begin_waiting();
+        let stops = self.stops.load(Ordering::SeqCst);
         let result = loop {
             if let Err(error) = self.check() {
                 break Err(error);
+            }
+            if self.stops.load(Ordering::SeqCst) != stops {
+                break Err(SendError::Stopped(()));
             }
             if let Some(answer) = attempt() {
                 break answer;
@@ -233,6 +244,7 @@ impl<M> Queue<M> {
             bell: Bell::new(),
             stop: AtomicBool::new(false),
             state: AtomicU8::new(if stopped { STOPPED } else { OPEN }),
+            stops: AtomicU64::new(0),
             lock: Mutex::new(()),
             changed: Condvar::new(),
             watches: Mutex::default(),
@@ -269,11 +281,6 @@ impl<M> Queue<M> {
         self.shared.bell.take_news();
     }
 
-    /// It was not emptied.
-    pub(crate) fn keep_news(&self) {
-        self.shared.bell.keep_news();
-    }
-
     /// The loop has waited and is at work, for as long as the guard lives: it will look at the
     /// queue again before it waits, and need not be woken.
     pub(crate) fn at_work(&self) -> AtWork<M> {
@@ -292,6 +299,9 @@ impl<M> Queue<M> {
 
     /// Refuse what comes from now on, and wake who waits; or take it again.
     pub(crate) fn set_stopped(&self, stopped: bool) {
+        if stopped {
+            self.shared.stops.fetch_add(1, Ordering::SeqCst);
+        }
         self.shared.state.store(if stopped { STOPPED } else { OPEN }, Ordering::SeqCst);
         if stopped {
             self.shared.tell_of_the_stop();

@@ -122,8 +122,8 @@ impl Remote {
         self.shared.post(message, false).map_err(|error| error.map(Message::into_bytes))
     }
 
-    /// Whether messages are refused: the loop is stopped and [`run`](crate::run) has not been called
-    /// again, or the map was dropped.
+    /// Whether messages are refused: the loop is stopped and neither [`run`](crate::run) nor
+    /// [`turn`](ChannelMap::turn) was called again, or the map was dropped.
     pub fn is_stopped(&self) -> bool {
         self.shared.is_stopped()
     }

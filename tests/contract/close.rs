@@ -64,7 +64,12 @@ fn close_and_abort_twice_from_every_hook_are_one_end() {
                 let what = format!("{acts:?} in {hook}: {:?}", log.of("a"));
                 // What was queued is lost: that is the reason then.
                 let aborted = acts[0] != Close || (hook == "high" && acts[1] == Abort);
-                let reason = if aborted { "close: aborted" } else { "close: closed" };
+                let reason = match hook {
+                    _ if aborted => "close: aborted",
+                    // What it was told of is why.
+                    "error" => "close: provoked",
+                    _ => "close: closed",
+                };
                 assert_eq!(log.of("a").last().unwrap(), reason, "{what}");
                 assert_eq!(log.count("a close: "), 1, "{what}");
                 assert_eq!(log.of("a").iter().filter(|event| event.starts_with(hook)).count(), 1, "{what}");

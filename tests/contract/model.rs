@@ -77,7 +77,7 @@ fn until_idle(map: &mut ChannelMap, shared: &Shared) {
 fn living(map: &mut ChannelMap, shared: &Shared) -> Vec<String> {
     let world = shared.borrow();
     let lives = world.lives.iter().filter(|life| life.closes == 0);
-    lives.map(|life| format!("{:?}: {life:?}", map.channel(life.handle.unwrap()))).collect()
+    lives.map(|life| format!("{:?}: {life:?}", map.channel(life.handle.unwrap().token()))).collect()
 }
 
 /// What ended is gone for good; what has not, is there.
@@ -85,9 +85,18 @@ fn look_up(map: &mut ChannelMap, world: &World) {
     for life in &world.lives {
         let handle = life.handle.unwrap();
         must(life.closes == life.drops && life.closes <= 1, "handle_close or drop, and not the other");
-        must(map.contains(handle) == (life.closes == 0), "in the map or not");
-        must(map.get(handle).is_ok() == (life.closes == 0), "a dispatcher is there or not");
-        must(map.channel(handle).is_ok() == (life.closes == 0), "a channel is there or not");
+        must(map.contains(handle.token()) == (life.closes == 0), "in the map or not");
+        must(handle.is_there(map) == (life.closes == 0), "a dispatcher is there or not");
+        must(map.channel(handle.token()).is_ok() == (life.closes == 0), "a channel is there or not");
+    }
+}
+
+/// What is queued when nothing can be done has to wait, and `handle_drained` is owed for it.
+fn note_who_waits(map: &mut ChannelMap, world: &mut World) {
+    for life in &mut world.lives {
+        if let Ok(ch) = map.channel(life.handle.unwrap().token()) {
+            life.waits |= ch.queued() > 0;
+        }
     }
 }
 
@@ -117,7 +126,10 @@ fn play(steps: Vec<Step>, script: Vec<Action>, dropping: bool) {
         match step {
             Step::Do(action) => act(&mut map, &shared, action),
             Step::Turn => map.turn(Some(Duration::from_millis(1))).unwrap(),
-            Step::Idle => until_idle(&mut map, &shared),
+            Step::Idle => {
+                until_idle(&mut map, &shared);
+                note_who_waits(&mut map, &mut shared.borrow_mut());
+            }
             step => far(&mut shared.borrow_mut(), step),
         }
         look_up(&mut map, &shared.borrow());
@@ -135,6 +147,11 @@ fn play(steps: Vec<Step>, script: Vec<Action>, dropping: bool) {
             panic!("not all that was sent arrives: {:#?}", living(&mut map, &shared));
         }
         until_idle(&mut map, &shared);
+    }
+    // All has been sent, and told, but where nothing can be sent any more.
+    for life in &shared.borrow().lives {
+        let told = !life.waits || life.ended || life.far_cut || life.closes > 0;
+        must(told, format!("handle_drained is owed: {life:?}"));
     }
     if dropping {
         shared.borrow_mut().dropping = true;
@@ -167,6 +184,9 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         3 => (0..3u8).prop_map(Add),
         6 => (channel.clone(), 1..3000usize).prop_map(|(to, len)| Push(to, len)),
+        5 => (1..20usize, prop_oneof![1..300usize, 4000..4200usize, Just(30_000)])
+            .prop_map(|(pushes, len)| Answer(pushes, len)),
+        1 => channel.clone().prop_map(Timeout),
         2 => (channel.clone(), 50_000..400_000usize).prop_map(|(to, len)| Push(to, len)),
         2 => channel.clone().prop_map(Close),
         1 => channel.clone().prop_map(Abort),

@@ -587,9 +587,10 @@ mod kinds {
 mod short_way {
     use super::*;
     use crate::support::peers::unix_pair;
-    use dispatch_loop::{Channel, Dispatcher};
-    use std::cell::Cell;
-    use std::io;
+    use dispatch_loop::{Channel, Dispatcher, Source};
+    use std::cell::{Cell, RefCell};
+    use std::io::{self, ErrorKind};
+    use std::os::fd::BorrowedFd;
     use std::rc::Rc;
 
     /// Reads a few bytes in each hook, and counts them.
@@ -626,6 +627,137 @@ mod short_way {
             map.turn(Some(Duration::from_millis(5))).unwrap();
         }
         assert_eq!(got.get(), 6000);
+    }
+
+    /// Reads a byte when it is told to, and nothing else.
+    struct Lazy(Rc<Cell<bool>>);
+
+    impl Dispatcher for Lazy {
+        fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            match self.0.replace(false) {
+                true => ch.recv(&mut [0; 1]).map(drop),
+                // This is no work.
+                false => ch.recv(&mut []).map(drop),
+            }
+        }
+    }
+
+    /// A `recv` that gave nothing, into an empty buffer or because there was nothing, counted as work: the
+    /// channel was never suspended, and the loop spun.
+    #[cfg(debug_assertions)]
+    #[test]
+    fn a_read_of_nothing_is_not_work() {
+        use dispatch_loop::faults::{Fault, clear, inject};
+        for would_block in [false, true] {
+            let (near, mut far) = unix_pair();
+            let mut map = ChannelMap::new().unwrap();
+            match would_block {
+                true => drop(map.add(near, Slow(Rc::default())).unwrap()),
+                false => drop(map.add(near, Lazy(Rc::default())).unwrap()),
+            }
+            turn_idle(&mut map);
+            if would_block {
+                inject(Call::Recv, 0, 1_000_000, Fault::Errno(libc::EAGAIN));
+            }
+            far.write_all(b"x").unwrap();
+            let waits = waits_in(&mut map, Duration::from_millis(200));
+            clear();
+            assert!(waits < 200, "{waits} waits");
+        }
+    }
+
+    /// A channel that was suspended for long, then read from, was suspended for as long again, not for 10 ms.
+    #[test]
+    fn the_pause_of_a_suspended_channel_starts_small_again() {
+        let (near, mut far) = unix_pair();
+        let reads = Rc::new(Cell::new(false));
+        let mut map = ChannelMap::new().unwrap();
+        map.add(near, Lazy(reads.clone())).unwrap();
+        far.write_all(&[0; 100]).unwrap();
+        let end = Instant::now() + DEADLINE;
+        let turn_while = |map: &mut ChannelMap, goes_on: &dyn Fn(&ChannelMap) -> bool| {
+            while goes_on(map) {
+                assert!(Instant::now() < end);
+                map.turn(Some(Duration::from_millis(500))).unwrap();
+            }
+        };
+        turn_while(&mut map, &|map| map.wait_limit().is_none_or(|limit| limit < Duration::from_millis(50)));
+        reads.set(true);
+        turn_while(&mut map, &|_| reads.get());
+        turn_while(&mut map, &|map| map.wait_limit().is_none_or(|limit| limit.is_zero()));
+        let pause = map.wait_limit().unwrap();
+        assert!(pause <= Duration::from_millis(10), "{pause:?}");
+    }
+
+    /// A source in memory: what it has to give, what it was given, and the room for more.
+    #[derive(Default)]
+    struct Buffers {
+        input: Vec<u8>,
+        output: Vec<u8>,
+        room: usize,
+    }
+
+    struct Memory(Rc<RefCell<Buffers>>);
+
+    impl Source for Memory {
+        fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            None
+        }
+        fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let mut buffers = self.0.borrow_mut();
+            match buffers.input.pop() {
+                Some(byte) => buffer[0] = byte,
+                None => return Err(ErrorKind::WouldBlock.into()),
+            }
+            Ok(1)
+        }
+        fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut buffers = self.0.borrow_mut();
+            let taken = buffers.room.min(bytes.len());
+            if taken == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            buffers.room -= taken;
+            buffers.output.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+        fn input_pending(&self) -> bool {
+            !self.0.borrow().input.is_empty()
+        }
+    }
+
+    /// What a source without a descriptor had no room for was never offered to it again.
+    #[test]
+    fn a_source_without_a_descriptor_goes_on_sending_when_it_is_ready() {
+        let log = Log::new();
+        let buffers = Rc::new(RefCell::new(Buffers { room: 3, ..Buffers::default() }));
+        let mut map = ChannelMap::new().unwrap();
+        let token = map.add_source(Memory(buffers.clone()), Recorder::new("a", &log)).unwrap().token();
+        turn_idle(&mut map);
+        view(&mut map, token).push(b"hello world").unwrap();
+        turn_idle(&mut map);
+        assert_eq!(buffers.borrow().output, b"hel");
+        buffers.borrow_mut().room = 100;
+        view(&mut map, token).source_ready();
+        turn_idle(&mut map);
+        assert_eq!(buffers.borrow().output, b"hello world");
+    }
+
+    /// One with input that nobody reads was never suspended, and the loop spun.
+    #[test]
+    fn a_stuck_source_without_a_descriptor_is_suspended() {
+        let buffers = Rc::new(RefCell::new(Buffers::default()));
+        let reads = Rc::new(Cell::new(false));
+        let mut map = ChannelMap::new().unwrap();
+        buffers.borrow_mut().input.push(1);
+        map.add_source(Memory(buffers.clone()), Lazy(reads.clone())).unwrap();
+        let waits = waits_in(&mut map, Duration::from_millis(200));
+        assert!(waits < 200, "{waits} waits");
+        reads.set(true);
+        turn_until(&mut map, &Log::new(), |_| buffers.borrow().input.is_empty());
     }
 }
 
@@ -744,5 +876,276 @@ mod gathered {
         assert!(map.contains(token));
         far.set_nonblocking(true).unwrap();
         assert_eq!(read_now(&mut far).0, b"pushed");
+    }
+}
+
+/// Bugs of the ways into the loop from other threads, and of maps in odd places.
+mod ways_in {
+    use super::*;
+    use dispatch_loop::{LoopOptions, run, run_with};
+    use std::cell::{Cell, RefCell};
+    use std::mem::swap;
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    thread_local! {
+        static ELSEWHERE: RefCell<Option<ChannelMap>> = const { RefCell::new(None) };
+    }
+
+    fn swap_away(map: &mut ChannelMap) {
+        ELSEWHERE.with_borrow_mut(|other| swap(map, other.as_mut().unwrap()));
+    }
+
+    /// A message swapped its map away. Those behind it were never run, and that map's loop never slept.
+    #[test]
+    fn the_messages_behind_one_that_swaps_the_maps_run_when_their_map_does() {
+        let mut map = ChannelMap::new().unwrap();
+        ELSEWHERE.set(Some(ChannelMap::new().unwrap()));
+        let remote = map.remote();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let counter = ran.clone();
+        remote.call(swap_away).unwrap();
+        remote
+            .call(move |_| {
+                counter.fetch_add(1, SeqCst);
+            })
+            .unwrap();
+        map.turn(Some(Duration::ZERO)).unwrap();
+        assert_eq!(ran.load(SeqCst), 0);
+        swap_away(&mut map);
+        turn_idle(&mut map);
+        assert_eq!(ran.load(SeqCst), 1);
+        ELSEWHERE.take();
+    }
+
+    /// A map in a local of its thread, set before the loop's own locals were, aborted the process when the
+    /// thread ended.
+    #[test]
+    fn a_map_in_a_thread_local_ends_in_order() {
+        struct Told(Arc<AtomicUsize>, #[expect(dead_code)] std::os::unix::net::UnixStream);
+        impl dispatch_loop::Dispatcher for Told {
+            fn handle_close(&mut self, ch: &mut dispatch_loop::Channel<'_>, _: &dispatch_loop::Reason) {
+                self.0.fetch_add(1, SeqCst);
+                // Refused, as in any other drop.
+                assert!(run(ch.map_mut()).is_err());
+                self.0.fetch_add(1, SeqCst);
+            }
+        }
+        let told = Arc::new(AtomicUsize::new(0));
+        let inside = told.clone();
+        let thread = std::thread::spawn(move || {
+            ELSEWHERE.set(Some(ChannelMap::new().unwrap()));
+            ELSEWHERE.with_borrow_mut(|map| {
+                let map = map.as_mut().unwrap();
+                let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+                map.add(near, Told(inside, far)).unwrap();
+                map.turn(Some(Duration::ZERO)).unwrap();
+            });
+        });
+        thread.join().unwrap();
+        assert_eq!(told.load(SeqCst), 2);
+    }
+
+    /// After a stop, `turn` did not let messages in again; nor did a `run` whose hook had put the stopped
+    /// map in the place of its own.
+    #[test]
+    fn a_stopped_map_that_turns_again_takes_messages_again() {
+        let stopped = || {
+            let mut map = ChannelMap::new().unwrap();
+            let remote = map.remote();
+            map.stop();
+            run(&mut map).unwrap();
+            assert!(remote.is_stopped());
+            (map, remote)
+        };
+        let (mut map, remote) = stopped();
+        map.turn(Some(Duration::ZERO)).unwrap();
+        assert!(!remote.is_stopped());
+
+        let (mut other, remote) = stopped();
+        let seen = Rc::new(Cell::new(None));
+        let see = seen.clone();
+        other.call_later(Duration::from_millis(1), move |_| see.set(Some(remote.is_stopped())));
+        let mut map = ChannelMap::new().unwrap();
+        map.call_soon(move |map| *map = other);
+        run_with(&mut map, &LoopOptions::default().with_count(20)).unwrap();
+        assert_eq!(seen.get(), Some(false));
+    }
+}
+
+/// Bugs of timers and time-outs.
+mod time {
+    use super::*;
+    use crate::support::opened::opened_on;
+    use crate::support::peers::unix_pair;
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    /// What was pushed from outside the hooks, at once or by the next settle, was stamped with the time of
+    /// the turn before, and the time-out came too soon.
+    #[test]
+    fn a_time_out_counts_from_the_last_byte_that_was_pushed_from_outside() {
+        for size in [10, 10_000] {
+            let log = Log::new();
+            let (near, _far) = unix_pair();
+            let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+            let timeout = Duration::from_millis(300);
+            view(&mut map, token).set_timeout(Some(timeout));
+            map.turn(Some(Duration::ZERO)).unwrap();
+            std::thread::sleep(timeout - Duration::from_millis(10));
+            let pushed = Instant::now();
+            view(&mut map, token).push(&vec![0; size]).unwrap();
+            turn_until(&mut map, &log, |_| log.has("a timeout"));
+            let idle = pushed.elapsed();
+            assert!(idle >= timeout, "{idle:?} after the last of {size} bytes");
+        }
+    }
+
+    struct Bomb(Rc<Cell<u32>>);
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+            panic!("wanted");
+        }
+    }
+
+    /// A timer that was due when its channel had just ended was dropped outside every net: a panic of that
+    /// drop ended the loop.
+    #[test]
+    fn a_timer_that_comes_too_late_is_dropped_in_the_net() {
+        let drops = Rc::new(Cell::new(0));
+        let counter = drops.clone();
+        let log = Log::new();
+        let (near, mut far) = unix_pair();
+        let recorder = Recorder::new("a", &log).on("read", move |ch| {
+            let bomb = Bomb(counter.clone());
+            ch.call_later(Duration::ZERO, move |_| {
+                let _ = &bomb;
+                Ok(())
+            });
+            ch.abort();
+            Ok(())
+        });
+        let (mut map, _) = opened_on(near, recorder);
+        far.write_all(b"x").unwrap();
+        turn_until(&mut map, &log, |map| map.is_empty());
+        assert_eq!(drops.get(), 1);
+    }
+}
+
+/// Bugs of errors, and of what they end.
+mod ends {
+    use super::*;
+    use crate::support::opened::opened_on;
+    use crate::support::peers::{refusing, unix_pair};
+    use dispatch_loop::{Channel, Dispatcher, OnError, Reason};
+    use std::cell::Cell;
+    use std::fmt;
+    use std::io;
+    use std::rc::Rc;
+
+    /// `handle_error` closed the channel, and the reason was that close.
+    #[test]
+    fn a_close_inside_handle_error_keeps_the_error_as_the_reason() {
+        let closing = |name, log: &Log| {
+            Recorder::new(name, log).on("error", |ch| {
+                ch.close();
+                Ok(())
+            })
+        };
+        let (_socket, to) = refusing(loopbacks()[0]);
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        map.connect(to, closing("a", &log)).unwrap();
+        turn_until(&mut map, &log, |map| map.is_empty());
+        assert!(log.of("a").last().unwrap().contains("refused"), "{:?}", log.events());
+        for on_error in [OnError::End, OnError::Keep] {
+            let log = Log::new();
+            let failing =
+                closing("a", &log).on("open", |_| Err(io::Error::other("wanted"))).on_error(on_error);
+            let (near, _far) = unix_pair();
+            map.add(near, failing).unwrap();
+            turn_until(&mut map, &log, |map| map.is_empty());
+            assert_eq!(log.of("a").last().unwrap(), "close: wanted");
+        }
+    }
+
+    #[derive(Debug)]
+    struct Undroppable;
+
+    impl Drop for Undroppable {
+        fn drop(&mut self) {
+            panic!("wanted");
+        }
+    }
+
+    impl fmt::Display for Undroppable {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("wanted")
+        }
+    }
+
+    impl std::error::Error for Undroppable {}
+
+    #[derive(Debug)]
+    struct Unspeakable;
+
+    impl fmt::Display for Unspeakable {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("wanted")
+        }
+    }
+
+    impl std::error::Error for Unspeakable {}
+
+    struct Failing(Option<io::Error>, OnError, Rc<Cell<u32>>);
+
+    impl Dispatcher for Failing {
+        fn handle_open(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
+            self.0.take().map_or(Ok(()), Err)
+        }
+        fn handle_error(&mut self, _: &mut Channel<'_>, _: &io::Error) -> OnError {
+            self.1
+        }
+        fn handle_close(&mut self, _: &mut Channel<'_>, _: &Reason) {
+            self.2.set(self.2.get() + 1);
+        }
+    }
+
+    /// A panic of an error's drop, or of its text in the log, ended the loop.
+    #[test]
+    fn an_error_that_panics_itself_ends_its_channel_alone() {
+        crate::support::logging::capture_log();
+        for on_error in [OnError::End, OnError::Keep] {
+            for error in [io::Error::other(Undroppable), io::Error::other(Unspeakable)] {
+                let closed = Rc::new(Cell::new(0));
+                let (near, far) = unix_pair();
+                let mut map = ChannelMap::new().unwrap();
+                map.add(near, Failing(Some(error), on_error, closed.clone())).unwrap();
+                turn_idle(&mut map);
+                drop(far);
+                turn_until(&mut map, &Log::new(), |map| map.is_empty());
+                assert_eq!(closed.get(), 1);
+            }
+        }
+    }
+
+    /// A time that was set while the channel was closing was of no effect before the one that was set first
+    /// was over.
+    #[test]
+    fn a_close_timeout_that_is_set_while_closing_counts_from_then() {
+        let log = Log::new();
+        let (near, _far) = unix_pair();
+        let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+        view(&mut map, token).push(&vec![0; 4 << 20]).unwrap();
+        view(&mut map, token).close();
+        turn_idle(&mut map);
+        let set = Instant::now();
+        view(&mut map, token).set_close_timeout(Duration::from_millis(50));
+        turn_until(&mut map, &log, |map| !map.contains(token));
+        assert!(set.elapsed() >= Duration::from_millis(50));
+        assert_eq!(log.of("a").last().unwrap(), "close: timed out");
     }
 }

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Duration;
 
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, LookupError, Reason};
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, LookupError, Reason, Token};
 
 use crate::support::peers::{loopbacks, pair, unix_pair};
 
@@ -22,12 +22,16 @@ pub const PERIOD: usize = 65_521;
 pub enum Action {
     Add(u8),
     Push(usize, usize),
+    /// So many pushes of so many bytes, to the channel whose hook or timer this is.
+    Answer(usize, usize),
     Close(usize),
     Abort(usize),
     ShutdownWrite(usize),
     Pause(usize, bool),
     AutoPause(usize),
     WantWrite(usize),
+    /// A limit of its idle time that is never reached.
+    Timeout(usize),
     /// Do the next action of the script after so many milliseconds, on behalf of a channel.
     Later(usize, u64),
     /// The same, in the next turn and on behalf of nobody.
@@ -52,7 +56,7 @@ pub fn must(promise: bool, what: impl Into<String>) {
 /// What is known of one channel.
 #[derive(Debug)]
 pub struct Life {
-    pub handle: Option<Handle<Actor>>,
+    pub handle: Option<Named>,
     pub far: Option<socket2::Socket>,
     pub connects: bool,
     pub connected: u32,
@@ -61,6 +65,8 @@ pub struct Life {
     pub drops: u32,
     pub eofs: u32,
     pub wants_write: bool,
+    /// Something was queued when nothing could be done, and `handle_drained` has not come since.
+    pub waits: bool,
     /// Bytes of the stream to the far end, and of the one from there.
     pub pushed: usize,
     pub far_got: usize,
@@ -123,14 +129,67 @@ impl World {
     }
 }
 
+/// Whose dispatcher is asked `writable`, or never; their input goes different ways.
+#[derive(Clone, Copy, Debug)]
+pub enum Named {
+    Asked(Handle<Actor>),
+    Plain(Handle<Plain>),
+}
+
+impl Named {
+    pub fn token(self) -> Token {
+        match self {
+            Named::Asked(handle) => handle.token(),
+            Named::Plain(handle) => handle.token(),
+        }
+    }
+
+    pub fn is_there(self, map: &ChannelMap) -> bool {
+        match self {
+            Named::Asked(handle) => map.get(handle).is_ok(),
+            Named::Plain(handle) => map.get(handle).is_ok(),
+        }
+    }
+}
+
 pub struct Actor {
     index: usize,
     world: Shared,
 }
 
+/// An actor that is never asked `writable`.
+pub struct Plain(Actor);
+
+impl Dispatcher for Plain {
+    fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.0.handle_connect(ch)
+    }
+    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.0.handle_open(ch)
+    }
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.0.handle_read(ch)
+    }
+    fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
+        self.0.handle_eof(ch)
+    }
+    fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.0.handle_high(ch)
+    }
+    fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.0.handle_low(ch)
+    }
+    fn handle_drained(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.0.handle_drained(ch)
+    }
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        self.0.handle_close(ch, reason);
+    }
+}
+
 impl Actor {
     /// Every hook but `handle_close`: note it, then do what is next in the script.
-    fn hook(&self, map: &mut ChannelMap, note: impl FnOnce(&mut Life)) -> io::Result<()> {
+    fn hook(&self, ch: &mut Channel<'_>, note: impl FnOnce(&mut Life)) -> io::Result<()> {
         let action = {
             let mut world = self.world.borrow_mut();
             let life = &mut world.lives[self.index];
@@ -152,7 +211,7 @@ impl Actor {
                 panic!("a hook that panics");
             }
             Some(action) => {
-                act(map, &self.world, action);
+                act_on(ch, self.index, &self.world, action);
                 Ok(())
             }
             None => Ok(()),
@@ -165,13 +224,13 @@ impl Dispatcher for Actor {
         self.world.borrow().lives[self.index].wants_write
     }
     fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.hook(ch.map_mut(), |life| {
+        self.hook(ch, |life| {
             life.connected += 1;
             must(life.connects && life.connected == 1 && life.opens == 0, "handle_connect");
         })
     }
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.hook(ch.map_mut(), |life| {
+        self.hook(ch, |life| {
             life.opens += 1;
             must(life.opens == 1 && life.connected == u32::from(life.connects), "handle_open");
         })
@@ -187,35 +246,46 @@ impl Dispatcher for Actor {
             let life = &world.lives[index];
             must(data.is_empty() || !life.closed && life.eofs == 0, format!("data after the end: {life:?}"));
         };
-        let some = self.world.borrow().script.len() % 2 == 0;
-        if some {
+        let left = self.world.borrow().script.len();
+        if left % 2 == 0 {
             let mut buffer = [0; 5000];
             let read = ch.recv(&mut buffer)?;
             take(&buffer[..read]);
         } else {
-            ch.read_with(|_, data| {
-                take(data);
+            ch.read_with(|ch, data| {
+                // Some of it comes once more.
+                let whole = left % 3 > 0 || data.len() < 2;
+                let (taken, back) = data.split_at(if whole { data.len() } else { data.len() / 2 });
+                take(taken);
+                ch.unread(back);
                 Ok(())
             })?;
         }
-        self.hook(ch.map_mut(), |life| must(life.opens == 1, "read before open"))
+        self.hook(ch, |life| must(life.opens == 1, "read before open"))
     }
     fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         act(ch.map_mut(), &self.world, Action::Push(self.index, 10));
-        self.hook(ch.map_mut(), |life| life.wants_write = false)
+        self.hook(ch, |life| life.wants_write = false)
     }
     fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
-        self.hook(ch.map_mut(), |life| {
+        self.hook(ch, |life| {
             life.eofs += 1;
             must(life.eofs == 1 && life.far_ended, "handle_eof");
         })?;
         Ok(if self.index % 2 == 0 { Eof::Close } else { Eof::KeepWriting })
     }
     fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.hook(ch.map_mut(), |_| ())
+        self.hook(ch, |_| ())
     }
     fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.hook(ch.map_mut(), |_| ())
+        self.hook(ch, |_| ())
+    }
+    fn handle_drained(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        must(ch.queued() == 0, "handle_drained with a queue");
+        self.hook(ch, |life| {
+            must(!life.closed, "handle_drained after close");
+            life.waits = false;
+        })
     }
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         must(ch.socket().is_none(), "a descriptor in handle_close");
@@ -247,6 +317,19 @@ impl Drop for Actor {
 }
 
 impl Life {
+    fn has_pushed(&mut self, len: usize, result: io::Result<()>) {
+        match result {
+            Ok(()) => {
+                must(!self.ended || self.far_cut, "pushed after the end");
+                self.pushed += len;
+            }
+            Err(error) => {
+                must(error.kind() == ErrorKind::BrokenPipe, error.to_string());
+                must(self.ended || self.far_ended, "a push is refused");
+            }
+        }
+    }
+
     fn cut(&mut self) {
         self.ended = true;
         self.closed = true;
@@ -265,7 +348,7 @@ pub fn act(map: &mut ChannelMap, shared: &Shared, action: Action) {
             map.call_soon(move |map| next(map, &shared));
             return;
         }
-        Action::Fail | Action::Panic | Action::Nothing => return,
+        Action::Answer(..) | Action::Fail | Action::Panic | Action::Nothing => return,
         Action::Push(target, _)
         | Action::Close(target)
         | Action::Abort(target)
@@ -273,6 +356,7 @@ pub fn act(map: &mut ChannelMap, shared: &Shared, action: Action) {
         | Action::Pause(target, _)
         | Action::AutoPause(target)
         | Action::WantWrite(target)
+        | Action::Timeout(target)
         | Action::Later(target, _) => (target, action),
     };
     if world.lives.is_empty() {
@@ -286,7 +370,7 @@ pub fn act(map: &mut ChannelMap, shared: &Shared, action: Action) {
     };
     let life = &mut world.lives[index];
     let Some(handle) = life.handle else { return };
-    let mut ch = match map.channel(handle) {
+    let mut ch = match map.channel(handle.token()) {
         Ok(ch) => ch,
         Err(error) => {
             must(life.closes == 1 && error == LookupError::Gone(handle.token()), "a channel is lost");
@@ -294,16 +378,7 @@ pub fn act(map: &mut ChannelMap, shared: &Shared, action: Action) {
         }
     };
     match what {
-        Action::Push(_, len) => match ch.push(&bytes) {
-            Ok(()) => {
-                must(!life.ended || life.far_cut, "pushed after the end");
-                life.pushed += len;
-            }
-            Err(error) => {
-                must(error.kind() == ErrorKind::BrokenPipe, error.to_string());
-                must(life.ended || life.far_ended, "a push is refused");
-            }
-        },
+        Action::Push(_, len) => life.has_pushed(len, ch.push(&bytes)),
         Action::Close(_) => {
             ch.close();
             life.ended = true;
@@ -323,15 +398,27 @@ pub fn act(map: &mut ChannelMap, shared: &Shared, action: Action) {
         Action::Pause(_, false) => ch.resume_reading(),
         Action::AutoPause(_) => ch.set_auto_pause(true),
         Action::WantWrite(_) => life.wants_write = true,
+        Action::Timeout(_) => ch.set_timeout(Some(Duration::from_secs(1000))),
         Action::Later(_, millis) => {
             let shared = shared.clone();
             ch.call_later(Duration::from_millis(millis), move |ch| {
                 must(shared.borrow().lives[index].closes == 0, "a timer after handle_close");
-                next(ch.map_mut(), &shared);
+                let action = shared.borrow_mut().script.pop_front();
+                act_on(ch, index, &shared, action.unwrap_or(Action::Nothing));
                 Ok(())
             });
         }
         _ => unreachable!(),
+    }
+}
+
+/// Do one action with the channel's own view.
+fn act_on(ch: &mut Channel<'_>, index: usize, shared: &Shared, action: Action) {
+    let Action::Answer(pushes, len) = action else { return act(ch.map_mut(), shared, action) };
+    let world = &mut *shared.borrow_mut();
+    for _ in 0..pushes {
+        let bytes = world.bytes(index, world.lives[index].pushed, len);
+        world.lives[index].has_pushed(len, ch.push(&bytes));
     }
 }
 
@@ -348,19 +435,23 @@ pub fn add(map: &mut ChannelMap, shared: &Shared, world: &mut World, kind: u8) {
     }
     let actor = Actor { index, world: shared.clone() };
     let on = loopbacks()[0];
-    let (far, handle): (socket2::Socket, _) = match kind {
+    let (far, handle): (socket2::Socket, io::Result<Named>) = match kind {
         0 => {
             let (near, far) = unix_pair();
-            (far.into(), map.add(near, actor))
+            (far.into(), map.add(near, Plain(actor)).map(Named::Plain))
         }
         1 => {
             let (near, far) = pair(on);
-            (far.into(), map.add(near, actor))
+            let handle = match index % 2 {
+                0 => map.add(near, actor).map(Named::Asked),
+                _ => map.add(near, Plain(actor)).map(Named::Plain),
+            };
+            (far.into(), handle)
         }
         _ => {
             let listener = TcpListener::bind(on).unwrap();
             let handle = map.connect(Address::Ip(listener.local_addr().unwrap()), actor);
-            (listener.accept().unwrap().0.into(), handle)
+            (listener.accept().unwrap().0.into(), handle.map(Named::Asked))
         }
     };
     far.set_nonblocking(true).unwrap();
@@ -374,6 +465,7 @@ pub fn add(map: &mut ChannelMap, shared: &Shared, world: &mut World, kind: u8) {
         drops: 0,
         eofs: 0,
         wants_write: false,
+        waits: false,
         pushed: 0,
         far_got: 0,
         far_wrote: 0,
