@@ -5,6 +5,9 @@ use crate::link::marks::GATHERED;
 use crate::link::pushed::Pushed;
 use crate::token::Token;
 
+/// A piece as large as the whole is none to be gathered: it is offered to the socket at once.
+const ROOM: usize = GATHERED - 1;
+
 pub(crate) struct Gather {
     /// The channel whose hook is running, if its output is gathered.
     owner: Token,
@@ -12,12 +15,12 @@ pub(crate) struct Gather {
     /// channel that must be looked at first.
     open: Token,
     len: usize,
-    buffer: Box<[u8; GATHERED]>,
+    buffer: Box<[u8; ROOM]>,
 }
 
 impl Gather {
     pub(crate) fn new() -> Gather {
-        let buffer = match vec![0; GATHERED].into_boxed_slice().try_into() {
+        let buffer = match vec![0; ROOM].into_boxed_slice().try_into() {
             Ok(buffer) => buffer,
             Err(_) => unreachable!("it has that length"),
         };
@@ -59,7 +62,7 @@ impl Gather {
     pub(crate) fn push_small(&mut self, token: Token, pushed: &Pushed<'_>) -> bool {
         match pushed {
             Pushed::Slices(slices) => {
-                let fits = self.len + pushed.len() <= GATHERED;
+                let fits = self.len + pushed.len() <= ROOM;
                 fits && slices.iter().all(|slice| self.push(token, slice))
             }
             pushed => self.push(token, pushed.bytes()),

@@ -232,6 +232,8 @@ impl ChannelMap {
             Ran::Panicked(error) => {
                 let copy = ChannelError::wrap(token, clone_error(&error));
                 self.report(token, "with", &error);
+                // In a timer of the channel's own, what that has pushed leaves, as when a hook panics.
+                self.send_gathered(token);
                 if let Some(link) = self.link_mut(token) {
                     link.end(Reason::from(error));
                 }

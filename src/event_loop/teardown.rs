@@ -130,6 +130,8 @@ impl Drop for ChannelMap {
     fn drop(&mut self) {
         // A `handle_close` cannot run the loop here either.
         let _entered = Entered::now(self.id);
+        // Dropped or swapped away inside a hook, which has pushed something before.
+        self.send_gathered(self.gather.owner());
         if let Some(queue) = &self.queue {
             queue.end();
         }

@@ -202,7 +202,8 @@ impl Link {
     /// End at once: drop what is queued. The settle does the rest.
     pub(crate) fn end(&mut self, cause: Reason) {
         // A stream that is cut short must not look as if it had ended.
-        let cut_short = !self.output.is_empty() && matches!(cause, Reason::TimedOut | Reason::Error(_));
+        let cut_short = !self.output.is_empty()
+            && matches!(cause, Reason::TimedOut | Reason::Error(_) | Reason::MapEnded);
         self.end_now(cause, cut_short);
     }
 

@@ -5,10 +5,10 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::panicked;
 use crate::report::Escaped;
@@ -21,12 +21,13 @@ const STOPPED: u8 = 1;
 const GONE: u8 = 2;
 
 pub(crate) struct Shared<M> {
-    queue: Sender<M>,
+    /// One queue for all, so that what one thread sends keeps its order.
+    queue: Sender<Queued<M>>,
     /// The loop's end of it; here, so that what comes too late can still be dropped.
-    taken: Receiver<M>,
-    /// What threads of our own have found out: as much as there are channels that wait for it, and
-    /// never refused.
-    answers: (Sender<M>, Receiver<M>),
+    taken: Receiver<Queued<M>>,
+    /// How many more messages are taken, but for those that are never refused: what threads of our own have
+    /// found out, and what drops have left to do. Those are as many as there are channels.
+    room: AtomicUsize,
     waker: Waker,
     bell: Bell,
     stop: AtomicBool,
@@ -39,6 +40,12 @@ pub(crate) struct Shared<M> {
     /// Whom to tell of a stop and of the end, by number.
     watches: Mutex<BTreeMap<u64, Watch>>,
     last_watch: AtomicU64,
+}
+
+struct Queued<M> {
+    message: M,
+    /// It has taken a place.
+    counted: bool,
 }
 
 type Watch = Arc<dyn Fn() + Send + Sync>;
@@ -56,14 +63,26 @@ impl<M> Shared<M> {
         if let Err(error) = self.check() {
             return Err(error.map(|()| message));
         }
-        match self.queue.try_send(message) {
+        match self.try_send(message) {
             Ok(()) => {
                 self.wake();
                 self.drop_if_gone();
                 Ok(())
             }
-            Err(TrySendError::Disconnected(message)) => Err(SendError::Ended(message)),
-            Err(TrySendError::Full(message)) => self.post_when_there_is_room(message, wait && !owns_a_map()),
+            Err(message) => self.post_when_there_is_room(message, wait && !owns_a_map()),
+        }
+    }
+
+    /// Give the message back if there is no room.
+    fn try_send(&self, message: M) -> Result<(), M> {
+        let take_place = |room: usize| room.checked_sub(1);
+        match self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_place) {
+            Ok(_) => {
+                // The other end is in this very struct.
+                let _ = self.queue.send(Queued { message, counted: true });
+                Ok(())
+            }
+            Err(_) => Err(message),
         }
     }
 
@@ -72,8 +91,7 @@ impl<M> Shared<M> {
         if self.state.load(Ordering::SeqCst) == GONE {
             return Err(SendError::Ended(message));
         }
-        // The other end is in this very struct.
-        let _ = self.answers.0.send(message);
+        let _ = self.queue.send(Queued { message, counted: false });
         self.wake();
         self.drop_if_gone();
         Ok(())
@@ -81,15 +99,11 @@ impl<M> Shared<M> {
 
     fn post_when_there_is_room(&self, message: M, may_wait: bool) -> Result<(), SendError<M>> {
         let mut kept = Some(message);
-        let result = self.wait_until(may_wait, || match self.queue.try_send(kept.take()?) {
+        let result = self.wait_until(may_wait, || match self.try_send(kept.take()?) {
             Ok(()) => Some(Ok(())),
-            Err(TrySendError::Full(message)) => {
+            Err(message) => {
                 kept = Some(message);
                 None
-            }
-            Err(TrySendError::Disconnected(message)) => {
-                kept = Some(message);
-                Some(Err(SendError::Ended(())))
             }
         });
         match (result, kept) {
@@ -111,8 +125,11 @@ impl<M> Shared<M> {
     }
 
     fn take(&self) -> Option<M> {
-        let answer = self.answers.1.try_recv();
-        answer.or_else(|_| self.taken.try_recv()).ok()
+        let Queued { message, counted } = self.taken.try_recv().ok()?;
+        if counted {
+            self.room.fetch_add(1, Ordering::SeqCst);
+        }
+        Some(message)
     }
 
     fn drop_all(&self) {
@@ -235,11 +252,11 @@ pub(crate) struct Queue<M> {
 
 impl<M> Queue<M> {
     pub(crate) fn new(waker: Waker, capacity: usize, stopped: bool) -> Queue<M> {
-        let (sender, receiver) = bounded(capacity);
+        let (sender, receiver) = unbounded();
         let shared = Shared {
             queue: sender,
             taken: receiver,
-            answers: unbounded(),
+            room: AtomicUsize::new(capacity),
             waker,
             bell: Bell::new(),
             stop: AtomicBool::new(false),
@@ -263,7 +280,7 @@ impl<M> Queue<M> {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.shared.taken.is_empty() && self.shared.answers.1.is_empty()
+        self.shared.taken.is_empty()
     }
 
     pub(crate) fn take(&self) -> Option<M> {

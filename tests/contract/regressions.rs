@@ -857,6 +857,57 @@ mod gathered {
         assert!(log.closed("a"));
     }
 
+    /// A hook pushed, then dropped its map: the bytes were gone, and the connection ended as if in order.
+    #[test]
+    fn what_a_hook_pushes_before_it_drops_its_map_is_sent() {
+        let log = Log::new();
+        let (near, mut far) = unix_pair();
+        let recorder = Recorder::new("a", &log).on("read", |ch| {
+            ch.read_with(|_, _| Ok(()))?;
+            ch.push(b"the last words")?;
+            *ch.map_mut() = ChannelMap::new()?;
+            Ok(())
+        });
+        let (mut map, token) = opened_on(near, recorder);
+        far.write_all(b"x").unwrap();
+        turn_until(&mut map, &log, |map| !map.contains(token));
+        assert_eq!(read_to_end(&mut far), b"the last words");
+        assert_eq!(log.count("a close"), 1);
+    }
+
+    /// A `with` of the channel's own timer panicked, and what that timer had pushed was dropped, while what a
+    /// hook has pushed when it panics is sent.
+    #[test]
+    fn what_a_timer_pushes_before_its_with_panics_is_sent() {
+        let log = Log::new();
+        let (near, mut far) = unix_pair();
+        let mut map = ChannelMap::new().unwrap();
+        let handle = map.add(near, Recorder::new("a", &log)).unwrap();
+        map.channel(handle).unwrap().call_later(Duration::ZERO, move |ch| {
+            ch.push(b"pushed")?;
+            let _ = ch.map_mut().with(handle, |_, _| -> std::io::Result<()> { panic!("wanted") });
+            Ok(())
+        });
+        turn_until(&mut map, &log, |map| map.is_empty());
+        assert_eq!(read_all(&mut far).0, b"pushed");
+    }
+
+    /// A piece of exactly 4 KiB waited for the end of the hook, which it is too large for.
+    #[test]
+    fn a_piece_of_4_kib_leaves_at_once() {
+        let log = Log::new();
+        let (near, far) = unix_pair();
+        far.set_nonblocking(true).unwrap();
+        let at_once = log.clone();
+        let recorder = Recorder::new("a", &log).on("open", move |ch| {
+            ch.push(&[0; 4096])?;
+            at_once.add(format!("a got {}", (&far).read(&mut [0; 5000])?));
+            Ok(())
+        });
+        opened_on(near, recorder);
+        assert!(log.has("a got 4096"), "{:?}", log.events());
+    }
+
     /// A channel's timer pushed, then swapped its map away: the channel lived on, and the bytes were gone.
     #[test]
     fn what_a_timer_pushes_before_it_swaps_its_map_away_is_sent() {
@@ -945,6 +996,23 @@ mod ways_in {
         });
         thread.join().unwrap();
         assert_eq!(told.load(SeqCst), 2);
+    }
+
+    /// A guard's `call_after_stop`, which undoes what a `call` of the same thread does, came before that.
+    #[test]
+    fn what_one_thread_sends_keeps_its_order() {
+        let mut map = ChannelMap::new().unwrap();
+        let remote = map.remote();
+        let ran = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let note = |n: u32| {
+            let ran = ran.clone();
+            move |_: &mut ChannelMap| ran.lock().unwrap().push(n)
+        };
+        remote.call(note(1)).unwrap();
+        remote.call_after_stop(note(2)).unwrap();
+        remote.call(note(3)).unwrap();
+        run(&mut map).unwrap();
+        assert_eq!(*ran.lock().unwrap(), [1, 2, 3]);
     }
 
     /// After a stop, `turn` did not let messages in again; nor did a `run` whose hook had put the stopped
@@ -1038,8 +1106,8 @@ mod time {
 /// Bugs of errors, and of what they end.
 mod ends {
     use super::*;
-    use crate::support::opened::opened_on;
-    use crate::support::peers::{refusing, unix_pair};
+    use crate::support::opened::{opened, opened_on};
+    use crate::support::peers::{cut_short, refusing, unix_pair};
     use dispatch_loop::{Channel, Dispatcher, OnError, Reason};
     use std::cell::Cell;
     use std::fmt;
@@ -1128,6 +1196,24 @@ mod ends {
                 drop(far);
                 turn_until(&mut map, &Log::new(), |map| map.is_empty());
                 assert_eq!(closed.get(), 1);
+            }
+        }
+    }
+
+    /// The drop of a map ended a channel that had output queued by FIN, as if that were all.
+    #[test]
+    fn what_the_drop_of_a_map_cuts_short_does_not_look_like_an_end() {
+        for on in loopbacks() {
+            for closing in [false, true] {
+                let log = Log::new();
+                let (mut map, token, far) = opened(on, Recorder::new("a", &log));
+                fill(&mut map, &log, token);
+                if closing {
+                    view(&mut map, token).close();
+                    turn_idle(&mut map);
+                }
+                drop(map);
+                cut_short(far);
             }
         }
     }
