@@ -25,7 +25,8 @@ impl Bell {
 
     /// A thread has put something into the queue: must it wake the loop?
     pub(crate) fn must_ring(&self) -> bool {
-        self.news.store(true, Ordering::Release);
+        // A swap like that of `take_news`, so that of the two one comes after the other in the model as well.
+        self.news.swap(true, Ordering::AcqRel);
         fence(Ordering::SeqCst);
         !self.at_work.load(Ordering::Relaxed)
     }

@@ -18,7 +18,9 @@ use super::talk::*;
 
 use crate::support::heap;
 use crate::support::logging::{capture_log, logged};
-use crate::support::peers::{loopbacks, narrow_pair, pair, read_now, refusing, reset, unix_pair};
+use crate::support::peers::{
+    loopbacks, narrow_pair, pair, read_exactly, read_now, refusing, reset, unix_pair,
+};
 use crate::support::recorder::{Log, Recorder, text};
 use crate::support::turning::{arrive, assert_calm, turn_quiet, turn_until};
 use crate::support::waiting::wait_for_hang_up;
@@ -710,6 +712,30 @@ fn a_message_costs_no_allocation() {
     (0..100).for_each(|_| round());
     let after = (heap::allocations(), faults::count(Call::Recv));
     assert_eq!((after.0 - before.0, after.1 - before.1), (0, 100));
+}
+
+/// The answers to all the lines of one read leave together, and one for each that comes by itself.
+#[cfg(debug_assertions)]
+#[test]
+fn pipelined_lines_are_answered_by_one_call() {
+    for lines in [1, 2, 16, 200] {
+        for on in loopbacks() {
+            let log = Log::new();
+            let talk = Talk::new("a", &log).on("found", |ch, message| {
+                ch.push(message)?;
+                ch.push(b" indeed\n")
+            });
+            let (mut map, handle, mut far) = talking(on, "\n", talk);
+            for _ in 0..3 {
+                let before = faults::count(Call::Send);
+                far.write_all(&b"so\n".repeat(lines)).unwrap();
+                arrive(&mut map, handle.token());
+                assert_eq!(faults::count(Call::Send), before + 1, "{lines} lines");
+                let wanted = b"so indeed\n".repeat(lines);
+                assert_eq!(read_exactly(&mut far, wanted.len()), wanted);
+            }
+        }
+    }
 }
 
 // Pausing.
