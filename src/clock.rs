@@ -19,7 +19,7 @@ impl Time {
     }
 }
 
-/// When a repeated call is next due: one that is late skips what it missed.
+/// When a repeating call is next due: a late one skips what it missed.
 pub(crate) fn next_beat(deadline: Time, interval: Duration, now: Time) -> Time {
     let next = deadline.after(interval);
     if next > now || interval.is_zero() {

@@ -306,7 +306,7 @@ impl<'a> Channel<'a> {
         self.change(Link::shutdown_write);
     }
 
-    /// How long a closing channel may go without getting rid of a byte (30 s). Of one that is closing
+    /// How long a closing channel may go without sending a byte (default 30 s). Of one that is closing
     /// already: from now on.
     pub fn set_close_timeout(&mut self, timeout: Duration) {
         self.change(|link| link.rare().close_timeout = timeout);

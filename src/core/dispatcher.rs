@@ -130,9 +130,9 @@ pub trait Dispatcher: Any {
         Ok(())
     }
 
-    /// All that had to wait is sent: the queue is empty again, and so is the source. asyncio's `drain`.
-    /// Not after output that never had to wait, be it for the end of the turn; but also after a
-    /// [`discard_queued`](Channel::discard_queued) of what had.
+    /// Everything that had to wait has been sent: the queue is empty again, and so is the source.
+    /// asyncio's `drain`. Does not run after output that did not have to wait, or only for the end of
+    /// the turn. Also runs after [`discard_queued`](Channel::discard_queued) dropped what had to wait.
     fn handle_drained(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         Ok(())
     }

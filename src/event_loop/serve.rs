@@ -64,17 +64,20 @@ struct Lent<'a> {
 impl Drop for Lent<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(dispatcher) = self.dispatcher.take() {
-            fell_back(self.map, self.token, dispatcher);
+        if self.dispatcher.is_some() {
+            fell_back(self.map, self.token, self.dispatcher.take());
         }
     }
 }
 
+/// The dispatcher goes back into its slot, if that is still its own.
 #[cold]
 #[inline(never)]
-fn fell_back(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>) {
-    map.out += 1;
-    hooks::put_back(map, token, dispatcher, false);
+fn fell_back(map: &mut ChannelMap, token: Token, dispatcher: Option<Box<dyn Dispatcher>>) {
+    if let Some(dispatcher) = dispatcher {
+        map.out += 1;
+        hooks::put_back(map, token, dispatcher, false);
+    }
 }
 
 /// The short way of a message: a channel with nothing due has input. Runs its `handle_read` and sends
@@ -88,10 +91,14 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
     let result = (**dispatcher).handle_read(&mut Channel::own(lent.map, token));
     let dispatcher = lent.dispatcher.take();
     let map = &mut *lent.map;
+    if let Err(error) = result {
+        read_failed(map, token, dispatcher, error);
+        return false;
+    }
     match map.slots.get_mut(token) {
         Some(seat) if seat.dispatcher.is_none() => {
             seat.dispatcher = dispatcher;
-            if result.is_ok() && seat.link.has_read_quickly(map.turn.number) {
+            if seat.link.has_read_quickly(map.turn.number) {
                 if !map.timers.is_empty() {
                     seat.link.stamp(map.turn.time);
                 }
@@ -107,28 +114,30 @@ fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatch
                 map.gather.end();
             }
         }
-        _ => replaced_while_read(map, token, dispatcher),
+        // The slot has another dispatcher now, or the map has moved.
+        _ => fell_back(map, token, dispatcher),
     }
-    read_led_to_something(map, token, result);
+    if !read_and_asks(map, token) {
+        read_led_to_something(map, token, Ok(()));
+    }
     false
 }
 
-/// The slot has another dispatcher now, or the map has moved.
 #[cold]
 #[inline(never)]
-fn replaced_while_read(map: &mut ChannelMap, token: Token, dispatcher: Option<Box<dyn Dispatcher>>) {
-    if let Some(dispatcher) = dispatcher {
-        map.out += 1;
-        hooks::not_put_back(map, token, dispatcher, false);
-    }
+fn read_failed(
+    map: &mut ChannelMap,
+    token: Token,
+    dispatcher: Option<Box<dyn Dispatcher>>,
+    error: io::Error,
+) {
+    fell_back(map, token, dispatcher);
+    read_led_to_something(map, token, Err(error));
 }
 
 #[inline(never)]
 fn read_led_to_something(map: &mut ChannelMap, token: Token, result: io::Result<()>) {
     let turn = map.turn;
-    if result.is_ok() && read_and_asks(map, token) {
-        return;
-    }
     hooks::end_gathering(map, token);
     if let Some(link) = map.link_mut(token) {
         link.end_quick_read(turn);
@@ -144,6 +153,7 @@ fn read_led_to_something(map: &mut ChannelMap, token: Token, result: io::Result<
 }
 
 /// Nothing is due but to ask `readable` and `writable`, after all that happens in this turn.
+#[inline(never)]
 fn read_and_asks(map: &mut ChannelMap, token: Token) -> bool {
     let Some(seat) = map.slots.get_mut(token) else { return false };
     if !map.gather.is_of(token) || !seat.link.has_read_and_asks(map.turn.number) {

@@ -54,7 +54,7 @@ impl Due {
         self.0 & !ASKS == 0
     }
 
-    /// And there is nothing to ask after its hooks.
+    /// As `is_quiet`, and `readable` and `writable` need not be asked.
     #[inline]
     pub(crate) fn is_quiet_and_asks_nothing(self) -> bool {
         self.0 == 0

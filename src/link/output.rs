@@ -307,7 +307,7 @@ impl Link {
         self.output.undrained |= !self.output.is_empty();
     }
 
-    /// If what had to wait is sent, also by a source that kept some inside, `handle_drained` is due.
+    /// If everything that had to wait was sent, also from inside the source, `handle_drained` is due.
     pub(crate) fn note_drained(&mut self) {
         if self.output.undrained && self.output.is_empty() && !self.output_pending() {
             self.output.undrained = false;
@@ -315,8 +315,8 @@ impl Link {
         }
     }
 
-    /// Whether `handle_drained` is to run now. Something may have been queued since it was due: then it is
-    /// told when that is sent as well.
+    /// Whether `handle_drained` is to run now. If something was queued since it became due, it runs once
+    /// that is sent, too.
     pub(crate) fn takes_drained(&mut self) -> bool {
         self.due.clear(Step::Drained);
         self.output.undrained = !self.output.is_empty() || self.output_pending();

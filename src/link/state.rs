@@ -32,7 +32,7 @@ pub(crate) struct Link {
     pub(super) turn: u32,
     pub(super) read_left: u32,
     pub(super) write_left: u32,
-    /// When a byte last came or went, or the channel began; kept up while there are timers.
+    /// When a byte was last received or sent, or the channel began; updated while there are timers.
     pub(super) active: Option<Time>,
     pub(super) life: Life,
     pub(super) socket: Option<Held>,
@@ -153,8 +153,8 @@ pub(super) struct Output {
     pub(super) wanted: bool,
     /// The socket took less than it was offered: wait for room.
     pub(super) blocked: bool,
-    /// Something had to wait, in the queue for longer than its turn or inside the source, and
-    /// `handle_drained` is still to be told that it was sent.
+    /// Something had to wait, in the queue beyond its turn or inside the source, and `handle_drained` has
+    /// not run for it.
     pub(super) undrained: bool,
     pub(super) marks: Marks,
 }

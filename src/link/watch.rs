@@ -102,7 +102,7 @@ impl Link {
         self.due.is_quiet_and_asks_nothing() && self.turn == turn
     }
 
-    /// The same, but its dispatcher is to be asked.
+    /// The same, but `readable` and `writable` must be asked.
     pub(crate) fn has_read_and_asks(&self, turn: u32) -> bool {
         self.is_quiet() && self.turn == turn
     }
