@@ -2,26 +2,18 @@
 
 use std::any::TypeId;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io::{self};
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::action::Action;
-use crate::core::buffer::Buffer;
 use crate::core::map::ChannelMap;
 use crate::error::{ChannelError, LookupError};
 use crate::link::due::Step;
-use crate::link::input::Missed;
-use crate::link::marks::{Limits, OnLimit};
-use crate::link::producer::Producer;
-use crate::link::pushed::Pushed;
 use crate::link::state::Link;
 use crate::net::address::Address;
 use crate::net::unix::{self, Credentials};
 use crate::reason::Reason;
-use crate::sys::{self, errno};
-use crate::timers::{TimerId, TimerKey};
+use crate::sys::{self};
 use crate::token::Token;
 
 /// The view of one channel that a hook is given: what `self` was to an `asyncore.dispatcher`.
@@ -53,8 +45,8 @@ use crate::token::Token;
 /// }
 /// ```
 pub struct Channel<'a> {
-    map: &'a mut ChannelMap,
-    token: Token,
+    pub(super) map: &'a mut ChannelMap,
+    pub(super) token: Token,
     /// Reached through the map, not given to one of its own hooks: its errors carry the token.
     foreign: bool,
 }
@@ -86,198 +78,6 @@ impl<'a> Channel<'a> {
     /// The same view with a shorter lifetime, to pass it by value and keep it.
     pub fn reborrow(&mut self) -> Channel<'_> {
         Channel { map: &mut *self.map, token: self.token, foreign: self.foreign }
-    }
-
-    // Input.
-
-    /// Read what is there, at most `buffer.len()` bytes: Python's `recv`, with C's results.
-    ///
-    /// `Ok(0)` is the end of the stream; `handle_eof` runs after the hook. `WouldBlock`: nothing is
-    /// there, or the channel has read its 64 KiB of this turn. Any other error is a lost connection;
-    /// returning it with `?` is not an error of the hook. After `close` there is no more input.
-    #[inline]
-    pub fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.recv_quickly(buffer) {
-            Ok(read) => Ok(read),
-            Err(missed) => self.recv_after(missed, buffer),
-        }
-    }
-
-    #[inline(always)]
-    fn recv_quickly(&mut self, buffer: &mut [u8]) -> Result<usize, Missed> {
-        let turn = self.map.turn.number;
-        match self.map.link_mut(self.token) {
-            Some(link) => link.recv_quickly(turn, buffer),
-            None => Err(Missed::NotTried),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn recv_after(&mut self, missed: Missed, buffer: &mut [u8]) -> io::Result<usize> {
-        let turn = self.map.turn;
-        let result = self.link_mut().and_then(|link| link.recv_after(missed, turn, buffer));
-        self.named(result)
-    }
-
-    /// Take the urgent byte, C's `recv` with `MSG_OOB`; `WouldBlock` if there is none.
-    pub fn recv_urgent(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let turn = self.map.turn;
-        let result = self.link_mut().and_then(|link| link.recv_urgent(turn, buffer));
-        self.named(result)
-    }
-
-    /// Read once, up to 64 KiB, into the loop's buffer, and lend that to `f`.
-    ///
-    /// `f` does not run, and the result is `Ok(())`, when nothing is there or the stream is at
-    /// its end. A lost connection is an `Err`, as with [`recv`](Channel::recv).
-    #[inline]
-    pub fn read_with<F>(&mut self, f: F) -> io::Result<()>
-    where
-        F: FnOnce(&mut Channel<'_>, &[u8]) -> io::Result<()>,
-    {
-        let mut lent = LentBuffer { buffer: Some(self.map.buffers.take()), ch: self };
-        let Some(buffer) = &mut lent.buffer else { return Ok(()) };
-        let read = match lent.ch.recv_quickly(&mut buffer[..]) {
-            Ok(read) => read,
-            Err(missed) => match lent.ch.recv_after(missed, &mut buffer[..]) {
-                Ok(0) => return Ok(()),
-                Ok(read) => read,
-                Err(error) => return but_not_would_block(error),
-            },
-        };
-        f(lent.ch, &buffer[..read])
-    }
-
-    /// Put back input that this hook does not use: it is read again, before anything else, by the
-    /// next `handle_read`, which runs without waiting (unless reading is paused). C's `ungetc` for
-    /// any number of bytes; if they are put back in pieces, the last piece is read first.
-    ///
-    /// Use it for the dispatcher that takes over
-    /// ([`replace_dispatcher`](Channel::replace_dispatcher)), or to continue after
-    /// [`resume_reading`](Channel::resume_reading). Keep an unfinished message elsewhere: put back, it
-    /// would be delivered again at once, unchanged. No effect on a channel that has ended.
-    pub fn unread(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.change(|link| link.unread(bytes));
-        }
-    }
-
-    /// Drop what was put back.
-    pub fn discard_unread(&mut self) {
-        self.change(Link::discard_unread);
-    }
-
-    /// Stop calling `handle_read` (on a listener, `handle_accept`) until
-    /// [`resume_reading`](Channel::resume_reading). Meanwhile the peer's end of stream is not noticed;
-    /// a reset is.
-    pub fn pause_reading(&mut self) {
-        self.change(Link::pause_reading);
-    }
-
-    /// Undo [`pause_reading`](Channel::pause_reading). What arrived meanwhile is delivered.
-    pub fn resume_reading(&mut self) {
-        self.change(Link::resume_reading);
-    }
-
-    /// Pause reading automatically from when more than the high watermark is queued until the queue is
-    /// down to the low one. Off by default. Channels that send as much as they read (an echo, a proxy)
-    /// need this.
-    pub fn set_auto_pause(&mut self, on: bool) {
-        self.change(|link| link.set_auto_pause(on));
-    }
-
-    // Output.
-
-    /// Send as much as fits now: Python's `send`. Returns 0 when nothing fits, while output is queued,
-    /// and while connecting. [`push`](Channel::push) also sends the rest.
-    ///
-    /// # Errors
-    /// `BrokenPipe` after `close`, `abort` or `shutdown_write`; otherwise the connection is lost.
-    pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.touch();
-        self.map.send_gathered(self.token);
-        let turn = self.map.turn;
-        let result = self.link_mut().and_then(|link| link.send(turn, bytes));
-        self.named(result)
-    }
-
-    /// Send all of `bytes`, in order: at once what fits, the rest when there is room. asynchat's
-    /// `push`, asyncio's `write`.
-    ///
-    /// What a hook pushes to its own channel is sent in one call when the hook returns, however many
-    /// pushes it was; a piece of 4 KiB or more is sent at once, with what was pushed before it. What is
-    /// pushed to another channel is sent at the end of the turn. `Ok` also when the peer is gone, which
-    /// `handle_close` reports.
-    ///
-    /// # Errors
-    /// `BrokenPipe` after `close`, `abort` or `shutdown_write`; `QuotaExceeded`, with nothing
-    /// taken, over the hard limit (see [`set_limit`](Channel::set_limit)).
-    #[inline]
-    pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self.map.gather.push(self.token, bytes) {
-            true => Ok(()),
-            false => self.put(Pushed::Bytes(bytes)),
-        }
-    }
-
-    /// As [`push`](Channel::push); what cannot be sent now is queued without a copy.
-    pub fn push_vec(&mut self, bytes: Vec<u8>) -> io::Result<()> {
-        self.put(Pushed::Vec(bytes))
-    }
-
-    /// As [`push_vec`](Channel::push_vec), for bytes that go to several channels.
-    pub fn push_shared(&mut self, bytes: Arc<[u8]>) -> io::Result<()> {
-        self.put(Pushed::Shared(bytes))
-    }
-
-    /// As [`push`](Channel::push), for bytes in several slices, all or none: asyncio's
-    /// `writelines`, C's `writev`.
-    pub fn push_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
-        self.put(Pushed::Slices(slices))
-    }
-
-    /// Queue a producer, which makes its bytes when there is room for them: asynchat's
-    /// `push_with_producer`. What is pushed after it is sent after it. Until it is done it counts as
-    /// 4 KiB towards the watermarks and the hard limit.
-    pub fn push_producer(&mut self, producer: impl Producer) -> io::Result<()> {
-        self.touch();
-        let result = self.map.push_producer(self.token, Box::new(producer));
-        self.named(result)
-    }
-
-    /// Ask the producer again that returned [`More::Later`](crate::More::Later). From another thread,
-    /// use a [`Remote`](crate::Remote).
-    pub fn wake_producer(&mut self) {
-        self.change(Link::wake_producer);
-    }
-
-    /// Drop what is queued, including the rest of a piece that is partly sent, and every producer. What
-    /// the system has accepted is still sent.
-    pub fn discard_queued(&mut self) {
-        self.change(Link::discard_queued);
-        self.map.gather.sent(self.token);
-    }
-
-    /// Bytes that wait to be sent. What producers are still to make is not counted.
-    pub fn queued(&self) -> usize {
-        self.link().map_or(0, Link::queued) + self.map.gather.bytes_of(self.token).len()
-    }
-
-    /// `handle_high` runs when more than `high` bytes (default 64 KiB) are queued, `handle_low` when
-    /// the queue is down to `low` (default 32 KiB). asyncio's `set_write_buffer_limits`. A `low` above
-    /// `high` is lowered to it.
-    pub fn set_watermarks(&mut self, low: usize, high: usize) {
-        self.change(|link| link.set_limits(Limits { low: low.min(high), high, ..link.limits() }));
-    }
-
-    /// The hard limit for what is queued, in bytes (default 16 MiB), and what happens to a push that
-    /// would exceed it (default [`OnLimit::Refuse`]).
-    pub fn set_limit(&mut self, bytes: usize, on_limit: OnLimit) {
-        self.change(|link| {
-            link.set_limits(Limits { hard: bytes, ..link.limits() });
-            link.rare().on_limit = on_limit;
-        });
     }
 
     // The end.
@@ -321,66 +121,6 @@ impl<'a> Channel<'a> {
     /// Whether the channel is closing or has ended: nothing more can be pushed.
     pub fn is_closing(&self) -> bool {
         self.link().is_none_or(Link::is_closing)
-    }
-
-    // Time.
-
-    /// Call `handle_timeout` when no byte was received or sent for `timeout`; while connecting, when
-    /// that has taken `timeout` since [`connect`](ChannelMap::connect). `None`, the default: never.
-    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
-        let token = self.token;
-        self.touch();
-        let now = self.map.clock.now();
-        let Some(link) = self.map.link_mut(token).filter(|link| !link.is_told()) else { return };
-        if !link.is_connecting() {
-            link.stamp(now);
-        }
-        link.rare().timeout = timeout;
-        if let Some(timer) = link.rare().idle_timer.take() {
-            self.map.timers.cancel(timer);
-        }
-        if timeout.is_some() {
-            self.map.start_idle_timer(token);
-        }
-    }
-
-    /// What the default of [`handle_timeout`](crate::Dispatcher::handle_timeout) does: end the channel with
-    /// [`Reason::TimedOut`]. If something was queued, the connection is reset; what the running hook has
-    /// pushed is offered to it before.
-    pub fn time_out(&mut self) {
-        self.map.send_gathered(self.token);
-        self.change(|link| link.end(Reason::TimedOut));
-    }
-
-    /// Call `f` after `delay`, unless the channel has ended by then. A channel can have any number of
-    /// timers. An `Err` goes to `handle_error`; a panic ends the channel.
-    pub fn call_later<F>(&mut self, delay: Duration, f: F) -> TimerId
-    where
-        F: FnOnce(&mut Channel<'_>) -> io::Result<()> + 'static,
-    {
-        self.set_timer(delay, Action::Channel(self.token, Box::new(f)))
-    }
-
-    /// Call `f` every `interval`, the first time after one `interval`; see [`ChannelMap::call_every`].
-    pub fn call_every<F>(&mut self, interval: Duration, f: F) -> TimerId
-    where
-        F: FnMut(&mut Channel<'_>) -> io::Result<()> + 'static,
-    {
-        self.set_timer(interval, Action::ChannelEvery(self.token, interval, Box::new(f)))
-    }
-
-    fn set_timer(&mut self, delay: Duration, action: Action) -> TimerId {
-        let key = match self.link() {
-            Some(link) if !link.is_told() => self.map.set_timer(Some(self.token), delay, action),
-            // The channel is gone, and its timers with it.
-            _ => TimerKey::NONE,
-        };
-        self.map.timer_id(key)
-    }
-
-    /// Cancel a timer; `false` if it has run or was cancelled already.
-    pub fn cancel(&mut self, timer: TimerId) -> bool {
-        self.map.cancel(timer)
     }
 
     // Identity.
@@ -510,13 +250,6 @@ impl<'a> Channel<'a> {
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn put(&mut self, pushed: Pushed<'_>) -> io::Result<()> {
-        let result = self.map.put(self.token, pushed, true);
-        self.named(result)
-    }
-
     pub(crate) fn put_datagram(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
         let turn = self.map.turn;
         self.touch();
@@ -524,7 +257,7 @@ impl<'a> Channel<'a> {
         self.named(result)
     }
 
-    fn link(&self) -> Option<&Link> {
+    pub(super) fn link(&self) -> Option<&Link> {
         self.map.link(self.token)
     }
 
@@ -533,7 +266,7 @@ impl<'a> Channel<'a> {
         self.map.link_mut(token).ok_or_else(|| LookupError::Gone(token).into())
     }
 
-    fn change(&mut self, f: impl FnOnce(&mut Link)) {
+    pub(super) fn change(&mut self, f: impl FnOnce(&mut Link)) {
         self.touch();
         if let Some(link) = self.map.link_mut(self.token) {
             f(link);
@@ -560,30 +293,6 @@ impl<'a> Channel<'a> {
             None => ChannelError::wrap(self.token, error),
             Some(_) => error,
         }
-    }
-}
-
-/// Returns the buffer to the map, also when the hook panics.
-struct LentBuffer<'a, 'b> {
-    buffer: Option<Buffer>,
-    ch: &'b mut Channel<'a>,
-}
-
-impl Drop for LentBuffer<'_, '_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            self.ch.map.buffers.give_back(buffer);
-        }
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn but_not_would_block(error: io::Error) -> io::Result<()> {
-    match errno::would_block(&error) {
-        true => Ok(()),
-        false => Err(error),
     }
 }
 

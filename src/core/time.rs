@@ -1,10 +1,13 @@
-//! Timers of the map: calling something later, by the map's clock.
+//! Timers of a map and of a channel: calling something later, by the map's clock.
 
+use std::io;
 use std::time::Duration;
 
 use crate::core::action::Action;
+use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::guard::drop_guarded;
+use crate::reason::Reason;
 use crate::timers::{TimerId, TimerKey};
 use crate::token::Token;
 
@@ -75,5 +78,65 @@ impl ChannelMap {
         if let Some(link) = self.link_mut(token) {
             link.rare().idle_timer = Some(timer);
         }
+    }
+}
+
+impl Channel<'_> {
+    /// Call `handle_timeout` when no byte was received or sent for `timeout`; while connecting, when
+    /// that has taken `timeout` since [`connect`](ChannelMap::connect). `None`, the default: never.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        let token = self.token;
+        self.touch();
+        let now = self.map.clock.now();
+        let Some(link) = self.map.link_mut(token).filter(|link| !link.is_told()) else { return };
+        if !link.is_connecting() {
+            link.stamp(now);
+        }
+        link.rare().timeout = timeout;
+        if let Some(timer) = link.rare().idle_timer.take() {
+            self.map.timers.cancel(timer);
+        }
+        if timeout.is_some() {
+            self.map.start_idle_timer(token);
+        }
+    }
+
+    /// What the default of [`handle_timeout`](crate::Dispatcher::handle_timeout) does: end the channel with
+    /// [`Reason::TimedOut`]. If something was queued, the connection is reset; what the running hook has
+    /// pushed is offered to it before.
+    pub fn time_out(&mut self) {
+        self.map.send_gathered(self.token);
+        self.change(|link| link.end(Reason::TimedOut));
+    }
+
+    /// Call `f` after `delay`, unless the channel has ended by then. A channel can have any number of
+    /// timers. An `Err` goes to `handle_error`; a panic ends the channel.
+    pub fn call_later<F>(&mut self, delay: Duration, f: F) -> TimerId
+    where
+        F: FnOnce(&mut Channel<'_>) -> io::Result<()> + 'static,
+    {
+        self.set_timer(delay, Action::Channel(self.token, Box::new(f)))
+    }
+
+    /// Call `f` every `interval`, the first time after one `interval`; see [`ChannelMap::call_every`].
+    pub fn call_every<F>(&mut self, interval: Duration, f: F) -> TimerId
+    where
+        F: FnMut(&mut Channel<'_>) -> io::Result<()> + 'static,
+    {
+        self.set_timer(interval, Action::ChannelEvery(self.token, interval, Box::new(f)))
+    }
+
+    fn set_timer(&mut self, delay: Duration, action: Action) -> TimerId {
+        let key = match self.link() {
+            Some(link) if !link.is_told() => self.map.set_timer(Some(self.token), delay, action),
+            // The channel is gone, and its timers with it.
+            _ => TimerKey::NONE,
+        };
+        self.map.timer_id(key)
+    }
+
+    /// Cancel a timer; `false` if it has run or was cancelled already.
+    pub fn cancel(&mut self, timer: TimerId) -> bool {
+        self.map.cancel(timer)
     }
 }
