@@ -40,6 +40,11 @@ impl Token {
         (self.key >> 32) as u32
     }
 
+    /// Whether it is of no map, as is that of a vacant slot.
+    pub(crate) fn is_stale(self) -> bool {
+        self.number_of_map() == 0
+    }
+
     pub(crate) fn generation(self) -> u32 {
         self.key as u32
     }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use log::Level;
+
 use crate::clock::{Clock, Time, Turn};
 use crate::core::action::{Action, Message};
 use crate::core::buffer::Buffers;
@@ -361,7 +363,11 @@ impl ChannelMap {
 
     /// Log a failure of `token`: what failed, and why.
     pub(crate) fn report(&mut self, token: Token, what: &str, why: &dyn fmt::Display) {
-        if !self.throttle.admits() || !log::log_enabled!(log::Level::Warn) {
+        self.report_at(Level::Warn, token, what, why);
+    }
+
+    pub(crate) fn report_at(&mut self, level: Level, token: Token, what: &str, why: &dyn fmt::Display) {
+        if !log::log_enabled!(level) || !self.throttle.admits() {
             return;
         }
         let why = text_of(why);
@@ -369,8 +375,10 @@ impl ChannelMap {
         let address =
             link.and_then(|link| link.peer().or_else(|| link.local().map(|local| (**local).clone())));
         match address {
-            Some(address) => log::warn!("channel {token} ({}): {what}: {}", Escaped(address), Escaped(why)),
-            None => log::warn!("channel {token}: {what}: {}", Escaped(why)),
+            Some(address) => {
+                log::log!(level, "channel {token} ({}): {what}: {}", Escaped(address), Escaped(why));
+            }
+            None => log::log!(level, "channel {token}: {what}: {}", Escaped(why)),
         }
     }
 

@@ -65,6 +65,9 @@ impl Channel<'_> {
     /// Queue a producer, which makes its bytes when there is room for them: asynchat's
     /// `push_with_producer`. What is pushed after it is sent after it. Until it is done it counts as
     /// 4 KiB towards the watermarks and the hard limit.
+    ///
+    /// # Errors
+    /// Those of [`push`](Channel::push); `InvalidInput` on a channel that carries datagrams.
     pub fn push_producer(&mut self, producer: impl Producer) -> io::Result<()> {
         self.touch();
         let result = self.map.push_producer(self.token, Box::new(producer));

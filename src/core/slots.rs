@@ -72,16 +72,11 @@ impl<T: Default> Slots<T> {
         (slot.key == token.key).then_some(&mut slot.value)
     }
 
-    /// What is in this slot now, and its token, which is [stale](Slots::is_stale) if the slot is vacant.
+    /// What is in this slot now, and its token, which is [stale](Token::is_stale) if the slot is vacant.
     #[inline]
     pub(crate) fn entry_at(&mut self, index: usize) -> Option<(Token, &mut T)> {
         let slot = self.slots.get_mut(index)?;
         Some((Token { key: slot.key, slot: index as u32 }, &mut slot.value))
-    }
-
-    /// Whether a token returned by [`entry_at`](Slots::entry_at) is that of a vacant slot.
-    pub(crate) fn is_stale(&self, token: Token) -> bool {
-        token.number_of_map() == 0
     }
 
     /// The token of what is in this slot now.

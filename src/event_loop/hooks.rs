@@ -95,12 +95,7 @@ pub(crate) fn put_back(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn D
 
 #[cold]
 #[inline(never)]
-pub(crate) fn not_put_back(
-    map: &mut ChannelMap,
-    token: Token,
-    mut dispatcher: Box<dyn Dispatcher>,
-    last: bool,
-) {
+fn not_put_back(map: &mut ChannelMap, token: Token, mut dispatcher: Box<dyn Dispatcher>, last: bool) {
     if map.contains(token) {
         // Replaced while its hook ran.
         map.out -= 1;

@@ -187,8 +187,8 @@ pub(crate) fn after_panic(map: &mut ChannelMap, id: u32, payload: Box<dyn Any + 
     }
     // The hook was that of the channel whose output is gathered; its slot stays its own until the settle.
     let token = map.gather.owner();
-    let keys = (0..).map_while(|at| map.poll.key(at));
-    let at = keys.into_iter().position(|(key, _)| key == token.slot as usize);
+    let mut keys = (0..).map_while(|at| map.poll.key(at));
+    let at = keys.position(|(key, _)| key == token.slot as usize);
     let Some(at) = at.filter(|_| !map.gather.is_free()) else { resume_unwind(payload) };
     hooks::end_gathering(map, token);
     hooks::failed(map, token, "handle_read", panicked(payload), true);
@@ -220,7 +220,7 @@ pub(crate) fn serve_pending(map: &mut ChannelMap, id: u32) {
 fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     let turn = map.turn;
     // The channel has ended since its event.
-    if map.slots.is_stale(token) {
+    if token.is_stale() {
         return;
     }
     let Some(link) = map.link_mut(token) else { return };

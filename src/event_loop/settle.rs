@@ -4,6 +4,8 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use log::Level;
+
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Eof;
 use crate::core::map::ChannelMap;
@@ -15,7 +17,6 @@ use crate::link::held::Held;
 use crate::link::life::OpenStep;
 use crate::link::marks::Watermark;
 use crate::reason::Reason;
-use crate::report::Escaped;
 use crate::token::Token;
 
 /// The capacity that the empty list of dirty channels may keep.
@@ -154,7 +155,7 @@ pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Erro
         map.report(token, "handle_error", &second);
     }
     // The dispatcher was told; this is for the log's readers.
-    log::info!("channel {token}: connect: {}", Escaped(&error));
+    map.report_at(Level::Info, token, "connect", &error);
     if let Some(link) = map.link_mut(token) {
         let reason = Reason::from(error);
         link.closed_because(&reason);

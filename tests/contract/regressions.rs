@@ -8,12 +8,30 @@ use dispatch_loop::ChannelMap;
 use dispatch_loop::faults::{Call, count};
 
 use crate::support::dirs::Dir;
+use crate::support::logging::{capture_log, logged};
 use crate::support::opened::{fill, view};
-use crate::support::peers::{black_hole, loopbacks, pair, pipe};
+use crate::support::peers::{black_hole, loopbacks, pair, pipe, refusing};
 use crate::support::process::{alone, open_descriptors};
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until, waits_in};
 use crate::support::waiting::{DEADLINE, wait_until};
+
+/// Each connect that failed was logged, however many there were, and without saying to where.
+#[test]
+fn failed_connects_are_logged_with_their_address_and_not_without_end() {
+    const CONNECTS: usize = 30;
+    let (_held, address) = refusing(loopbacks()[0]);
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    capture_log();
+    for _ in 0..CONNECTS {
+        map.connect(address, Recorder::new("a", &log)).unwrap();
+    }
+    run_out(&mut map, &log);
+    let lines = logged(": connect: ");
+    assert!((1..CONNECTS).contains(&lines.len()), "{} lines", lines.len());
+    assert!(lines.iter().all(|line| line.contains(&address.to_string())), "{lines:?}");
+}
 
 /// A channel that had crossed its high watermark and was closed, with input unread, kept the loop
 /// from sleeping while it waited for the peer's end: the news of the watermark, which nobody was

@@ -20,11 +20,11 @@ impl log::Log for Capture {
     fn flush(&self) {}
 }
 
-/// From now on keep what this thread logs, at `warn` and above.
+/// From now on keep what this thread logs, at `info` and above.
 pub fn capture_log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| log::set_logger(&Capture).unwrap());
-    log::set_max_level(log::LevelFilter::Warn);
+    log::set_max_level(log::LevelFilter::Info);
     LINES.with_borrow_mut(Vec::clear);
 }
 
