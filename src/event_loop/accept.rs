@@ -71,11 +71,10 @@ fn starve(map: &mut ChannelMap, token: Token, error: &io::Error) {
     let Some(link) = map.link_mut(token) else { return };
     let pause = (FIRST_PAUSE * (1 << link.count_rest().min(4))).min(LONGEST_PAUSE);
     link.moved(turn);
-    if map.throttle.admits() {
-        log::warn!(
-            "channel {token}: cannot accept: {error}; clients wait until a channel closes, or for {pause:?} (raise `ulimit -n`, or serve fewer)"
-        );
-    }
+    let why = format_args!(
+        "{error}; clients wait until a channel closes, or for {pause:?} (raise `ulimit -n`, or serve fewer)"
+    );
+    map.report(token, "cannot accept", &why);
     if !map.starved.contains(&token) {
         map.starved.push(token);
     }

@@ -33,10 +33,11 @@ pub(crate) fn guard(map: &mut ChannelMap, token: Token, ready: Ready) {
     let pause = (FIRST_PAUSE * (1 << before.min(7))).min(LONGEST_PAUSE);
     // A `writable` that is always true, as Python's, must not suspend input.
     let only_room = link.writes() && !(ready.read || ready.urgent || ready.hup || ready.err);
-    if before == 0 && map.throttle.admits() {
-        log::warn!(
-            "channel {token}: ready for {IDLE_TURNS} turns, but its hooks made no progress; it is suspended, and tried again after a pause"
+    if before == 0 {
+        let why = format_args!(
+            "ready for {IDLE_TURNS} turns, but its hooks made no progress; it is tried again after a pause"
         );
+        map.report(token, "suspended", &why);
     }
     match only_room {
         true => suspend_write(map, token, pause),
