@@ -1,0 +1,52 @@
+//! Output, where a small slip of the library would pass unseen: what counts towards the watermarks, what
+//! a suspended channel still sends.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use dispatch_loop::More;
+
+use crate::support::opened::{fill, opened_on, view};
+use crate::support::peers::unix_pair;
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{turn_quiet, turn_until, turns_at_once};
+
+/// EDGE_CASES 27: while something is behind it in the queue.
+#[test]
+fn a_producer_that_has_finished_counts_no_longer_among_the_watermarks() {
+    let log = Log::new();
+    let (near, _far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    let mut done = false;
+    let mut ch = view(&mut map, token);
+    // A producer counts as 4 KiB.
+    ch.set_watermarks(4096, 8191);
+    ch.push_producer(move |_: &mut Vec<u8>| {
+        Ok(if std::mem::replace(&mut done, true) { More::Done } else { More::Later })
+    })
+    .unwrap();
+    ch.push_producer(|_: &mut Vec<u8>| Ok(More::Later)).unwrap();
+    turn_quiet(&mut map);
+    assert_eq!(log.of("a"), ["open", "high"]);
+    view(&mut map, token).wake_producer();
+    turn_quiet(&mut map);
+    assert_eq!(log.of("a"), ["open", "high", "low"]);
+}
+
+/// Rules 6 and 10: suspended because nobody reads its input, and with output queued since before.
+#[test]
+fn what_was_queued_before_a_channel_was_suspended_leaves_as_soon_as_there_is_room() {
+    let log = Log::new();
+    let (near, mut far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log).on("read", |_| Ok(())));
+    fill(&mut map, &log, token);
+    far.write_all(b"unread").unwrap();
+    // Until its pauses are long.
+    turn_until(&mut map, &log, |map| {
+        log.count("a read") >= 69 && map.wait_limit() > Some(Duration::from_millis(300))
+    });
+    let queued = view(&mut map, token).queued();
+    let mut buffer = vec![0; 1 << 20];
+    assert!(far.read(&mut buffer).unwrap() > 0);
+    assert!(turns_at_once(&mut map, 20, |map| view(map, token).queued() < queued));
+}
