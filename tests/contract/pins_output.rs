@@ -5,9 +5,11 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use dispatch_loop::More;
+#[cfg(debug_assertions)]
+use dispatch_loop::faults::{Call, Fault, count, inject};
 
 use crate::support::opened::{fill, opened_on, view};
-use crate::support::peers::unix_pair;
+use crate::support::peers::{read_now, unix_pair};
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{turn_quiet, turn_until, turns_at_once};
 
@@ -49,4 +51,23 @@ fn what_was_queued_before_a_channel_was_suspended_leaves_as_soon_as_there_is_roo
     let mut buffer = vec![0; 1 << 20];
     assert!(far.read(&mut buffer).unwrap() > 0);
     assert!(turns_at_once(&mut map, 20, |map| view(map, token).queued() < queued));
+}
+
+/// A socket that took less than it was offered is full: asking it at once whether it takes more would be a
+/// call for nothing.
+#[cfg(debug_assertions)]
+#[test]
+fn a_socket_that_takes_a_part_is_not_asked_again_in_that_turn() {
+    let log = Log::new();
+    let (near, mut far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    fill(&mut map, &log, token);
+    let queued = view(&mut map, token).queued();
+    // There is room for more than that.
+    far.set_nonblocking(true).unwrap();
+    read_now(&mut far);
+    let sends = count(Call::Send);
+    inject(Call::Send, 0, 1, Fault::Short(1000));
+    map.turn(Some(Duration::ZERO)).unwrap();
+    assert_eq!((queued - view(&mut map, token).queued(), count(Call::Send) - sends), (1000, 1));
 }
