@@ -49,6 +49,7 @@ mod contract {
     mod panics;
     mod pins_lingering;
     mod pins_output;
+    mod pins_push;
     mod producers;
     mod queue;
     mod read;
