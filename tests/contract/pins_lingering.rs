@@ -1,16 +1,19 @@
-//! A channel that has sent everything and waits for its peer's end, while what the peer sends is dropped.
+//! A channel that has sent everything: its own end, and the wait for its peer's, while what the peer sends
+//! is dropped.
 
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
+use std::os::fd::BorrowedFd;
 
-use dispatch_loop::ChannelMap;
 #[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
+use dispatch_loop::{ChannelMap, Interest, Source};
 
+use crate::support::ends::Wire;
 use crate::support::opened::{opened, view};
-use crate::support::peers::{loopbacks, read_to_end, reset};
+use crate::support::peers::{loopbacks, read_to_end, reset, unix_pair};
 use crate::support::recorder::{Log, Recorder};
-use crate::support::turning::{turn_quiet, turns_at_once};
+use crate::support::turning::{run_out, turn_quiet, turns_at_once};
 use crate::support::waiting::{wait_for_hang_up, wait_for_input};
 
 /// A channel that was closed with input unread; the peer has got what was sent, and its end.
@@ -72,4 +75,68 @@ fn a_lingering_channel_whose_socket_says_would_block_goes_on() {
     drop(far);
     wait_for_hang_up(&near);
     assert!(turns_at_once(&mut map, 10, |map| map.is_empty()));
+}
+
+/// A source whose own end cannot be sent at once.
+struct Reluctant {
+    wire: Wire,
+    ending: bool,
+}
+
+impl Source for Reluctant {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.wire.descriptor()
+    }
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wire.recv(buffer)
+    }
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.wire.send(bytes)
+    }
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.ending = true;
+        Err(ErrorKind::WouldBlock.into())
+    }
+    fn output_pending(&self) -> bool {
+        self.ending
+    }
+    fn interest(&self, wanted: Interest) -> Interest {
+        Interest { write: wanted.write || self.ending, ..wanted }
+    }
+    fn drive(&mut self, ready: Interest) -> io::Result<bool> {
+        let ends = self.ending && ready.write;
+        if ends {
+            self.ending = false;
+            self.wire.shutdown_write()?;
+        }
+        Ok(ends)
+    }
+}
+
+/// `Source::shutdown_write`: what cannot be sent now is no error; it is sent by `drive`.
+#[test]
+fn a_source_whose_end_must_wait_ends_in_order() {
+    for closes in [true, false] {
+        let log = Log::new();
+        let (near, mut far) = unix_pair();
+        near.set_nonblocking(true).unwrap();
+        let mut map = ChannelMap::new().unwrap();
+        let source = Reluctant { wire: Wire(near.into()), ending: false };
+        let token = map.add_source(source, Recorder::new("a", &log)).unwrap().token();
+        turn_quiet(&mut map);
+        let mut ch = view(&mut map, token);
+        ch.push(b"all").unwrap();
+        if closes {
+            ch.close();
+        } else {
+            ch.shutdown_write();
+        }
+        turn_quiet(&mut map);
+        assert_eq!(read_to_end(&mut far), b"all");
+        drop(far);
+        run_out(&mut map, &log);
+        assert_eq!(log.count("a error"), 0);
+        let reason = if closes { "close: closed" } else { "close: end of stream" };
+        assert_eq!(log.of("a").last().unwrap(), reason);
+    }
 }

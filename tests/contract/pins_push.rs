@@ -122,17 +122,21 @@ fn a_producer_for_a_peer_that_is_gone_or_over_the_limit_is_dropped_unasked() {
     }
 }
 
+/// Notes the errors of the network.
+#[cfg(debug_assertions)]
+struct Sender(Log);
+#[cfg(debug_assertions)]
+impl Dispatcher for Sender {
+    fn handle_network_error(&mut self, _: &mut Channel<'_>, error: &io::Error) -> io::Result<()> {
+        self.0.add(format!("network: {:?}", error.kind()));
+        Ok(())
+    }
+}
+
 /// EDGE_CASES 47: an error that a datagram meets after it was queued is told, and the next one goes.
 #[cfg(debug_assertions)]
 #[test]
 fn a_queued_datagram_that_fails_is_told_and_the_next_one_goes() {
-    struct Sender(Log);
-    impl Dispatcher for Sender {
-        fn handle_network_error(&mut self, _: &mut Channel<'_>, error: &io::Error) -> io::Result<()> {
-            self.0.add(format!("network: {:?}", error.kind()));
-            Ok(())
-        }
-    }
     let log = Log::new();
     let (near, far) = UnixDatagram::pair().unwrap();
     far.set_nonblocking(true).unwrap();
@@ -150,6 +154,26 @@ fn a_queued_datagram_that_fails_is_told_and_the_next_one_goes() {
     assert_eq!((far.recv(&mut buffer).unwrap(), &buffer[..3]), (3, &b"two"[..]));
     assert!(far.recv(&mut buffer).is_err());
     assert_eq!(view(&mut map, token).queued(), 0);
+}
+
+/// EDGE_CASES 47: the error of an earlier datagram waits on the socket, and the next call returns it; that
+/// datagram goes all the same.
+#[cfg(debug_assertions)]
+#[test]
+fn an_error_of_an_earlier_datagram_is_told_and_costs_no_other() {
+    let log = Log::new();
+    let (near, far) = UnixDatagram::pair().unwrap();
+    far.set_nonblocking(true).unwrap();
+    let mut map = ChannelMap::new().unwrap();
+    let token = map.add(near, Sender(log.clone())).unwrap().token();
+    turn_quiet(&mut map);
+    inject(Call::Send, 0, 1, Fault::Errno(libc::ECONNREFUSED));
+    view(&mut map, token).push(b"one").unwrap();
+    turn_quiet(&mut map);
+    assert_eq!(log.events(), ["network: ConnectionRefused"]);
+    let mut buffer = [0; 10];
+    assert_eq!((far.recv(&mut buffer).unwrap(), &buffer[..3]), (3, &b"one"[..]));
+    assert!(far.recv(&mut buffer).is_err());
 }
 
 /// Slices are one datagram; a producer makes none.
