@@ -47,6 +47,7 @@ mod contract {
     mod loop_options;
     mod model;
     mod panics;
+    mod pins_errors;
     mod pins_lingering;
     mod pins_output;
     mod pins_push;
