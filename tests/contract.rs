@@ -49,8 +49,10 @@ mod contract {
     mod panics;
     mod pins_errors;
     mod pins_lingering;
+    mod pins_map;
     mod pins_output;
     mod pins_push;
+    mod pins_time;
     mod producers;
     mod queue;
     mod read;

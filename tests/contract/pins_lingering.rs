@@ -4,6 +4,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
+use std::thread;
 
 #[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
@@ -13,7 +14,7 @@ use crate::support::ends::Wire;
 use crate::support::opened::{opened, view};
 use crate::support::peers::{loopbacks, read_to_end, reset, unix_pair};
 use crate::support::recorder::{Log, Recorder};
-use crate::support::turning::{run_out, turn_quiet, turns_at_once};
+use crate::support::turning::{run_out, turn_quiet, turn_until, turns_at_once};
 use crate::support::waiting::{wait_for_hang_up, wait_for_input};
 
 /// A channel that was closed with input unread; the peer has got what was sent, and its end.
@@ -47,6 +48,19 @@ fn a_lingering_channel_ends_with_its_peer() {
     drop(far);
     wait_for_hang_up(&near);
     assert!(turns_at_once(&mut map, 10, |map| map.is_empty()));
+    assert_eq!(log.of("a"), ["open", "close: closed"]);
+}
+
+/// Rule 10: the peer may have much to send before it ends, and waits for nothing.
+#[test]
+fn a_lingering_channel_takes_all_that_its_peer_sends() {
+    const MUCH: usize = 16 << 20;
+    let log = Log::new();
+    let (mut map, _, mut far) = lingering(&log);
+    let writing = thread::spawn(move || far.write_all(&vec![0; MUCH]).map(|()| far));
+    turn_until(&mut map, &log, |_| writing.is_finished());
+    drop(writing.join().unwrap().unwrap());
+    run_out(&mut map, &log);
     assert_eq!(log.of("a"), ["open", "close: closed"]);
 }
 
