@@ -52,6 +52,7 @@ mod contract {
     mod pins_map;
     mod pins_output;
     mod pins_push;
+    mod pins_source;
     mod pins_time;
     mod producers;
     mod queue;

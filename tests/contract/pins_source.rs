@@ -1,0 +1,86 @@
+//! Sources around sockets with input that was put back.
+
+use std::io::{self, IoSlice, Write};
+use std::os::fd::BorrowedFd;
+
+use dispatch_loop::{Eof, Interest, Source};
+
+use crate::support::opened::{opened_on, view};
+use crate::support::peers::{pattern, read_to_end, reads_to_end, unix_pair};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::turning::{arrive, assert_calm, run_out, turn_quiet, turn_until};
+
+/// Asks the source inside for everything.
+struct Through(Box<dyn Source>);
+
+impl Source for Through {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.0.descriptor()
+    }
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buffer)
+    }
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send(bytes)
+    }
+    fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.send_vectored(pieces)
+    }
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.0.shutdown_write()
+    }
+    fn is_established(&self) -> bool {
+        self.0.is_established()
+    }
+    fn interest(&self, wanted: Interest) -> Interest {
+        self.0.interest(wanted)
+    }
+    fn drive(&mut self, ready: Interest) -> io::Result<bool> {
+        self.0.drive(ready)
+    }
+    fn input_pending(&self) -> bool {
+        self.0.input_pending()
+    }
+    fn output_pending(&self) -> bool {
+        self.0.output_pending()
+    }
+}
+
+/// Sources within sources: what was put back is read first, once, and costs nothing afterwards; everything
+/// else goes through.
+#[test]
+fn a_source_around_input_that_was_put_back_reads_that_first_and_then_as_ever() {
+    for layers in 1..3 {
+        let log = Log::new();
+        let (near, mut far) = unix_pair();
+        let (mut map, token) = opened_on(near, Recorder::new("a", &log).eof(Eof::KeepWriting));
+        let mut ch = view(&mut map, token);
+        ch.unread(b"put back, ");
+        for _ in 0..layers {
+            ch.wrap_source(|inside| Ok(Box::new(Through(inside)))).unwrap();
+        }
+        turn_quiet(&mut map);
+        assert_eq!(log.input("a"), b"put back, ");
+        assert_calm(&mut map);
+        far.write_all(b"sent").unwrap();
+        arrive(&mut map, token);
+        assert_eq!(log.input("a"), b"put back, sent");
+        assert_calm(&mut map);
+        // More than the socket takes at once, in pieces.
+        let bytes = pattern(1 << 20);
+        let (first, rest) = bytes.split_at(100_000);
+        let mut ch = view(&mut map, token);
+        ch.push_vectored(&[&first[..50_000], &first[50_000..]].map(IoSlice::new)).unwrap();
+        ch.push(rest).unwrap();
+        ch.shutdown_write();
+        let got = reads_to_end(far.try_clone().unwrap());
+        turn_until(&mut map, &log, |_| got.is_finished());
+        assert!(got.join().unwrap() == bytes);
+        assert!(map.contains(token));
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        run_out(&mut map, &log);
+        assert_eq!(read_to_end(&mut far), b"");
+        assert_eq!(log.of("a").last().unwrap(), "close: end of stream");
+        assert_eq!(log.count("a error"), 0);
+    }
+}
