@@ -194,6 +194,24 @@ fn a_datagram_channel_takes_slices_as_one_datagram_and_no_producer() {
     assert_eq!(log.of("a"), ["open"]);
 }
 
+/// Rule 15: what an outlet has taken is never refused by the hard limit.
+#[test]
+fn a_datagram_that_an_outlet_has_taken_is_sent_whatever_the_limit() {
+    let log = Log::new();
+    let (near, far) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    far.set_nonblocking(true).unwrap();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    let mut ch = view(&mut map, token);
+    ch.set_limit(10, OnLimit::Refuse);
+    let outlet = ch.outlet().unwrap();
+    assert_eq!(ch.push(&[0; 100]).unwrap_err().kind(), ErrorKind::QuotaExceeded);
+    outlet.try_send(vec![7; 100]).unwrap();
+    turn_quiet(&mut map);
+    let mut buffer = [0; 200];
+    assert_eq!(far.recv(&mut buffer).unwrap(), 100);
+    assert_eq!(log.of("a"), ["open"]);
+}
+
 /// Rule 7: a listener carries no data, of whatever kind.
 #[test]
 fn a_listener_has_nothing_to_read() {

@@ -3,8 +3,9 @@
 use std::io::{self, IoSlice, Write};
 use std::os::fd::BorrowedFd;
 
-use dispatch_loop::{Eof, Interest, Source};
+use dispatch_loop::{ChannelMap, Eof, Interest, Source};
 
+use crate::support::ends::record_kinds;
 use crate::support::opened::{opened_on, view};
 use crate::support::peers::{pattern, read_to_end, reads_to_end, unix_pair};
 use crate::support::recorder::{Log, Recorder};
@@ -82,5 +83,33 @@ fn a_source_around_input_that_was_put_back_reads_that_first_and_then_as_ever() {
         assert_eq!(read_to_end(&mut far), b"");
         assert_eq!(log.of("a").last().unwrap(), "close: end of stream");
         assert_eq!(log.count("a error"), 0);
+    }
+}
+
+/// The same around records, which drive themselves and keep output inside.
+#[test]
+fn a_source_around_records_with_input_that_was_put_back_sends_all_that_they_keep() {
+    for kind in record_kinds() {
+        let log = Log::new();
+        let bytes = pattern(1 << 20);
+        let pushed = bytes.clone();
+        let mut map = ChannelMap::new().unwrap();
+        let recorder = Recorder::new("a", &log).eof(Eof::KeepWriting).on("open", move |ch| {
+            ch.unread(b"put back, ");
+            ch.wrap_source(|inside| Ok(Box::new(Through(inside))))?;
+            ch.push(&pushed)?;
+            ch.shutdown_write();
+            Ok(())
+        });
+        let (_, far) = kind.open(&mut map, recorder, |far| {
+            far.write(b"sent").unwrap();
+            let got = far.read_to_end().unwrap();
+            far.finish().unwrap();
+            got
+        });
+        run_out(&mut map, &log);
+        assert!(far.join().unwrap() == bytes, "{kind:?}");
+        assert_eq!(log.input("a"), b"put back, sent");
+        assert_eq!(log.of("a").last().unwrap(), "close: end of stream");
     }
 }

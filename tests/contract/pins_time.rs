@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dispatch_loop::ChannelMap;
 
+use crate::support::heap;
 use crate::support::logging::{capture_log, logged};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -38,4 +39,18 @@ fn the_names_of_old_timers_name_none_of_the_new_ones() {
         assert!(timers.iter().all(|&timer| map.cancel(timer)));
         old.extend(timers);
     }
+}
+
+/// A burst of timers leaves no memory behind.
+#[test]
+fn the_memory_of_many_timers_is_freed_with_the_last_of_them() {
+    let mut map = ChannelMap::new().unwrap();
+    let burst = |map: &mut ChannelMap| {
+        let timers: Vec<_> = (0..10_000).map(|_| map.call_later(HOUR, |_| ())).collect();
+        assert!(timers.iter().all(|&timer| map.cancel(timer)));
+    };
+    let before = heap::live();
+    burst(&mut map);
+    let left = heap::live() - before;
+    assert!(left < 16 * 1024, "{left} bytes are left");
 }
