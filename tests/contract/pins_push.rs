@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 #[cfg(debug_assertions)]
-use dispatch_loop::faults::{Call, Fault, inject};
+use dispatch_loop::faults::{Call, Fault, count, inject};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, More, OnLimit, Reason};
 
 use crate::support::opened::{opened_on, view};
@@ -91,6 +91,29 @@ fn an_interrupted_send_of_a_small_answer_is_made_again_and_a_failed_one_is_not()
     drop(far);
     run_out(&mut map, &log);
     assert_eq!(log.events(), [format!("close: {}", text(libc::ECONNRESET))]);
+}
+
+/// A small answer of which the socket took a part: the rest waits until the system says that there is room.
+#[cfg(debug_assertions)]
+#[test]
+fn the_rest_of_a_small_answer_waits_for_room() {
+    let log = Log::new();
+    let (near, mut far) = unix_pair();
+    let mut map = ChannelMap::new().unwrap();
+    let token = map.add(near, Echo(log.clone())).unwrap().token();
+    for (message, in_part) in [(*b"first ", false), (*b"second", true), (*b"third ", true)] {
+        turn_quiet(&mut map);
+        far.write_all(&message).unwrap();
+        wait_for_input(view(&mut map, token).socket().unwrap());
+        if in_part {
+            inject(Call::Send, 0, 1, Fault::Short(2));
+            let sends = count(Call::Send);
+            map.turn(Some(Duration::ZERO)).unwrap();
+            assert_eq!((count(Call::Send) - sends, view(&mut map, token).queued()), (1, 4));
+        }
+        turn_quiet(&mut map);
+        assert_eq!(read_exactly(&mut far, 6), message);
+    }
 }
 
 /// Rule 7: as any push to a peer that is gone; and over the limit it ends the channel, if that is wanted.

@@ -89,7 +89,7 @@ fn a_source_around_input_that_was_put_back_reads_that_first_and_then_as_ever() {
 /// The same around records, which drive themselves and keep output inside.
 #[test]
 fn a_source_around_records_with_input_that_was_put_back_sends_all_that_they_keep() {
-    for kind in record_kinds() {
+    for (kind, closes) in record_kinds().into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
         let log = Log::new();
         let bytes = pattern(1 << 20);
         let pushed = bytes.clone();
@@ -98,18 +98,28 @@ fn a_source_around_records_with_input_that_was_put_back_sends_all_that_they_keep
             ch.unread(b"put back, ");
             ch.wrap_source(|inside| Ok(Box::new(Through(inside))))?;
             ch.push(&pushed)?;
-            ch.shutdown_write();
+            if closes {
+                ch.close();
+            } else {
+                ch.shutdown_write();
+            }
             Ok(())
         });
-        let (_, far) = kind.open(&mut map, recorder, |far| {
-            far.write(b"sent").unwrap();
+        let (_, far) = kind.open(&mut map, recorder, move |far| {
+            if !closes {
+                far.write(b"sent").unwrap();
+            }
             let got = far.read_to_end().unwrap();
-            far.finish().unwrap();
+            let _ = far.finish();
             got
         });
         run_out(&mut map, &log);
         assert!(far.join().unwrap() == bytes, "{kind:?}");
-        assert_eq!(log.input("a"), b"put back, sent");
-        assert_eq!(log.of("a").last().unwrap(), "close: end of stream");
+        let (input, reason) = match closes {
+            true => ("", "close: closed"),
+            false => ("put back, sent", "close: end of stream"),
+        };
+        assert_eq!(log.input("a"), input.as_bytes());
+        assert_eq!(log.of("a").last().unwrap(), reason);
     }
 }
