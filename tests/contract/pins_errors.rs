@@ -1,13 +1,13 @@
 //! Failures that are told in more than one place, or to nobody but the log.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 
 use dispatch_loop::ChannelMap;
 
 use crate::support::dirs::Dir;
 use crate::support::logging::{capture_log, logged};
-use crate::support::peers::{loopbacks, refusing};
+use crate::support::peers::{loopbacks, refusing, unix_pair};
 use crate::support::recorder::{Log, Recorder, text};
 use crate::support::turning::{run_out, turn_quiet, turn_until};
 
@@ -44,4 +44,22 @@ fn an_accept_hook_that_fails_for_a_client_without_a_name_is_logged() {
     assert_eq!(logged("not today").len(), 1);
     assert_eq!(log.of("server"), ["accept"]);
     assert!(map.contains(server));
+}
+
+/// EDGE_CASES 45: the error that it was told of, and its own.
+#[test]
+fn a_panic_in_the_error_hook_is_logged_beside_the_error() {
+    capture_log();
+    let log = Log::new();
+    let (near, mut far) = unix_pair();
+    let recorder = Recorder::new("a", &log)
+        .on("read", |_| Err(io::Error::other("as the test wants it")))
+        .on("error", |_| panic!("boom"));
+    let mut map = ChannelMap::new().unwrap();
+    map.add(near, recorder).unwrap();
+    far.write_all(b"x").unwrap();
+    run_out(&mut map, &log);
+    assert_eq!(log.of("a").last().unwrap(), "close: as the test wants it");
+    assert_eq!(logged("as the test wants it").len(), 1);
+    assert_eq!(logged("panicked: boom").len(), 1);
 }

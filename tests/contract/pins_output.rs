@@ -2,6 +2,7 @@
 //! a suspended channel still sends.
 
 use std::io::{Read, Write};
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use dispatch_loop::More;
@@ -9,9 +10,9 @@ use dispatch_loop::More;
 use dispatch_loop::faults::{Call, Fault, count, inject};
 
 use crate::support::opened::{fill, opened_on, view};
-use crate::support::peers::{read_now, unix_pair};
+use crate::support::peers::{read_now, reads_to_end, unix_pair};
 use crate::support::recorder::{Log, Recorder};
-use crate::support::turning::{turn_quiet, turn_until, turns_at_once};
+use crate::support::turning::{assert_calm, turn_quiet, turn_until, turns_at_once};
 
 /// EDGE_CASES 27: while something is behind it in the queue.
 #[test]
@@ -70,4 +71,38 @@ fn a_socket_that_takes_a_part_is_not_asked_again_in_that_turn() {
     inject(Call::Send, 0, 1, Fault::Short(1000));
     map.turn(Some(Duration::ZERO)).unwrap();
     assert_eq!((queued - view(&mut map, token).queued(), count(Call::Send) - sends), (1000, 1));
+}
+
+/// Rules 6 and 10: it is not read, and does not keep the loop busy.
+#[test]
+fn input_of_a_closing_channel_that_waits_for_room_keeps_nobody_busy() {
+    let log = Log::new();
+    let (near, mut far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    let pushed = fill(&mut map, &log, token);
+    view(&mut map, token).close();
+    turn_quiet(&mut map);
+    far.write_all(b"too late").unwrap();
+    assert_calm(&mut map);
+    let got = reads_to_end(far);
+    turn_until(&mut map, &log, |_| got.is_finished());
+    assert_eq!(got.join().unwrap().len(), pushed);
+    assert_eq!(log.count("a read"), 0);
+}
+
+/// Rule 17: what is pushed beyond 64 KiB in a turn waits for the next, also if it is datagrams.
+#[test]
+fn the_datagrams_of_a_turn_are_bounded() {
+    let log = Log::new();
+    let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let near = UdpSocket::bind("127.0.0.1:0").unwrap();
+    near.connect(far.local_addr().unwrap()).unwrap();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    for _ in 0..100 {
+        view(&mut map, token).push(&[0; 1000]).unwrap();
+    }
+    // The last one may exceed the budget.
+    assert_eq!(view(&mut map, token).queued(), 34_000);
+    turn_quiet(&mut map);
+    assert_eq!(view(&mut map, token).queued(), 0);
 }
