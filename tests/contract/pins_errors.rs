@@ -2,14 +2,16 @@
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
+use std::thread;
 
-use dispatch_loop::ChannelMap;
+use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason, run};
 
 use crate::support::dirs::Dir;
 use crate::support::logging::{capture_log, logged};
-use crate::support::peers::{loopbacks, refusing, unix_pair};
+use crate::support::peers::{loopbacks, read_all, read_exactly, refusing, unix_pair};
 use crate::support::recorder::{Log, Recorder, text};
 use crate::support::turning::{run_out, turn_quiet, turn_until};
+use crate::support::waiting::DEADLINE;
 
 /// EDGE_CASES 45: the reason of the end is that of the connect; both are logged.
 #[test]
@@ -62,4 +64,57 @@ fn a_panic_in_the_error_hook_is_logged_beside_the_error() {
     assert_eq!(log.of("a").last().unwrap(), "close: as the test wants it");
     assert_eq!(logged("as the test wants it").len(), 1);
     assert_eq!(logged("panicked: boom").len(), 1);
+}
+
+/// Echoes, with `readable` and `writable` as they are by default; panics at the message "panic".
+struct Echo(Log);
+
+impl Dispatcher for Echo {
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.read_with(|ch, data| {
+            assert_ne!(data, b"panic!");
+            ch.push(data)
+        })
+    }
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        self.0.add(reason.to_string());
+        if ch.map().len() == 1 {
+            ch.map_mut().stop();
+        }
+    }
+}
+
+/// EDGE_CASES 44: in a `run` that has nothing else to do than to wait for messages.
+#[test]
+fn a_panic_in_a_loop_of_messages_ends_that_channel_and_the_loop_goes_on() {
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let mut fars = [(); 3].map(|()| {
+        let (near, far) = unix_pair();
+        map.add(near, Echo(log.clone())).unwrap();
+        far
+    });
+    map.call_later(DEADLINE, |map| map.stop());
+    let talking = thread::spawn(move || {
+        for _ in 0..3 {
+            for far in &mut fars {
+                far.write_all(b"hello!").unwrap();
+                assert_eq!(read_exactly(far, 6), b"hello!");
+            }
+        }
+        let [first, victim, last] = &mut fars;
+        victim.write_all(b"panic!").unwrap();
+        // What was ready with it is served, and what comes later, too.
+        for far in [first, last] {
+            for _ in 0..3 {
+                far.write_all(b"hello!").unwrap();
+                assert_eq!(read_exactly(far, 6), b"hello!");
+            }
+        }
+        assert!(read_all(victim).0.is_empty());
+    });
+    run(&mut map).unwrap();
+    talking.join().unwrap();
+    assert_eq!(log.count("panicked"), 1);
+    assert_eq!(log.events().len(), 3, "{:?}", log.events());
 }
