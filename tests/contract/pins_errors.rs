@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
+#[cfg(debug_assertions)]
+use dispatch_loop::faults::{Call, Fault, inject};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason, run};
 
 use crate::support::dirs::Dir;
@@ -64,6 +66,26 @@ fn a_panic_in_the_error_hook_is_logged_beside_the_error() {
     assert_eq!(log.of("a").last().unwrap(), "close: as the test wants it");
     assert_eq!(logged("as the test wants it").len(), 1);
     assert_eq!(logged("panicked: boom").len(), 1);
+}
+
+/// Rule 7: a lost peer is an error of each kind of read, and the reason of the end.
+#[cfg(debug_assertions)]
+#[test]
+fn a_reset_that_a_read_of_urgent_data_meets_is_the_end() {
+    let log = Log::new();
+    let (near, mut far) = unix_pair();
+    let recorder = Recorder::new("a", &log).on("read", |ch| {
+        let error = ch.recv_urgent(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        Err(error)
+    });
+    let mut map = ChannelMap::new().unwrap();
+    map.add(near, recorder).unwrap();
+    turn_quiet(&mut map);
+    inject(Call::RecvUrgent, 0, 1, Fault::Errno(libc::ECONNRESET));
+    far.write_all(b"x").unwrap();
+    run_out(&mut map, &log);
+    assert_eq!(log.of("a"), ["open", "read", &format!("close: {}", text(libc::ECONNRESET))]);
 }
 
 /// Echoes, with `readable` and `writable` as they are by default; panics at the message "panic".
