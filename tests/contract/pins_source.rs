@@ -47,6 +47,22 @@ impl Source for Through {
     }
 }
 
+/// `discard_unread`: what was put back is gone, and nothing else.
+#[test]
+fn what_was_put_back_and_discarded_is_not_read() {
+    let log = Log::new();
+    let (near, mut far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    let mut ch = view(&mut map, token);
+    ch.unread(b"put back");
+    ch.discard_unread();
+    turn_quiet(&mut map);
+    far.write_all(b"sent").unwrap();
+    arrive(&mut map, token);
+    assert_eq!(log.input("a"), b"sent");
+    assert_eq!(log.of("a"), ["open", "read"]);
+}
+
 /// Sources within sources: what was put back is read first, once, and costs nothing afterwards; everything
 /// else goes through.
 #[test]
