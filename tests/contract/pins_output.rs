@@ -12,7 +12,7 @@ use dispatch_loop::faults::{Call, Fault, count, inject};
 use crate::support::opened::{fill, opened_on, view};
 use crate::support::peers::{read_now, reads_to_end, unix_pair};
 use crate::support::recorder::{Log, Recorder};
-use crate::support::turning::{assert_calm, turn_quiet, turn_until, turns_at_once};
+use crate::support::turning::{arrive, assert_calm, turn_quiet, turn_until, turns_at_once};
 
 /// EDGE_CASES 27: while something is behind it in the queue.
 #[test]
@@ -105,4 +105,40 @@ fn the_datagrams_of_a_turn_are_bounded() {
     assert_eq!(view(&mut map, token).queued(), 34_000);
     turn_quiet(&mut map);
     assert_eq!(view(&mut map, token).queued(), 0);
+}
+
+/// `discard_queued`: also what the running hook has pushed and what is not queued yet.
+#[test]
+fn what_a_hook_pushes_and_discards_is_not_sent() {
+    let log = Log::new();
+    let (near, mut far) = unix_pair();
+    let (mut map, token) = opened_on(
+        near,
+        Recorder::new("a", &log).on("read", |ch| {
+            ch.recv(&mut [0])?;
+            ch.push(b"never")?;
+            ch.discard_queued();
+            ch.push(b"sent")
+        }),
+    );
+    far.write_all(b"x").unwrap();
+    arrive(&mut map, token);
+    far.set_nonblocking(true).unwrap();
+    assert_eq!(read_now(&mut far).0, b"sent");
+}
+
+/// EDGE_CASES 27: a watermark that is moved past what is queued is crossed.
+#[test]
+fn watermarks_that_are_moved_past_the_queue_are_told() {
+    let log = Log::new();
+    let (near, _far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    fill(&mut map, &log, token);
+    assert_eq!(log.of("a"), ["open"]);
+    view(&mut map, token).set_watermarks(0, 1000);
+    turn_quiet(&mut map);
+    assert_eq!(log.of("a"), ["open", "high"]);
+    view(&mut map, token).set_watermarks(usize::MAX, usize::MAX);
+    turn_quiet(&mut map);
+    assert_eq!(log.of("a"), ["open", "high", "low"]);
 }

@@ -6,10 +6,12 @@ use std::os::fd::BorrowedFd;
 use dispatch_loop::{ChannelMap, Eof, Interest, Source};
 
 use crate::support::ends::record_kinds;
+use crate::support::logging::{capture_log, logged};
 use crate::support::opened::{opened_on, view};
 use crate::support::peers::{pattern, read_to_end, reads_to_end, unix_pair};
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{arrive, assert_calm, run_out, turn_quiet, turn_until};
+use crate::support::waiting::DEADLINE;
 
 /// Asks the source inside for everything.
 struct Through(Box<dyn Source>);
@@ -137,5 +139,39 @@ fn a_source_around_records_with_input_that_was_put_back_sends_all_that_they_keep
         };
         assert_eq!(log.input("a"), input.as_bytes());
         assert_eq!(log.of("a").last().unwrap(), reason);
+    }
+}
+
+/// Rule 6: who reads in each of many turns in a row makes progress, on the long way as on the short one, and
+/// whatever else the hook does. A peer that sends now and then is not timed out either.
+#[test]
+fn a_hook_that_reads_in_each_of_many_turns_is_never_suspended() {
+    for own_source in [false, true] {
+        for reads_first in [false, true] {
+            capture_log();
+            let log = Log::new();
+            let (near, mut far) = unix_pair();
+            let seen = log.clone();
+            let recorder = Recorder::new("a", &log).quiet().on("read", move |ch| {
+                if !reads_first {
+                    ch.set_timeout(Some(DEADLINE));
+                }
+                assert_eq!(ch.recv(&mut [0; 3])?, 1);
+                ch.set_timeout(Some(DEADLINE));
+                seen.add("message");
+                Ok(())
+            });
+            let (mut map, token) = opened_on(near, recorder);
+            if own_source {
+                view(&mut map, token).wrap_source(|inside| Ok(Box::new(Through(inside)))).unwrap();
+            }
+            for _ in 0..200 {
+                far.write_all(b"x").unwrap();
+                map.turn(Some(DEADLINE)).unwrap();
+            }
+            turn_until(&mut map, &log, |_| log.count("message") == 200);
+            assert_eq!(logged("64 turns"), [""; 0], "own source: {own_source}, reads first: {reads_first}");
+            assert_eq!(log.count("a error") + log.count("a close"), 0);
+        }
     }
 }
