@@ -7,8 +7,8 @@ use dispatch_loop::{ChannelMap, Eof, Interest, Source};
 
 use crate::support::ends::record_kinds;
 use crate::support::logging::{capture_log, logged};
-use crate::support::opened::{opened_on, view};
-use crate::support::peers::{pattern, read_to_end, reads_to_end, unix_pair};
+use crate::support::opened::{opened, opened_on, view};
+use crate::support::peers::{loopbacks, pattern, read_to_end, reads_to_end, unix_pair};
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{arrive, assert_calm, run_out, turn_quiet, turn_until};
 use crate::support::waiting::DEADLINE;
@@ -63,6 +63,29 @@ fn what_was_put_back_and_discarded_is_not_read() {
     arrive(&mut map, token);
     assert_eq!(log.input("a"), b"sent");
     assert_eq!(log.of("a"), ["open", "read"]);
+}
+
+/// Rule 7: the end was read, and then input was put back; when that is gone, the end is told.
+#[test]
+fn an_end_that_was_read_before_input_was_put_back_is_told_when_that_is_discarded() {
+    let log = Log::new();
+    let (near, mut far) = unix_pair();
+    let recorder = Recorder::new("a", &log).on("read", |ch| {
+        let mut all = [0; 3];
+        assert_eq!(ch.recv(&mut all)?, 3);
+        assert_eq!(ch.recv(&mut [0; 3])?, 0);
+        ch.unread(&all);
+        ch.pause_reading();
+        Ok(())
+    });
+    let (mut map, token) = opened_on(near, recorder);
+    far.write_all(b"all").unwrap();
+    drop(far);
+    arrive(&mut map, token);
+    assert_eq!(log.of("a"), ["open", "read"]);
+    view(&mut map, token).discard_unread();
+    run_out(&mut map, &log);
+    assert_eq!(log.of("a"), ["open", "read", "eof", "close: end of stream"]);
 }
 
 /// Sources within sources: what was put back is read first, once, and costs nothing afterwards; everything
@@ -174,4 +197,19 @@ fn a_hook_that_reads_in_each_of_many_turns_is_never_suspended() {
             assert_eq!(log.count("a error") + log.count("a close"), 0);
         }
     }
+}
+
+/// Rule 6: taking an urgent byte is progress.
+#[test]
+fn a_hook_that_takes_an_urgent_byte_in_each_of_many_turns_is_never_suspended() {
+    capture_log();
+    let log = Log::new();
+    let recorder = Recorder::new("a", &log).quiet().on("expt", |ch| ch.recv_urgent(&mut [0]).map(drop));
+    let (mut map, _, far) = opened(loopbacks()[0], recorder);
+    let far = socket2::Socket::from(far);
+    for n in 1..=100 {
+        far.send_out_of_band(b"!").unwrap();
+        turn_until(&mut map, &log, |_| log.count("a expt") == n);
+    }
+    assert_eq!(logged("64 turns"), [""; 0]);
 }
