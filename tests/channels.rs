@@ -35,5 +35,6 @@ mod channels {
     mod unix;
     mod unix_hooks;
     mod unread;
+    mod upgrade;
     mod wrap_source;
 }

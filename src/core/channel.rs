@@ -190,9 +190,11 @@ impl<'a> Channel<'a> {
         self.link().is_some_and(Link::is_connecting)
     }
 
-    /// Whether data can pass: Python's `connected`.
+    /// Whether data can pass: Python's `connected`. `false` during a handshake of its source.
     pub fn is_connected(&self) -> bool {
-        self.link().is_some_and(|link| (link.is_opening() || link.is_open()) && !link.is_broken())
+        let can_pass =
+            |link: &Link| (link.is_opening() || link.is_open()) && link.is_established() && !link.is_broken();
+        self.link().is_some_and(can_pass)
     }
 
     /// Whether input is delivered: the channel is open and not paused. asyncio's `is_reading`. Also

@@ -12,6 +12,7 @@ pub(crate) mod serve;
 pub(crate) mod settle;
 pub(crate) mod teardown;
 pub(crate) mod timers;
+pub(crate) mod upgrade;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

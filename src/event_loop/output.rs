@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::core::action::Action;
 use crate::core::map::ChannelMap;
 use crate::error::clone_error;
-use crate::event_loop::hooks;
+use crate::event_loop::{hooks, upgrade};
 use crate::link::due::Step;
 use crate::link::outbox::Flushed;
 use crate::reason::Reason;
@@ -34,8 +34,18 @@ pub(crate) fn flush(map: &mut ChannelMap, token: Token) {
     if link.may_flush() {
         match link.flush(turn) {
             Flushed::Empty | Flushed::Blocked | Flushed::Budget | Flushed::Stalled => {}
+            Flushed::Upgrade => {
+                if upgrade::upgrade_due(map, token) {
+                    return;
+                }
+            }
             Flushed::Producer(error, panic) => return producer_failed(map, token, error, panic),
-            Flushed::Lost(error) => return link.write_lost(error),
+            Flushed::Lost(error) => {
+                if let Some(link) = map.link_mut(token) {
+                    link.write_lost(error);
+                }
+                return;
+            }
         }
     }
     let Some(link) = map.link_mut(token) else { return };

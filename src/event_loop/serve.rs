@@ -204,8 +204,9 @@ pub(crate) fn serve_pending(map: &mut ChannelMap, id: u32) {
         let token = map.pending[at];
         // Unless an event has just served it.
         if let Some(link) = map.link(token).filter(|link| link.is_pending()) {
-            // A source without a descriptor may be ready for anything.
-            let any = link.fd().is_none();
+            // A source without a descriptor may be ready for anything, and a new one may be given input that
+            // was put back.
+            let any = link.fd().is_none() || link.shakes_hands();
             serve(map, token, Ready { read: any, write: any, ..Ready::default() });
         }
         if map.id != id {
@@ -280,7 +281,10 @@ fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
         }
         Err(error) if would_block(&error) => true,
         Err(error) => {
-            link.read_lost(error);
+            match link.shakes_hands() {
+                true => link.wrap_failed(error),
+                false => drop(link.read_lost(error)),
+            }
             false
         }
     }

@@ -11,7 +11,7 @@ use crate::core::dispatcher::Eof;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
-use crate::event_loop::{backoff, datagram, output, teardown};
+use crate::event_loop::{backoff, datagram, output, teardown, upgrade};
 use crate::link::due::Step;
 use crate::link::held::Held;
 use crate::link::life::OpenStep;
@@ -81,6 +81,7 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     if due.has(Step::Drained) || map.link(token).is_some_and(|link| link.is_due(Step::Drained)) {
         tell_drained(map, token);
     }
+    upgrade::tell_wrapped(map, token);
     ask(map, token);
     conclude(map, token);
 }

@@ -76,6 +76,8 @@ impl Link {
             Life::Listening => return Err(no_stream()),
             _ if self.is_datagram() => return Err(no_bytes()),
             Life::Opening if self.is_established() => {}
+            // What comes now is for the new source.
+            Life::Open if self.is_upgrading() => return Err(nothing_now()),
             Life::Open => {}
             Life::Ending(_) if self.is_over() => {
                 return Err(self.lost_error().map_or_else(nothing_now, clone_error));

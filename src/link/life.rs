@@ -58,11 +58,6 @@ impl Link {
         matches!(self.life, Life::Ending(Ending { stage: Stage::Told, .. }))
     }
 
-    /// Connected, so a source can be put around the socket.
-    pub(crate) fn has_open_stream(&self) -> bool {
-        matches!(self.life, Life::Connecting(Connecting::Done) | Life::Opening | Life::Open)
-    }
-
     pub(crate) fn is_ending(&self) -> bool {
         matches!(self.life, Life::Ending(_))
     }

@@ -19,6 +19,7 @@ pub(crate) mod rare;
 pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod unread;
+pub(crate) mod upgrade;
 pub(crate) mod watch;
 
 use std::io;

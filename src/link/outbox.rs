@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::panicked;
 use crate::link::held::Held;
 use crate::link::producer::{More, Producer};
-use crate::link::source::Source;
+use crate::link::source::{MakeSource, Source};
 use crate::net::address::Address;
 use crate::sys::errno::would_block;
 
@@ -47,6 +47,8 @@ enum Piece {
     Producer(Box<dyn Producer>),
     /// For this address, or the one peer.
     Datagram(Vec<u8>, Option<Box<Address>>),
+    /// What was pushed before it goes through the old source, what comes after it through the new one.
+    Upgrade(MakeSource),
 }
 
 impl Piece {
@@ -54,7 +56,7 @@ impl Piece {
         match self {
             Piece::Owned(bytes) => Some(bytes),
             Piece::Shared(bytes) => Some(bytes),
-            Piece::Producer(_) | Piece::Datagram(..) => None,
+            Piece::Producer(_) | Piece::Datagram(..) | Piece::Upgrade(_) => None,
         }
     }
 }
@@ -81,6 +83,8 @@ pub(crate) enum Flushed {
     Budget,
     /// The first piece is a producer that has nothing now.
     Stalled,
+    /// The first piece is an upgrade: all before it is sent.
+    Upgrade,
     /// A producer failed; `true` if it panicked.
     Producer(io::Error, bool),
     /// The socket failed.
@@ -141,7 +145,21 @@ impl Outbox {
         self.producers += 1;
     }
 
-    /// Take everything out, as bytes; `None`, with nothing changed, if a producer is among it.
+    pub(crate) fn push_upgrade(&mut self, make: MakeSource) {
+        self.pieces.push_back(Piece::Upgrade(make));
+    }
+
+    /// Take out the upgrade, wherever it is; there is at most one.
+    pub(crate) fn take_upgrade(&mut self) -> Option<MakeSource> {
+        let at = self.pieces.iter().position(|piece| matches!(piece, Piece::Upgrade(_)))?;
+        match self.pieces.remove(at) {
+            Some(Piece::Upgrade(make)) => Some(make),
+            _ => None,
+        }
+    }
+
+    /// Take everything out, as bytes; `None`, with nothing changed, if a producer or an upgrade is
+    /// among it.
     pub(crate) fn take_bytes(&mut self) -> Option<Vec<u8>> {
         if self.pieces.iter().any(|piece| piece.bytes().is_none()) {
             return None;
@@ -206,6 +224,8 @@ impl Outbox {
     pub(crate) fn is_due(&self) -> bool {
         match self.pieces.front() {
             Some(Piece::Producer(_)) => !self.stalled,
+            // It waits for what is in the old source, which the source announces.
+            Some(Piece::Upgrade(_)) => false,
             first => first.is_some(),
         }
     }
@@ -222,7 +242,10 @@ impl Outbox {
                 return Flushed::Empty;
             }
             if !self.is_due() {
-                return Flushed::Stalled;
+                return match self.pieces.front() {
+                    Some(Piece::Upgrade(_)) => Flushed::Upgrade,
+                    _ => Flushed::Stalled,
+                };
             }
             if *budget == 0 {
                 return Flushed::Budget;

@@ -242,14 +242,22 @@ impl Link {
     }
 
     pub(crate) fn discard_queued(&mut self) {
+        let upgrade = self.output.queue_if_any().and_then(|queue| queue.take_upgrade());
         self.output.clear();
+        if let Some(upgrade) = upgrade {
+            self.output.queue().push_upgrade(upgrade);
+        }
         self.note_marks();
         self.note_drained();
         self.due.set(Step::Flush);
     }
 
-    /// Take out what is queued, as bytes; `None`, with nothing changed, if that includes a producer or a
-    /// datagram.
+    pub(crate) fn queued_pieces(&self) -> usize {
+        self.output.queue.as_ref().map_or(0, |queue| queue.len())
+    }
+
+    /// Take out what is queued, as bytes; `None`, with nothing changed, if that includes a producer, a
+    /// datagram or an upgrade.
     pub(crate) fn take_queued(&mut self) -> Option<Vec<u8>> {
         let bytes = match self.output.queue_if_any() {
             Some(queue) => queue.take_bytes()?,

@@ -30,6 +30,16 @@ pub(crate) enum Rest {
     All(TimerKey),
 }
 
+/// How far a change of the source is that was begun on an open channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Upgrade {
+    No,
+    /// What was pushed before it is being sent.
+    Waiting,
+    /// The new source is in place, and `handle_wrapped` is due, perhaps after a handshake.
+    Begun,
+}
+
 pub(crate) struct Rare {
     /// Set by `set_timeout`, and its timer.
     pub(crate) timeout: Option<Duration>,
@@ -50,6 +60,7 @@ pub(crate) struct Rare {
     /// Input that was put back.
     pub(super) unread: Option<Unread>,
     pub(super) rest: Rest,
+    pub(super) upgrade: Upgrade,
     /// The error with which the connection broke, while input is still read.
     pub(super) lost: Option<Arc<io::Error>>,
     /// Errors for `handle_error` and `handle_network_error`.
@@ -72,6 +83,7 @@ impl Default for Rare {
             on_limit: OnLimit::Refuse,
             unread: None,
             rest: Rest::No,
+            upgrade: Upgrade::No,
             lost: None,
             failure: None,
             network_error: None,
@@ -84,6 +96,7 @@ impl Rare {
     pub(super) fn is_usual(&self) -> bool {
         self.unread.is_none()
             && self.rest == Rest::No
+            && self.upgrade == Upgrade::No
             && self.lost.is_none()
             && self.credit.is_none()
             && self.limits.exceed_a_gathering()

@@ -103,6 +103,9 @@ pub trait Source: 'static {
     }
 }
 
+/// Makes a new source out of the one that a channel has.
+pub(crate) type MakeSource = Box<dyn FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>>>;
+
 /// A plain socket.
 #[derive(Debug)]
 pub(crate) struct Plain(pub(crate) OwnedFd);

@@ -20,7 +20,7 @@ impl Link {
 
     /// Whether `handle_read` may be called, apart from what `readable` says.
     fn may_read(&self) -> bool {
-        self.is_open() && !self.is_at_end() && !self.is_paused()
+        self.is_open() && !self.is_at_end() && !self.is_paused() && !self.is_upgrading()
     }
 
     /// Whether `handle_read` may be called.
