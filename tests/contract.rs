@@ -51,6 +51,7 @@ mod contract {
     mod read;
     mod regressions;
     mod short_way;
+    mod suspension;
     mod swap;
     mod time;
     mod timeouts;

@@ -7,6 +7,7 @@ use crate::core::action::Action;
 use crate::core::map::ChannelMap;
 use crate::link::rare::Rest;
 use crate::link::state::Link;
+use crate::sys;
 use crate::sys::poll::Ready;
 use crate::token::Token;
 
@@ -18,7 +19,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// An event of the channel has been served: suspend the channel if it was the last of too many without
 /// progress.
 pub(crate) fn guard(map: &mut ChannelMap, token: Token, ready: Ready) {
+    let turn = map.turn;
     let Some(link) = map.link_mut(token) else { return };
+    if !link.has_moved() && ready.read && has_taken_in(link) {
+        link.moved(turn);
+    }
     if link.has_moved() {
         return link.was_busy();
     }
@@ -33,7 +38,7 @@ pub(crate) fn guard(map: &mut ChannelMap, token: Token, ready: Ready) {
     let pause = (FIRST_PAUSE * (1 << before.min(7))).min(LONGEST_PAUSE);
     // A `writable` that is always true, as Python's, must not suspend input.
     let only_room = link.writes() && !(ready.read || ready.urgent || ready.hup || ready.err);
-    if before == 0 {
+    if before == 0 && link.is_first_rest() {
         let why = format_args!(
             "ready for {IDLE_TURNS} turns, but its hooks made no progress; it is tried again after a pause"
         );
@@ -43,6 +48,13 @@ pub(crate) fn guard(map: &mut ChannelMap, token: Token, ready: Ready) {
         true => suspend_write(map, token, pause),
         false => suspend(map, token, pause),
     }
+}
+
+/// Whether a source has read all that its socket had, perhaps a part of a record, and has nothing to give
+/// yet. One that is stuck leaves the socket readable, or claims to have input.
+fn has_taken_in(link: &Link) -> bool {
+    let has_own = link.has_own_source() && !link.has_input_inside();
+    has_own && link.fd().is_none_or(|fd| !sys::is_readable(fd))
 }
 
 /// Suspend the channel for `delay`: at first its input, the next time its output, too.
@@ -74,9 +86,10 @@ fn forget_timer(map: &mut ChannelMap, rest: Rest) {
     }
 }
 
-/// Whether there was progress on a suspended channel.
+/// Whether there was progress on a suspended channel, or the user has changed it.
 pub(crate) fn is_to_be_resumed(link: &Link) -> bool {
-    matches!(link.rest(), Rest::Input(_) | Rest::All(_)) && link.has_moved() && !link.is_listening()
+    let suspended = matches!(link.rest(), Rest::Output(_) | Rest::Input(_) | Rest::All(_));
+    suspended && link.has_moved() && !link.is_listening()
 }
 
 /// Resume a suspended channel.

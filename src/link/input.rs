@@ -121,13 +121,8 @@ impl Link {
                 self.read_left = if plain && read < most { 0 } else { self.read_left - read as u32 };
                 Ok(read)
             }
-            Err(error) if would_block(&error) => {
-                // A source may have taken in a part of a record.
-                if !plain {
-                    self.moved(turn);
-                }
-                Err(nothing_now())
-            }
+            // That is no progress, unless a source has taken in a part of a record: see `guard`.
+            Err(error) if would_block(&error) => Err(nothing_now()),
             Err(error) => {
                 self.moved(turn);
                 let error = self.read_lost(error);
@@ -260,8 +255,11 @@ impl Link {
 
     /// The answers of `readable` and `writable`.
     pub(crate) fn wants(&mut self, read: bool, write: bool) {
-        self.input.wanted = read;
-        self.output.wanted = write;
+        let read_before = std::mem::replace(&mut self.input.wanted, read);
+        let write_before = std::mem::replace(&mut self.output.wanted, write);
+        if (read, write) != (read_before, write_before) {
+            self.was_changed();
+        }
         self.look_again_at_a_hang_up();
     }
 

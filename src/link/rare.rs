@@ -60,6 +60,7 @@ pub(crate) struct Rare {
     /// Input that was put back.
     pub(super) unread: Option<Unread>,
     pub(super) rest: Rest,
+    pub(super) has_rested: bool,
     pub(super) upgrade: Upgrade,
     /// The error with which the connection broke, while input is still read.
     pub(super) lost: Option<Arc<io::Error>>,
@@ -83,6 +84,7 @@ impl Default for Rare {
             on_limit: OnLimit::Refuse,
             unread: None,
             rest: Rest::No,
+            has_rested: false,
             upgrade: Upgrade::No,
             lost: None,
             failure: None,

@@ -154,6 +154,11 @@ impl Link {
         before
     }
 
+    /// Whether the channel is suspended for the first time, to log that once.
+    pub(crate) fn is_first_rest(&mut self) -> bool {
+        !std::mem::replace(&mut self.rare().has_rested, true)
+    }
+
     pub(crate) fn forget_rests(&mut self) {
         self.watch.rests = 0;
     }

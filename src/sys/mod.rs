@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix};
 use socket2::{SockAddr, SockRef, Socket, Type};
 
@@ -132,6 +133,12 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     #[cfg(target_vendor = "apple")]
     SockRef::from(&fd).set_nosigpipe(true)?;
     SockRef::from(&fd).set_nonblocking(true)
+}
+
+/// Whether there is input, or its end, or an error: `poll(2)`.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
 /// `SO_ERROR`: the socket's pending error, which reading clears.
