@@ -27,6 +27,7 @@ mod support {
 mod channels {
     mod addresses;
     mod datagram;
+    mod datagram_peer;
     mod detach;
     mod files;
     mod names;

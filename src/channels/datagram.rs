@@ -59,7 +59,8 @@ impl Channel<'_> {
     ///
     /// # Errors
     /// `BrokenPipe` after `close` or `abort`; `QuotaExceeded` over the hard limit; `InvalidInput` if
-    /// this is not a datagram channel.
+    /// this is not a datagram channel, or has one peer
+    /// ([`DatagramOptions::peer`](crate::DatagramOptions::peer)) and `to` is another address.
     #[doc(alias = "sendto")]
     pub fn push_to(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
         self.put_datagram(bytes, to)
@@ -69,7 +70,7 @@ impl Channel<'_> {
     /// choice to the system.
     ///
     /// # Errors
-    /// This is not a UDP socket of the group's family, or the system refuses.
+    /// This is not a UDP socket of the group's family (`InvalidInput`), or the system refuses.
     pub fn join_multicast(&mut self, group: IpAddr, interface: u32) -> io::Result<()> {
         self.multicast(group, interface, true)
     }
@@ -87,6 +88,13 @@ impl Channel<'_> {
         let about = |error: io::Error| {
             io::Error::new(error.kind(), format!("multicast group {group} on interface {interface}: {error}"))
         };
-        self.named(sys::datagram::multicast(fd, group, interface, join).map_err(about))
+        let local = self.local_addr()?.ip();
+        let of_the_family = local.is_some_and(|local| local.is_ipv4() == group.is_ipv4());
+        let result = match of_the_family {
+            true => sys::datagram::multicast(fd, group, interface, join),
+            // Linux joins an IPv4 group on an IPv6 socket, which then receives nothing of it.
+            false => Err(io::Error::new(ErrorKind::InvalidInput, "not a UDP socket of the group's family")),
+        };
+        self.named(result.map_err(about))
     }
 }

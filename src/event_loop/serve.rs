@@ -314,9 +314,7 @@ fn serve_datagrams(map: &mut ChannelMap, token: Token, ready: Ready) {
             datagram::tell(map, token, &error);
         }
     }
-    if ready.write {
-        output::flush(map, token);
-    }
+    serve_output(map, token, ready);
 }
 
 /// In the order of the contract: urgent data, input, output.
@@ -349,6 +347,11 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
     } else if link.is_open() && (ready.err || ready.hup) {
         hang_up_unread(map, token, ready);
     }
+    serve_output(map, token, ready);
+}
+
+/// There may be room: send what is queued, or run `handle_write`.
+fn serve_output(map: &mut ChannelMap, token: Token, ready: Ready) {
     let Some(link) = map.link_mut(token) else { return };
     // Of a source without a descriptor the poller was told nothing.
     let waits_for = if link.fd().is_some() { link.registered() } else { link.interest() };

@@ -29,6 +29,7 @@ impl Link {
             ));
         }
         self.check_open_for_output()?;
+        let to = self.receiver(to)?;
         let queued = self.output.queue_if_any().map_or(0, |queue| queue.len());
         if limited && (!self.takes(bytes.len()) || queued >= QUEUED) {
             return self.over_limit(0, bytes.len());
@@ -49,6 +50,23 @@ impl Link {
         self.output.queue().push_datagram(bytes, to);
         self.queued_more();
         Ok(())
+    }
+
+    /// A channel with one peer sends to it alone, and names it to nobody.
+    fn receiver<'a>(&self, to: Option<&'a Address>) -> io::Result<Option<&'a Address>> {
+        let (Some(given), Some(peer)) = (to, self.peer()) else { return Ok(to) };
+        let is_peer = match (given.ip(), peer.ip()) {
+            // What is in one address and not in the other, such as the scope, need not be the same.
+            (Some(given), Some(peer)) => (given.ip(), given.port()) == (peer.ip(), peer.port()),
+            _ => *given == peer,
+        };
+        match is_peer {
+            true => Ok(None),
+            false => Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                format!("this channel exchanges datagrams with {peer} alone, not with {given}"),
+            )),
+        }
     }
 
     /// Send what is queued, a datagram at a time.
