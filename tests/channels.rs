@@ -31,6 +31,7 @@ mod channels {
     mod detach;
     mod files;
     mod names;
+    mod odd_files;
     mod source;
     mod source_own;
     mod unix;

@@ -1,6 +1,6 @@
 //! The read side of one channel: `recv` within the budget of the turn, input that was put back, the end.
 
-use std::io::{self, ErrorKind};
+use std::io;
 
 use crate::clock::Turn;
 use crate::error::clone_error;
@@ -150,10 +150,9 @@ impl Link {
                 self.moved(turn);
                 Ok(read)
             }
-            // EINVAL: there is no urgent byte, or it was taken.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput) => {
-                Err(nothing_now())
-            }
+            // There is no urgent byte, or it was taken, or what is no TCP socket never has one: a terminal
+            // reports other things as urgent.
+            Err(error) if sys::errno::has_no_urgent_data(&error) => Err(nothing_now()),
             Err(error) => {
                 let error = self.read_lost(error);
                 Err(clone_error(&error))

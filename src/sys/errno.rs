@@ -34,6 +34,11 @@ pub(crate) fn is_not_a_socket(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::NOTSOCK])
 }
 
+/// What `recv` with `MSG_OOB` returns where there is no urgent data, now or ever.
+pub(crate) fn has_no_urgent_data(error: &io::Error) -> bool {
+    would_block(error) || is_one_of(error, &[Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP])
+}
+
 /// What a terminal's `read` returns once the other side is gone.
 pub(crate) fn is_input_output(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::IO])
