@@ -11,8 +11,8 @@ use crate::token::Token;
 
 /// Why a token or a handle did not lead to a channel or its dispatcher.
 ///
-/// `?` converts it to an [`io::Error`]. A hook that returns one about another channel does not end its
-/// own: it is only logged.
+/// `?` converts it to an [`io::Error`]. A hook that returns one does not end its channel: it is only
+/// logged.
 ///
 /// ```
 /// use dispatch_loop::{ChannelMap, Dispatcher, LookupError};
@@ -38,6 +38,12 @@ pub enum LookupError {
 }
 
 impl LookupError {
+    /// Whether `error` is one of these.
+    pub(crate) fn is_in(error: &io::Error) -> bool {
+        let named = error.get_ref().and_then(|inner| inner.downcast_ref::<ChannelError>());
+        named.and_then(|named| named.error.get_ref()).is_some_and(|inner| inner.is::<LookupError>())
+    }
+
     /// The channel that was asked for.
     pub fn token(&self) -> Token {
         match *self {

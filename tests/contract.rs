@@ -33,6 +33,7 @@ mod support {
 
 mod contract {
     mod accept;
+    mod answers;
     mod asyncore;
     mod close;
     mod connect;

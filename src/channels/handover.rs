@@ -19,13 +19,16 @@ impl Channel<'_> {
     /// dropped, after its hook if one is running. `handle_open` does not run again.
     ///
     /// # Errors
-    /// The channel has ended.
+    /// The channel has ended: also inside `handle_close`.
     pub fn replace_dispatcher<D: Dispatcher>(&mut self, dispatcher: D) -> io::Result<Handle<D>> {
         self.touch();
         let token = self.token();
         let Some(seat) = self.map_mut().slots.get_mut(token) else {
             return self.named(Err(LookupError::Gone(token).into()));
         };
+        if seat.link.is_told() {
+            return self.named(Err(LookupError::Gone(token).into()));
+        }
         seat.link.set_asks(true);
         seat.link.was_changed();
         let old = seat.dispatcher.replace(Box::new(dispatcher));

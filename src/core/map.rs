@@ -80,6 +80,8 @@ pub struct ChannelMap {
     pub(crate) poll: Poll,
     pub(crate) clock: Clock,
     pub(crate) timers: Timers<Action>,
+    /// The turn in which `call_soon` was last called, and the last timer that was set before.
+    pub(crate) soon: (u32, u64),
     /// Counts the turns, for the budgets.
     pub(crate) turn: Turn,
     /// Channels for the next settle: those that are `listed`.
@@ -135,6 +137,7 @@ impl ChannelMap {
             poll: Poll::new()?,
             clock: Clock,
             timers: Timers::new(),
+            soon: (0, 0),
             turn: Turn { number: 1, time: Clock.now() },
             dirty: Vec::new(),
             asking: Vec::new(),

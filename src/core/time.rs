@@ -14,6 +14,9 @@ use crate::token::Token;
 impl ChannelMap {
     /// Call `f` in the next turn, after the ready channels were served. asyncio's `call_soon`.
     pub fn call_soon(&mut self, f: impl FnOnce(&mut ChannelMap) + 'static) -> TimerId {
+        if self.soon.0 != self.turn.number {
+            self.soon = (self.turn.number, self.timers.last_order());
+        }
         self.call_later(Duration::ZERO, f)
     }
 

@@ -153,7 +153,8 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
         if about == token && (noted || of_the_loss) {
             return drop_guarded(&mut map.throttle, "an error", error);
         }
-        if about != token || link.is_closing() {
+        // That it was looked up in vain says nothing about the channel itself.
+        if about != token || LookupError::is_in(&error) || link.is_closing() {
             map.report(token, hook, &error);
             return drop_guarded(&mut map.throttle, "an error", error);
         }

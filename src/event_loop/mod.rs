@@ -114,7 +114,8 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
         if map.is_idle() || options.count.is_some_and(|count| waits >= count) {
             return Ok(());
         }
-        let turned = match options.timeout.is_none() && !options.rescan && map.is_calm() {
+        let quick = options.timeout.is_none() && !options.rescan && map.is_calm() && !map.has_due_timer();
+        let turned = match quick {
             true => quick_turns(map, &mut waits, options.count.unwrap_or(u64::MAX)),
             false => {
                 waits += 1;

@@ -23,7 +23,11 @@ const TIMERS: usize = 1024;
 pub(crate) fn run_timers(map: &mut ChannelMap) {
     let id = map.id;
     let now = map.turn.time;
-    let last_order = map.timers.last_order();
+    let last_order = match map.soon {
+        // What is to run in the next turn, and what was set after it, waits for that.
+        (turn, before) if turn == map.turn.number => before,
+        _ => map.timers.last_order(),
+    };
     for _ in 0..TIMERS {
         let Some(due) = map.timers.take_due(now, last_order) else { return };
         fire(map, due, now);

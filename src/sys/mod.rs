@@ -46,8 +46,9 @@ fn address_of_any(any: SocketAddrAny) -> Option<Address> {
         return SocketAddr::try_from(any).ok().map(Address::Ip);
     }
     let unix = SocketAddrUnix::try_from(any).ok()?;
+    // A socket without a name has an empty one here.
     #[cfg(target_os = "linux")]
-    if let Some(name) = unix.abstract_name() {
+    if let Some(name) = unix.abstract_name().filter(|name| !name.is_empty()) {
         return Some(Address::Abstract(name.into()));
     }
     let path = unix.path_bytes().filter(|path| !path.is_empty())?;
