@@ -52,6 +52,8 @@ mod contract {
     mod read;
     mod regressions;
     mod short_way;
+    #[cfg(debug_assertions)]
+    mod shortage;
     mod suspension;
     mod swap;
     mod time;

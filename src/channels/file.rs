@@ -55,6 +55,8 @@ impl ChannelMap {
         match self.poll.add(file.fd(), usize::MAX >> 1, Interest::NONE) {
             Ok(()) => self.poll.delete(file.fd())?,
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(not_pollable()),
+            // It is not known yet; then the settle tells.
+            Err(error) if sys::errno::out_of_resources(&error) => {}
             Err(error) => return Err(error),
         }
         let reads = file.mode.reads;

@@ -90,8 +90,10 @@ pub struct ChannelMap {
     pub(crate) asking: Vec<Token>,
     /// Channels whose source has buffered input.
     pub(crate) pending: Vec<Token>,
-    /// Listeners that wait for a descriptor to become free.
+    /// Channels that wait for a descriptor or memory to become free.
     pub(crate) starved: Vec<Token>,
+    /// The error of the listener that ended last, if it ended with one.
+    pub(crate) failed_listener: Option<io::Error>,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
@@ -143,6 +145,7 @@ impl ChannelMap {
             asking: Vec::new(),
             pending: Vec::new(),
             starved: Vec::new(),
+            failed_listener: None,
             gather: Gather::new(),
             buffers: Buffers::default(),
             stopping: false,

@@ -2,7 +2,6 @@
 //! the backlog do not end the listener.
 
 use std::io;
-use std::time::Duration;
 
 use crate::core::map::ChannelMap;
 use crate::event_loop::backoff;
@@ -17,10 +16,6 @@ use crate::token::Token;
 
 /// Connections accepted per listener and turn.
 const ACCEPTS: usize = 16;
-
-/// How long to wait for a descriptor: the first time, and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
     for _ in 0..ACCEPTS {
@@ -67,16 +62,10 @@ fn hand_over(map: &mut ChannelMap, token: Token, socket: Socket, peer: Address) 
 }
 
 fn starve(map: &mut ChannelMap, token: Token, error: &io::Error) {
+    backoff::starve(map, token, "cannot accept", error);
     let turn = map.turn;
-    let Some(link) = map.link_mut(token) else { return };
-    let pause = (FIRST_PAUSE * (1 << link.count_rest().min(4))).min(LONGEST_PAUSE);
-    link.moved(turn);
-    let why = format_args!(
-        "{error}; clients wait until a channel closes, or for {pause:?} (raise `ulimit -n`, or serve fewer)"
-    );
-    map.report(token, "cannot accept", &why);
-    if !map.starved.contains(&token) {
-        map.starved.push(token);
+    if let Some(link) = map.link_mut(token) {
+        // It is suspended already.
+        link.moved(turn);
     }
-    backoff::suspend(map, token, pause);
 }

@@ -1,6 +1,7 @@
-//! The busy-loop guard: a channel that is ready turn after turn without progress is suspended, and
-//! resumed after a pause that grows.
+//! Channels that are suspended, and resumed after a pause that grows: those that are ready turn after turn
+//! without progress, and those for which there is no descriptor or memory.
 
+use std::io;
 use std::time::Duration;
 
 use crate::core::action::Action;
@@ -15,6 +16,8 @@ use crate::token::Token;
 const IDLE_TURNS: u8 = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The first pause of a channel for which the system has no descriptor or memory.
+const FIRST_SHORTAGE: Duration = Duration::from_millis(100);
 
 /// An event of the channel has been served: suspend the channel if it was the last of too many without
 /// progress.
@@ -70,6 +73,30 @@ pub(crate) fn suspend(map: &mut ChannelMap, token: Token, delay: Duration) {
     map.touch(token);
 }
 
+/// There is no descriptor for what the listener would accept, or no memory to watch the channel: suspend it
+/// until a channel ends, or for a pause that grows.
+#[cold]
+pub(crate) fn starve(map: &mut ChannelMap, token: Token, what: &str, error: &io::Error) {
+    let Some(link) = map.link_mut(token) else { return };
+    let pause = (FIRST_SHORTAGE * (1 << link.count_rest().min(4))).min(LONGEST_PAUSE);
+    // What was done before does not resume it.
+    link.begin_event();
+    let before = link.rest();
+    let why = format_args!(
+        "{error}; it is tried again when a channel ends, or after {pause:?} (raise `ulimit -n`, or serve fewer)"
+    );
+    map.report(token, what, &why);
+    forget_timer(map, before);
+    let timer = map.set_timer(Some(token), pause, Action::Resume(token));
+    if let Some(link) = map.link_mut(token) {
+        link.set_rest(Rest::All(timer));
+    }
+    if !map.starved.contains(&token) {
+        map.starved.push(token);
+    }
+    map.touch(token);
+}
+
 /// Suspend its `handle_write` for `delay`.
 fn suspend_write(map: &mut ChannelMap, token: Token, delay: Duration) {
     let timer = map.set_timer(Some(token), delay, Action::Resume(token));
@@ -103,7 +130,7 @@ pub(crate) fn resume(map: &mut ChannelMap, token: Token) {
     map.touch(token);
 }
 
-/// A descriptor is free again: resume the listeners that wait for one.
+/// A descriptor is free again: resume the channels that wait for one.
 pub(crate) fn wake_starved(map: &mut ChannelMap) {
     for token in std::mem::take(&mut map.starved) {
         resume(map, token);

@@ -80,7 +80,11 @@ impl LoopOptions {
 /// When it is stopped, channels stay, and the next call continues with them.
 ///
 /// # Errors
-/// The poller failed, or this is called from inside one of the map's own hooks (`Deadlock`).
+/// The poller failed, or this is called from inside one of the map's own hooks (`Deadlock`). When nothing is
+/// left to do, and the listener that ended last ended with an error: that error, with its address, so that a
+/// server that has lost its listeners does not look as if it had been told to end. (A
+/// [`handle_error`](crate::Dispatcher::handle_error) that ends the listener itself, by
+/// [`abort`](crate::Channel::abort) and [`OnError::Keep`](crate::OnError::Keep), has taken care of it.)
 #[doc(alias = "loop")]
 pub fn run(map: &mut ChannelMap) -> io::Result<()> {
     run_with(map, &LoopOptions::default())
@@ -111,7 +115,10 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             map.set_stopped(true);
             return Ok(());
         }
-        if map.is_idle() || options.count.is_some_and(|count| waits >= count) {
+        if map.is_idle() {
+            return map.failed_listener.take().map_or(Ok(()), Err);
+        }
+        if options.count.is_some_and(|count| waits >= count) {
             return Ok(());
         }
         let quick = options.timeout.is_none() && !options.rescan && map.is_calm() && !map.has_due_timer();

@@ -17,6 +17,7 @@ use crate::link::held::Held;
 use crate::link::life::OpenStep;
 use crate::link::marks::Watermark;
 use crate::reason::Reason;
+use crate::sys;
 use crate::token::Token;
 
 /// The capacity that the empty list of dirty channels may keep.
@@ -303,6 +304,9 @@ fn register(map: &mut ChannelMap, token: Token) {
             };
             match result {
                 Ok(()) => link.set_registered(wanted),
+                Err(error) if sys::errno::out_of_resources(&error) => {
+                    return backoff::starve(map, token, "cannot be watched", &error);
+                }
                 Err(error) => {
                     link.end(Reason::from(crate::error::clone_error(&error)));
                     return map.report(token, "the poller does not take it", &error);

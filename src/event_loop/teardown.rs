@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use crate::core::map::ChannelMap;
+use crate::error::clone_error;
 use crate::event_loop::hooks::{self, Entered};
 use crate::event_loop::{backoff, dial};
 use crate::guard::{drop_each, drop_guarded};
 use crate::link::held::Held;
 use crate::link::state::Role;
+use crate::net::address::about;
 use crate::reason::Reason;
-use crate::sys;
+use crate::sys::{self, Kind};
 use crate::token::Token;
 
 /// Tell the outlets of a channel how much is queued and whether it can still send.
@@ -59,11 +61,25 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     if !map.starved.is_empty() {
         backoff::wake_starved(map);
     }
+    let was_listener = map.link(token).is_some_and(|link| link.kind() == Kind::Listener);
     hooks::run_close(map, token, &reason);
+    if was_listener {
+        listener_ended(map, token, &reason);
+    }
     if let Reason::Error(error) = reason {
         drop_guarded(&mut map.throttle, "an error", error);
     }
     remove(map, token);
+}
+
+/// `run` tells of the last listener, if it failed.
+#[cold]
+fn listener_ended(map: &mut ChannelMap, token: Token, reason: &Reason) {
+    let local = map.link(token).and_then(|link| link.local().cloned());
+    map.failed_listener = reason.error().map(|error| match local {
+        Some(local) => about("go on listening on", &local, error),
+        None => clone_error(error),
+    });
 }
 
 /// What few channels have ends before the socket: connect attempts, the file of a socket bound to a path

@@ -26,7 +26,7 @@ pub(crate) enum Rest {
     Output(TimerKey),
     /// Ready without progress: input is suspended.
     Input(TimerKey),
-    /// Input and output; or a listener without descriptors.
+    /// Input and output; or there is no descriptor or memory for it.
     All(TimerKey),
 }
 

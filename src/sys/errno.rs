@@ -44,9 +44,10 @@ pub(crate) fn is_input_output(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::IO])
 }
 
-/// No descriptor or no memory for another socket: this passes, and is not the listener's fault.
+/// No descriptor or no memory for another socket, or no room for it in the poller: this passes, and is not
+/// the channel's fault.
 pub(crate) fn out_of_resources(error: &io::Error) -> bool {
-    is_one_of(error, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM])
+    is_one_of(error, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC])
 }
 
 /// This machine does not have the address, or its family.
@@ -54,9 +55,10 @@ pub(crate) fn is_address_unavailable(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable || is_one_of(error, &[Errno::AFNOSUPPORT])
 }
 
-/// The listener itself is unusable; any other error of `accept` is about one connection.
+/// The listener itself is unusable; any other error of `accept` is about one connection, also EOPNOTSUPP,
+/// as accept(2) says.
 pub(crate) fn listener_is_broken(error: &io::Error) -> bool {
-    is_one_of(error, &[Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP])
+    is_one_of(error, &[Errno::BADF, Errno::INVAL, Errno::NOTSOCK])
 }
 
 /// An error that a datagram sent earlier has caused, returned by the next call.
