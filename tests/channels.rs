@@ -29,6 +29,7 @@ mod channels {
     mod datagram;
     mod datagram_peer;
     mod detach;
+    mod exchange;
     mod files;
     mod names;
     mod odd_files;

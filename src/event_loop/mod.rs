@@ -8,6 +8,7 @@ pub(crate) mod dial;
 pub(crate) mod hooks;
 pub(crate) mod messages;
 pub(crate) mod output;
+pub(crate) mod registration;
 pub(crate) mod serve;
 pub(crate) mod settle;
 pub(crate) mod teardown;

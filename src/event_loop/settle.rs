@@ -11,13 +11,12 @@ use crate::core::dispatcher::Eof;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
-use crate::event_loop::{backoff, datagram, output, teardown, upgrade};
+use crate::event_loop::{backoff, datagram, output, registration, teardown, upgrade};
 use crate::link::due::Step;
 use crate::link::held::Held;
 use crate::link::life::OpenStep;
 use crate::link::marks::Watermark;
 use crate::reason::Reason;
-use crate::sys;
 use crate::token::Token;
 
 /// The capacity that the empty list of dirty channels may keep.
@@ -98,7 +97,7 @@ fn flush_due(map: &mut ChannelMap, token: Token) {
 /// What follows: registration, resumption of a suspended channel, the end; and whether the next settle has
 /// more to do.
 fn conclude(map: &mut ChannelMap, token: Token) {
-    register(map, token);
+    registration::register(map, token);
     let Some(link) = map.link_mut(token) else { return };
     if let Some(error) = link.source().and_then(Held::panic) {
         link.end(Reason::from(error));
@@ -113,7 +112,7 @@ fn conclude(map: &mut ChannelMap, token: Token) {
     if link.rare_if_any().is_some() {
         if backoff::is_to_be_resumed(link) {
             backoff::resume(map, token);
-            register(map, token);
+            registration::register(map, token);
         }
         teardown::publish(map, token);
     }
@@ -287,35 +286,4 @@ pub(crate) fn ask_those_that_read(map: &mut ChannelMap) {
         }
     }
     map.asking.clear();
-}
-
-/// Tell the poller what the channel waits for now, if that changed.
-fn register(map: &mut ChannelMap, token: Token) {
-    let Some(seat) = map.slots.get_mut(token) else { return };
-    let link = &mut seat.link;
-    let (wanted, told) = (link.interest(), link.registered());
-    if let Some(fd) = link.fd() {
-        if wanted != told {
-            let key = token.slot as usize;
-            let result = match (told, wanted) {
-                (None, Some(interest)) => map.poll.add(fd, key, interest),
-                (Some(_), Some(interest)) => map.poll.modify(fd, key, interest),
-                (_, None) => map.poll.delete(fd),
-            };
-            match result {
-                Ok(()) => link.set_registered(wanted),
-                Err(error) if sys::errno::out_of_resources(&error) => {
-                    return backoff::starve(map, token, "cannot be watched", &error);
-                }
-                Err(error) => {
-                    link.end(Reason::from(crate::error::clone_error(&error)));
-                    return map.report(token, "the poller does not take it", &error);
-                }
-            }
-        }
-    }
-    if link.takes_input_inside() {
-        link.set_pending(true);
-        map.pending.push(token);
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::core::map::ChannelMap;
 use crate::error::clone_error;
 use crate::event_loop::hooks::{self, Entered};
-use crate::event_loop::{backoff, dial};
+use crate::event_loop::{backoff, dial, registration};
 use crate::guard::{drop_each, drop_guarded};
 use crate::link::held::Held;
 use crate::link::state::Role;
@@ -29,6 +29,9 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.get_mut(token) else { return };
     if seat.link.rare_if_any().is_some() {
         end_rare(map, token);
+    }
+    if map.link(token).is_some_and(|link| link.has_own_source()) {
+        registration::unwatch(map, token);
     }
     let Some(seat) = map.slots.get_mut(token) else { return };
     let link = &mut seat.link;
@@ -115,14 +118,15 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
     map.gather.end();
     let tokens: Vec<Token> = map.slots.tokens().collect();
     for token in tokens {
-        let Some(seat) = map.slots.get_mut(token).filter(|seat| seat.dispatcher.is_none()) else { continue };
+        if map.slots.get(token).is_none_or(|seat| seat.dispatcher.is_some()) {
+            continue;
+        }
+        registration::unwatch(map, token);
+        let Some(seat) = map.slots.get_mut(token) else { continue };
         let link = &mut seat.link;
         link.end(Reason::MapEnded);
         let _ = link.tell_end();
         let source = link.take_source();
-        if let (Some(fd), Some(_)) = (source.as_ref().and_then(Held::descriptor), link.registered()) {
-            let _ = map.poll.delete(fd);
-        }
         publish(map, token);
         drop_guarded(&mut map.throttle, "a source", source);
         let timers = map.timers.cancel_owned(token.slot);

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
-use crate::event_loop::{backoff, hooks};
+use crate::event_loop::{backoff, hooks, registration};
 use crate::link::source::MakeSource;
 use crate::token::Token;
 
@@ -22,13 +22,9 @@ pub(crate) fn upgrade_due(map: &mut ChannelMap, token: Token) -> bool {
 }
 
 pub(crate) fn change_source(map: &mut ChannelMap, token: Token, make: MakeSource) {
-    let Some(seat) = map.slots.get_mut(token) else { return };
-    let link = &mut seat.link;
     // The new owner of the old source may close its descriptor.
-    if let (Some(fd), Some(_)) = (link.fd(), link.registered()) {
-        let _ = map.poll.delete(fd);
-    }
-    link.set_registered(None);
+    registration::unwatch(map, token);
+    let Some(link) = map.link_mut(token) else { return };
     let Some(old) = link.take_source_to_wrap() else { return };
     match catch_unwind(AssertUnwindSafe(|| make(old))) {
         Ok(Ok(new)) => link.wrapped(new),

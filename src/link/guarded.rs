@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{clone_error, panicked};
@@ -13,12 +13,14 @@ use crate::sys::poll::Interest;
 /// A user's source, whose panics become errors. After a panic it is not called again.
 pub(crate) struct Guarded {
     pub(crate) source: Box<dyn Source>,
+    /// The number of the descriptor that the poller was told, while it is registered.
+    pub(super) watched: Option<RawFd>,
     panic: RefCell<Option<io::Error>>,
 }
 
 impl Guarded {
     pub(crate) fn new(source: Box<dyn Source>) -> Guarded {
-        Guarded { source, panic: RefCell::new(None) }
+        Guarded { source, watched: None, panic: RefCell::new(None) }
     }
 
     /// The error of its panic, if there was one.

@@ -14,7 +14,9 @@ use crate::sys::poll::Interest;
 /// [`add_source`](crate::ChannelMap::add_source), or put it around a living channel's socket with
 /// [`wrap_source`](crate::Channel::wrap_source).
 ///
-/// It owns its descriptor and keeps the same one as long as it lives. No method may wait: `WouldBlock`
+/// It owns its descriptor. If it exchanges it for another, the channel goes on with that one from the next
+/// time that the loop looks at it ([`source_ready`](crate::Channel::source_ready) asks it to); the old one must
+/// not have been duplicated, because then closing it does not take it out of epoll. No method may wait: `WouldBlock`
 /// means that nothing can be done now.
 ///
 /// ```
@@ -45,7 +47,7 @@ use crate::sys::poll::Interest;
 /// }
 /// ```
 pub trait Source: 'static {
-    /// The socket to wait for, always the same one. `None` if there is none: then readiness is announced
+    /// The socket to wait for. `None` if there is none: then readiness is announced
     /// by [`source_ready`](crate::Channel::source_ready).
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 

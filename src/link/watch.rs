@@ -1,5 +1,7 @@
 //! What the poller watches for a channel, and when that is less than the channel wants.
 
+use std::os::fd::{AsRawFd, RawFd};
+
 use crate::clock::Turn;
 use crate::link::held::Held;
 use crate::link::rare::Rest;
@@ -75,6 +77,19 @@ impl Link {
 
     pub(crate) fn set_registered(&mut self, told: Option<Interest>) {
         self.watch.told = told;
+        if let Some(Held::Own(own)) = &mut self.socket {
+            own.watched = told.and_then(|_| Some(own.descriptor()?.as_raw_fd()));
+        }
+    }
+
+    /// The number under which a source is registered that now shows another descriptor, or none.
+    pub(crate) fn exchanged(&self) -> Option<RawFd> {
+        match &self.socket {
+            Some(Held::Own(own)) => {
+                own.watched.filter(|watched| own.descriptor().map(|fd| fd.as_raw_fd()) != Some(*watched))
+            }
+            _ => None,
+        }
     }
 
     /// Progress: a byte was received or sent, or a connection accepted.

@@ -2,7 +2,7 @@
 //! Level mode only. The only `unsafe` of the library is here.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,13 +80,30 @@ impl Poll {
     /// Watch a descriptor. Hang-ups and errors are reported even if `interest` is in nothing.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, key: usize, interest: Interest) -> io::Result<()> {
         faults::pass(Call::Control)?;
-        // SAFETY: the descriptor is owned by the source of a channel, and every place that closes or gives
-        // away a source calls `delete` first (`finish` and `free_orphans` in teardown.rs; handover.rs;
-        // `won` in dial.rs).
+        // SAFETY: `polling` asks that a source be deleted before it is dropped. It keeps the number of the
+        // descriptor and `key`, neither of which it follows anywhere; the kernel (epoll, kqueue) takes a
+        // closed descriptor out by itself. So all that a breach can cause is an event under a key that is
+        // out of date, and keys are slots that are looked up, and say themselves whether they are in use.
+        // Nevertheless every place that closes or gives away a source deletes it first: `finish` and
+        // `free_orphans` in teardown.rs, `change_source` in upgrade.rs, `detach` in handover.rs, `won` in
+        // dial.rs. A source of the user's may close its descriptor, or exchange it, in safe code: `unwatch`
+        // in registration.rs notices that its number has changed, and deletes the old one.
         #[allow(unsafe_code)]
         unsafe {
             self.poller.add_with_mode(fd.as_raw_fd(), event(key, interest), PollMode::Level)
         }
+    }
+
+    /// Delete a descriptor that its source no longer shows, by its number. No channel of this poller has
+    /// that number now.
+    pub(crate) fn delete_left(&self, fd: RawFd) {
+        // SAFETY: the number was that of a descriptor. It is looked up in the poller's own table, and if it
+        // was closed, or is another's now, which is not in this poller, that is all that happens: nothing
+        // is read, written or closed through it, and it is not kept.
+        #[allow(unsafe_code)]
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        // This fails if the kernel has taken it out before.
+        let _ = self.delete(fd);
     }
 
     pub(crate) fn modify(&self, fd: BorrowedFd<'_>, key: usize, interest: Interest) -> io::Result<()> {
