@@ -37,6 +37,7 @@ mod contract {
     mod asyncore;
     mod close;
     mod connect;
+    mod documents;
     mod errors;
     #[cfg(debug_assertions)]
     mod faults;
