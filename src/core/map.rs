@@ -94,7 +94,7 @@ pub struct ChannelMap {
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
     pub(crate) stopping: bool,
-    /// `run` was stopped, and has not been called again.
+    /// `run` has returned, and neither it nor `turn` was called again.
     pub(crate) stopped: bool,
     /// Being dropped: nothing can be added.
     pub(crate) ended: bool,

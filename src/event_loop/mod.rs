@@ -76,7 +76,10 @@ impl LoopOptions {
 /// Drive the channels of `map` until none is left and no timer is set, or
 /// [`stop`](ChannelMap::stop) is called: asyncore's `loop()`.
 ///
-/// When it is stopped, channels stay, and the next call continues with them.
+/// When it is stopped, channels stay, and the next call continues with them. However it returns,
+/// [remotes](crate::Remote) and [outlets](crate::Outlet) refuse what comes after that, and threads that wait
+/// in one are woken: `run` may never be called again. The next `run` or [`turn`](ChannelMap::turn) lets them
+/// in again; a program that does other work between its turns calls `turn`, after which they stay open.
 ///
 /// # Errors
 /// The poller failed, or this is called from inside one of the map's own hooks (`Deadlock`).
@@ -110,7 +113,9 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             map.set_stopped(true);
             return Ok(());
         }
-        if map.is_idle() || options.count.is_some_and(|count| waits >= count) {
+        let counted_out = options.count.is_some_and(|count| waits >= count);
+        if counted_out || map.is_idle() && map.queue.as_ref().is_none_or(Queue::shut_if_empty) {
+            map.set_stopped(true);
             return Ok(());
         }
         let turned = match options.timeout.is_none() && !options.rescan && map.is_calm() {
@@ -121,7 +126,6 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             }
         };
         if let Err(error) = turned {
-            // `run` may never be called again: release the threads that wait for it.
             map.set_stopped(true);
             return Err(error);
         }
@@ -164,7 +168,7 @@ impl ChannelMap {
         }
     }
 
-    /// It was stopped, perhaps, and turns again.
+    /// Its `run` has returned, perhaps, and it turns again.
     fn let_messages_in(&mut self) {
         if self.stopped {
             self.set_stopped(false);

@@ -20,6 +20,9 @@ const OPEN: u8 = 0;
 const STOPPED: u8 = 1;
 const GONE: u8 = 2;
 
+/// Set in `Shared::room`: no place is given away, however many there are.
+const SHUT: usize = 1 << (usize::BITS - 1);
+
 pub(crate) struct Shared<M> {
     /// One queue for all, so that what one thread sends keeps its order.
     queue: Sender<Queued<M>>,
@@ -75,7 +78,7 @@ impl<M> Shared<M> {
 
     /// Give the message back if there is no room.
     fn try_send(&self, message: M) -> Result<(), M> {
-        let take_place = |room: usize| room.checked_sub(1);
+        let take_place = |room: usize| if room & SHUT == 0 { room.checked_sub(1) } else { None };
         match self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_place) {
             Ok(_) => {
                 // The other end is in this very struct.
@@ -231,6 +234,11 @@ impl<M> Shared<M> {
         self.bell.end_waiting();
     }
 
+    /// Give places away again.
+    fn open(&self) {
+        self.room.fetch_and(!SHUT, Ordering::SeqCst);
+    }
+
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -248,6 +256,7 @@ impl<M> Shared<M> {
 /// The loop's end of the queue, which exists once a `Remote` or an `Outlet` was made.
 pub(crate) struct Queue<M> {
     shared: Arc<Shared<M>>,
+    capacity: usize,
 }
 
 impl<M> Queue<M> {
@@ -256,7 +265,7 @@ impl<M> Queue<M> {
         let shared = Shared {
             queue: sender,
             taken: receiver,
-            room: AtomicUsize::new(capacity),
+            room: AtomicUsize::new(if stopped { capacity | SHUT } else { capacity }),
             waker,
             bell: Bell::new(),
             stop: AtomicBool::new(false),
@@ -267,7 +276,7 @@ impl<M> Queue<M> {
             watches: Mutex::default(),
             last_watch: AtomicU64::new(0),
         };
-        Queue { shared: Arc::new(shared) }
+        Queue { shared: Arc::new(shared), capacity }
     }
 
     /// What the threads' ends hold.
@@ -314,15 +323,28 @@ impl<M> Queue<M> {
         self.shared.stop.store(false, Ordering::SeqCst);
     }
 
+    /// Give no place away any more, if all that was accepted has run.
+    pub(crate) fn shut_if_empty(&self) -> bool {
+        let room = self.shared.room.fetch_or(SHUT, Ordering::SeqCst) & !SHUT;
+        // A thread may have its place, and be about to use it.
+        if room == self.capacity && self.is_empty() {
+            return true;
+        }
+        self.shared.open();
+        self.shared.tell_waiters();
+        false
+    }
+
     /// Refuse what comes from now on, and wake who waits; or take it again.
     pub(crate) fn set_stopped(&self, stopped: bool) {
         if stopped {
             self.shared.stops.fetch_add(1, Ordering::SeqCst);
-        }
-        self.shared.state.store(if stopped { STOPPED } else { OPEN }, Ordering::SeqCst);
-        if stopped {
+            self.shared.state.store(STOPPED, Ordering::SeqCst);
+            self.shared.room.fetch_or(SHUT, Ordering::SeqCst);
             self.shared.tell_of_the_stop();
         } else {
+            self.shared.open();
+            self.shared.state.store(OPEN, Ordering::SeqCst);
             self.shared.tell_waiters();
         }
     }
@@ -375,7 +397,7 @@ thread_local! {
 
 /// Whether this thread owns a map: then it must not wait for a loop, be it its own or another's.
 pub(crate) fn owns_a_map() -> bool {
-    MAPS.get() > 0
+    MAPS.try_with(Cell::get).is_ok_and(|maps| maps > 0)
 }
 
 /// Counts a map as its thread's for as long as it lives.
