@@ -1,6 +1,8 @@
 //! What a timer does when it is due, and the messages that other threads send.
 
+use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +12,10 @@ use crate::threads::credit::Credit;
 use crate::token::Token;
 
 pub(crate) type MapCall = Box<dyn FnOnce(&mut ChannelMap)>;
-pub(crate) type RepeatedMapCall = Box<dyn FnMut(&mut ChannelMap)>;
+/// Shared by the timer, which is set again before the call, and the call.
+pub(crate) type RepeatedMapCall = Rc<RefCell<dyn FnMut(&mut ChannelMap)>>;
 pub(crate) type ChannelCall = Box<dyn FnOnce(&mut Channel<'_>) -> io::Result<()>>;
-pub(crate) type RepeatedChannelCall = Box<dyn FnMut(&mut Channel<'_>) -> io::Result<()>>;
+pub(crate) type RepeatedChannelCall = Rc<RefCell<dyn FnMut(&mut Channel<'_>) -> io::Result<()>>>;
 
 /// What a timer does.
 pub(crate) enum Action {
