@@ -11,6 +11,7 @@ use crate::core::action::{Action, Message};
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::event_loop::{connect, dial};
+use crate::guard::drop_guarded;
 use crate::link::dial::Dial;
 use crate::link::held::Held;
 use crate::link::source::Plain;
@@ -92,7 +93,8 @@ impl ChannelMap {
     where
         F: Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     {
-        self.resolver = Arc::new(resolver);
+        let old = std::mem::replace(&mut self.resolver, Arc::new(resolver));
+        drop_guarded(&mut self.throttle, "a resolver", old);
     }
 
     /// A channel that connects to `host`, whose addresses are not known yet.

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
-use crate::error::{LookupError, clone_error};
+use crate::error::LookupError;
 use crate::event_loop::hooks;
 use crate::guard::drop_guarded;
 use crate::link::held::Held;
@@ -162,10 +162,7 @@ impl ChannelMap {
                 link.set_source(Some(Held::own(new)));
                 Ok(())
             }
-            Ok(Err(error)) => {
-                let error = link.read_lost(error);
-                Err(clone_error(&error))
-            }
+            Ok(Err(error)) => Err(link.read_lost(error)),
             Err(payload) => {
                 link.end(Reason::from(io::Error::other("making the new source panicked")));
                 resume_unwind(payload)

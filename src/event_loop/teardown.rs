@@ -8,6 +8,7 @@ use crate::event_loop::{backoff, dial};
 use crate::guard::{drop_each, drop_guarded};
 use crate::link::held::Held;
 use crate::link::state::Role;
+use crate::net::resolve;
 use crate::reason::Reason;
 use crate::sys;
 use crate::token::Token;
@@ -103,16 +104,23 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
         let link = &mut seat.link;
         link.end(Reason::MapEnded);
         let _ = link.tell_end();
-        let source = link.take_source();
-        if let (Some(fd), Some(_)) = (source.as_ref().and_then(Held::descriptor), link.registered()) {
-            let _ = map.poll.delete(fd);
-        }
         publish(map, token);
-        drop_guarded(&mut map.throttle, "a source", source);
+        drop_source(map, token);
         let timers = map.timers.cancel_owned(token.slot);
         drop_each(&mut map.throttle, "a timer", timers);
         remove(map, token);
     }
+}
+
+/// Take the source of a channel out of the poller, and drop it.
+fn drop_source(map: &mut ChannelMap, token: Token) {
+    let Some(link) = map.link_mut(token) else { return };
+    link.discard_queued();
+    let source = link.take_source();
+    if let (Some(fd), Some(_)) = (source.as_ref().and_then(Held::descriptor), link.registered()) {
+        let _ = map.poll.delete(fd);
+    }
+    drop_guarded(&mut map.throttle, "a source", source);
 }
 
 /// End a channel at once: its map is being dropped.
@@ -120,7 +128,7 @@ fn end_for_good(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.get_mut(token) else { return };
     // Its hook is running further up the stack, or its `handle_close` has run.
     if seat.dispatcher.is_none() {
-        return;
+        return drop_source(map, token);
     }
     seat.link.end(Reason::MapEnded);
     finish(map, token);
@@ -155,6 +163,8 @@ impl Drop for ChannelMap {
         }
         let timers = self.timers.take_all();
         drop_each(&mut self.throttle, "a timer", timers);
+        let resolver = std::mem::replace(&mut self.resolver, resolve::system());
+        drop_guarded(&mut self.throttle, "a resolver", resolver);
         drop(self.queue.take());
     }
 }

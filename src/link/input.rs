@@ -128,8 +128,7 @@ impl Link {
             }
             Err(error) => {
                 self.moved(turn);
-                let error = self.read_lost(error);
-                Err(clone_error(&error))
+                Err(self.read_lost(error))
             }
         }
     }
@@ -157,10 +156,7 @@ impl Link {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput) => {
                 Err(nothing_now())
             }
-            Err(error) => {
-                let error = self.read_lost(error);
-                Err(clone_error(&error))
-            }
+            Err(error) => Err(self.read_lost(error)),
         }
     }
 

@@ -9,7 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::error::panicked;
+use crate::error::{clone_error, panicked};
+use crate::guard::drop_caught;
 
 /// The most worker threads, for the whole process.
 const THREADS: usize = 4;
@@ -31,7 +32,13 @@ pub(crate) fn look_up(resolver: &Resolver, host: &str, port: u16) -> io::Result<
         Ok(Ok(found)) if found.is_empty() => {
             Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
         }
-        Ok(result) => result,
+        Ok(Ok(found)) => Ok(found),
+        // What it says and how it is dropped is the resolver's, and may panic.
+        Ok(Err(error)) => {
+            let copy = clone_error(&error);
+            drop_caught("an error", error);
+            Err(copy)
+        }
         Err(payload) => Err(panicked(payload)),
     }
 }

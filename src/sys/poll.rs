@@ -81,7 +81,7 @@ impl Poll {
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, key: usize, interest: Interest) -> io::Result<()> {
         faults::pass(Call::Control)?;
         // SAFETY: the descriptor is owned by the source of a channel, and every place that closes or gives
-        // away a source calls `delete` first (`finish` and `free_orphans` in teardown.rs; handover.rs;
+        // away a source calls `delete` first (`finish` and `drop_source` in teardown.rs; handover.rs;
         // `won` in dial.rs).
         #[allow(unsafe_code)]
         unsafe {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::panicked;
+use crate::guard::drop_caught;
 use crate::report::Escaped;
 use crate::sys::poll::Waker;
 use crate::threads::bell::Bell;
@@ -138,9 +139,7 @@ impl<M> Shared<M> {
     fn drop_all(&self) {
         while let Some(message) = self.take() {
             // The closure is the user's, and its drop may panic.
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(message))) {
-                log::warn!("the drop of a message {}", Escaped(panicked(payload)));
-            }
+            drop_caught("a message", message);
         }
     }
 
@@ -167,7 +166,7 @@ impl<M> Shared<M> {
     pub(crate) fn unwatch(&self, number: u64) {
         // Its drop is the user's, and may come back here.
         let watch = self.watches().remove(&number);
-        drop(watch);
+        drop_caught("an `on_stop`", watch);
     }
 
     fn watches(&self) -> MutexGuard<'_, BTreeMap<u64, Watch>> {
@@ -182,6 +181,8 @@ impl<M> Shared<M> {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| watch())) {
                 log::warn!("an `on_stop` {}", Escaped(panicked(payload)));
             }
+            // The last one, if its guard was dropped meanwhile.
+            drop_caught("an `on_stop`", watch);
         }
     }
 
