@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::threads::credit::Credit;
+use crate::timers::Keeps;
 use crate::token::Token;
 
 pub(crate) type MapCall = Box<dyn FnOnce(&mut ChannelMap)>;
@@ -36,6 +37,19 @@ pub(crate) enum Action {
     /// A connect by name: try its next address; give up.
     DialNext(Token),
     DialTimeout(Token),
+}
+
+impl Keeps for Action {
+    /// A channel's own business does not: the channel does, unless it is in the background.
+    fn keeps(&self) -> bool {
+        match self {
+            Action::Call(_) | Action::CallEvery(..) | Action::Channel(..) | Action::ChannelEvery(..) => true,
+            // Closing is foreground work.
+            Action::Flush(_) | Action::Linger(_) => true,
+            Action::Idle(_) | Action::Resume(_) | Action::Connect(..) => false,
+            Action::DialNext(_) | Action::DialTimeout(_) => false,
+        }
+    }
 }
 
 /// The closure that [`Remote::call`](crate::Remote::call) sends, and gives back if it is refused.

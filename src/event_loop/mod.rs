@@ -148,11 +148,12 @@ impl ChannelMap {
 
     /// Whether [`run`] would return: no channel is left except those in the background
     /// ([`set_background`](crate::Channel::set_background)), and there is no timer and no message from
-    /// another thread.
+    /// another thread. Time limits, `set_timeout` among them, are no timers: they count with their channel.
     pub fn is_idle(&self) -> bool {
-        // Internal channels are not in the background: they keep the loop going, too.
-        self.slots.len() == self.background
-            && self.timers.is_empty()
+        // A connect attempt is its channel's business; one that is over is still to be closed.
+        self.slots.len() == self.background + self.internal
+            && (self.internal == 0 || self.dirty.is_empty())
+            && !self.timers.keeps()
             && self.queue.as_ref().is_none_or(Queue::is_empty)
     }
 
@@ -279,7 +280,7 @@ impl ChannelMap {
         let lists = self.dirty.len() | self.asking.len() | self.pending.len();
         lists | self.out as usize | usize::from(self.stopping) == 0
             && self.gather.is_free()
-            && self.slots.len() != self.background
+            && self.slots.len() != self.background + self.internal
             && self.queue.is_none()
     }
 
