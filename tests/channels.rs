@@ -29,6 +29,7 @@ mod channels {
     mod datagram;
     mod detach;
     mod files;
+    mod lookups;
     mod names;
     mod source;
     mod source_own;
