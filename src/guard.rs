@@ -1,6 +1,8 @@
 //! Catches the panics of users' values when they are dropped.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::panicked;
 use crate::report::{Escaped, Throttle};
@@ -15,6 +17,24 @@ pub(crate) fn drop_guarded<T>(throttle: &mut Throttle, what: &str, value: T) {
         if throttle.admits() {
             log::warn!("the drop of {what} {}", Escaped(error));
         }
+    }
+}
+
+/// As [`drop_guarded`], where no map is at hand.
+pub(crate) fn drop_caught<T>(what: &str, value: T) {
+    static THROTTLE: Mutex<Throttle> = Mutex::new(Throttle::new());
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        let error = panicked(payload);
+        if THROTTLE.lock().unwrap_or_else(PoisonError::into_inner).admits() {
+            log::warn!("the drop of {what} {}", Escaped(error));
+        }
+    }
+}
+
+/// Drop an error that may be a user's.
+pub(crate) fn drop_error(error: io::Error) {
+    if error.get_ref().is_some() {
+        drop_caught("an error", error);
     }
 }
 

@@ -31,6 +31,7 @@ mod channels {
     mod detach;
     mod exchange;
     mod files;
+    mod lookups;
     mod names;
     mod odd_files;
     mod source;

@@ -38,6 +38,7 @@ mod contract {
     mod close;
     mod connect;
     mod documents;
+    mod drops;
     mod errors;
     #[cfg(debug_assertions)]
     mod faults;
@@ -52,6 +53,7 @@ mod contract {
     mod queue;
     mod read;
     mod regressions;
+    mod repeating;
     mod short_way;
     #[cfg(debug_assertions)]
     mod shortage;

@@ -17,6 +17,7 @@ use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
 use crate::core::slots::Slots;
+use crate::guard::drop_guarded;
 use crate::link::due::Step;
 use crate::link::held::Held;
 use crate::link::pushed::Pushed;
@@ -98,7 +99,7 @@ pub struct ChannelMap {
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
     pub(crate) stopping: bool,
-    /// `run` was stopped, and has not been called again.
+    /// `run` has returned, and neither it nor `turn` was called again.
     pub(crate) stopped: bool,
     /// Being dropped: nothing can be added.
     pub(crate) ended: bool,
@@ -152,7 +153,7 @@ impl ChannelMap {
             stopped: false,
             ended: false,
             out: 0,
-            throttle: Throttle::default(),
+            throttle: Throttle::new(),
             queue: None,
             remote_capacity: REMOTE_CAPACITY,
             background: 0,
@@ -202,8 +203,9 @@ impl ChannelMap {
     /// # Errors
     /// The map is being dropped.
     pub fn add_source<D: Dispatcher>(&mut self, source: impl Source, dispatcher: D) -> io::Result<Handle<D>> {
+        let source = Held::own(Box::new(source));
         let peer = source.descriptor().and_then(|fd| sys::peer_addr(fd).ok());
-        let mut link = Link::new(Held::own(Box::new(source)), Kind::Stream);
+        let mut link = Link::new(source, Kind::Stream);
         link.set_peer(peer);
         self.insert(link, dispatcher)
     }
@@ -222,7 +224,8 @@ impl ChannelMap {
 
     pub(crate) fn insert<D: Dispatcher>(&mut self, mut link: Link, dispatcher: D) -> io::Result<Handle<D>> {
         if self.ended {
-            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the channel map is being dropped"));
+            let error = io::Error::new(io::ErrorKind::BrokenPipe, "the channel map is being dropped");
+            return Err(self.refused(link, dispatcher, error));
         }
         link.set_asks(self.never_asked != Some(TypeId::of::<D>()));
         link.listed = true;
@@ -232,6 +235,14 @@ impl ChannelMap {
         };
         self.dirty.push(token);
         Ok(token.typed())
+    }
+
+    /// Drop what cannot be added, each by itself.
+    #[cold]
+    fn refused<D: Dispatcher>(&mut self, mut link: Link, dispatcher: D, error: io::Error) -> io::Error {
+        drop_guarded(&mut self.throttle, "a source", link.take_source());
+        drop_guarded(&mut self.throttle, "a dispatcher", dispatcher);
+        error
     }
 
     // Contents.

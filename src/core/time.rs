@@ -1,6 +1,8 @@
 //! Timers of a map and of a channel: calling something later, by the map's clock.
 
+use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::core::action::Action;
@@ -32,7 +34,7 @@ impl ChannelMap {
     /// that were missed, and the rhythm stays. With an `interval` of zero it runs every turn, and the
     /// loop never sleeps.
     pub fn call_every(&mut self, interval: Duration, f: impl FnMut(&mut ChannelMap) + 'static) -> TimerId {
-        let key = self.set_timer(None, interval, Action::CallEvery(interval, Box::new(f)));
+        let key = self.set_timer(None, interval, Action::CallEvery(interval, Rc::new(RefCell::new(f))));
         self.timer_id(key)
     }
 
@@ -126,7 +128,7 @@ impl Channel<'_> {
     where
         F: FnMut(&mut Channel<'_>) -> io::Result<()> + 'static,
     {
-        self.set_timer(interval, Action::ChannelEvery(self.token, interval, Box::new(f)))
+        self.set_timer(interval, Action::ChannelEvery(self.token, interval, Rc::new(RefCell::new(f))))
     }
 
     fn set_timer(&mut self, delay: Duration, action: Action) -> TimerId {

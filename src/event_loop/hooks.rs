@@ -127,6 +127,27 @@ pub(crate) fn run(
     }
 }
 
+/// Do what the loop does for a channel: a panic that nothing in it expects, of a value of the user's that is
+/// dropped in passing, ends that channel and not the loop.
+pub(crate) fn contained(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut ChannelMap)) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(map))) {
+        ended_by_panic(map, token, payload);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn ended_by_panic(map: &mut ChannelMap, token: Token, payload: Box<dyn Any + Send>) {
+    let error = panicked(payload);
+    map.report(token, "a value that was dropped", &error);
+    if let Some(link) = map.link_mut(token) {
+        link.end(Reason::from(error));
+        // Also in the midst of a settle, which leaves it in no list.
+        link.listed = false;
+        map.touch(token);
+    }
+}
+
 /// The last hook of all.
 pub(crate) fn run_close(map: &mut ChannelMap, token: Token, reason: &Reason) {
     let ran = lend(map, token, false, true, |dispatcher, ch| dispatcher.handle_close(ch, reason));

@@ -9,6 +9,7 @@ use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::{accept, backoff, datagram, hooks, output, settle};
+use crate::guard::drop_error;
 use crate::link::due::Step;
 use crate::link::rare::Rest;
 use crate::link::state::Link;
@@ -45,7 +46,10 @@ pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
                     continue;
                 }
             }
-            None => serve(map, token, map.poll.event(next - 1)),
+            None => {
+                let ready = map.poll.event(next - 1);
+                hooks::contained(map, token, |map| serve(map, token, ready));
+            }
         }
         // A hook swapped the maps: this batch belongs to the other one.
         if map.id != id {
@@ -144,10 +148,9 @@ fn read_led_to_something(map: &mut ChannelMap, token: Token, result: io::Result<
         link.set_due(Step::Look);
     }
     match result {
-        Err(error) if !would_block(&error) => {
-            hooks::failed(map, token, "handle_read", error, false);
-        }
-        _ => {}
+        Ok(()) => {}
+        Err(error) if would_block(&error) => drop_error(error),
+        Err(error) => hooks::failed(map, token, "handle_read", error, false),
     }
     after_quick_read(map, token);
 }
@@ -207,7 +210,8 @@ pub(crate) fn serve_pending(map: &mut ChannelMap, id: u32) {
             // A source without a descriptor may be ready for anything, and a new one may be given input that
             // was put back.
             let any = link.fd().is_none() || link.shakes_hands();
-            serve(map, token, Ready { read: any, write: any, ..Ready::default() });
+            let ready = Ready { read: any, write: any, ..Ready::default() };
+            hooks::contained(map, token, |map| serve(map, token, ready));
         }
         if map.id != id {
             return;
@@ -376,7 +380,10 @@ fn but_not_would_block(
     hook: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()>,
 ) -> impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()> {
     |dispatcher, ch| match hook(dispatcher, ch) {
-        Err(error) if would_block(&error) => Ok(()),
+        Err(error) if would_block(&error) => {
+            drop_error(error);
+            Ok(())
+        }
         result => result,
     }
 }

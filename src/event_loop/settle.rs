@@ -33,7 +33,8 @@ pub(crate) fn settle(map: &mut ChannelMap) {
     }
     let generation = map.dirty.len();
     for at in 0..generation {
-        settle_channel(map, map.dirty[at]);
+        let token = map.dirty[at];
+        hooks::contained(map, token, |map| settle_channel(map, token));
         // A hook swapped the maps. The list belongs to the other one.
         if map.id != id {
             return;

@@ -10,6 +10,7 @@ use crate::guard::{drop_each, drop_guarded};
 use crate::link::held::Held;
 use crate::link::state::Role;
 use crate::net::address::about;
+use crate::net::resolve;
 use crate::reason::Reason;
 use crate::sys::{self, Kind};
 use crate::token::Token;
@@ -121,18 +122,24 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
         if map.slots.get(token).is_none_or(|seat| seat.dispatcher.is_some()) {
             continue;
         }
-        registration::unwatch(map, token);
-        let Some(seat) = map.slots.get_mut(token) else { continue };
-        let link = &mut seat.link;
+        let Some(link) = map.link_mut(token) else { continue };
         link.end(Reason::MapEnded);
         let _ = link.tell_end();
-        let source = link.take_source();
         publish(map, token);
-        drop_guarded(&mut map.throttle, "a source", source);
+        drop_source(map, token);
         let timers = map.timers.cancel_owned(token.slot);
         drop_each(&mut map.throttle, "a timer", timers);
         remove(map, token);
     }
+}
+
+/// Take the source of a channel out of the poller, and drop it.
+fn drop_source(map: &mut ChannelMap, token: Token) {
+    registration::unwatch(map, token);
+    let Some(link) = map.link_mut(token) else { return };
+    link.discard_queued();
+    let source = link.take_source();
+    drop_guarded(&mut map.throttle, "a source", source);
 }
 
 /// End a channel at once: its map is being dropped.
@@ -140,7 +147,7 @@ fn end_for_good(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.get_mut(token) else { return };
     // Its hook is running further up the stack, or its `handle_close` has run.
     if seat.dispatcher.is_none() {
-        return;
+        return drop_source(map, token);
     }
     seat.link.end(Reason::MapEnded);
     finish(map, token);
@@ -175,6 +182,8 @@ impl Drop for ChannelMap {
         }
         let timers = self.timers.take_all();
         drop_each(&mut self.throttle, "a timer", timers);
+        let resolver = std::mem::replace(&mut self.resolver, resolve::system());
+        drop_guarded(&mut self.throttle, "a resolver", resolver);
         drop(self.queue.take());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use crate::clock::{Time, next_beat};
 use crate::core::action::Action;
@@ -40,14 +39,18 @@ pub(crate) fn run_timers(map: &mut ChannelMap) {
 fn fire(map: &mut ChannelMap, due: Due<Action>, now: Time) {
     let Due { key, deadline, action } = due;
     match action {
-        Action::CallEvery(interval, mut f) => repeat(map, key, deadline, interval, now, |map| {
-            guarded(map, "a timer", |map| f(map));
-            Action::CallEvery(interval, f)
-        }),
-        Action::ChannelEvery(token, interval, mut f) => repeat(map, key, deadline, interval, now, |map| {
-            channel_call(map, token, |ch| f(ch));
-            Action::ChannelEvery(token, interval, f)
-        }),
+        // Set again before the call, which may swap or drop the map, or cancel the timer.
+        Action::CallEvery(interval, f) => {
+            set_again(map, key, next_beat(deadline, interval, now), Action::CallEvery(interval, f.clone()));
+            guarded(map, "a timer", |map| f.borrow_mut()(map));
+            drop_guarded(&mut map.throttle, "a timer", f);
+        }
+        Action::ChannelEvery(token, interval, f) => {
+            let again = Action::ChannelEvery(token, interval, f.clone());
+            set_again(map, key, next_beat(deadline, interval, now), again);
+            channel_call(map, token, |ch| f.borrow_mut()(ch));
+            drop_guarded(&mut map.throttle, "a timer", f);
+        }
         Action::Idle(token) => idle(map, token, key, now),
         Action::Flush(token) => flush_overdue(map, token, key, now),
         once => {
@@ -75,23 +78,10 @@ fn fire_once(map: &mut ChannelMap, action: Action) {
     }
 }
 
-/// Run a repeating timer and set it again, unless it was cancelled from inside or its channel has ended.
-fn repeat(
-    map: &mut ChannelMap,
-    key: TimerKey,
-    deadline: Time,
-    interval: Duration,
-    now: Time,
-    call: impl FnOnce(&mut ChannelMap) -> Action,
-) {
-    let id = map.id;
-    let action = call(map);
-    let cancelled = match map.id == id {
-        true => map.timers.put_back(key, next_beat(deadline, interval, now), action).err(),
-        // A hook swapped the maps.
-        false => Some(action),
-    };
-    drop_guarded(&mut map.throttle, "a timer", cancelled);
+/// A due timer is to run again.
+fn set_again(map: &mut ChannelMap, key: TimerKey, deadline: Time, action: Action) {
+    // It has just been taken out, so it is there.
+    let _ = map.timers.put_back(key, deadline, action);
 }
 
 fn channel_call(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut Channel<'_>) -> io::Result<()>) {

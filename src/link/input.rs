@@ -125,8 +125,7 @@ impl Link {
             Err(error) if would_block(&error) => Err(nothing_now()),
             Err(error) => {
                 self.moved(turn);
-                let error = self.read_lost(error);
-                Err(clone_error(&error))
+                Err(self.read_lost(error))
             }
         }
     }
@@ -153,10 +152,7 @@ impl Link {
             // There is no urgent byte, or it was taken, or what is no TCP socket never has one: a terminal
             // reports other things as urgent.
             Err(error) if sys::errno::has_no_urgent_data(&error) => Err(nothing_now()),
-            Err(error) => {
-                let error = self.read_lost(error);
-                Err(clone_error(&error))
-            }
+            Err(error) => Err(self.read_lost(error)),
         }
     }
 

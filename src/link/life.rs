@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::clock::Turn;
+use crate::error::clone_error;
+use crate::guard::drop_caught;
 use crate::link::dial::Dial;
 use crate::link::due::Step;
 use crate::link::rare::Rest;
@@ -290,20 +292,27 @@ impl Link {
         }
     }
 
-    /// A read failed: the connection is gone.
-    pub(crate) fn read_lost(&mut self, error: io::Error) -> Arc<io::Error> {
+    /// A read failed: the connection is gone. Returns a copy of the error.
+    pub(crate) fn read_lost(&mut self, error: io::Error) -> io::Error {
         let error = Arc::new(error);
         self.end(Reason::Error(error.clone()));
         self.output.way = Way::Broken;
-        error
+        let copy = clone_error(&error);
+        drop_caught("an error", error);
+        copy
     }
 
     /// A write failed: nothing more can be sent, but what has arrived may still be read.
     pub(crate) fn write_lost(&mut self, error: io::Error) {
-        if self.is_over() || self.is_told() {
-            return;
-        }
         let error = Arc::new(error);
+        if !self.is_over() && !self.is_told() {
+            self.is_lost_because(error.clone());
+        }
+        // It may be a user's, and this the last of it.
+        drop_caught("an error", error);
+    }
+
+    fn is_lost_because(&mut self, error: Arc<io::Error>) {
         let cause = self.first_cause(Reason::Error(error.clone()));
         self.output.clear();
         self.note_marks();

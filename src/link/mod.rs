@@ -27,6 +27,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::clock::{Time, Turn};
+use crate::guard::drop_caught;
 use crate::link::due::{Due, Step};
 use crate::link::held::Held;
 use crate::link::peer::Peer;
@@ -118,7 +119,10 @@ impl Link {
     pub(crate) fn empty(&mut self) -> Role {
         debug_assert!(self.socket.is_none() && self.output.is_empty());
         self.local = None;
-        self.rare = None;
+        if let Some(rare) = self.rare.take() {
+            // An error in it may be a user's.
+            drop_caught("an error", rare);
+        }
         self.role
     }
 

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::error::panicked;
+use crate::guard::drop_caught;
 use crate::link::held::Held;
 use crate::link::producer::{More, Producer};
 use crate::link::source::{MakeSource, Source};
@@ -204,10 +205,11 @@ impl Outbox {
 
     /// Drop everything.
     pub(crate) fn clear(&mut self) {
-        // A producer is a user's value, and its drop may panic.
-        let pieces = std::mem::take(&mut self.pieces);
-        if pieces.iter().any(|piece| piece.bytes().is_none()) {
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(pieces)));
+        for piece in std::mem::take(&mut self.pieces) {
+            // It is a user's value, and its drop may panic.
+            if let Piece::Producer(producer) = piece {
+                drop_caught("a producer", producer);
+            }
         }
         self.sent = 0;
         self.queued = 0;
@@ -300,7 +302,7 @@ impl Outbox {
             if !matches!(answer, Ok(More::Again | More::Later)) {
                 let finished = self.pieces.pop_front();
                 self.producers -= 1;
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));
+                drop_caught("a producer", finished);
             }
             if !buffer.is_empty() {
                 let len = buffer.len();

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use polling::{Event, PollMode, Poller};
@@ -72,9 +72,9 @@ impl Poll {
         Ok(Poll { poller, batch: Batch::with_capacity(BATCH), events })
     }
 
-    /// What ends a wait from another thread.
+    /// What ends a wait from another thread. It does not keep the poller's descriptors open.
     pub(crate) fn waker(&self) -> Waker {
-        Waker(self.poller.clone())
+        Waker(Arc::downgrade(&self.poller))
     }
 
     /// Watch a descriptor. Hang-ups and errors are reported even if `interest` is in nothing.
@@ -85,7 +85,7 @@ impl Poll {
         // closed descriptor out by itself. So all that a breach can cause is an event under a key that is
         // out of date, and keys are slots that are looked up, and say themselves whether they are in use.
         // Nevertheless every place that closes or gives away a source deletes it first: `finish` and
-        // `free_orphans` in teardown.rs, `change_source` in upgrade.rs, `detach` in handover.rs, `won` in
+        // `drop_source` in teardown.rs, `change_source` in upgrade.rs, `detach` in handover.rs, `won` in
         // dial.rs. A source of the user's may close its descriptor, or exchange it, in safe code: `unwatch`
         // in registration.rs notices that its number has changed, and deletes the old one.
         #[allow(unsafe_code)]
@@ -199,12 +199,14 @@ impl Poll {
 
 /// Ends the current wait, or the next one. Calls between two waits cost one system call
 /// together.
-pub(crate) struct Waker(Arc<Poller>);
+pub(crate) struct Waker(Weak<Poller>);
 
 impl Waker {
     pub(crate) fn wake(&self) {
-        // It can only fail when the poller is beyond use, which its own wait will tell.
-        let _ = self.0.notify();
+        if let Some(poller) = self.0.upgrade() {
+            // It can only fail when the poller is beyond use, which its own wait will tell.
+            let _ = poller.notify();
+        }
     }
 }
 
