@@ -50,6 +50,7 @@ mod contract {
     mod queue;
     mod read;
     mod regressions;
+    mod relay;
     mod short_way;
     mod swap;
     mod time;

@@ -37,7 +37,10 @@ impl Channel<'_> {
     ///
     /// # Errors
     /// `BrokenPipe` after `close`, `abort` or `shutdown_write`; `QuotaExceeded`, with nothing
-    /// taken, over the hard limit (see [`set_limit`](Channel::set_limit)).
+    /// taken, over the hard limit (see [`set_limit`](Channel::set_limit)). A hook that returns that error
+    /// about another channel ends the other one with [`Reason::Limit`](crate::Reason::Limit), by a reset:
+    /// bytes are missing in its stream. [`auto_pause_with`](Channel::auto_pause_with) keeps it from
+    /// happening.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.map.gather.push(self.token, bytes) {

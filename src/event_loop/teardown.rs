@@ -70,6 +70,7 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
 /// (while that socket is open, no other file can have the same inode), outlets.
 fn end_rare(map: &mut ChannelMap, token: Token) {
     dial::call_off(map, token);
+    map.end_partnerships(token);
     let Some(rare) = map.link_mut(token).and_then(|link| link.rare_mut_if_any()) else { return };
     rare.file = None;
     publish(map, token);
@@ -107,6 +108,7 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
         if let (Some(fd), Some(_)) = (source.as_ref().and_then(Held::descriptor), link.registered()) {
             let _ = map.poll.delete(fd);
         }
+        map.end_partnerships(token);
         publish(map, token);
         drop_guarded(&mut map.throttle, "a source", source);
         let timers = map.timers.cancel_owned(token.slot);

@@ -12,6 +12,7 @@ pub(crate) mod limits;
 pub(crate) mod marks;
 pub(crate) mod outbox;
 pub(crate) mod output;
+pub(crate) mod partners;
 pub(crate) mod peer;
 pub(crate) mod producer;
 pub(crate) mod pushed;

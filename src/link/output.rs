@@ -398,6 +398,6 @@ pub(super) fn nothing_now() -> io::Error {
     ErrorKind::WouldBlock.into()
 }
 
-pub(super) fn no_stream() -> io::Error {
+pub(crate) fn no_stream() -> io::Error {
     io::Error::new(ErrorKind::NotConnected, "a listener carries no data")
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
+use crate::link::partners::Partners;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
 use crate::net::unix::SocketFile;
@@ -50,6 +51,7 @@ pub(crate) struct Rare {
     /// Input that was put back.
     pub(super) unread: Option<Unread>,
     pub(super) rest: Rest,
+    pub(crate) partners: Partners,
     /// The error with which the connection broke, while input is still read.
     pub(super) lost: Option<Arc<io::Error>>,
     /// Errors for `handle_error` and `handle_network_error`.
@@ -72,6 +74,7 @@ impl Default for Rare {
             on_limit: OnLimit::Refuse,
             unread: None,
             rest: Rest::No,
+            partners: Partners::default(),
             lost: None,
             failure: None,
             network_error: None,
