@@ -174,7 +174,7 @@
 //!   once, together with what was pushed before it. What is pushed to other channels is sent when the
 //!   loop settles. Once everything that had to wait has been sent, `handle_drained` runs.
 //! - **Everything has a limit**: queued output 64 KiB before `handle_high`, 16 MiB at most; 64 KiB
-//!   read and 64 KiB written for a channel and turn, 16 connections accepted for a listener and turn,
+//!   read, and 64 KiB written in at most 64 calls, for a channel and turn, 16 connections accepted for a listener and turn,
 //!   1,024 timers and 256 messages of other threads in a turn. What is left over continues in the next
 //!   turn, without waiting.
 //! - **Nothing spins.** A channel that is ready for 64 turns without progress is *suspended* for 10 ms,

@@ -34,6 +34,8 @@ mod support {
 mod contract {
     mod accept;
     mod asyncore;
+    #[cfg(debug_assertions)]
+    mod calls;
     mod close;
     mod connect;
     mod errors;

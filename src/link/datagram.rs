@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 
 use crate::clock::Turn;
 use crate::link::due::Step;
-use crate::link::outbox::Flushed;
+use crate::link::outbox::{Flushed, left_of};
 use crate::link::state::Link;
 use crate::net::address::Address;
 use crate::sys;
@@ -105,8 +105,7 @@ impl Link {
 
     fn sent(&mut self, turn: Turn, len: usize) {
         let left = self.write_budget(turn);
-        // Sending an empty one is work, too.
-        *left = left.saturating_sub(len.max(1) as u32);
+        *left = left_of(*left, len);
         self.moved(turn);
     }
 }

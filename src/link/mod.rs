@@ -222,7 +222,7 @@ impl Link {
     // The budgets.
 
     #[inline]
-    fn renew_budgets(&mut self, turn: Turn) {
+    pub(super) fn renew_budgets(&mut self, turn: Turn) {
         if self.turn != turn.number {
             self.new_budgets(turn.number);
         }

@@ -7,7 +7,7 @@ use crate::clock::Turn;
 use crate::error::clone_error;
 use crate::link::due::Step;
 use crate::link::held::Held;
-use crate::link::outbox::{Flushed, slices_of};
+use crate::link::outbox::{Flushed, left_of, slices_of};
 use crate::link::producer::Producer;
 use crate::link::pushed::{LARGE, Pushed};
 use crate::link::state::{Connecting, Life, Link, WRITE_BUDGET, Way};
@@ -198,11 +198,11 @@ impl Link {
             [one] => source.as_dyn().send(one),
             several => source.as_dyn().send_vectored(several),
         };
-        match result {
+        let sent = result.map(|sent| sent.min(offered));
+        self.write_left = left_of(self.write_left, *sent.as_ref().unwrap_or(&0));
+        match sent {
             Ok(0) => Ok((0, offered)),
             Ok(sent) => {
-                let sent = sent.min(offered);
-                self.write_left -= sent as u32;
                 self.output.undrained |= self.output_pending();
                 self.moved(turn);
                 Ok((sent, offered))
@@ -213,7 +213,7 @@ impl Link {
     }
 
     /// Whether the source can be offered bytes: connected, and any handshake done.
-    fn takes_output(&self) -> bool {
+    pub(super) fn takes_output(&self) -> bool {
         (matches!(self.life, Life::Opening | Life::Open) || self.is_flushing()) && self.is_established()
     }
 
@@ -288,9 +288,14 @@ impl Link {
 
     /// Send what is queued, as far as the socket and the budget of the turn allow.
     pub(crate) fn flush(&mut self, turn: Turn) -> Flushed {
+        self.flush_as_far_as(turn, true)
+    }
+
+    /// Producers are asked only if `produces`.
+    pub(super) fn flush_as_far_as(&mut self, turn: Turn, produces: bool) -> Flushed {
         let flushed = match self.is_datagram() {
             true => self.flush_datagrams(turn),
-            false => self.flush_bytes(turn),
+            false => self.flush_bytes(turn, produces),
         };
         match flushed {
             Flushed::Empty => self.note_drained(),
@@ -323,15 +328,14 @@ impl Link {
         !self.output.undrained
     }
 
-    fn flush_bytes(&mut self, turn: Turn) -> Flushed {
-        let mut budget = *self.write_budget(turn) as usize;
-        let before = budget;
+    fn flush_bytes(&mut self, turn: Turn, produces: bool) -> Flushed {
+        self.renew_budgets(turn);
         let (Some(source), Some(queue)) = (&mut self.socket, &mut self.output.queue) else {
             return Flushed::Empty;
         };
-        let flushed = queue.flush(source, &mut budget);
-        self.write_left = budget as u32;
-        if budget < before {
+        let mut moved = false;
+        let flushed = queue.flush(source, &mut self.write_left, &mut moved, produces);
+        if moved {
             self.output.undrained |= self.output_pending();
             self.moved(turn);
         }
