@@ -53,6 +53,7 @@ mod contract {
     mod read;
     mod regressions;
     mod relay;
+    mod room;
     mod short_way;
     mod swap;
     mod time;

@@ -30,7 +30,7 @@ impl Link {
         }
         self.check_open_for_output()?;
         let queued = self.output.queue_if_any().map_or(0, |queue| queue.len());
-        if limited && (!self.takes(bytes.len()) || queued >= QUEUED) {
+        if limited && (!self.has_room(turn, bytes.len()) || queued >= QUEUED) {
             return self.over_limit(0, bytes.len());
         }
         if self.queue_is_empty() && !self.is_blocked() && !self.write_budget_is_used_up(turn) {

@@ -17,6 +17,7 @@ pub(crate) mod peer;
 pub(crate) mod producer;
 pub(crate) mod pushed;
 pub(crate) mod rare;
+pub(crate) mod room;
 pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod unread;

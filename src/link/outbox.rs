@@ -110,7 +110,11 @@ impl Outbox {
     /// What counts towards the limits: the bytes, and a fixed amount for each producer, because a peer
     /// that requests much and reads nothing could cause any number of them.
     pub(crate) fn weight(&self) -> usize {
-        self.queued + self.producers * PRODUCER
+        self.queued + self.weight_of_producers()
+    }
+
+    pub(crate) fn weight_of_producers(&self) -> usize {
+        self.producers * PRODUCER
     }
 
     /// Copy `bytes` to the end.

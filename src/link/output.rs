@@ -117,7 +117,7 @@ impl Link {
             return Ok(false);
         }
         let len = pushed.len();
-        match self.admit(before.len(), len, limited && len > 0)? {
+        match self.admit(turn, before.len(), len, limited && len > 0)? {
             Admitted::Yes if len > 0 => {}
             _ => return Ok(false),
         }
@@ -127,14 +127,19 @@ impl Link {
     }
 
     /// As [`push`](Link::push).
-    pub(crate) fn push_producer(&mut self, before: &[u8], producer: Box<dyn Producer>) -> io::Result<bool> {
-        if let Admitted::Ignored = self.admit(before.len(), 0, false)? {
+    pub(crate) fn push_producer(
+        &mut self,
+        turn: Turn,
+        before: &[u8],
+        producer: Box<dyn Producer>,
+    ) -> io::Result<bool> {
+        if let Admitted::Ignored = self.admit(turn, before.len(), 0, false)? {
             return Ok(false);
         }
         if self.is_datagram() {
             return Err(no_bytes());
         }
-        if let Admitted::Ignored = self.admit(before.len(), 0, true)? {
+        if let Admitted::Ignored = self.admit(turn, before.len(), 0, true)? {
             return Ok(false);
         }
         let queue = self.output.queue();
@@ -144,8 +149,9 @@ impl Link {
         Ok(true)
     }
 
-    fn admit(&mut self, before: usize, len: usize, limited: bool) -> io::Result<Admitted> {
-        if limited && !self.takes(before.saturating_add(len)) && self.check_open_for_output().is_ok() {
+    fn admit(&mut self, turn: Turn, before: usize, len: usize, limited: bool) -> io::Result<Admitted> {
+        let open = self.check_open_for_output().is_ok();
+        if limited && open && !self.has_room(turn, before.saturating_add(len)) {
             return self.over_limit(before, len).map(|()| Admitted::Ignored);
         }
         if self.is_broken() || self.connect_has_failed() {
@@ -288,7 +294,12 @@ impl Link {
 
     /// Send what is queued, as far as the socket and the budget of the turn allow.
     pub(crate) fn flush(&mut self, turn: Turn) -> Flushed {
-        self.flush_as_far_as(turn, true)
+        let mut flushed = self.flush_as_far_as(turn, true);
+        while matches!(flushed, Flushed::Budget) && self.is_crowded() {
+            self.write_left = WRITE_BUDGET;
+            flushed = self.flush_as_far_as(turn, true);
+        }
+        flushed
     }
 
     /// Producers are asked only if `produces`.

@@ -48,6 +48,9 @@ pub(crate) struct Rare {
     /// The limits, if they are not the defaults.
     pub(crate) limits: Limits,
     pub(crate) on_limit: OnLimit,
+    /// How often the socket has taken nothing of a queue at its limit, and in which turn.
+    pub(super) refusals: u8,
+    pub(super) refused_in: u32,
     /// Input that was put back.
     pub(super) unread: Option<Unread>,
     pub(super) rest: Rest,
@@ -72,6 +75,8 @@ impl Default for Rare {
             peer: None,
             limits: Limits::DEFAULT,
             on_limit: OnLimit::Refuse,
+            refusals: 0,
+            refused_in: 0,
             unread: None,
             rest: Rest::No,
             partners: Partners::default(),
