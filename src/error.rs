@@ -80,7 +80,9 @@ impl From<LookupError> for io::Error {
 /// An error that names the channel it is about: the inner error of an [`io::Error`] from a call on
 /// another channel than the hook's own.
 ///
-/// A hook that returns one about another channel does not end its own.
+/// A hook that returns one about another channel does not end its own. If it is a push that the other
+/// channel's queue has refused (`QuotaExceeded`), the other one ends with
+/// [`Reason::Limit`](crate::Reason::Limit).
 ///
 /// ```
 /// use dispatch_loop::{ChannelError, ChannelMap, Dispatcher};

@@ -35,6 +35,8 @@ mod contract {
     mod accept;
     mod answers;
     mod asyncore;
+    #[cfg(debug_assertions)]
+    mod calls;
     mod close;
     mod connect;
     mod documents;
@@ -53,7 +55,9 @@ mod contract {
     mod queue;
     mod read;
     mod regressions;
+    mod relay;
     mod repeating;
+    mod room;
     mod short_way;
     #[cfg(debug_assertions)]
     mod shortage;

@@ -100,8 +100,8 @@ impl Channel<'_> {
     }
 
     /// Pause reading automatically from when more than the high watermark is queued until the queue is
-    /// down to the low one. Off by default. Channels that send as much as they read (an echo, a proxy)
-    /// need this.
+    /// down to the low one. Off by default. Channels that send as much as they read (an echo)
+    /// need this, or [`auto_pause_with`](Channel::auto_pause_with) if they send it to another channel.
     pub fn set_auto_pause(&mut self, on: bool) {
         self.change(|link| link.set_auto_pause(on));
     }

@@ -269,22 +269,19 @@ impl ChannelMap {
     }
 
     /// Push the same bytes to several channels. Never fails: channels that are gone or ending, and
-    /// listeners, are skipped; a channel that would exceed its hard limit ends with
-    /// [`Reason::Limit`], whatever its [`OnLimit`](crate::OnLimit).
-    ///
-    /// If many channels broadcast in one turn, each receiver is queued the sum of their input but
-    /// drains only 64 KiB a turn. Pause the senders while a queue is high, or even a fast reader
-    /// reaches its hard limit.
+    /// listeners, are skipped; a channel that would exceed its hard limit, though its socket was offered
+    /// what is queued, ends with [`Reason::Limit`], whatever its [`OnLimit`](crate::OnLimit).
     pub fn broadcast(&mut self, tokens: impl IntoIterator<Item = Token>, bytes: &[u8]) {
         let mut shared: Option<Arc<[u8]>> = None;
         self.keep_time();
         for token in tokens {
-            let gathered = self.gather.bytes_of(token).len();
+            self.offer_gathered(token, bytes.len());
+            let (turn, gathered) = (self.turn, self.gather.bytes_of(token).len());
             let Some(link) = self.link_mut(token) else { continue };
             if link.is_shut() || link.is_listening() {
                 continue;
             }
-            if link.takes(gathered + bytes.len()) {
+            if link.has_room(turn, gathered + bytes.len()) {
                 drop(self.put(token, Pushed::Broadcast(bytes, &mut shared), true));
             } else {
                 link.end_by_reset(Reason::Limit);

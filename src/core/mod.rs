@@ -10,6 +10,7 @@ pub(crate) mod gather;
 pub(crate) mod input;
 pub(crate) mod map;
 pub(crate) mod output;
+pub(crate) mod partners;
 pub(crate) mod slots;
 pub(crate) mod time;
 pub(crate) mod wrapper;

@@ -37,7 +37,10 @@ impl Channel<'_> {
     ///
     /// # Errors
     /// `BrokenPipe` after `close`, `abort` or `shutdown_write`; `QuotaExceeded`, with nothing
-    /// taken, over the hard limit (see [`set_limit`](Channel::set_limit)).
+    /// taken, over the hard limit (see [`set_limit`](Channel::set_limit)). A hook that returns that error
+    /// about another channel ends the other one with [`Reason::Limit`](crate::Reason::Limit), by a reset:
+    /// bytes are missing in its stream. [`auto_pause_with`](Channel::auto_pause_with) keeps it from
+    /// happening.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.map.gather.push(self.token, bytes) {
@@ -101,6 +104,10 @@ impl Channel<'_> {
 
     /// The hard limit for what is queued, in bytes (default 16 MiB), and what happens to a push that
     /// would exceed it (default [`OnLimit::Refuse`]).
+    ///
+    /// Before a push counts as too much, the socket is offered what is queued, up to the first producer,
+    /// also beyond the 64 KiB of a turn: a peer that takes what it is sent never meets the limit. (A push
+    /// asks no producer. The loop does, for as long as producers alone use up half of the limit.)
     pub fn set_limit(&mut self, bytes: usize, on_limit: OnLimit) {
         self.change(|link| {
             link.set_limits(Limits { hard: bytes, ..link.limits() });
@@ -129,6 +136,8 @@ impl ChannelMap {
                 return Ok(());
             }
         }
+        self.offer_gathered(token, pushed.len());
+        let Some(seat) = self.slots.get_mut(token) else { return Ok(()) };
         let before = self.gather.bytes_of(token);
         if seat.link.push(self.turn, before, pushed, limited)? {
             self.gather.sent(token);
@@ -137,11 +146,21 @@ impl ChannelMap {
     }
 
     pub(crate) fn push_producer(&mut self, token: Token, producer: Box<dyn Producer>) -> io::Result<()> {
+        self.offer_gathered(token, 0);
         let Some(seat) = self.slots.get_mut(token) else { return Err(LookupError::Gone(token).into()) };
-        if seat.link.push_producer(self.gather.bytes_of(token), producer)? {
+        if seat.link.push_producer(self.turn, self.gather.bytes_of(token), producer)? {
             self.gather.sent(token);
         }
         Ok(())
+    }
+
+    /// If `bytes` more would be over the hard limit of the channel, send what its running hook has pushed: the
+    /// socket is offered that before a limit is declared.
+    pub(crate) fn offer_gathered(&mut self, token: Token, bytes: usize) {
+        let gathered = self.gather.bytes_of(token).len();
+        if gathered > 0 && self.link(token).is_some_and(|link| !link.takes(gathered.saturating_add(bytes))) {
+            self.send_gathered(token);
+        }
     }
 
     /// Send what the running hook of this channel has pushed: something that must come after it

@@ -58,6 +58,7 @@ fn hand_over(map: &mut ChannelMap, token: Token, socket: Socket, peer: Address) 
         Some(from) => map.report(token, "handle_accept", &format_args!("connection from {from}: {error}")),
         None => map.report(token, "handle_accept", &error),
     }
+    hooks::cut_off_where_bytes_are_missing(map, token, &error);
     drop_guarded(&mut map.throttle, "an error", error);
 }
 

@@ -177,6 +177,7 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
         // That it was looked up in vain says nothing about the channel itself.
         if about != token || LookupError::is_in(&error) || link.is_closing() {
             map.report(token, hook, &error);
+            cut_off_where_bytes_are_missing(map, token, &error);
             return drop_guarded(&mut map.throttle, "an error", error);
         }
     }
@@ -203,6 +204,20 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
         }
     }
     drop_guarded(&mut map.throttle, "an error", reason);
+}
+
+/// A hook of `token` has returned an error unhandled. If another channel's queue refused a push, bytes are
+/// missing there: that stream ends by a reset, because what comes after the gap must not be taken for it.
+#[cold]
+pub(crate) fn cut_off_where_bytes_are_missing(map: &mut ChannelMap, token: Token, error: &io::Error) {
+    let Some(other) = ChannelError::token_of(error).filter(|other| *other != token) else { return };
+    if error.kind() != io::ErrorKind::QuotaExceeded {
+        return;
+    }
+    if let Some(link) = map.link_mut(other).filter(|link| !link.is_datagram() && !link.is_listening()) {
+        link.end_by_reset(Reason::Limit);
+        map.touch(other);
+    }
 }
 
 pub(crate) fn report_panic(map: &mut ChannelMap, token: Token, what: &str, payload: Box<dyn Any + Send>) {

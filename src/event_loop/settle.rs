@@ -16,6 +16,7 @@ use crate::link::due::Step;
 use crate::link::held::Held;
 use crate::link::life::OpenStep;
 use crate::link::marks::Watermark;
+use crate::link::state::Link;
 use crate::reason::Reason;
 use crate::token::Token;
 
@@ -116,6 +117,9 @@ fn conclude(map: &mut ChannelMap, token: Token) {
             registration::register(map, token);
         }
         teardown::publish(map, token);
+        if let Some(pause) = map.link(token).and_then(Link::news_for_partners) {
+            map.tell_partners(token, pause);
+        }
     }
     let Some(link) = map.link_mut(token) else { return };
     if link.is_unsent() {

@@ -90,6 +90,7 @@ fn listener_ended(map: &mut ChannelMap, token: Token, reason: &Reason) {
 /// (while that socket is open, no other file can have the same inode), outlets.
 fn end_rare(map: &mut ChannelMap, token: Token) {
     dial::call_off(map, token);
+    map.end_partnerships(token);
     let Some(rare) = map.link_mut(token).and_then(|link| link.rare_mut_if_any()) else { return };
     rare.file = None;
     publish(map, token);
@@ -125,6 +126,7 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
         let Some(link) = map.link_mut(token) else { continue };
         link.end(Reason::MapEnded);
         let _ = link.tell_end();
+        map.end_partnerships(token);
         publish(map, token);
         drop_source(map, token);
         let timers = map.timers.cancel_owned(token.slot);

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 
 use crate::clock::Turn;
 use crate::link::due::Step;
-use crate::link::outbox::Flushed;
+use crate::link::outbox::{Flushed, left_of};
 use crate::link::state::Link;
 use crate::net::address::Address;
 use crate::sys;
@@ -31,7 +31,7 @@ impl Link {
         self.check_open_for_output()?;
         let to = self.receiver(to)?;
         let queued = self.output.queue_if_any().map_or(0, |queue| queue.len());
-        if limited && (!self.takes(bytes.len()) || queued >= QUEUED) {
+        if limited && (!self.has_room(turn, bytes.len()) || queued >= QUEUED) {
             return self.over_limit(0, bytes.len());
         }
         if self.queue_is_empty() && !self.is_blocked() && !self.write_budget_is_used_up(turn) {
@@ -123,8 +123,7 @@ impl Link {
 
     fn sent(&mut self, turn: Turn, len: usize) {
         let left = self.write_budget(turn);
-        // Sending an empty one is work, too.
-        *left = left.saturating_sub(len.max(1) as u32);
+        *left = left_of(*left, len);
         self.moved(turn);
     }
 }

@@ -225,14 +225,16 @@ impl Link {
 
     // Pauses.
 
-    /// Paused by a call, or automatically because the peer does not read.
+    /// Paused by a call, or automatically because the peer, or that of a partner, does not read.
     pub(crate) fn is_paused(&self) -> bool {
         self.is_paused_with(0)
     }
 
     /// The same, counting bytes that the running hook has pushed and that are not queued yet.
     pub(crate) fn is_paused_with(&self, gathered: usize) -> bool {
-        self.input.paused || (self.input.auto_pause && self.is_above_high(gathered))
+        self.input.paused
+            || (self.input.auto_pause && self.is_above_high(gathered))
+            || self.rare.as_ref().is_some_and(|rare| rare.partners.pause_it())
     }
 
     pub(crate) fn pause_reading(&mut self) {

@@ -31,6 +31,11 @@ impl Link {
         self.output.marks.is_above() || gathered > self.limits().high
     }
 
+    /// Whether the partners are to be told to pause (`true`), or that they may read again.
+    pub(crate) fn news_for_partners(&self) -> Option<bool> {
+        self.rare.as_ref()?.partners.news(self.output.marks.is_above())
+    }
+
     /// Whether the dispatcher is to be told that a watermark was crossed.
     pub(crate) fn has_mark_news(&self) -> bool {
         self.is_open() && !self.is_broken() && self.output.marks.has_news()

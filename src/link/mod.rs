@@ -12,10 +12,12 @@ pub(crate) mod limits;
 pub(crate) mod marks;
 pub(crate) mod outbox;
 pub(crate) mod output;
+pub(crate) mod partners;
 pub(crate) mod peer;
 pub(crate) mod producer;
 pub(crate) mod pushed;
 pub(crate) mod rare;
+pub(crate) mod room;
 pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod unread;
@@ -226,7 +228,7 @@ impl Link {
     // The budgets.
 
     #[inline]
-    fn renew_budgets(&mut self, turn: Turn) {
+    pub(super) fn renew_budgets(&mut self, turn: Turn) {
         if self.turn != turn.number {
             self.new_budgets(turn.number);
         }

@@ -20,8 +20,11 @@ const PIECES: usize = 16;
 const PRODUCER: usize = 4 * 1024;
 /// Small pieces are gathered in buffers of up to this many bytes.
 const GATHER: usize = 16 * 1024;
-/// The most calls to send in one flush.
-const SENDS: usize = 64;
+/// With so much to send, no producer is asked for more.
+const ENOUGH: usize = 4 * 1024;
+/// What a call to send takes from the budget of a turn at least, however little it sends: so there are at
+/// most 64.
+const CALL: u32 = 1024;
 
 /// As many of `bytes` as one call takes, at most `most` bytes in all; and the number of slices used.
 pub(crate) fn slices_of<'a>(
@@ -42,10 +45,18 @@ pub(crate) fn slices_of<'a>(
     (slices, count)
 }
 
+/// What is left of a budget after a call that has sent so much.
+pub(crate) fn left_of(budget: u32, sent: usize) -> u32 {
+    let sent = u32::try_from(sent).unwrap_or(u32::MAX);
+    budget.saturating_sub(sent.max(CALL))
+}
+
 enum Piece {
     Owned(Vec<u8>),
     Shared(Arc<[u8]>),
     Producer(Box<dyn Producer>),
+    /// In the place of a producer that has failed; `true` if it panicked.
+    Failed(io::Error, bool),
     /// For this address, or the one peer.
     Datagram(Vec<u8>, Option<Box<Address>>),
     /// What was pushed before it goes through the old source, what comes after it through the new one.
@@ -57,7 +68,7 @@ impl Piece {
         match self {
             Piece::Owned(bytes) => Some(bytes),
             Piece::Shared(bytes) => Some(bytes),
-            Piece::Producer(_) | Piece::Datagram(..) | Piece::Upgrade(_) => None,
+            Piece::Producer(_) | Piece::Failed(..) | Piece::Datagram(..) | Piece::Upgrade(_) => None,
         }
     }
 }
@@ -82,11 +93,11 @@ pub(crate) enum Flushed {
     Blocked,
     /// The budget is used up; the socket may take more.
     Budget,
-    /// The first piece is a producer that has nothing now.
+    /// The first piece is a producer that has nothing now, or is not to be asked.
     Stalled,
     /// The first piece is an upgrade: all before it is sent.
     Upgrade,
-    /// A producer failed; `true` if it panicked.
+    /// A producer has failed; `true` if it panicked.
     Producer(io::Error, bool),
     /// The socket failed.
     Lost(io::Error),
@@ -104,7 +115,11 @@ impl Outbox {
     /// What counts towards the limits: the bytes, and a fixed amount for each producer, because a peer
     /// that requests much and reads nothing could cause any number of them.
     pub(crate) fn weight(&self) -> usize {
-        self.queued + self.producers * PRODUCER
+        self.queued + self.weight_of_producers()
+    }
+
+    pub(crate) fn weight_of_producers(&self) -> usize {
+        self.producers * PRODUCER
     }
 
     /// Copy `bytes` to the end.
@@ -206,9 +221,12 @@ impl Outbox {
     /// Drop everything.
     pub(crate) fn clear(&mut self) {
         for piece in std::mem::take(&mut self.pieces) {
-            // It is a user's value, and its drop may panic.
-            if let Piece::Producer(producer) = piece {
-                drop_caught("a producer", producer);
+            // These are a user's values, and their drop may panic.
+            match piece {
+                Piece::Producer(producer) => drop_caught("a producer", producer),
+                Piece::Failed(error, _) => drop_caught("an error", error),
+                Piece::Upgrade(make) => drop_caught("what makes a source", make),
+                Piece::Owned(_) | Piece::Shared(_) | Piece::Datagram(..) => {}
             }
         }
         self.sent = 0;
@@ -232,31 +250,34 @@ impl Outbox {
         }
     }
 
-    /// Send as much as possible, at most `budget` bytes, and subtract what was sent from `budget`.
-    pub(crate) fn flush(&mut self, source: &mut Held, budget: &mut usize) -> Flushed {
+    /// Send as much as possible within `budget`, from which each call is subtracted; `moved` is set if a
+    /// byte was sent. Producers are asked only if `produces`.
+    pub(crate) fn flush(
+        &mut self,
+        source: &mut Held,
+        budget: &mut u32,
+        moved: &mut bool,
+        produces: bool,
+    ) -> Flushed {
         let plain = source.is_plain();
-        for _ in 0..SENDS {
-            match self.produce() {
-                Ok(()) => {}
-                Err((error, panicked)) => return Flushed::Producer(error, panicked),
+        loop {
+            if produces && *budget > 0 {
+                self.produce();
             }
-            if self.pieces.is_empty() {
-                return Flushed::Empty;
+            match self.pieces.front() {
+                None => return Flushed::Empty,
+                Some(Piece::Upgrade(_)) => return Flushed::Upgrade,
+                Some(Piece::Producer(_)) if self.stalled || !produces => return Flushed::Stalled,
+                Some(_) if *budget == 0 => return Flushed::Budget,
+                Some(Piece::Failed(..)) => return self.take_failure(),
+                Some(_) => {}
             }
-            if !self.is_due() {
-                return match self.pieces.front() {
-                    Some(Piece::Upgrade(_)) => Flushed::Upgrade,
-                    _ => Flushed::Stalled,
-                };
-            }
-            if *budget == 0 {
-                return Flushed::Budget;
-            }
-            let (result, offered) = self.send(source.as_dyn(), *budget);
+            let (result, offered) = self.send(source.as_dyn(), *budget as usize);
+            *budget = left_of(*budget, *result.as_ref().unwrap_or(&0));
             match result {
                 Ok(taken) => {
                     self.advance(taken);
-                    *budget -= taken;
+                    *moved |= taken > 0;
                     // A source may take one record at a time, and still have room.
                     if taken == 0 || (plain && taken < offered) {
                         return Flushed::Blocked;
@@ -266,7 +287,6 @@ impl Outbox {
                 Err(error) => return Flushed::Lost(error),
             }
         }
-        Flushed::Budget
     }
 
     /// One call for as many pieces as fit; returns the result and how much was offered.
@@ -285,33 +305,65 @@ impl Outbox {
         (result.map(|taken| taken.min(offered)), offered)
     }
 
-    /// If a producer is first in the queue, let it put its bytes in front of itself.
-    fn produce(&mut self) -> Result<(), (io::Error, bool)> {
-        while let Some(Piece::Producer(producer)) = self.pieces.front_mut().filter(|_| !self.stalled) {
-            let mut buffer = Vec::new();
-            let answer = match catch_unwind(AssertUnwindSafe(|| producer.more(&mut buffer))) {
-                Ok(Ok(More::Again)) if buffer.is_empty() => Err((
-                    io::Error::new(ErrorKind::InvalidInput, "a producer said More::Again and gave nothing"),
-                    false,
-                )),
-                Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(error)) => Err((error, false)),
-                Err(payload) => Err((panicked(payload), true)),
-            };
-            self.stalled = matches!(answer, Ok(More::Later));
-            if !matches!(answer, Ok(More::Again | More::Later)) {
-                let finished = self.pieces.pop_front();
-                self.producers -= 1;
-                drop_caught("a producer", finished);
-            }
-            if !buffer.is_empty() {
-                let len = buffer.len();
-                self.pieces.push_front(Piece::Owned(buffer));
-                self.grown(len);
-            }
-            answer?;
+    /// Let the producers make enough for one call; what each makes is put in front of it.
+    fn produce(&mut self) {
+        let mut made = Vec::new();
+        while !self.stalled && self.producers > 0 {
+            let Some(at) = self.next_producer() else { return };
+            self.ask(at, &mut made);
         }
-        Ok(())
+    }
+
+    /// Where the first producer is, if what is before it is less than one call takes.
+    fn next_producer(&self) -> Option<usize> {
+        let mut ready = 0;
+        for (at, piece) in self.pieces.iter().take(PIECES).enumerate() {
+            match piece {
+                Piece::Producer(_) => return Some(at),
+                piece => ready += piece.bytes()?.len(),
+            }
+            if ready - self.sent >= ENOUGH {
+                break;
+            }
+        }
+        None
+    }
+
+    fn ask(&mut self, mut at: usize, made: &mut Vec<u8>) {
+        let Some(Piece::Producer(producer)) = self.pieces.get_mut(at) else { return };
+        let answer = match catch_unwind(AssertUnwindSafe(|| producer.more(made))) {
+            Ok(Ok(More::Again)) if made.is_empty() => Err((
+                io::Error::new(ErrorKind::InvalidInput, "a producer said More::Again and gave nothing"),
+                false,
+            )),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err((error, false)),
+            Err(payload) => Err((panicked(payload), true)),
+        };
+        self.stalled = matches!(answer, Ok(More::Later));
+        if !matches!(answer, Ok(More::Again | More::Later)) {
+            let finished = self.pieces.remove(at);
+            self.producers -= 1;
+            drop_caught("a producer", finished);
+        }
+        // What was made before is still sent.
+        if let Err((error, panicked)) = answer {
+            self.pieces.insert(at, Piece::Failed(error, panicked));
+            at += 1;
+        }
+        self.grown(made.len());
+        match at.checked_sub(1).and_then(|before| self.pieces.get_mut(before)) {
+            _ if made.is_empty() => {}
+            Some(Piece::Owned(last)) if last.len() + made.len() <= GATHER => last.append(made),
+            _ => self.pieces.insert(at, Piece::Owned(std::mem::take(made))),
+        }
+    }
+
+    fn take_failure(&mut self) -> Flushed {
+        match self.pieces.pop_front() {
+            Some(Piece::Failed(error, panicked)) => Flushed::Producer(error, panicked),
+            _ => Flushed::Empty,
+        }
     }
 
     fn advance(&mut self, mut taken: usize) {

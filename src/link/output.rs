@@ -7,7 +7,7 @@ use crate::clock::Turn;
 use crate::error::clone_error;
 use crate::link::due::Step;
 use crate::link::held::Held;
-use crate::link::outbox::{Flushed, slices_of};
+use crate::link::outbox::{Flushed, left_of, slices_of};
 use crate::link::producer::Producer;
 use crate::link::pushed::{LARGE, Pushed};
 use crate::link::state::{Connecting, Life, Link, WRITE_BUDGET, Way};
@@ -117,7 +117,7 @@ impl Link {
             return Ok(false);
         }
         let len = pushed.len();
-        match self.admit(before.len(), len, limited && len > 0)? {
+        match self.admit(turn, before.len(), len, limited && len > 0)? {
             Admitted::Yes if len > 0 => {}
             _ => return Ok(false),
         }
@@ -127,14 +127,19 @@ impl Link {
     }
 
     /// As [`push`](Link::push).
-    pub(crate) fn push_producer(&mut self, before: &[u8], producer: Box<dyn Producer>) -> io::Result<bool> {
-        if let Admitted::Ignored = self.admit(before.len(), 0, false)? {
+    pub(crate) fn push_producer(
+        &mut self,
+        turn: Turn,
+        before: &[u8],
+        producer: Box<dyn Producer>,
+    ) -> io::Result<bool> {
+        if let Admitted::Ignored = self.admit(turn, before.len(), 0, false)? {
             return Ok(false);
         }
         if self.is_datagram() {
             return Err(no_bytes());
         }
-        if let Admitted::Ignored = self.admit(before.len(), 0, true)? {
+        if let Admitted::Ignored = self.admit(turn, before.len(), 0, true)? {
             return Ok(false);
         }
         let queue = self.output.queue();
@@ -144,8 +149,9 @@ impl Link {
         Ok(true)
     }
 
-    fn admit(&mut self, before: usize, len: usize, limited: bool) -> io::Result<Admitted> {
-        if limited && !self.takes(before.saturating_add(len)) && self.check_open_for_output().is_ok() {
+    fn admit(&mut self, turn: Turn, before: usize, len: usize, limited: bool) -> io::Result<Admitted> {
+        let open = self.check_open_for_output().is_ok();
+        if limited && open && !self.has_room(turn, before.saturating_add(len)) {
             return self.over_limit(before, len).map(|()| Admitted::Ignored);
         }
         if self.is_broken() || self.connect_has_failed() {
@@ -198,11 +204,11 @@ impl Link {
             [one] => source.as_dyn().send(one),
             several => source.as_dyn().send_vectored(several),
         };
-        match result {
+        let sent = result.map(|sent| sent.min(offered));
+        self.write_left = left_of(self.write_left, *sent.as_ref().unwrap_or(&0));
+        match sent {
             Ok(0) => Ok((0, offered)),
             Ok(sent) => {
-                let sent = sent.min(offered);
-                self.write_left -= sent as u32;
                 self.output.undrained |= self.output_pending();
                 self.moved(turn);
                 Ok((sent, offered))
@@ -213,7 +219,7 @@ impl Link {
     }
 
     /// Whether the source can be offered bytes: connected, and any handshake done.
-    fn takes_output(&self) -> bool {
+    pub(super) fn takes_output(&self) -> bool {
         (matches!(self.life, Life::Opening | Life::Open) || self.is_flushing()) && self.is_established()
     }
 
@@ -296,9 +302,19 @@ impl Link {
 
     /// Send what is queued, as far as the socket and the budget of the turn allow.
     pub(crate) fn flush(&mut self, turn: Turn) -> Flushed {
+        let mut flushed = self.flush_as_far_as(turn, true);
+        while matches!(flushed, Flushed::Budget) && self.is_crowded() {
+            self.write_left = WRITE_BUDGET;
+            flushed = self.flush_as_far_as(turn, true);
+        }
+        flushed
+    }
+
+    /// Producers are asked only if `produces`.
+    pub(super) fn flush_as_far_as(&mut self, turn: Turn, produces: bool) -> Flushed {
         let flushed = match self.is_datagram() {
             true => self.flush_datagrams(turn),
-            false => self.flush_bytes(turn),
+            false => self.flush_bytes(turn, produces),
         };
         match flushed {
             Flushed::Empty => self.note_drained(),
@@ -331,15 +347,14 @@ impl Link {
         !self.output.undrained
     }
 
-    fn flush_bytes(&mut self, turn: Turn) -> Flushed {
-        let mut budget = *self.write_budget(turn) as usize;
-        let before = budget;
+    fn flush_bytes(&mut self, turn: Turn, produces: bool) -> Flushed {
+        self.renew_budgets(turn);
         let (Some(source), Some(queue)) = (&mut self.socket, &mut self.output.queue) else {
             return Flushed::Empty;
         };
-        let flushed = queue.flush(source, &mut budget);
-        self.write_left = budget as u32;
-        if budget < before {
+        let mut moved = false;
+        let flushed = queue.flush(source, &mut self.write_left, &mut moved, produces);
+        if moved {
             self.output.undrained |= self.output_pending();
             self.moved(turn);
         }
@@ -406,6 +421,6 @@ pub(super) fn nothing_now() -> io::Error {
     ErrorKind::WouldBlock.into()
 }
 
-pub(super) fn no_stream() -> io::Error {
+pub(crate) fn no_stream() -> io::Error {
     io::Error::new(ErrorKind::NotConnected, "a listener carries no data")
 }

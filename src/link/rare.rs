@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
+use crate::link::partners::Partners;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
 use crate::net::unix::SocketFile;
@@ -57,11 +58,15 @@ pub(crate) struct Rare {
     /// The limits, if they are not the defaults.
     pub(crate) limits: Limits,
     pub(crate) on_limit: OnLimit,
+    /// How often the socket has taken nothing of a queue at its limit, and in which turn.
+    pub(super) refusals: u8,
+    pub(super) refused_in: u32,
     /// Input that was put back.
     pub(super) unread: Option<Unread>,
     pub(super) rest: Rest,
     pub(super) has_rested: bool,
     pub(super) upgrade: Upgrade,
+    pub(crate) partners: Partners,
     /// The error with which the connection broke, while input is still read.
     pub(super) lost: Option<Arc<io::Error>>,
     /// Errors for `handle_error` and `handle_network_error`.
@@ -82,10 +87,13 @@ impl Default for Rare {
             peer: None,
             limits: Limits::DEFAULT,
             on_limit: OnLimit::Refuse,
+            refusals: 0,
+            refused_in: 0,
             unread: None,
             rest: Rest::No,
             has_rested: false,
             upgrade: Upgrade::No,
+            partners: Partners::default(),
             lost: None,
             failure: None,
             network_error: None,
