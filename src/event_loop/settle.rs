@@ -99,7 +99,8 @@ fn conclude(map: &mut ChannelMap, token: Token) {
     register(map, token);
     let Some(link) = map.link_mut(token) else { return };
     if let Some(error) = link.source().and_then(Held::panic) {
-        link.end(Reason::from(error));
+        // Nobody knows what it still held.
+        link.end_by_reset(Reason::from(error));
     }
     // A broken connection may still hold input, but nothing reads it.
     if link.is_broken() && link.is_open() && !link.reads() {
