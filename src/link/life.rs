@@ -187,7 +187,8 @@ impl Link {
     pub(crate) fn close(&mut self, cause: Reason) {
         match self.life {
             Life::Ending(_) => {}
-            Life::Opening if !self.is_established() => self.end(cause),
+            // In a handshake, what is queued waits for its end.
+            Life::Opening if !self.is_established() && self.output.is_empty() => self.end(cause),
             // Nothing can be sent.
             Life::Opening | Life::Open if self.is_broken() => self.end(cause),
             Life::Opening | Life::Open => {
