@@ -90,7 +90,7 @@ impl<'a> Channel<'a> {
     /// 2 s to end, because closing at once would reset the connection and could destroy what the peer
     /// has not read yet.
     pub fn close(&mut self) {
-        self.change(|link| link.close(Reason::Closed));
+        self.map.begin_close(self.token, Reason::Closed);
     }
 
     /// Drop what is queued and reset the connection.
@@ -225,7 +225,8 @@ impl<'a> Channel<'a> {
     }
 
     /// Put the channel in the background: [`run`](crate::run) returns when only such channels are
-    /// left, as a program ends when only daemon threads are left. Off by default.
+    /// left, as a program ends when only daemon threads are left. Off by default, and off again once the
+    /// channel is closing: what is queued is sent first.
     pub fn set_background(&mut self, on: bool) {
         self.map.set_background(self.token, on);
     }

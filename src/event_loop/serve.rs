@@ -8,7 +8,7 @@ use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
-use crate::event_loop::{accept, backoff, datagram, hooks, output, settle};
+use crate::event_loop::{accept, backoff, closing, datagram, hooks, output, settle};
 use crate::link::due::Step;
 use crate::link::rare::Rest;
 use crate::link::state::Link;
@@ -243,8 +243,7 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     } else if link.is_open() {
         serve_stream(map, token, ready);
     } else if link.is_flushing() {
-        link.unblock();
-        output::flush(map, token);
+        closing::serve(map, token, ready);
     } else if link.is_lingering() {
         output::drop_input(map, token);
     }

@@ -196,7 +196,7 @@ pub(crate) fn tell_eof(map: &mut ChannelMap, token: Token) {
     };
     let Some(link) = map.link_mut(token) else { return };
     match answer {
-        Eof::Close => link.close(Reason::EndOfStream),
+        Eof::Close => map.begin_close(token, Reason::EndOfStream),
         // Our own FIN may have been sent before.
         Eof::KeepWriting => link.set_due(Step::Flush),
     }

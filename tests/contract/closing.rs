@@ -166,3 +166,103 @@ fn a_map_that_is_dropped_inside_a_hook_resets_what_is_cut_short() {
     }
 }
 
+/// EDGE_CASES 61.
+#[test]
+fn a_closing_channel_with_a_producer_that_waits_notices_that_its_peer_is_gone() {
+    let waits = |map: &mut ChannelMap, token: Token| {
+        let mut ch = view(map, token);
+        ch.push_producer(|_: &mut Vec<u8>| Ok(More::Later)).unwrap();
+        ch.close();
+        turn_quiet(map);
+        assert!(map.contains(token));
+    };
+    for on in loopbacks() {
+        let log = Log::new();
+        let (mut map, token, far) = opened(on, Recorder::new("a", &log));
+        waits(&mut map, token);
+        reset(far);
+        run_out(&mut map, &log);
+        assert_eq!(log.of("a"), ["open".to_owned(), format!("close: {}", text(libc::ECONNRESET))]);
+    }
+    let log = Log::new();
+    let (near, far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    waits(&mut map, token);
+    drop(far);
+    run_out(&mut map, &log);
+    assert_eq!(log.of("a"), ["open".to_owned(), format!("close: {}", text(libc::EPIPE))]);
+}
+
+/// EDGE_CASES 61: whoever reconnects learns from the reason that it was refused.
+#[test]
+fn close_inside_handle_error_keeps_the_error_as_the_reason() {
+    for on in loopbacks() {
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let (_socket, address) = refusing(on);
+        let recorder = || {
+            Recorder::new("a", &log).on("error", |ch| {
+                ch.close();
+                Ok(())
+            })
+        };
+        map.connect(address, recorder()).unwrap();
+        run_out(&mut map, &log);
+        assert_eq!(log.of("a").last().unwrap(), &format!("close: {}", text(libc::ECONNREFUSED)));
+
+        let (mut map, token, _far) = opened(on, recorder());
+        let _ = map.with(token.typed::<Recorder>(), |_, _| -> io::Result<()> { Err(io::Error::other("no")) });
+        run_out(&mut map, &log);
+        assert_eq!(log.of("a").last().unwrap(), "close: no");
+    }
+}
+
+/// EDGE_CASES 61: also while it waits for a handshake, or for its producer.
+#[test]
+fn set_close_timeout_counts_from_when_it_is_called_whatever_closing_waits_for() {
+    let log = Log::new();
+    let (mut map, token, far) = opened(loopbacks()[0], Recorder::new("a", &log));
+    let mut ch = view(&mut map, token);
+    ch.push_producer(|_: &mut Vec<u8>| Ok(More::Later)).unwrap();
+    ch.close();
+    turn_quiet(&mut map);
+    for patience in [60_000, 100] {
+        view(&mut map, token).set_close_timeout(patience * MILLISECOND);
+        let waits = waits_in(&mut map, 20 * MILLISECOND);
+        assert!(waits <= 5, "{waits} waits");
+    }
+    let set = Instant::now();
+    run_out(&mut map, &log);
+    assert!(set.elapsed() >= 70 * MILLISECOND);
+    assert_eq!(log.of("a"), ["open", "close: timed out"]);
+    cut_short(far);
+}
+
+/// EDGE_CASES 62.
+#[test]
+fn a_background_channel_that_is_closing_keeps_run_going() {
+    for from in ["outside", "hook", "all", "eof"] {
+        let log = Log::new();
+        let (near, far) = narrow_pair(loopbacks()[0]);
+        let all = pattern(2_000_000);
+        let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+        let mut ch = view(&mut map, token);
+        ch.set_background(true);
+        ch.push(&all).unwrap();
+        let stays = far.try_clone().unwrap();
+        match from {
+            "outside" => ch.close(),
+            "hook" => drop(map.call_soon(move |map| map.channel(token).unwrap().close())),
+            "all" => map.close_all(),
+            _ => {
+                stays.shutdown(Shutdown::Write).unwrap();
+                turn_until(&mut map, &log, |_| log.has("a eof"));
+            }
+        }
+        let reader = reads_all(far);
+        dispatch_loop::run(&mut map).unwrap();
+        assert!(map.is_empty(), "{from}");
+        got_all(reader, &all);
+        drop(stays);
+    }
+}
