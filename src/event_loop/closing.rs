@@ -1,28 +1,24 @@
-//! What closing waits for, and how long.
+//! What closing begins to wait for, once the hooks are done with the channel.
 
+use crate::core::action::Action;
 use crate::core::map::ChannelMap;
-use crate::event_loop::output;
-use crate::sys::errno::broken_pipe;
-use crate::sys::poll::Ready;
-use crate::sys::{self, Kind};
 use crate::token::Token;
 
-/// A closing channel is ready: send what is queued, and if the peer is gone, notice it although there may be
-/// nothing to send now.
-pub(crate) fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
+/// How often in the time without progress to look whether there was some.
+pub(crate) const LOOKS: u32 = 4;
+
+/// What is queued could not be sent at once: from now on there is a limit to the time without progress.
+pub(crate) fn start_timer(map: &mut ChannelMap, token: Token) {
+    let now = map.clock.now();
     let Some(link) = map.link_mut(token) else { return };
-    link.unblock();
-    output::flush(map, token);
-    if !(ready.hup || ready.err) {
+    if link.rare().close_timer.is_some() {
         return;
     }
-    let Some(link) = map.link_mut(token).filter(|link| link.is_flushing() && link.has_unsent()) else {
-        return;
-    };
-    let error = link.fd().and_then(|fd| sys::take_error(fd).ok().flatten());
-    // A hang-up of both directions, or a pipe that nobody reads.
-    let gone = || (ready.hup || link.kind() == Kind::File).then(broken_pipe);
-    if let Some(error) = error.or_else(gone) {
-        link.write_lost(error);
+    link.stamp(now);
+    link.ask_what_is_held(now);
+    let timeout = link.rare().close_timeout;
+    let timer = map.set_timer(Some(token), timeout / LOOKS, Action::Flush(token));
+    if let Some(link) = map.link_mut(token) {
+        link.rare().close_timer = Some(timer);
     }
 }

@@ -91,6 +91,57 @@ fn greedy(on: std::net::SocketAddr) -> (Greedy, TcpStream) {
     (Greedy { wire, inside: Vec::new() }, far)
 }
 
+/// EDGE_CASES 54.
+#[test]
+fn close_waits_for_a_slow_reader_as_long_as_bytes_leave() {
+    let log = Log::new();
+    let (near, far) = deep_pair(1 << 20);
+    let all = pattern(8_000_000);
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    let mut ch = view(&mut map, token);
+    ch.set_close_timeout(1000 * MILLISECOND);
+    ch.push(&all).unwrap();
+    ch.close();
+    let reader = reads_slowly(far, 3500 * MILLISECOND);
+    run_out(&mut map, &log);
+    got_all(reader, &all);
+    assert_eq!(log.of("a"), ["open", "close: closed"]);
+}
+
+/// EDGE_CASES 55: what waits is in the queue, or with the system alone.
+#[test]
+fn an_idle_time_is_not_over_as_long_as_bytes_leave() {
+    for len in [8_000_000, 400_000] {
+        let log = Log::new();
+        let (near, far) = deep_pair(1 << 20);
+        let all = pattern(len);
+        let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+        let mut ch = view(&mut map, token);
+        ch.push(&all).unwrap();
+        ch.set_timeout(Some(1000 * MILLISECOND));
+        let reader = reads_slowly(far, 3500 * MILLISECOND);
+        // The peer has it all, and asks for nothing more: now the channel is idle.
+        turn_until(&mut map, &log, |_| log.has("a timeout"));
+        let (got, _) = reader.join().unwrap();
+        assert!(got == all, "{} bytes of {}", got.len(), all.len());
+    }
+}
+
+/// EDGE_CASES 55: the system holds bytes that the peer never takes.
+#[test]
+fn an_idle_time_is_over_when_no_byte_leaves() {
+    for len in [8_000_000, 400_000] {
+        let log = Log::new();
+        let (near, _far) = deep_pair(1 << 20);
+        let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+        view(&mut map, token).push(&pattern(len)).unwrap();
+        view(&mut map, token).set_timeout(Some(40 * MILLISECOND));
+        run_out(&mut map, &log);
+        let end = log.of("a").split_off(log.of("a").len() - 2);
+        assert_eq!(end, ["timeout", "close: aborted"]);
+    }
+}
+
 /// EDGE_CASES 59: nothing is queued, but the source has not passed on what it took.
 #[test]
 fn what_a_source_still_holds_is_cut_short_with_a_reset() {
