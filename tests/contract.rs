@@ -38,6 +38,7 @@ mod contract {
     #[cfg(debug_assertions)]
     mod calls;
     mod close;
+    mod closing;
     mod connect;
     mod documents;
     mod drops;

@@ -85,12 +85,12 @@ impl<'a> Channel<'a> {
     /// Stop reading, send what is queued, then close: asynchat's `close_when_done`. On a listener
     /// and while connecting: end at once.
     ///
-    /// If no byte is sent for 30 s ([`set_close_timeout`](Channel::set_close_timeout)), the
+    /// If no byte leaves for 30 s ([`set_close_timeout`](Channel::set_close_timeout)), the
     /// connection is reset. If the peer has sent something that was never read, it gets FIN and up to
     /// 2 s to end, because closing at once would reset the connection and could destroy what the peer
     /// has not read yet.
     pub fn close(&mut self) {
-        self.change(|link| link.close(Reason::Closed));
+        self.map.begin_close(self.token, Reason::Closed);
     }
 
     /// Drop what is queued and reset the connection.
@@ -106,8 +106,10 @@ impl<'a> Channel<'a> {
         self.change(Link::shutdown_write);
     }
 
-    /// How long a closing channel may go without sending a byte (default 30 s). Of one that is closing
-    /// already: from now on.
+    /// How long a closing channel may go without a byte leaving for the peer (default 30 s); then the
+    /// connection is reset. A byte has left when the system's own buffer no longer holds it, so that a peer
+    /// that reads slowly but steadily is not cut off; OpenBSD does not tell, and there it has left when the
+    /// system takes it. Of a channel that is closing already: from now on.
     pub fn set_close_timeout(&mut self, timeout: Duration) {
         self.change(|link| link.rare().close_timeout = timeout);
         let Some(link) = self.map.link_mut(self.token) else { return };
@@ -227,7 +229,8 @@ impl<'a> Channel<'a> {
     }
 
     /// Put the channel in the background: [`run`](crate::run) returns when only such channels are
-    /// left, as a program ends when only daemon threads are left. Off by default.
+    /// left, as a program ends when only daemon threads are left. Off by default, and off again once the
+    /// channel is closing: what is queued is sent first.
     pub fn set_background(&mut self, on: bool) {
         self.map.set_background(self.token, on);
     }

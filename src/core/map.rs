@@ -294,10 +294,7 @@ impl ChannelMap {
     pub fn close_all(&mut self) {
         let tokens: Vec<Token> = self.tokens().collect();
         for token in tokens {
-            self.touch(token);
-            if let Some(link) = self.link_mut(token) {
-                link.close(Reason::Closed);
-            }
+            self.begin_close(token, Reason::Closed);
         }
     }
 
@@ -362,9 +359,18 @@ impl ChannelMap {
         true
     }
 
+    /// Closing is foreground work: [`run`](crate::run) does not return before what is queued is sent.
+    pub(crate) fn begin_close(&mut self, token: Token, cause: Reason) {
+        self.touch(token);
+        if let Some(link) = self.link_mut(token) {
+            link.close(cause);
+        }
+        self.set_background(token, false);
+    }
+
     pub(crate) fn set_background(&mut self, token: Token, on: bool) {
         let Some(link) = self.link_mut(token) else { return };
-        if link.role() == Role::Internal {
+        if link.role() == Role::Internal || (on && link.is_ending()) {
             return;
         }
         let role = if on { Role::Background } else { Role::User };

@@ -6,11 +6,12 @@ use std::time::Duration;
 use crate::core::action::Action;
 use crate::core::map::ChannelMap;
 use crate::error::clone_error;
-use crate::event_loop::{hooks, upgrade};
+use crate::event_loop::{closing, hooks, upgrade};
 use crate::link::due::Step;
 use crate::link::outbox::Flushed;
 use crate::reason::Reason;
-use crate::sys::errno::would_block;
+use crate::sys::errno::{broken_pipe, would_block};
+use crate::sys::poll::Ready;
 use crate::sys::{self, Kind};
 use crate::token::Token;
 
@@ -27,7 +28,7 @@ pub(crate) fn flush(map: &mut ChannelMap, token: Token) {
     if !link.is_established() {
         // A handshake in mid-stream may never end.
         if link.is_flushing() {
-            start_flush_timer(map, token);
+            closing::start_timer(map, token);
         }
         return;
     }
@@ -52,7 +53,27 @@ pub(crate) fn flush(map: &mut ChannelMap, token: Token) {
     if link.queue_is_empty() && !link.is_broken() {
         after_output(map, token);
     } else if link.is_flushing() {
-        start_flush_timer(map, token);
+        closing::start_timer(map, token);
+    }
+}
+
+/// A closing channel is ready: send what is queued, and if the peer is gone, notice it although there may be
+/// nothing to send now.
+pub(crate) fn flush_closing(map: &mut ChannelMap, token: Token, ready: Ready) {
+    let Some(link) = map.link_mut(token) else { return };
+    link.unblock();
+    flush(map, token);
+    if !(ready.hup || ready.err) {
+        return;
+    }
+    let Some(link) = map.link_mut(token).filter(|link| link.is_flushing() && link.has_unsent()) else {
+        return;
+    };
+    let error = link.fd().and_then(|fd| sys::take_error(fd).ok().flatten());
+    // A hang-up of both directions, or a pipe that nobody reads.
+    let gone = || (ready.hup || link.kind() == Kind::File).then(broken_pipe);
+    if let Some(error) = error.or_else(gone) {
+        link.write_lost(error);
     }
 }
 
@@ -87,7 +108,7 @@ fn after_output(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     if link.output_pending() {
         if link.is_flushing() {
-            start_flush_timer(map, token);
+            closing::start_timer(map, token);
         }
     } else if link.is_flushing() {
         drain_and_end(map, token);
@@ -144,18 +165,4 @@ pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
         }
     }
     map.buffers.give_back(buffer);
-}
-
-fn start_flush_timer(map: &mut ChannelMap, token: Token) {
-    let now = map.clock.now();
-    let Some(link) = map.link_mut(token) else { return };
-    if link.rare().close_timer.is_some() {
-        return;
-    }
-    link.stamp(now);
-    let timeout = link.rare().close_timeout;
-    let timer = map.set_timer(Some(token), timeout, Action::Flush(token));
-    if let Some(link) = map.link_mut(token) {
-        link.rare().close_timer = Some(timer);
-    }
 }

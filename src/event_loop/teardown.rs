@@ -125,10 +125,10 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
         }
         let Some(link) = map.link_mut(token) else { continue };
         link.end(Reason::MapEnded);
-        let _ = link.tell_end();
+        let (_, reset) = link.tell_end();
         map.end_partnerships(token);
         publish(map, token);
-        drop_source(map, token);
+        drop_source(map, token, reset);
         let timers = map.timers.cancel_owned(token.slot);
         drop_each(&mut map.throttle, "a timer", timers);
         remove(map, token);
@@ -136,11 +136,14 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
 }
 
 /// Take the source of a channel out of the poller, and drop it.
-fn drop_source(map: &mut ChannelMap, token: Token) {
+fn drop_source(map: &mut ChannelMap, token: Token, reset: bool) {
     registration::unwatch(map, token);
     let Some(link) = map.link_mut(token) else { return };
     link.discard_queued();
     let source = link.take_source();
+    if let Some(fd) = source.as_ref().and_then(Held::descriptor).filter(|_| reset) {
+        let _ = sys::stream::set_reset_on_close(fd);
+    }
     drop_guarded(&mut map.throttle, "a source", source);
 }
 
@@ -149,7 +152,8 @@ fn end_for_good(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.get_mut(token) else { return };
     // Its hook is running further up the stack, or its `handle_close` has run.
     if seat.dispatcher.is_none() {
-        return drop_source(map, token);
+        let cut_short = seat.link.has_unsent();
+        return drop_source(map, token, cut_short);
     }
     seat.link.end(Reason::MapEnded);
     finish(map, token);

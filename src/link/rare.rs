@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Time;
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::partners::Partners;
@@ -41,6 +42,16 @@ pub(super) enum Upgrade {
     Begun,
 }
 
+/// What the system said when it was last asked what it holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Leaving {
+    /// In bytes.
+    pub(crate) held: usize,
+    pub(super) asked: Time,
+    /// When a byte last left, or may have left.
+    pub(crate) last: Time,
+}
+
 pub(crate) struct Rare {
     /// Set by `set_timeout`, and its timer.
     pub(crate) timeout: Option<Duration>,
@@ -48,6 +59,8 @@ pub(crate) struct Rare {
     pub(crate) close_timeout: Duration,
     /// The timer that bounds the flush of a closing channel.
     pub(crate) close_timer: Option<TimerKey>,
+    /// What the system held when it was last asked.
+    pub(super) leaving: Option<Leaving>,
     /// The account with its outlets.
     pub(crate) credit: Option<Arc<Credit>>,
     /// A connect by name that ended before its outcome.
@@ -81,6 +94,7 @@ impl Default for Rare {
             idle_timer: None,
             close_timeout: CLOSE_TIMEOUT,
             close_timer: None,
+            leaving: None,
             credit: None,
             dial: None,
             file: None,

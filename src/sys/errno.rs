@@ -39,6 +39,11 @@ pub(crate) fn has_no_urgent_data(error: &io::Error) -> bool {
     would_block(error) || is_one_of(error, &[Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP])
 }
 
+/// What the system says to who writes and has no reader.
+pub(crate) fn broken_pipe() -> io::Error {
+    Errno::PIPE.into()
+}
+
 /// What a terminal's `read` returns once the other side is gone.
 pub(crate) fn is_input_output(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::IO])

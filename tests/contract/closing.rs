@@ -1,0 +1,319 @@
+//! Closing, second edition: EDGE_CASES 54 to 63. Slow readers, lingering, what is cut short, what closing
+//! waits for. (29 to 34 are in `close.rs`.)
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use dispatch_loop::{ChannelMap, More, Source, Token};
+use socket2::SockRef;
+
+use crate::support::opened::{opened, opened_on, view};
+use crate::support::peers::{
+    cut_short, loopbacks, narrow_pair, pair, pattern, read_all, reads_all, refusing, reset, unix_pair,
+};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{run_out, turn_quiet, turn_until, waits_in};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A pair in whose near end much waits that the far one cannot take yet: bytes leave all the time, but
+/// there is room for more only when a third of the buffer is free.
+fn deep_pair(buffer: usize) -> (TcpStream, TcpStream) {
+    let (near, far) = pair(loopbacks()[0]);
+    SockRef::from(&near).set_send_buffer_size(buffer).unwrap();
+    SockRef::from(&far).set_recv_buffer_size(16 * 1024).unwrap();
+    (near, far)
+}
+
+/// Reads 2 KiB every 25 ms for `slow`, and then all the rest.
+fn reads_slowly(mut far: TcpStream, slow: Duration) -> JoinHandle<(Vec<u8>, io::Result<()>)> {
+    thread::spawn(move || {
+        let begun = Instant::now();
+        let mut got = Vec::new();
+        while begun.elapsed() < slow {
+            let mut chunk = [0; 2048];
+            match far.read(&mut chunk) {
+                Ok(0) => return (got, Ok(())),
+                Ok(read) => got.extend_from_slice(&chunk[..read]),
+                Err(error) => return (got, Err(error)),
+            }
+            thread::sleep(25 * MILLISECOND);
+        }
+        let (rest, end) = read_all(&mut far);
+        got.extend(rest);
+        (got, end)
+    })
+}
+
+#[track_caller]
+fn got_all(reader: JoinHandle<(Vec<u8>, io::Result<()>)>, all: &[u8]) {
+    let (got, end) = reader.join().unwrap();
+    end.unwrap_or_else(|error| panic!("{error} after {} bytes of {}", got.len(), all.len()));
+    assert!(got == all, "{} bytes of {}", got.len(), all.len());
+}
+
+/// A source that takes everything at once and passes it on when there is room.
+struct Greedy {
+    wire: TcpStream,
+    inside: Vec<u8>,
+}
+
+impl Source for Greedy {
+    fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        use std::os::fd::AsFd;
+        Some(self.wire.as_fd())
+    }
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wire.read(buffer)
+    }
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.inside.extend_from_slice(bytes);
+        match self.wire.write(&self.inside) {
+            Ok(sent) => drop(self.inside.drain(..sent)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(bytes.len())
+    }
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn output_pending(&self) -> bool {
+        !self.inside.is_empty()
+    }
+}
+
+fn greedy(on: std::net::SocketAddr) -> (Greedy, TcpStream) {
+    let (wire, far) = narrow_pair(on);
+    wire.set_nonblocking(true).unwrap();
+    (Greedy { wire, inside: Vec::new() }, far)
+}
+
+/// EDGE_CASES 54.
+#[test]
+fn close_waits_for_a_slow_reader_as_long_as_bytes_leave() {
+    let log = Log::new();
+    let (near, far) = deep_pair(1 << 20);
+    let all = pattern(8_000_000);
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    let mut ch = view(&mut map, token);
+    ch.set_close_timeout(1000 * MILLISECOND);
+    ch.push(&all).unwrap();
+    ch.close();
+    let reader = reads_slowly(far, 3500 * MILLISECOND);
+    run_out(&mut map, &log);
+    got_all(reader, &all);
+    assert_eq!(log.of("a"), ["open", "close: closed"]);
+}
+
+/// EDGE_CASES 55: what waits is in the queue, or with the system alone.
+#[test]
+fn an_idle_time_is_not_over_as_long_as_bytes_leave() {
+    for len in [8_000_000, 400_000] {
+        let log = Log::new();
+        let (near, far) = deep_pair(1 << 20);
+        let all = pattern(len);
+        let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+        let mut ch = view(&mut map, token);
+        ch.push(&all).unwrap();
+        ch.set_timeout(Some(1000 * MILLISECOND));
+        let reader = reads_slowly(far, 3500 * MILLISECOND);
+        // The peer has it all, and asks for nothing more: now the channel is idle.
+        turn_until(&mut map, &log, |_| log.has("a timeout"));
+        let (got, _) = reader.join().unwrap();
+        assert!(got == all, "{} bytes of {}", got.len(), all.len());
+    }
+}
+
+/// EDGE_CASES 55: the system holds bytes that the peer never takes.
+#[test]
+fn an_idle_time_is_over_when_no_byte_leaves() {
+    for len in [8_000_000, 400_000] {
+        let log = Log::new();
+        let (near, _far) = deep_pair(1 << 20);
+        let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+        view(&mut map, token).push(&pattern(len)).unwrap();
+        view(&mut map, token).set_timeout(Some(40 * MILLISECOND));
+        run_out(&mut map, &log);
+        let end = log.of("a").split_off(log.of("a").len() - 2);
+        assert_eq!(end, ["timeout", "close: aborted"]);
+    }
+}
+
+/// EDGE_CASES 59: nothing is queued, but the source has not passed on what it took.
+#[test]
+fn what_a_source_still_holds_is_cut_short_with_a_reset() {
+    for on in loopbacks() {
+        for closing in [false, true] {
+            for how in ["drop", "error", "timeout"] {
+                let log = Log::new();
+                let (source, far) = greedy(on);
+                let mut map = ChannelMap::new().unwrap();
+                let recorder = Recorder::new("a", &log).on("timeout", |ch| {
+                    ch.time_out();
+                    Ok(())
+                });
+                let handle = map.add_source(source, recorder).unwrap();
+                let token = handle.token();
+                turn_until(&mut map, &log, |_| log.has("a open"));
+                view(&mut map, token).push(&pattern(4_000_000)).unwrap();
+                turn_quiet(&mut map);
+                assert_eq!(view(&mut map, token).queued(), 0, "the source has it all");
+                match how {
+                    _ if closing => {
+                        view(&mut map, token).set_close_timeout(20 * MILLISECOND);
+                        view(&mut map, token).close();
+                        turn_quiet(&mut map);
+                    }
+                    "error" => {
+                        let _ =
+                            map.with(handle, |_, _| -> io::Result<()> { Err(io::Error::other("no more")) });
+                    }
+                    "timeout" => view(&mut map, token).set_timeout(Some(20 * MILLISECOND)),
+                    _ => {}
+                }
+                if how != "drop" {
+                    run_out(&mut map, &log);
+                }
+                drop(map);
+                let got = cut_short(far);
+                assert!(got.len() < 4_000_000, "{how}");
+            }
+        }
+    }
+}
+
+/// EDGE_CASES 59: the map goes while a hook of the channel runs.
+#[test]
+fn a_map_that_is_dropped_inside_a_hook_resets_what_is_cut_short() {
+    for on in loopbacks() {
+        for own in [false, true] {
+            let log = Log::new();
+            let mut map = ChannelMap::new().unwrap();
+            let recorder = Recorder::new("a", &log).on("open", |ch| {
+                ch.push(&pattern(4_000_000))?;
+                drop(std::mem::replace(ch.map_mut(), ChannelMap::new()?));
+                Ok(())
+            });
+            let mut far = match own {
+                true => {
+                    let (source, far) = greedy(on);
+                    map.add_source(source, recorder).unwrap();
+                    far
+                }
+                false => {
+                    let (near, far) = narrow_pair(on);
+                    map.add(near, recorder).unwrap();
+                    far
+                }
+            };
+            map.turn(Some(Duration::ZERO)).unwrap();
+            assert!(log.closed("a"));
+            let (got, end) = read_all(&mut far);
+            assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset, "after {} bytes", got.len());
+        }
+    }
+}
+
+/// EDGE_CASES 61.
+#[test]
+fn a_closing_channel_with_a_producer_that_waits_notices_that_its_peer_is_gone() {
+    let waits = |map: &mut ChannelMap, token: Token| {
+        let mut ch = view(map, token);
+        ch.push_producer(|_: &mut Vec<u8>| Ok(More::Later)).unwrap();
+        ch.close();
+        turn_quiet(map);
+        assert!(map.contains(token));
+    };
+    for on in loopbacks() {
+        let log = Log::new();
+        let (mut map, token, far) = opened(on, Recorder::new("a", &log));
+        waits(&mut map, token);
+        reset(far);
+        run_out(&mut map, &log);
+        assert_eq!(log.of("a"), ["open".to_owned(), format!("close: {}", text(libc::ECONNRESET))]);
+    }
+    let log = Log::new();
+    let (near, far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    waits(&mut map, token);
+    drop(far);
+    run_out(&mut map, &log);
+    assert_eq!(log.of("a"), ["open".to_owned(), format!("close: {}", text(libc::EPIPE))]);
+}
+
+/// EDGE_CASES 61: whoever reconnects learns from the reason that it was refused.
+#[test]
+fn close_inside_handle_error_keeps_the_error_as_the_reason() {
+    for on in loopbacks() {
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let (_socket, address) = refusing(on);
+        let recorder = || {
+            Recorder::new("a", &log).on("error", |ch| {
+                ch.close();
+                Ok(())
+            })
+        };
+        map.connect(address, recorder()).unwrap();
+        run_out(&mut map, &log);
+        assert_eq!(log.of("a").last().unwrap(), &format!("close: {}", text(libc::ECONNREFUSED)));
+
+        let (mut map, token, _far) = opened(on, recorder());
+        let _ = map.with(token.typed::<Recorder>(), |_, _| -> io::Result<()> { Err(io::Error::other("no")) });
+        run_out(&mut map, &log);
+        assert_eq!(log.of("a").last().unwrap(), "close: no");
+    }
+}
+
+/// EDGE_CASES 61: also while it waits for a handshake, or for its producer.
+#[test]
+fn set_close_timeout_counts_from_when_it_is_called_whatever_closing_waits_for() {
+    let log = Log::new();
+    let (mut map, token, far) = opened(loopbacks()[0], Recorder::new("a", &log));
+    let mut ch = view(&mut map, token);
+    ch.push_producer(|_: &mut Vec<u8>| Ok(More::Later)).unwrap();
+    ch.close();
+    turn_quiet(&mut map);
+    for patience in [60_000, 100] {
+        view(&mut map, token).set_close_timeout(patience * MILLISECOND);
+        let waits = waits_in(&mut map, 20 * MILLISECOND);
+        assert!(waits <= 5, "{waits} waits");
+    }
+    let set = Instant::now();
+    run_out(&mut map, &log);
+    assert!(set.elapsed() >= 70 * MILLISECOND);
+    assert_eq!(log.of("a"), ["open", "close: timed out"]);
+    cut_short(far);
+}
+
+/// EDGE_CASES 62.
+#[test]
+fn a_background_channel_that_is_closing_keeps_run_going() {
+    for from in ["outside", "hook", "all", "eof"] {
+        let log = Log::new();
+        let (near, far) = narrow_pair(loopbacks()[0]);
+        let all = pattern(2_000_000);
+        let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+        let mut ch = view(&mut map, token);
+        ch.set_background(true);
+        ch.push(&all).unwrap();
+        let stays = far.try_clone().unwrap();
+        match from {
+            "outside" => ch.close(),
+            "hook" => drop(map.call_soon(move |map| map.channel(token).unwrap().close())),
+            "all" => map.close_all(),
+            _ => {
+                stays.shutdown(Shutdown::Write).unwrap();
+                turn_until(&mut map, &log, |_| log.has("a eof"));
+            }
+        }
+        let reader = reads_all(far);
+        dispatch_loop::run(&mut map).unwrap();
+        assert!(map.is_empty(), "{from}");
+        got_all(reader, &all);
+        drop(stays);
+    }
+}
