@@ -47,14 +47,14 @@ mod contract {
     mod keys;
     mod loop_options;
     mod model;
+    #[cfg(debug_assertions)]
+    mod no_room;
     mod panics;
     mod producers;
     mod queue;
     mod read;
     mod regressions;
     mod short_way;
-    #[cfg(debug_assertions)]
-    mod shortage;
     mod suspension;
     mod swap;
     mod time;
