@@ -179,6 +179,9 @@
 //!   turn, without waiting.
 //! - **Nothing spins.** A channel that is ready for 64 turns without progress is *suspended* for 10 ms,
 //!   then longer, up to 1 s, which is logged once. It is *resumed* as soon as something is done with it.
+//! - **Shortages pass.** Without a descriptor or memory, a listener, or a channel that is to be watched,
+//!   waits until another channel ends, or for 0.1 s, then longer, up to 1 s. If the last listener fails for
+//!   good, [`run`] returns its error.
 //! - **A lost connection is not an error.** It is *broken*: what has arrived can still be read, nothing
 //!   can be sent, and `handle_close` gets the reason.
 //!

@@ -51,6 +51,8 @@ mod contract {
     mod keys;
     mod loop_options;
     mod model;
+    #[cfg(debug_assertions)]
+    mod no_room;
     mod panics;
     mod producers;
     mod queue;
@@ -60,8 +62,6 @@ mod contract {
     mod repeating;
     mod room;
     mod short_way;
-    #[cfg(debug_assertions)]
-    mod shortage;
     mod suspension;
     mod swap;
     mod time;

@@ -52,6 +52,52 @@ impl Channel<'_> {
     /// takes effect at once: nothing passes in the clear, not even what was pushed while connecting, and
     /// `handle_open` waits for the handshake.
     ///
+    /// ```
+    /// use dispatch_loop::{Channel, Dispatcher, Source};
+    /// use std::io;
+    ///
+    /// # struct Tls(Box<dyn Source>);
+    /// # impl Tls {
+    /// #     fn server(plain: Box<dyn Source>) -> io::Result<Tls> {
+    /// #         Ok(Tls(plain))
+    /// #     }
+    /// # }
+    /// # impl Source for Tls {
+    /// #     fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+    /// #         self.0.descriptor()
+    /// #     }
+    /// #     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// #         self.0.recv(buffer)
+    /// #     }
+    /// #     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// #         self.0.send(bytes)
+    /// #     }
+    /// #     fn shutdown_write(&mut self) -> io::Result<()> {
+    /// #         self.0.shutdown_write()
+    /// #     }
+    /// # }
+    /// struct Mail {
+    ///     secure: bool,
+    /// }
+    ///
+    /// impl Dispatcher for Mail {
+    ///     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+    ///         ch.read_with(|ch, data| match data.strip_prefix(b"STARTTLS\r\n") {
+    ///             Some(rest) => {
+    ///                 ch.push(b"220 go ahead\r\n")?;             // leaves in the clear
+    ///                 ch.unread(rest);                           // must be the client's handshake
+    ///                 ch.wrap_source(|plain| Ok(Box::new(Tls::server(plain)?)))
+    ///             }
+    ///             None => ch.push(b"500 what?\r\n"),
+    ///         })
+    ///     }
+    ///     fn handle_wrapped(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
+    ///         self.secure = true;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
     /// If `f` or the handshake fails, the channel ends as after a failed connect: `handle_error` is told
     /// the cause, then `handle_close`.
     ///

@@ -126,6 +126,9 @@ pub(crate) fn resume(map: &mut ChannelMap, token: Token) {
     if before != Rest::HungUp {
         link.set_rest(Rest::No);
     }
+    if let Rest::Output(_) = before {
+        link.tries_once(IDLE_TURNS);
+    }
     forget_timer(map, before);
     map.touch(token);
 }

@@ -162,7 +162,8 @@ pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Erro
         map.report(token, "handle_error", &second);
     }
     // The dispatcher was told; this is for the log's readers.
-    map.report_at(Level::Info, token, "connect", &error);
+    let in_handshake = map.link(token).is_some_and(|link| link.is_upgrading());
+    map.report_at(Level::Info, token, if in_handshake { "handshake" } else { "connect" }, &error);
     if let Some(link) = map.link_mut(token) {
         let reason = Reason::from(error);
         link.closed_because(&reason);

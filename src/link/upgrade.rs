@@ -81,7 +81,10 @@ impl Link {
     pub(crate) fn wrap_failed(&mut self, error: io::Error) {
         match self.is_ending() {
             true => drop(self.read_lost(error)),
-            false => self.connect_is(Connecting::Failed(error)),
+            false => {
+                self.rare().upgrade = Upgrade::Begun;
+                self.connect_is(Connecting::Failed(error));
+            }
         }
     }
 

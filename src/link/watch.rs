@@ -162,6 +162,13 @@ impl Link {
         true
     }
 
+    /// One turn without progress is enough to suspend it again: a `writable` that is always true is so again
+    /// after each message.
+    pub(crate) fn tries_once(&mut self, most: u8) {
+        self.watch.progress = false;
+        self.watch.idle_turns = most - 1;
+    }
+
     /// Count one more rest; returns how many there were in a row before it.
     pub(crate) fn count_rest(&mut self) -> u8 {
         let before = self.watch.rests;

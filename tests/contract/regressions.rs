@@ -432,7 +432,7 @@ mod kinds {
         let mut map = ChannelMap::new().unwrap();
         map.set_resolver(move |_, _| Ok(vec![to]));
         let options = ConnectOptions::default().with_timeout(None);
-        inject(Call::Control, 0, 1, Fault::Errno(libc::ENOSPC));
+        inject(Call::Control, 0, 1, Fault::Errno(libc::EPERM));
         map.connect_with("name:1", &options, Recorder::new("a", &log)).unwrap();
         turn_until(&mut map, &log, |_| log.closed("a"));
     }

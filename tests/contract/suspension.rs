@@ -82,6 +82,26 @@ fn where_writable_is_always_true_an_answer_is_never_late() {
     }
 }
 
+/// EDGE_CASES 76: a message that needs no answer has `handle_write` called once, not 64 times.
+#[test]
+fn where_writable_is_always_true_a_message_costs_one_handle_write() {
+    let log = Log::new();
+    let (near, mut far) = unix_pair();
+    let mut map = ChannelMap::new().unwrap();
+    let dispatcher = Recorder::new("a", &log).writable(|_| true);
+    let token = map.add(near, dispatcher).unwrap().token();
+    suspend(&mut map, &log);
+    for pushed in [true, false] {
+        let before = log.count("a write");
+        match pushed {
+            true => map.channel(token).unwrap().push(b"x").unwrap(),
+            false => far.write_all(b"x").unwrap(),
+        }
+        turns_at_once(&mut map, 20, |_| false);
+        assert_eq!(log.count("a write"), before + 1);
+    }
+}
+
 type Doing = fn(&mut ChannelMap, Token);
 
 /// EDGE_CASES 77: `resume_reading`, another dispatcher, a changed answer, output: each resumes both
