@@ -180,7 +180,9 @@
 //! - **Nothing spins.** A channel that is ready for 64 turns without progress is *suspended* for 10 ms,
 //!   then longer, up to 1 s, which is logged once. It is *resumed* as soon as something is done with it.
 //! - **A lost connection is not an error.** It is *broken*: what has arrived can still be read, nothing
-//!   can be sent, and `handle_close` gets the reason.
+//!   can be sent, and `handle_close` gets the reason. A system that is short of buffers or memory
+//!   (`ENOBUFS`, `ENOMEM`) loses no connection: what is queued is offered again after 10 ms, then longer,
+//!   up to 1 s.
 //!
 //! # What a channel can be
 //!

@@ -55,6 +55,8 @@ mod contract {
     mod relay;
     mod room;
     mod short_way;
+    #[cfg(debug_assertions)]
+    mod shortage;
     mod swap;
     mod time;
     mod timeouts;

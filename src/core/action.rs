@@ -28,6 +28,10 @@ pub(crate) enum Action {
     Linger(Token),
     /// Resume a suspended channel.
     Resume(Token),
+    /// The pause of a shortage is over.
+    Resend(Token),
+    /// Check whether the end of a broken connection is overdue.
+    Broken(Token),
     /// Try again to begin a connect; with the number of failed tries.
     Connect(Token, u32),
     /// A connect by name: try its next address; give up.

@@ -15,7 +15,7 @@ use crate::link::state::Link;
 use crate::reason::Reason;
 use crate::report::Escaped;
 use crate::sys;
-use crate::sys::errno::would_block;
+use crate::sys::errno::{is_shortage, would_block};
 use crate::sys::poll::{Interest, Ready};
 use crate::token::Token;
 
@@ -278,7 +278,7 @@ fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
             }
             true
         }
-        Err(error) if would_block(&error) => true,
+        Err(error) if would_block(&error) || is_shortage(&error) => true,
         Err(error) => {
             link.read_lost(error);
             false

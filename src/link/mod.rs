@@ -4,6 +4,7 @@
 pub(crate) mod datagram;
 pub(crate) mod dial;
 pub(crate) mod due;
+pub(crate) mod gathered;
 pub(crate) mod guarded;
 pub(crate) mod held;
 pub(crate) mod input;
@@ -18,6 +19,7 @@ pub(crate) mod producer;
 pub(crate) mod pushed;
 pub(crate) mod rare;
 pub(crate) mod room;
+pub(crate) mod shortage;
 pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod unread;
