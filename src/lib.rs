@@ -183,7 +183,9 @@
 //!   waits until another channel ends, or for 0.1 s, then longer, up to 1 s. If the last listener fails for
 //!   good, [`run`] returns its error.
 //! - **A lost connection is not an error.** It is *broken*: what has arrived can still be read, nothing
-//!   can be sent, and `handle_close` gets the reason.
+//!   can be sent, and `handle_close` gets the reason. A system that is short of buffers or memory
+//!   (`ENOBUFS`, `ENOMEM`) loses no connection: what is queued is offered again after 10 ms, then longer,
+//!   up to 1 s.
 //!
 //! # What a channel can be
 //!

@@ -62,6 +62,8 @@ mod contract {
     mod repeating;
     mod room;
     mod short_way;
+    #[cfg(debug_assertions)]
+    mod shortage;
     mod suspension;
     mod swap;
     mod time;

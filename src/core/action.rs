@@ -32,6 +32,10 @@ pub(crate) enum Action {
     Linger(Token),
     /// Resume a suspended channel.
     Resume(Token),
+    /// The pause of a shortage is over.
+    Resend(Token),
+    /// Check whether the end of a broken connection is overdue.
+    Broken(Token),
     /// Try again to begin a connect; with the number of failed tries.
     Connect(Token, u32),
     /// A connect by name: try its next address; give up.
@@ -46,8 +50,8 @@ impl Keeps for Action {
             Action::Call(_) | Action::CallEvery(..) | Action::Channel(..) | Action::ChannelEvery(..) => true,
             // Closing is foreground work.
             Action::Flush(_) | Action::Linger(_) => true,
-            Action::Idle(_) | Action::Resume(_) | Action::Connect(..) => false,
-            Action::DialNext(_) | Action::DialTimeout(_) => false,
+            Action::Idle(_) | Action::Resume(_) | Action::Resend(_) | Action::Broken(_) => false,
+            Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
         }
     }
 }

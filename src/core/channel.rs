@@ -101,7 +101,8 @@ impl<'a> Channel<'a> {
     }
 
     /// Send what is queued, then FIN, and go on reading: C's `shutdown(SHUT_WR)`, asyncio's
-    /// `write_eof`. The channel ends once the peer's end of stream was read, too.
+    /// `write_eof`. The channel ends once the peer's end of stream was read, too; if nothing more can be
+    /// sent, at once.
     pub fn shutdown_write(&mut self) {
         self.change(Link::shutdown_write);
     }
@@ -109,13 +110,18 @@ impl<'a> Channel<'a> {
     /// How long a closing channel may go without a byte leaving for the peer (default 30 s); then the
     /// connection is reset. A byte has left when the system's own buffer no longer holds it, so that a peer
     /// that reads slowly but steadily is not cut off; OpenBSD does not tell, and there it has left when the
-    /// system takes it. Of a channel that is closing already: from now on.
+    /// system takes it. Of a channel that is closing already: from now on. Also how long nothing may come on
+    /// a channel that can send nothing more, and whose peer has not ended.
     pub fn set_close_timeout(&mut self, timeout: Duration) {
         self.change(|link| link.rare().close_timeout = timeout);
         let Some(link) = self.map.link_mut(self.token) else { return };
         if let Some(timer) = link.rare().close_timer.take() {
             // The settle begins another, if it is still needed.
             link.set_due(Step::Flush);
+            self.map.timers.cancel(timer);
+        }
+        let Some(link) = self.map.link_mut(self.token) else { return };
+        if let Some(timer) = link.rare().end_timer.take() {
             self.map.timers.cancel(timer);
         }
     }

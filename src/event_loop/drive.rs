@@ -2,7 +2,7 @@
 
 use crate::core::map::ChannelMap;
 use crate::link::due::Step;
-use crate::sys::errno::would_block;
+use crate::sys::errno::{is_shortage, would_block};
 use crate::sys::poll::{Interest, Ready};
 use crate::token::Token;
 
@@ -27,7 +27,7 @@ pub(crate) fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
             }
             true
         }
-        Err(error) if would_block(&error) => true,
+        Err(error) if would_block(&error) || is_shortage(&error) => true,
         Err(error) => {
             match link.shakes_hands() {
                 true => link.wrap_failed(error),

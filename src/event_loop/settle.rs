@@ -11,7 +11,7 @@ use crate::core::dispatcher::Eof;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
-use crate::event_loop::{backoff, datagram, output, registration, teardown, upgrade};
+use crate::event_loop::{backoff, broken, datagram, output, registration, teardown, upgrade};
 use crate::link::due::Step;
 use crate::link::held::Held;
 use crate::link::life::OpenStep;
@@ -121,6 +121,7 @@ fn conclude(map: &mut ChannelMap, token: Token) {
         if let Some(pause) = map.link(token).and_then(Link::news_for_partners) {
             map.tell_partners(token, pause);
         }
+        broken::watch(map, token);
     }
     let Some(link) = map.link_mut(token) else { return };
     if link.is_unsent() {

@@ -9,7 +9,7 @@ use crate::link::outbox::{Flushed, left_of};
 use crate::link::state::Link;
 use crate::net::address::Address;
 use crate::sys;
-use crate::sys::errno::would_block;
+use crate::sys::errno::{is_shortage, would_block};
 
 /// The most datagrams that may be queued, however small.
 const QUEUED: usize = 64 * 1024;
@@ -45,6 +45,7 @@ impl Link {
                     return Ok(());
                 }
                 Sent::Later => self.set_blocked(true),
+                Sent::Short => self.meets_shortage(),
             }
         }
         self.output.queue().push_datagram(bytes, to);
@@ -80,9 +81,12 @@ impl Link {
             match sent {
                 Some(Sent::Whole) => self.sent(turn, bytes.len()),
                 Some(Sent::Not(error)) => self.note_network_error(turn, error),
-                Some(Sent::Later) | None => {
+                Some(Sent::Later | Sent::Short) | None => {
                     self.output.queue().put_datagram_back(bytes, to);
                     self.set_blocked(sent.is_some());
+                    if let Some(Sent::Short) = sent {
+                        self.meets_shortage();
+                    }
                     return if self.is_blocked() { Flushed::Blocked } else { Flushed::Budget };
                 }
             }
@@ -106,10 +110,16 @@ impl Link {
             Ok(()) => Sent::Whole,
             // One of several Unix-domain receivers does not read. Nothing reports when it does, and the
             // others must not wait for it.
-            Err(error) if would_block(&error) && to.is_some_and(|to| to.ip().is_none()) => Sent::Not(
-                io::Error::new(ErrorKind::ResourceBusy, "the receiver takes no more: it does not read"),
-            ),
+            Err(error)
+                if (would_block(&error) || is_shortage(&error)) && to.is_some_and(|to| to.ip().is_none()) =>
+            {
+                Sent::Not(io::Error::new(
+                    ErrorKind::ResourceBusy,
+                    "the receiver takes no more: it does not read",
+                ))
+            }
             Err(error) if would_block(&error) => Sent::Later,
+            Err(error) if is_shortage(&error) => Sent::Short,
             Err(error) => Sent::Not(error),
         }
     }
@@ -124,6 +134,7 @@ impl Link {
     fn sent(&mut self, turn: Turn, len: usize) {
         let left = self.write_budget(turn);
         *left = left_of(*left, len);
+        self.forget_shortage();
         self.moved(turn);
     }
 }
@@ -131,5 +142,7 @@ impl Link {
 enum Sent {
     Whole,
     Later,
+    /// The system is short of buffers or memory.
+    Short,
     Not(io::Error),
 }

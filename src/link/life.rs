@@ -12,6 +12,7 @@ use crate::link::rare::Rest;
 use crate::link::state::{Connecting, Ending, InputEnd, Life, Link, Stage, Way};
 use crate::reason::Reason;
 use crate::sys;
+use crate::sys::errno::connection_is_gone;
 
 impl Link {
     // Questions.
@@ -324,12 +325,21 @@ impl Link {
         self.note_marks();
         self.output.way = Way::Broken;
         self.output.blocked = false;
-        if self.is_opening() || self.reads() {
+        // What a source of one's own says of its state is not known here.
+        let gone = self.has_own_source() || connection_is_gone(&error);
+        if gone && (self.is_opening() || self.reads()) {
             self.rare().lost.get_or_insert(error);
             self.due.set(Step::Look);
         } else {
-            self.is_over_because(cause, false);
+            // Where the peer may still be there, what is cut short must not look like an end.
+            self.is_over_because(cause, !gone);
         }
+    }
+
+    /// Whether a timer is to bound the wait for the end of input of a connection that can send nothing more.
+    pub(crate) fn needs_end_timer(&self) -> bool {
+        let waits = self.is_broken() && !self.is_ending();
+        waits && self.rare.as_ref().is_none_or(|rare| rare.end_timer.is_none())
     }
 }
 

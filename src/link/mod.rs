@@ -4,6 +4,7 @@
 pub(crate) mod datagram;
 pub(crate) mod dial;
 pub(crate) mod due;
+pub(crate) mod gathered;
 pub(crate) mod guarded;
 pub(crate) mod held;
 pub(crate) mod input;
@@ -19,6 +20,7 @@ pub(crate) mod producer;
 pub(crate) mod pushed;
 pub(crate) mod rare;
 pub(crate) mod room;
+pub(crate) mod shortage;
 pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod unread;

@@ -6,13 +6,12 @@ use std::io::{self, ErrorKind, IoSlice};
 use crate::clock::Turn;
 use crate::error::clone_error;
 use crate::link::due::Step;
-use crate::link::held::Held;
 use crate::link::outbox::{Flushed, left_of, slices_of};
 use crate::link::producer::Producer;
 use crate::link::pushed::{LARGE, Pushed};
 use crate::link::state::{Connecting, Life, Link, WRITE_BUDGET, Way};
-use crate::sys;
-use crate::sys::errno::{is_interrupted, would_block};
+use crate::reason::Reason;
+use crate::sys::errno::{is_shortage, would_block};
 
 /// Whether something may be pushed.
 enum Admitted {
@@ -22,60 +21,6 @@ enum Admitted {
 }
 
 impl Link {
-    /// Whether what a hook pushes to its own channel can be gathered and sent when it returns.
-    pub(crate) fn gathers(&self) -> bool {
-        matches!(self.life, Life::Opening | Life::Open)
-            && !self.is_datagram()
-            && self.output.is_idle()
-            && self.rare.as_ref().is_none_or(|rare| rare.limits.exceed_a_gathering())
-            && self.is_established()
-    }
-
-    /// The end of the short way: send what the hook pushed in one call. `Err` if not all was sent.
-    #[inline(always)]
-    pub(crate) fn send_quickly(&mut self, bytes: &[u8]) -> Result<(), io::Result<usize>> {
-        let Some(Held::Plain(plain)) = &self.socket else { return Ok(()) };
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        match sys::stream::send_once(plain.fd(), bytes) {
-            Ok(sent) if sent == bytes.len() => Ok(()),
-            result => Err(result),
-        }
-    }
-
-    /// Not all was sent, as `result` says: queue the rest.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn sent_in_part(&mut self, turn: Turn, bytes: &[u8], result: io::Result<usize>) {
-        let sent = match result {
-            Ok(sent) => sent,
-            Err(error) if would_block(&error) => 0,
-            Err(error) if is_interrupted(&error) => return self.send_gathered(turn, bytes),
-            Err(error) => return self.write_lost(error),
-        };
-        self.output.blocked = true;
-        self.output.queue().push(&bytes[sent..]);
-        self.queued_more();
-    }
-
-    /// Send all that a hook pushed in one call.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn send_gathered(&mut self, turn: Turn, bytes: &[u8]) {
-        if bytes.is_empty() || self.is_broken() || (self.is_ending() && !self.is_flushing()) {
-            return;
-        }
-        self.put(turn, &[], Pushed::Bytes(bytes), true);
-    }
-
-    /// The same, to be queued: it is about to be dropped.
-    pub(crate) fn queue_gathered(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() && !self.is_broken() && (!self.is_ending() || self.is_flushing()) {
-            self.output.queue().push(bytes);
-        }
-    }
-
     pub(super) fn queued_more(&mut self) {
         self.due.set(Step::Flush);
         self.note_marks();
@@ -95,6 +40,10 @@ impl Link {
         }
         match self.offer(turn, &[], &Pushed::Bytes(bytes)) {
             Ok((sent, _)) => Ok(sent),
+            Err(error) if is_shortage(&error) => {
+                self.meets_shortage();
+                Ok(0)
+            }
             Err(error) => {
                 let copy = clone_error(&error);
                 self.write_lost(error);
@@ -165,7 +114,7 @@ impl Link {
     }
 
     /// Offer the bytes to the socket, if `at_once` and nothing is queued; queue the rest.
-    fn put(&mut self, turn: Turn, before: &[u8], pushed: Pushed<'_>, at_once: bool) {
+    pub(super) fn put(&mut self, turn: Turn, before: &[u8], pushed: Pushed<'_>, at_once: bool) {
         let mut sent = 0;
         if at_once && self.output.is_empty() && !self.output.blocked && self.takes_output() {
             match self.offer(turn, before, &pushed) {
@@ -173,6 +122,7 @@ impl Link {
                     sent = taken;
                     self.output.blocked = taken < offered && (taken == 0 || !self.has_own_source());
                 }
+                Err(error) if is_shortage(&error) => self.meets_shortage(),
                 Err(error) => return self.write_lost(error),
             }
         }
@@ -284,7 +234,9 @@ impl Link {
 
     /// There is room again.
     pub(crate) fn unblock(&mut self) {
-        self.output.blocked = false;
+        if !self.is_short() {
+            self.output.blocked = false;
+        }
     }
 
     /// Whether something queued could be sent at once.
@@ -297,7 +249,7 @@ impl Link {
 
     /// Whether to try to flush.
     pub(crate) fn may_flush(&self) -> bool {
-        !self.output.is_empty() && (!self.output.blocked || self.is_datagram())
+        !self.output.is_empty() && (!self.output.blocked || (self.is_datagram() && !self.is_short()))
     }
 
     /// Send what is queued, as far as the socket and the budget of the turn allow.
@@ -356,16 +308,26 @@ impl Link {
         let flushed = queue.flush(source, &mut self.write_left, &mut moved, produces);
         if moved {
             self.output.undrained |= self.output_pending();
+            self.forget_shortage();
             self.moved(turn);
         }
         self.output.blocked = matches!(flushed, Flushed::Blocked);
-        flushed
+        match flushed {
+            Flushed::Lost(error) if is_shortage(&error) => {
+                self.meets_shortage();
+                Flushed::Blocked
+            }
+            flushed => flushed,
+        }
     }
 
     // FIN.
 
     /// Send FIN when all is sent.
     pub(crate) fn shutdown_write(&mut self) {
+        if self.is_broken() && !self.is_ending() {
+            return self.end(Reason::Closed);
+        }
         if self.output.is_open() && !self.is_listening() && !self.is_datagram() {
             self.output.way = Way::FinDue;
             self.due.set(Step::Flush);

@@ -52,6 +52,24 @@ pub(crate) struct Leaving {
     pub(crate) last: Time,
 }
 
+/// Whether the system was short of buffers or memory when output was offered to it; how many pauses there
+/// were in a row before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shortage {
+    None,
+    /// The settle begins a pause.
+    Met {
+        before: u8,
+    },
+    Waits {
+        before: u8,
+    },
+    /// The pause is over, and no byte was sent since.
+    Over {
+        before: u8,
+    },
+}
+
 pub(crate) struct Rare {
     /// Set by `set_timeout`, and its timer.
     pub(crate) timeout: Option<Duration>,
@@ -82,6 +100,9 @@ pub(crate) struct Rare {
     pub(crate) partners: Partners,
     /// The error with which the connection broke, while input is still read.
     pub(super) lost: Option<Arc<io::Error>>,
+    /// The timer that bounds that.
+    pub(crate) end_timer: Option<TimerKey>,
+    pub(super) shortage: Shortage,
     /// Errors for `handle_error` and `handle_network_error`.
     pub(crate) failure: Option<io::Error>,
     pub(crate) network_error: Option<io::Error>,
@@ -109,6 +130,8 @@ impl Default for Rare {
             upgrade: Upgrade::No,
             partners: Partners::default(),
             lost: None,
+            end_timer: None,
+            shortage: Shortage::None,
             failure: None,
             network_error: None,
         }

@@ -49,6 +49,6 @@ impl Link {
             rare.refused_in = turn.number;
             rare.refusals = 0;
         }
-        rare.refusals < REFUSALS && !self.queue_is_empty()
+        rare.refusals < REFUSALS && !self.queue_is_empty() && !self.is_short()
     }
 }

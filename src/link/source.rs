@@ -58,7 +58,8 @@ pub trait Source: 'static {
 
     /// Output, as `send(2)`: how much of `bytes` was taken. A source that buffers some until there is
     /// room returns `true` from [`output_pending`](Source::output_pending), and takes no more while it
-    /// has much buffered.
+    /// has much buffered. The system's `ENOBUFS` and `ENOMEM`, passed on as they are, mean that the bytes
+    /// are to be offered again later.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Output in pieces, as `sendmsg(2)`. By default sends the first piece that is not empty.

@@ -42,11 +42,12 @@ impl Link {
             && self.output.is_empty()
             && self.output.is_open()
             && self.is_established()
+            && !self.is_short()
     }
 
     /// What the poller should watch; `None` for nothing, not even hang-ups.
     pub(crate) fn interest(&self) -> Option<Interest> {
-        let flushing = self.output.blocked && !self.output.is_empty();
+        let flushing = self.output.blocked && !self.output.is_empty() && !self.is_short();
         match self.rest() {
             Rest::No | Rest::Output(_) => {}
             Rest::HungUp | Rest::Input(_) => {

@@ -55,6 +55,29 @@ pub(crate) fn out_of_resources(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC])
 }
 
+/// No buffer or no memory to send with: this passes, and is not the connection's fault.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::NOBUFS, Errno::NOMEM])
+}
+
+/// The connection is gone, so what has arrived can be read to an end. After any other error of a send the
+/// peer may be there as before.
+pub(crate) fn connection_is_gone(error: &io::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, HostUnreachable};
+    use ErrorKind::{NetworkDown, NetworkUnreachable, NotConnected, TimedOut};
+    matches!(
+        error.kind(),
+        BrokenPipe
+            | ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkDown
+            | NetworkUnreachable
+            | NotConnected
+            | TimedOut
+    )
+}
+
 /// This machine does not have the address, or its family.
 pub(crate) fn is_address_unavailable(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable || is_one_of(error, &[Errno::AFNOSUPPORT])
