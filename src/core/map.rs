@@ -16,6 +16,7 @@ use crate::core::action::{Action, Message};
 use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
+use crate::core::lingering::Lingering;
 use crate::core::slots::Slots;
 use crate::link::due::Step;
 use crate::link::held::Held;
@@ -90,6 +91,7 @@ pub struct ChannelMap {
     pub(crate) pending: Vec<Token>,
     /// Listeners that wait for a descriptor to become free.
     pub(crate) starved: Vec<Token>,
+    pub(crate) lingering: Lingering,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
@@ -140,6 +142,7 @@ impl ChannelMap {
             asking: Vec::new(),
             pending: Vec::new(),
             starved: Vec::new(),
+            lingering: Lingering::default(),
             gather: Gather::new(),
             buffers: Buffers::default(),
             stopping: false,
@@ -283,8 +286,6 @@ impl ChannelMap {
             self.begin_close(token, Reason::Closed);
         }
     }
-
-    // The loop.
 
     /// How many messages of other threads the queue holds before senders must wait (default 1,024). At
     /// least one, at most 2^20; no effect after the first [`remote`](ChannelMap::remote) or

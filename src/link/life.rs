@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::clock::Turn;
+use crate::clock::{Time, Turn};
 use crate::link::dial::Dial;
 use crate::link::due::Step;
 use crate::link::rare::Rest;
@@ -275,10 +275,15 @@ impl Link {
         }
     }
 
-    pub(crate) fn linger(&mut self) {
+    pub(crate) fn linger(&mut self, now: Time) {
         if let Life::Ending(ending) = &mut self.life {
             ending.stage = Stage::Lingering;
             self.output.way = Way::FinSent;
+            self.active = Some(now);
+            self.set_rest(Rest::No);
+            let rare = self.rare();
+            rare.leaving = None;
+            rare.lingering = Some(now);
         }
     }
 
