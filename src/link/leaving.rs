@@ -21,7 +21,6 @@ impl Link {
 
     /// Bytes that were pushed and have not left: queued, or held by the system. At least 1 while more is to
     /// come out of the source or a producer.
-    #[allow(dead_code)]
     pub(crate) fn unsent(&self) -> usize {
         let known = self.queued() + self.held();
         if self.has_unsent() { known.max(1) } else { known }

@@ -452,3 +452,35 @@ fn of_too_many_lingering_channels_the_oldest_gives_way() {
     run_out(&mut map, &log);
 }
 
+/// EDGE_CASES 63: what a relay asks before it passes on a reset.
+#[test]
+fn unsent_counts_what_the_system_holds_and_what_is_still_to_come() {
+    let log = Log::new();
+    let (near, far) = deep_pair(1 << 20);
+    let all = pattern(400_000);
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    assert_eq!(view(&mut map, token).unsent(), 0);
+    view(&mut map, token).push(&all).unwrap();
+    turn_quiet(&mut map);
+    assert_eq!(view(&mut map, token).queued(), 0);
+    let unsent = view(&mut map, token).unsent();
+    assert!(unsent > 0 && unsent <= all.len(), "{unsent}");
+    let reader = reads_all(far);
+    turn_until(&mut map, &log, |map| view(map, token).unsent() == 0);
+    view(&mut map, token).abort();
+    run_out(&mut map, &log);
+    let (got, end) = reader.join().unwrap();
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(got == all, "{} bytes of {}", got.len(), all.len());
+
+    let (mut map, token, _far) = opened(loopbacks()[0], Recorder::new("b", &log));
+    view(&mut map, token).push_producer(|_: &mut Vec<u8>| Ok(More::Later)).unwrap();
+    turn_quiet(&mut map);
+    assert_eq!(view(&mut map, token).unsent(), 1, "a producer that is unfinished is not done");
+    let (source, _far) = greedy(loopbacks()[0]);
+    let token = map.add_source(source, Recorder::new("c", &log)).unwrap().token();
+    turn_quiet(&mut map);
+    view(&mut map, token).push(&pattern(4_000_000)).unwrap();
+    turn_quiet(&mut map);
+    assert!(view(&mut map, token).unsent() > 0);
+}
