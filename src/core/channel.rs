@@ -86,9 +86,10 @@ impl<'a> Channel<'a> {
     /// and while connecting: end at once.
     ///
     /// If no byte leaves for 30 s ([`set_close_timeout`](Channel::set_close_timeout)), the
-    /// connection is reset. If the peer has sent something that was never read, it gets FIN and up to
-    /// 2 s to end, because closing at once would reset the connection and could destroy what the peer
-    /// has not read yet.
+    /// connection is reset. Then the peer gets FIN, unless its own end was read, and what it sends is
+    /// dropped until it ends or for a while ([`set_linger`](Channel::set_linger)): closing at once would let
+    /// its next byte reset the connection and destroy what has not reached it. Only after that
+    /// `handle_close` runs.
     pub fn close(&mut self) {
         self.map.begin_close(self.token, Reason::Closed);
     }
@@ -124,6 +125,24 @@ impl<'a> Channel<'a> {
         if let Some(timer) = link.rare().end_timer.take() {
             self.map.timers.cancel(timer);
         }
+    }
+
+    /// How long a closing channel that has sent everything may wait for the peer's end: until 2 s pass
+    /// without any input, and at most `longest` (default 30 s) in all; both from when the peer's system has
+    /// everything, for which the [close timeout](Channel::set_close_timeout) is the limit. Zero: close at
+    /// once, and risk that what the peer sends meanwhile destroys what it has not got. nginx's
+    /// `lingering_time`; C's `SO_LINGER` is something else.
+    ///
+    /// On a Unix-domain socket nothing can be destroyed, and only input that is there already is dropped
+    /// this way. How many channels linger at once has a limit:
+    /// [`ChannelMap::set_linger_limit`](ChannelMap::set_linger_limit).
+    pub fn set_linger(&mut self, longest: Duration) {
+        self.change(|link| {
+            link.rare().linger = longest;
+            if longest.is_zero() && link.is_lingering() {
+                link.end_of_ending();
+            }
+        });
     }
 
     /// Whether the channel is closing or has ended: nothing more can be pushed.

@@ -16,6 +16,7 @@ use crate::core::action::{Action, Message};
 use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
+use crate::core::lingering::Lingering;
 use crate::core::slots::Slots;
 use crate::guard::drop_guarded;
 use crate::link::due::Step;
@@ -95,6 +96,7 @@ pub struct ChannelMap {
     pub(crate) starved: Vec<Token>,
     /// The error of the listener that ended last, if it ended with one.
     pub(crate) failed_listener: Option<io::Error>,
+    pub(crate) lingering: Lingering,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
@@ -147,6 +149,7 @@ impl ChannelMap {
             pending: Vec::new(),
             starved: Vec::new(),
             failed_listener: None,
+            lingering: Lingering::default(),
             gather: Gather::new(),
             buffers: Buffers::default(),
             stopping: false,
@@ -297,8 +300,6 @@ impl ChannelMap {
             self.begin_close(token, Reason::Closed);
         }
     }
-
-    // The loop.
 
     /// How many messages of other threads the queue holds before senders must wait (default 1,024). At
     /// least one, at most 2^20; no effect after the first [`remote`](ChannelMap::remote) or

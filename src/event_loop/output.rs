@@ -1,22 +1,17 @@
 //! Output of one channel: sends what is queued, then what comes after it: FIN, the end.
 
 use std::io;
-use std::time::Duration;
 
-use crate::core::action::Action;
 use crate::core::map::ChannelMap;
 use crate::error::clone_error;
 use crate::event_loop::{closing, hooks, upgrade};
 use crate::link::due::Step;
 use crate::link::outbox::Flushed;
 use crate::reason::Reason;
-use crate::sys::errno::{broken_pipe, would_block};
+use crate::sys::errno::broken_pipe;
 use crate::sys::poll::Ready;
 use crate::sys::{self, Kind};
 use crate::token::Token;
-
-/// How long to wait for the peer's end after our last FIN, while what it sends is dropped.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Flush what is queued, and when that is done, do what comes after it: FIN, the end.
 pub(crate) fn flush(map: &mut ChannelMap, token: Token) {
@@ -96,7 +91,7 @@ fn after_output(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     // A user's source shuts down before the socket is closed.
     if link.takes_fin() {
-        if let Err(error) = send_fin(map, token) {
+        if let Err(error) = closing::send_fin(map, token) {
             // The peer is gone; what it sent before may still be read.
             if let Some(link) = map.link_mut(token) {
                 let cause = link.fd().and_then(|fd| sys::take_error(fd).ok().flatten());
@@ -111,58 +106,8 @@ fn after_output(map: &mut ChannelMap, token: Token) {
             closing::start_timer(map, token);
         }
     } else if link.is_flushing() {
-        drain_and_end(map, token);
+        closing::end_or_linger(map, token);
     } else if link.both_ways_ended() {
         link.end(Reason::EndOfStream);
     }
-}
-
-fn send_fin(map: &mut ChannelMap, token: Token) -> io::Result<()> {
-    match map.link_mut(token).and_then(|link| link.source_mut()) {
-        Some(source) => match source.shutdown_write() {
-            // It continues when there is room: `output_pending` is true.
-            Err(error) if would_block(&error) => Ok(()),
-            result => result,
-        },
-        None => Ok(()),
-    }
-}
-
-/// All is sent. If the peer has sent something that was not read, closing now would reset the connection,
-/// and the peer could lose what it has not read yet: send FIN first, and wait for the peer's.
-fn drain_and_end(map: &mut ChannelMap, token: Token) {
-    let mut buffer = map.buffers.take();
-    let unread = match map.link_mut(token) {
-        Some(link) if !link.has_read_end() && link.kind() == Kind::Stream => match link.source_mut() {
-            Some(source) => matches!(source.recv(&mut buffer[..]), Ok(1..)),
-            None => false,
-        },
-        _ => false,
-    };
-    map.buffers.give_back(buffer);
-    let lingers =
-        unread && (map.link(token).is_some_and(|link| link.fin_is_sent()) || send_fin(map, token).is_ok());
-    let Some(link) = map.link_mut(token) else { return };
-    match lingers {
-        true => {
-            link.linger();
-            map.set_timer(Some(token), LINGER, Action::Linger(token));
-        }
-        false => link.end_of_ending(),
-    }
-}
-
-/// A lingering channel has input, or its end: drop the input.
-pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
-    let turn = map.turn;
-    let mut buffer = map.buffers.take();
-    if let Some(link) = map.link_mut(token) {
-        let result = link.source_mut().map_or(Ok(0), |source| source.recv(&mut buffer[..]));
-        match result {
-            Ok(1..) => link.moved(turn),
-            Err(error) if would_block(&error) => {}
-            Ok(_) | Err(_) => link.end_of_ending(),
-        }
-    }
-    map.buffers.give_back(buffer);
 }

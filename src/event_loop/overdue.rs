@@ -36,6 +36,20 @@ pub(crate) fn closing(map: &mut ChannelMap, token: Token, key: TimerKey, now: Ti
     map.touch(token);
 }
 
+/// A lingering channel's time may be over.
+pub(crate) fn lingering(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
+    let Some(link) = map.link_mut(token).filter(|link| link.is_lingering()) else {
+        return map.timers.release(key);
+    };
+    if let Some(next) = link.lingers_until(now) {
+        let _ = map.timers.put_back(key, next, Action::Linger(token));
+        return;
+    }
+    link.end_of_ending();
+    map.timers.release(key);
+    map.touch(token);
+}
+
 /// Offer what is queued again, and ask the system what it still holds: when did a byte last leave?
 pub(crate) fn last_left(map: &mut ChannelMap, token: Token, now: Time) -> Option<Time> {
     let link = map.link_mut(token)?;

@@ -8,7 +8,7 @@ use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
-use crate::event_loop::{accept, backoff, datagram, drive, hooks, output, settle};
+use crate::event_loop::{accept, backoff, closing, datagram, drive, hooks, output, settle};
 use crate::guard::drop_error;
 use crate::link::due::Step;
 use crate::link::rare::Rest;
@@ -250,7 +250,7 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     } else if link.is_flushing() {
         output::flush_closing(map, token, ready);
     } else if link.is_lingering() {
-        output::drop_input(map, token);
+        closing::drop_input(map, token);
     }
     map.touch(token);
     if let Some(link) = map.link_mut(token) {

@@ -99,6 +99,9 @@ fn end_rare(map: &mut ChannelMap, token: Token) {
 fn remove(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.vacate(token) else { return };
     let dispatcher = seat.dispatcher.take();
+    if seat.link.counts_as_lingering() {
+        map.lingering.ended();
+    }
     match seat.link.empty() {
         Role::User => {}
         Role::Background => map.background -= 1,

@@ -52,6 +52,7 @@ fn fire(map: &mut ChannelMap, due: Due<Action>, now: Time) {
         }
         Action::Idle(token) => idle(map, token, key, now),
         Action::Flush(token) => overdue::closing(map, token, key, now),
+        Action::Linger(token) => overdue::lingering(map, token, key, now),
         once => {
             map.timers.release(key);
             fire_once(map, once);
@@ -63,19 +64,17 @@ fn fire_once(map: &mut ChannelMap, action: Action) {
     match action {
         Action::Call(f) => guarded(map, "a timer", |map| f(map)),
         Action::Channel(token, f) => channel_call(map, token, |ch| f(ch)),
-        Action::Linger(token) => {
-            if let Some(link) = map.link_mut(token) {
-                link.end_of_ending();
-            }
-            map.touch(token);
-        }
         Action::Connect(token, tries) => connect::connect_again(map, token, tries),
         Action::DialNext(token) => dial::attempt_delay_over(map, token),
         Action::DialTimeout(token) => dial::timed_out(map, token),
         Action::Resume(token) => backoff::resume(map, token),
         Action::Resend(token) => broken::resend(map, token),
         Action::Broken(token) => broken::overdue(map, token),
-        Action::CallEvery(..) | Action::ChannelEvery(..) | Action::Idle(_) | Action::Flush(_) => {}
+        Action::CallEvery(..)
+        | Action::ChannelEvery(..)
+        | Action::Idle(_)
+        | Action::Flush(_)
+        | Action::Linger(_) => {}
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::clock::Turn;
+use crate::clock::{Time, Turn};
 use crate::error::clone_error;
 use crate::guard::drop_caught;
 use crate::link::dial::Dial;
@@ -273,10 +273,15 @@ impl Link {
         }
     }
 
-    pub(crate) fn linger(&mut self) {
+    pub(crate) fn linger(&mut self, now: Time) {
         if let Life::Ending(ending) = &mut self.life {
             ending.stage = Stage::Lingering;
             self.output.way = Way::FinSent;
+            self.active = Some(now);
+            self.set_rest(Rest::No);
+            let rare = self.rare();
+            rare.leaving = None;
+            rare.lingering = Some(now);
         }
     }
 

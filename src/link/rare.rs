@@ -16,6 +16,8 @@ use crate::timers::TimerKey;
 
 /// How long a closing channel may go without sending a byte.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may wait for the peer's end after that.
+pub(super) const LINGER: Duration = Duration::from_secs(30);
 
 /// Why less is watched than the channel wants: it is suspended. A rest that a timer ends carries the
 /// timer, so none lasts for ever.
@@ -79,6 +81,10 @@ pub(crate) struct Rare {
     pub(crate) close_timer: Option<TimerKey>,
     /// What the system held when it was last asked.
     pub(super) leaving: Option<Leaving>,
+    /// The longest time to linger.
+    pub(crate) linger: Duration,
+    /// Since when the channel lingers; begins anew while the system still holds something.
+    pub(super) lingering: Option<Time>,
     /// The account with its outlets.
     pub(crate) credit: Option<Arc<Credit>>,
     /// A connect by name that ended before its outcome.
@@ -116,6 +122,8 @@ impl Default for Rare {
             close_timeout: CLOSE_TIMEOUT,
             close_timer: None,
             leaving: None,
+            linger: LINGER,
+            lingering: None,
             credit: None,
             dial: None,
             file: None,

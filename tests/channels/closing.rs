@@ -5,8 +5,34 @@ use std::time::Duration;
 use dispatch_loop::ChannelMap;
 
 use crate::support::ends::record_kinds;
+use crate::support::peers::pattern;
 use crate::support::recorder::{Log, Recorder};
-use crate::support::turning::run_out;
+use crate::support::turning::{run_out, turn_quiet};
+
+/// EDGE_CASES 60: the far end begins its handshake only after the close.
+#[test]
+fn close_during_a_handshake_sends_what_was_pushed_before() {
+    for kind in record_kinds() {
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let (near, far) = kind.sockets();
+        let token = kind.add(&mut map, near, kind.client, Recorder::new("a", &log)).token();
+        let all = pattern(5_000_000);
+        map.channel(token).unwrap().push(&all).unwrap();
+        map.channel(token).unwrap().close();
+        turn_quiet(&mut map);
+        assert!(!log.closed("a"), "{kind:?}: something is queued");
+        let far = kind.far(far, |far| {
+            let got = far.read_to_end().unwrap();
+            let _ = far.finish();
+            got
+        });
+        run_out(&mut map, &log);
+        let got = far.join().unwrap();
+        assert!(got == all, "{kind:?}: {} bytes of {}", got.len(), all.len());
+        assert_eq!(log.of("a"), ["close: closed"], "rule 10: after close it is never open");
+    }
+}
 
 /// EDGE_CASES 60: the handshake never ends.
 #[test]

@@ -11,10 +11,11 @@ use socket2::SockRef;
 
 use crate::support::opened::{opened, opened_on, view};
 use crate::support::peers::{
-    cut_short, loopbacks, narrow_pair, pair, pattern, read_all, reads_all, refusing, reset, unix_pair,
+    cut_short, loopbacks, narrow_pair, pair, pattern, read_all, read_exactly, reads_all, refusing, reset,
+    unix_pair,
 };
 use crate::support::recorder::{Log, Recorder, text};
-use crate::support::turning::{run_out, turn_quiet, turn_until, waits_in};
+use crate::support::turning::{arrive, run_out, turn_quiet, turn_until, waits_in};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -140,6 +141,47 @@ fn an_idle_time_is_over_when_no_byte_leaves() {
         let end = log.of("a").split_off(log.of("a").len() - 2);
         assert_eq!(end, ["timeout", "close: aborted"]);
     }
+}
+
+/// EDGE_CASES 56: the peer goes on sending after all was passed to the system, and reads later.
+#[test]
+fn input_after_close_destroys_nothing_that_was_sent() {
+    let log = Log::new();
+    let (near, mut far) = deep_pair(4 << 20);
+    let all = pattern(1_000_000);
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    view(&mut map, token).push(&all).unwrap();
+    view(&mut map, token).close();
+    turn_quiet(&mut map);
+    for _ in 0..50 {
+        far.write_all(b"by the way").unwrap();
+        turn_quiet(&mut map);
+    }
+    got_all(reads_all(far), &all);
+    run_out(&mut map, &log);
+    assert_eq!(log.of("a"), ["open", "close: closed"], "no input is delivered after close");
+}
+
+/// EDGE_CASES 56: it reads for longer than the 2 s, and speaks then.
+#[test]
+fn what_a_slow_reader_has_not_yet_taken_is_not_destroyed() {
+    let log = Log::new();
+    let (near, far) = deep_pair(4 << 20);
+    let all = pattern(1_000_000);
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    view(&mut map, token).push(&all).unwrap();
+    view(&mut map, token).close();
+    let mut speaks = far.try_clone().unwrap();
+    let reader = reads_slowly(far, 3500 * MILLISECOND);
+    let begun = Instant::now();
+    turn_until(&mut map, &log, |_| begun.elapsed() > 3000 * MILLISECOND);
+    assert!(!log.closed("a"), "the system still holds something");
+    speaks.write_all(b"by the way").unwrap();
+    turn_until(&mut map, &log, |_| reader.is_finished());
+    drop(speaks);
+    got_all(reader, &all);
+    run_out(&mut map, &log);
+    assert_eq!(log.of("a"), ["open", "close: closed"]);
 }
 
 /// EDGE_CASES 59: nothing is queued, but the source has not passed on what it took.
@@ -316,4 +358,129 @@ fn a_background_channel_that_is_closing_keeps_run_going() {
         got_all(reader, &all);
         drop(stays);
     }
+}
+
+/// EDGE_CASES 57: it ends with the peer's end, after the longest time though the peer goes on, or, with a
+/// time of zero, at once.
+#[test]
+fn a_closing_channel_waits_for_its_peers_end_but_not_for_ever() {
+    for how in ["end", "talk", "zero", "zero later"] {
+        for on in loopbacks() {
+            let log = Log::new();
+            let (mut map, token, mut far) = opened(on, Recorder::new("a", &log));
+            let mut ch = view(&mut map, token);
+            match how {
+                "talk" => ch.set_linger(100 * MILLISECOND),
+                "zero" => ch.set_linger(Duration::ZERO),
+                _ => {}
+            }
+            ch.push(b"goodbye").unwrap();
+            ch.close();
+            let begun = Instant::now();
+            turn_quiet(&mut map);
+            assert_eq!(map.is_empty(), how == "zero");
+            let (got, end) = (read_exactly(&mut far, 7), far.read(&mut [0]));
+            assert_eq!((got.as_slice(), end.unwrap()), (&b"goodbye"[..], 0), "FIN comes at once");
+            match how {
+                "end" => {
+                    far.shutdown(Shutdown::Write).unwrap();
+                    arrive(&mut map, token);
+                }
+                "talk" => {
+                    turn_until(&mut map, &log, |map| far.write_all(b"and").is_err() || map.is_empty());
+                    assert!(begun.elapsed() >= 100 * MILLISECOND);
+                }
+                "zero later" => {
+                    view(&mut map, token).set_linger(Duration::ZERO);
+                    turn_quiet(&mut map);
+                }
+                _ => {}
+            }
+            assert!(map.is_empty(), "{how}");
+            assert_eq!(log.of("a"), ["open", "close: closed"]);
+        }
+    }
+}
+
+/// EDGE_CASES 57: all is done for the user, and his timers with it.
+#[test]
+fn a_lingering_channel_runs_no_timer_of_the_users() {
+    let log = Log::new();
+    let (mut map, token, far) = opened(loopbacks()[0], Recorder::new("a", &log));
+    let mut ch = view(&mut map, token);
+    let seen = log.clone();
+    ch.call_every(MILLISECOND, move |_| {
+        seen.add("a tick");
+        Ok(())
+    });
+    ch.close();
+    turn_quiet(&mut map);
+    let before = log.count("a tick");
+    waits_in(&mut map, 20 * MILLISECOND);
+    assert_eq!(log.count("a tick"), before);
+    drop(far);
+    run_out(&mut map, &log);
+}
+
+/// EDGE_CASES 58.
+#[test]
+fn of_too_many_lingering_channels_the_oldest_gives_way() {
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    map.set_linger_limit(2);
+    let names = ["a", "b", "c", "d", "e"];
+    let mut ends: Vec<_> = (names.iter())
+        .map(|name| {
+            let (near, far) = pair(loopbacks()[0]);
+            (map.add(near, Recorder::new(name, &log)).unwrap().token(), Some(far))
+        })
+        .collect();
+    let close = |map: &mut ChannelMap, token: Token| {
+        view(map, token).close();
+        turn_quiet(map);
+        names.iter().filter(|name| log.closed(name)).copied().collect::<String>()
+    };
+    assert_eq!(close(&mut map, ends[0].0), "");
+    assert_eq!(close(&mut map, ends[1].0), "");
+    assert_eq!(close(&mut map, ends[2].0), "a", "the oldest gives way");
+    ends[2].1 = None;
+    arrive(&mut map, ends[2].0);
+    assert_eq!(close(&mut map, ends[3].0), "ac", "there was room again");
+    map.set_linger_limit(0);
+    assert_eq!(close(&mut map, ends[4].0), "abcde");
+    drop(ends);
+    run_out(&mut map, &log);
+}
+
+/// EDGE_CASES 63: what a relay asks before it passes on a reset.
+#[test]
+fn unsent_counts_what_the_system_holds_and_what_is_still_to_come() {
+    let log = Log::new();
+    let (near, far) = deep_pair(1 << 20);
+    let all = pattern(400_000);
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    assert_eq!(view(&mut map, token).unsent(), 0);
+    view(&mut map, token).push(&all).unwrap();
+    turn_quiet(&mut map);
+    assert_eq!(view(&mut map, token).queued(), 0);
+    let unsent = view(&mut map, token).unsent();
+    assert!(unsent > 0 && unsent <= all.len(), "{unsent}");
+    let reader = reads_all(far);
+    turn_until(&mut map, &log, |map| view(map, token).unsent() == 0);
+    view(&mut map, token).abort();
+    run_out(&mut map, &log);
+    let (got, end) = reader.join().unwrap();
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(got == all, "{} bytes of {}", got.len(), all.len());
+
+    let (mut map, token, _far) = opened(loopbacks()[0], Recorder::new("b", &log));
+    view(&mut map, token).push_producer(|_: &mut Vec<u8>| Ok(More::Later)).unwrap();
+    turn_quiet(&mut map);
+    assert_eq!(view(&mut map, token).unsent(), 1, "a producer that is unfinished is not done");
+    let (source, _far) = greedy(loopbacks()[0]);
+    let token = map.add_source(source, Recorder::new("c", &log)).unwrap().token();
+    turn_quiet(&mut map);
+    view(&mut map, token).push(&pattern(4_000_000)).unwrap();
+    turn_quiet(&mut map);
+    assert!(view(&mut map, token).unsent() > 0);
 }
