@@ -29,6 +29,8 @@ mod programs {
     #[cfg(feature = "layers")]
     mod http_client;
     mod http_server;
+    mod listeners;
+    mod outputs;
     mod poetry;
     #[cfg(feature = "layers")]
     mod stream_client;

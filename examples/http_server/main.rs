@@ -65,9 +65,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     common::stop_on_signal(&mut map)?;
     let address = address.as_deref().unwrap_or("127.0.0.1:8000");
     common::listen(&mut map, address, || Server { site: site.clone() })?;
-    dispatch_loop::run(&mut map)?; // until a signal
-    common::drain(map)?;
-    Ok(())
+    common::serve(map) // until a signal
 }
 
 /// A listener.
