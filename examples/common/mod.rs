@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod lines;
+mod places;
 mod shown;
 mod stdout;
 
@@ -23,6 +24,7 @@ use dispatch_loop::{ChannelMap, Dispatcher, Handle, ListenOptions, ToAddress};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
 pub use lines::Lines;
+pub use places::Places;
 pub use shown::shown;
 pub use stdout::{flush, is_behind, print, print_received, say_received};
 
