@@ -61,9 +61,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         Line::End => log::info!("that was all of stdin"),
         Line::Failed(error) => common::complain(format_args!("error: cannot read stdin: {error}")),
     })?;
-    dispatch_loop::run(&mut map)?; // until a signal
-    common::drain(map)?;
-    Ok(())
+    common::serve(map) // until a signal
 }
 
 type Clients = Rc<RefCell<BTreeSet<Token>>>;
@@ -90,6 +88,9 @@ struct Client {
 
 impl Dispatcher for Client {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        if common::is_behind(ch) {
+            return Ok(()); // it comes again when stdout was read
+        }
         ch.read_with(|_, data| {
             self.lines.add(data, common::say_received);
             Ok(())

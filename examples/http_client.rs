@@ -71,7 +71,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     dispatch_loop::run(&mut map)?; // until it has ended, or a signal
     common::drain(map)?;
     let outcome = outcome.take().unwrap_or_else(|| Err("interrupted".to_owned()));
-    outcome.map_err(|why| Exit::Failure(format!("{url} ({address}): {why}")))
+    outcome.map_err(|why| Exit::Failure(format!("{url} ({address}): {why}")))?;
+    common::all_is_printed()
 }
 
 fn request(host: &str, path: OsString) -> Result<Vec<u8>, Exit> {
@@ -107,8 +108,11 @@ impl Chat for Fetch {
 
     fn collect_incoming_data(&mut self, ch: &mut ChatChannel<'_>, data: &[u8]) -> io::Result<()> {
         match self.status {
-            // If stdout blocks (`| less`), this waits, and so do the loop and the server: nothing piles up.
-            Some(_) => common::print(data),
+            // If stdout blocks (`| less`), the server waits: nothing piles up.
+            Some(_) => {
+                common::print_received(data);
+                common::is_behind(ch.channel_mut());
+            }
             None => ch.collect(data),
         }
         Ok(())
@@ -128,7 +132,7 @@ impl Chat for Fetch {
             return Ok(());
         }
         if self.verbose {
-            common::complain(String::from_utf8_lossy(&self.head).replace('\r', "").trim_end());
+            common::complain(common::shown(&String::from_utf8_lossy(&self.head)).trim_end());
         }
         let (status, length) = parse(&self.head)?;
         self.status = Some(status);

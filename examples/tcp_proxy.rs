@@ -51,9 +51,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     common::listen(&mut map, &listen, || Proxy { upstream: upstream.clone() })?;
-    dispatch_loop::run(&mut map)?; // until a signal
-    common::drain(map)?;
-    Ok(())
+    common::serve(map) // until a signal
 }
 
 /// A listener.

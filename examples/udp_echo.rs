@@ -46,9 +46,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let options = DatagramOptions::default().with_recv_buffer(1024 * 1024);
     let echo = map.bind_with(address, &options, Echo)?;
     common::announce(&mut map, echo);
-    dispatch_loop::run(&mut map)?; // until a signal
-    common::drain(map)?;
-    Ok(())
+    common::serve(map) // until a signal
 }
 
 struct Echo;
