@@ -97,7 +97,8 @@ impl Channel<'_> {
         self.touch();
         let now = self.map.clock.now();
         let Some(link) = self.map.link_mut(token).filter(|link| !link.is_told()) else { return };
-        if !link.is_connecting() {
+        // Of a channel that is closing, this must not look like progress.
+        if !link.is_connecting() && !link.is_ending() {
             link.stamp(now);
         }
         link.rare().timeout = timeout;
