@@ -17,6 +17,8 @@ pub(crate) fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
     // A handshake may have finished, or buffered output been sent.
     if link.is_opening() {
         link.set_due(Step::Open);
+    } else if link.is_upgrading() {
+        link.set_due(Step::Wrapped);
     }
     link.set_due(Step::Flush);
     link.note_drained();

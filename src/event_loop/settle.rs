@@ -83,7 +83,9 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     if due.has(Step::Drained) || map.link(token).is_some_and(|link| link.is_due(Step::Drained)) {
         tell_drained(map, token);
     }
-    upgrade::tell_wrapped(map, token);
+    if due.has(Step::Wrapped) || map.link(token).is_some_and(|link| link.is_due(Step::Wrapped)) {
+        upgrade::tell_wrapped(map, token);
+    }
     ask(map, token);
     conclude(map, token);
 }

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::{backoff, hooks, registration};
+use crate::link::due::Step;
 use crate::link::source::MakeSource;
 use crate::token::Token;
 
@@ -41,7 +42,9 @@ pub(crate) fn change_source(map: &mut ChannelMap, token: Token, make: MakeSource
 
 /// Run `handle_wrapped`, if the new source is ready.
 pub(crate) fn tell_wrapped(map: &mut ChannelMap, token: Token) {
-    if map.link_mut(token).is_some_and(|link| link.takes_wrapped()) {
+    let Some(link) = map.link_mut(token) else { return };
+    link.clear_due(Step::Wrapped);
+    if link.takes_wrapped() {
         hooks::run(map, token, "handle_wrapped", |dispatcher, ch| dispatcher.handle_wrapped(ch));
     }
 }

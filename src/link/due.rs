@@ -22,6 +22,8 @@ pub(crate) enum Step {
     Look = 1 << 7,
     /// `handle_close`.
     End = 1 << 8,
+    /// The source was changed, and its handshake may be done: `handle_wrapped`. (After `Drained`.)
+    Wrapped = 1 << 9,
 }
 
 /// A set of steps; whether the channel is in an unusual state, in which its events take the long way; and

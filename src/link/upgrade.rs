@@ -72,6 +72,7 @@ impl Link {
         self.due.set(Step::Flush);
         if self.is_upgrading() {
             self.rare().upgrade = Upgrade::Begun;
+            self.due.set(Step::Wrapped);
         }
         self.was_changed();
     }
