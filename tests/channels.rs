@@ -31,6 +31,7 @@ mod channels {
     mod files;
     mod lookups;
     mod names;
+    mod options;
     mod source;
     mod source_own;
     mod unix;
