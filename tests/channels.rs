@@ -35,6 +35,7 @@ mod channels {
     mod lookups;
     mod names;
     mod odd_files;
+    mod options;
     mod source;
     mod source_own;
     mod unix;

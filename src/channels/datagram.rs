@@ -67,7 +67,7 @@ impl Channel<'_> {
     }
 
     /// Join a multicast group: `IP_ADD_MEMBERSHIP`. `interface` is an interface index; 0 leaves the
-    /// choice to the system.
+    /// choice to the system. (NetBSD and OpenBSD leave no other choice for an IPv4 group: `Unsupported`.)
     ///
     /// # Errors
     /// This is not a UDP socket of the group's family (`InvalidInput`), or the system refuses.

@@ -178,7 +178,7 @@ impl<'a> Channel<'a> {
         self.named(known.ok_or_else(|| io::ErrorKind::NotConnected.into()))
     }
 
-    /// The process at the other end of a Unix-domain socket: `SO_PEERCRED`. Linux only.
+    /// The process at the other end of a Unix-domain socket: `SO_PEERCRED`. Linux and Android only.
     ///
     /// # Errors
     /// The socket or the system does not have it.

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+#[cfg(target_os = "android")]
+use std::os::android::net::SocketAddrExt;
 #[cfg(target_os = "linux")]
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix;
@@ -27,7 +29,7 @@ pub enum Address {
     Ip(SocketAddr),
     /// A Unix-domain socket bound to a path.
     Unix(Box<Path>),
-    /// A Unix-domain socket bound to a name that is in no file system. Linux only.
+    /// A Unix-domain socket bound to a name that is in no file system. Linux and Android only.
     Abstract(Box<[u8]>),
     /// A socket without a name, as `socketpair` makes them.
     Unnamed,
@@ -95,7 +97,7 @@ impl<I: Into<IpAddr>> From<(I, u16)> for Address {
 
 impl From<unix::net::SocketAddr> for Address {
     fn from(address: unix::net::SocketAddr) -> Self {
-        #[cfg(target_os = "linux")]
+        #[cfg(any(target_os = "linux", target_os = "android"))]
         if let Some(name) = address.as_abstract_name() {
             return Address::Abstract(name.into());
         }
@@ -237,10 +239,13 @@ fn unix_address(path: &str) -> io::Result<Address> {
     match path.strip_prefix('@') {
         None => Path::new(path).to_address(),
         Some("") => Err(not_an_address("unix:@", "unix:@NAME")),
-        Some(name) if cfg!(target_os = "linux") => Ok(Address::Abstract(name.as_bytes().into())),
-        Some(_) => {
-            Err(not_an_address(&format!("unix:{path}"), "unix:PATH (abstract names exist on Linux only)"))
+        Some(name) if cfg!(any(target_os = "linux", target_os = "android")) => {
+            Ok(Address::Abstract(name.as_bytes().into()))
         }
+        Some(_) => Err(not_an_address(
+            &format!("unix:{path}"),
+            "unix:PATH (abstract names are for Linux and Android)",
+        )),
     }
 }
 

@@ -48,7 +48,7 @@ fn address_of_any(any: SocketAddrAny) -> Option<Address> {
     }
     let unix = SocketAddrUnix::try_from(any).ok()?;
     // A socket without a name has an empty one here.
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Some(name) = unix.abstract_name().filter(|name| !name.is_empty()) {
         return Some(Address::Abstract(name.into()));
     }
@@ -83,15 +83,18 @@ fn set_common(
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 fn bind_to(socket: &Socket, interface: &str) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("interface {interface:?}: {error}"));
     socket.bind_device(Some(interface.as_bytes())).map_err(named)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn bind_to(_: &Socket, _: &str) -> io::Result<()> {
-    Err(io::Error::new(ErrorKind::Unsupported, "sockets can be bound to an interface on Linux only"))
+    Err(io::Error::new(
+        ErrorKind::Unsupported,
+        "sockets can be bound to an interface on Linux and Android only",
+    ))
 }
 
 /// What a socket carries.
@@ -172,7 +175,7 @@ fn address_of(address: &SockAddr) -> Address {
 }
 
 /// One `epoll_pwait` on the descriptor of `polling`'s own poller. `events` is cleared first.
-#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
 #[inline(always)]
 pub(crate) fn epoll_wait(
     epoll: impl std::os::fd::AsFd,
@@ -187,7 +190,7 @@ pub(crate) fn epoll_wait(
 }
 
 /// Rounded up: a timer must not be early.
-#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
 fn whole_millis(timeout: Duration) -> rustix::event::Timespec {
     /// Whole milliseconds within an `i32` need only the call that every kernel has.
     const LONGEST: u64 = 24 * 60 * 60 * 1000;
@@ -197,7 +200,7 @@ fn whole_millis(timeout: Duration) -> rustix::event::Timespec {
 }
 
 /// The portable wait: `polling` makes the call.
-#[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+#[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
 pub(crate) fn polling_wait(
     poller: &polling::Poller,
     events: &mut polling::Events,

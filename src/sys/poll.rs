@@ -15,9 +15,9 @@ use crate::sys::faults::{self, Call};
 const BATCH: usize = 1024;
 
 /// Whether the wait is our own call on `polling`'s descriptor, or `polling`'s.
-#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
 type Batch = Vec<rustix::event::epoll::Event>;
-#[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+#[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
 type Batch = Vec<Event>;
 
 pub(crate) struct Poll {
@@ -118,7 +118,7 @@ impl Poll {
 
     /// Wait until something is ready or `timeout` is over; [`key`](Poll::key) and
     /// [`event`](Poll::event) then give each. `Interrupted` if a signal came.
-    #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
     #[inline(always)]
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         sys::epoll_wait(&*self.poller, &mut self.batch, timeout)
@@ -129,7 +129,7 @@ impl Poll {
     #[cold]
     #[inline(never)]
     pub(crate) fn take_notification_back(&mut self, key: usize) {
-        #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+        #[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
         if key as u64 == NOTIFY_KEY {
             self.events.clear();
             // If it fails, so will our next wait.
@@ -139,7 +139,7 @@ impl Poll {
     }
 
     /// The key of an event, and whether all that it asks for is a read: input, the peer's end, an error.
-    #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
     #[inline(always)]
     pub(crate) fn key(&self, at: usize) -> Option<(usize, bool)> {
         use rustix::event::epoll::EventFlags;
@@ -149,7 +149,7 @@ impl Poll {
         Some((event.data.u64() as usize, TO_READ.contains(flags)))
     }
 
-    #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
     pub(crate) fn event(&self, at: usize) -> Ready {
         use rustix::event::epoll::EventFlags;
         let Some(event) = self.batch.get(at) else { return Ready::default() };
@@ -163,7 +163,7 @@ impl Poll {
         }
     }
 
-    #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+    #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.batch.clear();
         sys::polling_wait(&self.poller, &mut self.events, timeout)?;
@@ -171,20 +171,20 @@ impl Poll {
         Ok(())
     }
 
-    #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+    #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
     pub(crate) fn key(&self, at: usize) -> Option<(usize, bool)> {
         let Ready { write, urgent, .. } = self.ready(at)?;
         Some((self.batch.get(at)?.key, !(write || urgent)))
     }
 
-    #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+    #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
     pub(crate) fn event(&self, at: usize) -> Ready {
         self.ready(at).unwrap_or_default()
     }
 
     /// `polling` reports hang-ups, errors and urgent data as readable and writable, too: look at what
     /// the channel is registered for.
-    #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+    #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
     fn ready(&self, at: usize) -> Option<Ready> {
         let event = self.batch.get(at)?;
         Some(Ready {
@@ -217,7 +217,7 @@ impl AsFd for Poll {
 }
 
 /// The key that `polling` 3 keeps for itself.
-#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
 const NOTIFY_KEY: u64 = usize::MAX as u64;
 
 fn event(key: usize, interest: Interest) -> Event {

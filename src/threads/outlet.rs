@@ -23,8 +23,8 @@ const WRITE: usize = 64 * 1024;
 ///
 /// [`send`](Outlet::send) waits while what is on its way to the channel plus what is queued there exceeds
 /// the high watermark, so a thread that reads a file of any size needs bounded memory. When the channel
-/// ends, [`run`](crate::run) returns or the map is dropped, it returns with an error. As an [`io::Write`], an outlet
-/// takes at most 64 KiB per call.
+/// ends, [`run`](crate::run) returns or the map is dropped, it returns with an error. As an [`io::Write`],
+/// an outlet takes at most 64 KiB per call.
 ///
 /// ```
 /// use dispatch_loop::{Channel, ChannelMap, Dispatcher};

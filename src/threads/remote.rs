@@ -64,9 +64,9 @@ impl Remote {
         }
     }
 
-    /// Run `f` on the loop's thread; if [`run`](crate::run) has returned, once the loop runs again. Needs no room in the
-    /// queue and never waits: for what must not be refused and happens once, such as the drop of a guard
-    /// that undoes something on its channel.
+    /// Run `f` on the loop's thread; if [`run`](crate::run) has returned, once the loop runs again. Needs no
+    /// room in the queue and never waits: for what must not be refused and happens once, such as the drop of
+    /// a guard that undoes something on its channel.
     ///
     /// ```
     /// use dispatch_loop::ChannelMap;
@@ -128,8 +128,8 @@ impl Remote {
         self.shared.is_stopped()
     }
 
-    /// Call `f` each time [`run`](crate::run) returns, and when the map is dropped, for as long as the guard lives, so
-    /// that a thread that waits for the loop does not wait for ever.
+    /// Call `f` each time [`run`](crate::run) returns, and when the map is dropped, for as long as the guard
+    /// lives, so that a thread that waits for the loop does not wait for ever.
     ///
     /// `f` runs on the loop's thread and should do no more than wake that thread, which finds
     /// [`is_stopped`](Remote::is_stopped) already `true`. A panic of `f` is caught and logged. A return

@@ -649,7 +649,11 @@ fn a_hook_that_swaps_the_maps_and_panics_takes_nobody_along() {
                         assert_eq!(theirs.of(name), ["open"], "{what}");
                     }
                     let ended = panics || !back;
-                    assert_eq!(log.count(&format!("{} close: ", CROWD[victim])), ended.into(), "{what}");
+                    assert_eq!(
+                        log.count(&format!("{} close: ", CROWD[victim])),
+                        usize::from(ended),
+                        "{what}"
+                    );
                     assert_eq!(map.len() + other.borrow().len(), 12 - usize::from(ended), "{what}");
                     if !ended {
                         assert_eq!(read_exactly(&mut ends[victim].1, 11), b"lost or not");
