@@ -46,6 +46,7 @@ mod contract {
     mod interest;
     mod keys;
     mod loop_options;
+    mod memory;
     mod model;
     mod panics;
     mod producers;

@@ -8,7 +8,7 @@ use crate::core::map::ChannelMap;
 use crate::error::clone_error;
 use crate::event_loop::hooks;
 use crate::link::due::Step;
-use crate::link::outbox::Flushed;
+use crate::link::sending::Flushed;
 use crate::reason::Reason;
 use crate::sys::errno::would_block;
 use crate::sys::{self, Kind};
