@@ -173,10 +173,10 @@
 //!   sent in one call when it returns, however many pushes it was; a piece of 4 KiB or more is sent at
 //!   once, together with what was pushed before it. What is pushed to other channels is sent when the
 //!   loop settles. Once everything that had to wait has been sent, `handle_drained` runs.
-//! - **Everything has a limit**: queued output 64 KiB before `handle_high`, 16 MiB at most; 64 KiB
-//!   read, and 64 KiB written in at most 64 calls, for a channel and turn, 16 connections accepted for a listener and turn,
-//!   1,024 timers and 256 messages of other threads in a turn. What is left over continues in the next
-//!   turn, without waiting.
+//! - **Everything has a limit**: queued output 64 KiB before `handle_high`, 16 MiB at most, and 256 MiB
+//!   in all channels together; 64 KiB read, and 64 KiB written in at most 64 calls, for a channel and
+//!   turn, 16 connections accepted for a listener and turn, 1,024 timers and 256 messages of other
+//!   threads in a turn. What is left over continues in the next turn, without waiting.
 //! - **Nothing spins.** A channel that is ready for 64 turns without progress is *suspended* for 10 ms,
 //!   then longer, up to 1 s, which is logged once. It is *resumed* as soon as something is done with it.
 //! - **Shortages pass.** Without a descriptor or memory, a listener, or a channel that is to be watched,

@@ -50,6 +50,7 @@ mod contract {
     mod interest;
     mod keys;
     mod loop_options;
+    mod memory;
     mod model;
     #[cfg(debug_assertions)]
     mod no_room;

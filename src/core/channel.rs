@@ -284,6 +284,7 @@ impl<'a> Channel<'a> {
         let turn = self.map.turn;
         self.touch();
         let result = self.link_mut().and_then(|link| link.push_datagram(turn, bytes, Some(to), true));
+        self.map.count_queue(self.token);
         self.named(result)
     }
 

@@ -19,9 +19,9 @@ use crate::core::gather::Gather;
 use crate::core::lingering::Lingering;
 use crate::core::slots::Slots;
 use crate::guard::drop_guarded;
+use crate::link::account::Total;
 use crate::link::due::Step;
 use crate::link::held::Held;
-use crate::link::pushed::Pushed;
 use crate::link::source::{Plain, Source};
 use crate::link::state::{Link, Role};
 use crate::net::resolve::{self, Resolver};
@@ -100,6 +100,7 @@ pub struct ChannelMap {
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
+    pub(crate) total: Total,
     pub(crate) stopping: bool,
     /// `run` has returned, and neither it nor `turn` was called again.
     pub(crate) stopped: bool,
@@ -152,6 +153,7 @@ impl ChannelMap {
             lingering: Lingering::default(),
             gather: Gather::new(),
             buffers: Buffers::default(),
+            total: Total::default(),
             stopping: false,
             stopped: false,
             ended: false,
@@ -269,28 +271,6 @@ impl ChannelMap {
     /// Whether there is no channel.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Push the same bytes to several channels. Never fails: channels that are gone or ending, and
-    /// listeners, are skipped; a channel that would exceed its hard limit, though its socket was offered
-    /// what is queued, ends with [`Reason::Limit`], whatever its [`OnLimit`](crate::OnLimit).
-    pub fn broadcast(&mut self, tokens: impl IntoIterator<Item = Token>, bytes: &[u8]) {
-        let mut shared: Option<Arc<[u8]>> = None;
-        self.keep_time();
-        for token in tokens {
-            self.offer_gathered(token, bytes.len());
-            let (turn, gathered) = (self.turn, self.gather.bytes_of(token).len());
-            let Some(link) = self.link_mut(token) else { continue };
-            if link.is_shut() || link.is_listening() {
-                continue;
-            }
-            if link.has_room(turn, gathered + bytes.len()) {
-                drop(self.put(token, Pushed::Broadcast(bytes, &mut shared), true));
-            } else {
-                link.end_by_reset(Reason::Limit);
-                self.touch(token);
-            }
-        }
     }
 
     /// [`close`](crate::Channel::close) every channel: Python's `close_all`, but what is queued is sent first.

@@ -14,4 +14,5 @@ pub(crate) mod output;
 pub(crate) mod partners;
 pub(crate) mod slots;
 pub(crate) mod time;
+pub(crate) mod total;
 pub(crate) mod wrapper;

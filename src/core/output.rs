@@ -7,10 +7,12 @@ use std::sync::Arc;
 use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::error::LookupError;
+use crate::link::chunk::Broadcast;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::producer::Producer;
 use crate::link::pushed::Pushed;
 use crate::link::state::Link;
+use crate::reason::Reason;
 use crate::token::Token;
 
 impl Channel<'_> {
@@ -49,12 +51,14 @@ impl Channel<'_> {
         }
     }
 
-    /// As [`push`](Channel::push); what cannot be sent now is queued without a copy.
+    /// As [`push`](Channel::push); if it cannot be sent now, it is queued without a copy, from 2 KiB on.
+    /// Room that the vector has beyond its bytes is given back.
     pub fn push_vec(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         self.put(Pushed::Vec(bytes))
     }
 
-    /// As [`push_vec`](Channel::push_vec), for bytes that go to several channels.
+    /// As [`push_vec`](Channel::push_vec), for bytes that go to several channels. For small ones use
+    /// [`broadcast`](crate::ChannelMap::broadcast), which shares those, too.
     pub fn push_shared(&mut self, bytes: Arc<[u8]>) -> io::Result<()> {
         self.put(Pushed::Shared(bytes))
     }
@@ -138,7 +142,9 @@ impl Channel<'_> {
     }
 
     /// The hard limit for what is queued, in bytes (default 16 MiB), and what happens to a push that
-    /// would exceed it (default [`OnLimit::Refuse`]).
+    /// would exceed it (default [`OnLimit::Refuse`]). It bounds the memory: small pieces are gathered, a
+    /// datagram counts as 512 bytes at least, a producer as 4 KiB. [`ChannelMap::set_limit`] bounds what all
+    /// channels hold together.
     ///
     /// Before a push counts as too much, the socket is offered what is queued, up to the first producer,
     /// also beyond the 64 KiB of a turn: a peer that takes what it is sent never meets the limit. (A push
@@ -161,6 +167,30 @@ impl Channel<'_> {
 }
 
 impl ChannelMap {
+    /// Push the same bytes to several channels. Never fails: channels that are gone or ending, and
+    /// listeners, are skipped; a channel that would exceed its hard limit, though its socket was offered
+    /// what is queued, ends with [`Reason::Limit`], whatever its [`OnLimit`](crate::OnLimit).
+    ///
+    /// What channels have to wait for is held once for all of them, small pieces included.
+    pub fn broadcast(&mut self, tokens: impl IntoIterator<Item = Token>, bytes: &[u8]) {
+        let mut broadcast = Broadcast::new(&self.total.account);
+        self.keep_time();
+        for token in tokens {
+            self.offer_gathered(token, bytes.len());
+            let (turn, gathered) = (self.turn, self.gather.bytes_of(token).len());
+            let Some(link) = self.link_mut(token) else { continue };
+            if link.is_shut() || link.is_listening() {
+                continue;
+            }
+            if link.has_room(turn, gathered + bytes.len()) {
+                drop(self.put(token, Pushed::Broadcast(bytes, &mut broadcast), true));
+            } else {
+                link.end_by_reset(Reason::Limit);
+                self.touch(token);
+            }
+        }
+    }
+
     /// Push to a channel, from any caller.
     pub(crate) fn put(&mut self, token: Token, pushed: Pushed<'_>, limited: bool) -> io::Result<()> {
         self.touch(token);
@@ -177,6 +207,7 @@ impl ChannelMap {
         if seat.link.push(self.turn, before, pushed, limited)? {
             self.gather.sent(token);
         }
+        self.count_queue(token);
         Ok(())
     }
 
@@ -186,6 +217,7 @@ impl ChannelMap {
         if seat.link.push_producer(self.turn, self.gather.bytes_of(token), producer)? {
             self.gather.sent(token);
         }
+        self.count_queue(token);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use crate::core::map::ChannelMap;
 use crate::error::clone_error;
 use crate::event_loop::{closing, hooks, upgrade};
 use crate::link::due::Step;
-use crate::link::outbox::Flushed;
+use crate::link::sending::Flushed;
 use crate::reason::Reason;
 use crate::sys::errno::broken_pipe;
 use crate::sys::poll::Ready;

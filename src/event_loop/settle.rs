@@ -125,6 +125,7 @@ fn conclude(map: &mut ChannelMap, token: Token) {
         }
         broken::watch(map, token);
     }
+    map.count_queue(token);
     let Some(link) = map.link_mut(token) else { return };
     if link.is_unsent() {
         link.set_due(Step::Flush);

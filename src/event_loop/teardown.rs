@@ -20,7 +20,7 @@ pub(crate) fn publish(map: &ChannelMap, token: Token) {
     let Some(link) = map.link(token) else { return };
     let Some(credit) = link.rare_if_any().and_then(|rare| rare.credit.as_ref()) else { return };
     if let Some(queue) = &map.queue {
-        credit.set(link.queued(), link.limits().high, link.is_shut());
+        credit.set(link.queued_cost(), link.limits().high, link.is_shut());
         queue.tell_waiters();
     }
 }

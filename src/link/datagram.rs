@@ -5,14 +5,11 @@ use std::io::{self, ErrorKind};
 
 use crate::clock::Turn;
 use crate::link::due::Step;
-use crate::link::outbox::{Flushed, left_of};
+use crate::link::sending::{Flushed, left_of};
 use crate::link::state::Link;
 use crate::net::address::Address;
 use crate::sys;
 use crate::sys::errno::{is_shortage, would_block};
-
-/// The most datagrams that may be queued, however small.
-const QUEUED: usize = 64 * 1024;
 
 impl Link {
     pub(crate) fn push_datagram(
@@ -30,8 +27,7 @@ impl Link {
         }
         self.check_open_for_output()?;
         let to = self.receiver(to)?;
-        let queued = self.output.queue_if_any().map_or(0, |queue| queue.len());
-        if limited && (!self.has_room(turn, bytes.len()) || queued >= QUEUED) {
+        if limited && !self.has_room(turn, bytes.len()) {
             return self.over_limit(0, bytes.len());
         }
         if self.queue_is_empty() && !self.is_blocked() && !self.write_budget_is_used_up(turn) {

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 
+use crate::link::account::Account;
 use crate::link::due::Step;
 use crate::link::marks::{Limits, OnLimit, Watermark};
 use crate::link::state::Link;
@@ -52,6 +53,24 @@ impl Link {
     /// Whether `bytes` more stay within the hard limit.
     pub(crate) fn takes(&self, bytes: usize) -> bool {
         self.output.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
+    }
+
+    /// How much memory waits for the peer.
+    pub(crate) fn keeps(&self) -> usize {
+        self.output.queue.as_ref().map_or(0, |queue| queue.keeps())
+    }
+
+    /// The same without what producers are still to make: what an outlet's credit counts.
+    pub(crate) fn queued_cost(&self) -> usize {
+        self.output.queue.as_ref().map_or(0, |queue| queue.cost())
+    }
+
+    /// Enter what is queued in the account of the map; `false` if nothing is.
+    #[inline]
+    pub(crate) fn count_queue(&mut self, account: &Account) -> bool {
+        let Some(queue) = self.output.queue_if_any() else { return false };
+        queue.count(account);
+        true
     }
 
     /// A push of `len` bytes would be over it; `before` them, the hook that is running has gathered some.

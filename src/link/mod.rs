@@ -1,6 +1,8 @@
 //! What the loop knows of one channel: no map, no dispatcher, no poller. The fields are private to this
 //! folder and change only by transitions, each of which records in `due` what follows from it.
 
+pub(crate) mod account;
+pub(crate) mod chunk;
 pub(crate) mod datagram;
 pub(crate) mod dial;
 pub(crate) mod due;
@@ -16,10 +18,12 @@ pub(crate) mod outbox;
 pub(crate) mod output;
 pub(crate) mod partners;
 pub(crate) mod peer;
+pub(crate) mod piece;
 pub(crate) mod producer;
 pub(crate) mod pushed;
 pub(crate) mod rare;
 pub(crate) mod room;
+pub(crate) mod sending;
 pub(crate) mod shortage;
 pub(crate) mod source;
 pub(crate) mod state;

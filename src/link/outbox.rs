@@ -2,105 +2,41 @@
 //! elsewhere.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::error::panicked;
 use crate::guard::drop_caught;
-use crate::link::held::Held;
-use crate::link::producer::{More, Producer};
-use crate::link::source::{MakeSource, Source};
+use crate::link::account::{Account, Share};
+use crate::link::chunk::Broadcast;
+use crate::link::piece::{Piece, give_back_slack};
+use crate::link::producer::Producer;
+use crate::link::source::MakeSource;
 use crate::net::address::Address;
-use crate::sys::errno::would_block;
 
-/// The most pieces in one `sendmsg`.
-const PIECES: usize = 16;
 /// What a producer counts towards the limits, in bytes.
 const PRODUCER: usize = 4 * 1024;
+/// What a datagram counts at least, in bytes.
+const DATAGRAM: usize = 512;
+/// With so much of its own behind the last part of a chunk, a queue takes part in the next broadcast.
+const JOIN: usize = 2 * 1024;
 /// Small pieces are gathered in buffers of up to this many bytes.
-const GATHER: usize = 16 * 1024;
-/// With so much to send, no producer is asked for more.
-const ENOUGH: usize = 4 * 1024;
-/// What a call to send takes from the budget of a turn at least, however little it sends: so there are at
-/// most 64.
-const CALL: u32 = 1024;
-
-/// As many of `bytes` as one call takes, at most `most` bytes in all; and the number of slices used.
-pub(crate) fn slices_of<'a>(
-    bytes: impl Iterator<Item = &'a [u8]>,
-    most: usize,
-) -> ([IoSlice<'a>; PIECES], usize) {
-    let mut slices = [IoSlice::new(&[]); PIECES];
-    let (mut count, mut left) = (0, most);
-    for bytes in bytes.filter(|bytes| !bytes.is_empty()) {
-        if left == 0 || count == PIECES {
-            break;
-        }
-        let bytes = &bytes[..bytes.len().min(left)];
-        slices[count] = IoSlice::new(bytes);
-        count += 1;
-        left -= bytes.len();
-    }
-    (slices, count)
-}
-
-/// What is left of a budget after a call that has sent so much.
-pub(crate) fn left_of(budget: u32, sent: usize) -> u32 {
-    let sent = u32::try_from(sent).unwrap_or(u32::MAX);
-    budget.saturating_sub(sent.max(CALL))
-}
-
-enum Piece {
-    Owned(Vec<u8>),
-    Shared(Arc<[u8]>),
-    Producer(Box<dyn Producer>),
-    /// In the place of a producer that has failed; `true` if it panicked.
-    Failed(io::Error, bool),
-    /// For this address, or the one peer.
-    Datagram(Vec<u8>, Option<Box<Address>>),
-    /// What was pushed before it goes through the old source, what comes after it through the new one.
-    Upgrade(MakeSource),
-}
-
-impl Piece {
-    fn bytes(&self) -> Option<&[u8]> {
-        match self {
-            Piece::Owned(bytes) => Some(bytes),
-            Piece::Shared(bytes) => Some(bytes),
-            Piece::Producer(_) | Piece::Failed(..) | Piece::Datagram(..) | Piece::Upgrade(_) => None,
-        }
-    }
-}
+pub(super) const GATHER: usize = 16 * 1024;
 
 #[derive(Default)]
 pub(crate) struct Outbox {
-    pieces: VecDeque<Piece>,
+    pub(super) pieces: VecDeque<Piece>,
     /// How much of the first piece has been sent.
-    sent: usize,
+    pub(super) sent: usize,
     /// Bytes in `pieces` not yet sent, without what producers are still to make.
-    queued: usize,
-    producers: usize,
+    pub(super) queued: usize,
+    pub(super) producers: usize,
+    /// Of the bytes, those in chunks, which other queues may hold as well.
+    pub(super) in_chunks: usize,
+    /// What small datagrams count beyond their bytes.
+    padding: usize,
+    /// What the queue holds of the map's account.
+    share: Option<Share>,
     /// The first producer had nothing, and waits to be woken.
-    stalled: bool,
-}
-
-/// How a flush ended.
-pub(crate) enum Flushed {
-    /// All is sent.
-    Empty,
-    /// The socket takes no more now.
-    Blocked,
-    /// The budget is used up; the socket may take more.
-    Budget,
-    /// The first piece is a producer that has nothing now, or is not to be asked.
-    Stalled,
-    /// The first piece is an upgrade: all before it is sent.
-    Upgrade,
-    /// A producer has failed; `true` if it panicked.
-    Producer(io::Error, bool),
-    /// The socket failed.
-    Lost(io::Error),
+    pub(super) stalled: bool,
 }
 
 impl Outbox {
@@ -112,14 +48,37 @@ impl Outbox {
         self.queued
     }
 
-    /// What counts towards the limits: the bytes, and a fixed amount for each producer, because a peer
-    /// that requests much and reads nothing could cause any number of them.
+    /// What counts towards the limits: the bytes, and a fixed amount for what is small but takes memory, because
+    /// a peer that requests much and reads nothing could cause any number of them: producers, datagrams.
     pub(crate) fn weight(&self) -> usize {
-        self.queued + self.weight_of_producers()
+        self.cost() + self.weight_of_producers()
+    }
+
+    /// The same without producers.
+    pub(crate) fn cost(&self) -> usize {
+        self.queued + self.padding
     }
 
     pub(crate) fn weight_of_producers(&self) -> usize {
         self.producers * PRODUCER
+    }
+
+    /// What would be free without the queue, if no other had parts of the same chunks.
+    pub(crate) fn keeps(&self) -> usize {
+        let in_chunks = self.pieces.iter().map(|piece| match piece {
+            Piece::Range(range) => range.keeps(),
+            _ => 0,
+        });
+        self.weight() + in_chunks.sum::<usize>()
+    }
+
+    /// Enter what the queue holds in the account, but for chunks, which have shares of their own.
+    pub(crate) fn count(&mut self, account: &Account) {
+        let first_is_own = !matches!(self.pieces.front(), Some(Piece::Range(_)));
+        let sent = if first_is_own { self.sent } else { 0 };
+        let table = self.pieces.capacity() * size_of::<Piece>();
+        let held = self.weight() - self.in_chunks + sent + table;
+        self.share.get_or_insert_with(|| account.open()).set(held);
     }
 
     /// Copy `bytes` to the end.
@@ -129,19 +88,45 @@ impl Outbox {
         }
         match self.pieces.back_mut() {
             Some(Piece::Owned(last)) if last.len() + bytes.len() <= GATHER => last.extend_from_slice(bytes),
-            _ => self.pieces.push_back(Piece::Owned(bytes.to_vec())),
+            _ => self.append(Piece::Owned(bytes.to_vec())),
         }
         self.grown(bytes.len());
     }
 
     /// Take over `bytes`, of which the first `sent` have been sent (only if the queue was empty).
-    pub(crate) fn push_vec(&mut self, bytes: Vec<u8>, sent: usize) {
+    pub(crate) fn push_vec(&mut self, mut bytes: Vec<u8>, sent: usize) {
+        give_back_slack(&mut bytes);
         self.push_piece(bytes.len(), sent, Piece::Owned(bytes));
     }
 
     /// As [`push_vec`](Outbox::push_vec), for shared bytes.
     pub(crate) fn push_shared(&mut self, bytes: Arc<[u8]>, sent: usize) {
         self.push_piece(bytes.len(), sent, Piece::Shared(bytes));
+    }
+
+    /// As [`push_vec`](Outbox::push_vec), for bytes that go to several channels.
+    pub(crate) fn push_broadcast(&mut self, bytes: &[u8], broadcast: &mut Broadcast, sent: usize) {
+        let left = bytes.len() - sent;
+        let continues = match self.pieces.back_mut() {
+            _ if left == 0 => return,
+            Some(Piece::Range(last)) => broadcast.continues(bytes, last),
+            _ => false,
+        };
+        if continues {
+            self.in_chunks += left;
+            return self.grown(left);
+        }
+        // A part of a chunk keeps all of it, and is a piece of its own, so few begin within one.
+        let own = match self.pieces.back() {
+            Some(Piece::Owned(last)) => last.len() < JOIN,
+            None => false,
+            Some(_) => !broadcast.begins_a_chunk(),
+        };
+        if own && left < JOIN {
+            return self.push(&bytes[sent..]);
+        }
+        self.in_chunks += left;
+        self.push_piece(bytes.len(), sent, Piece::Range(broadcast.range(bytes)));
     }
 
     fn push_piece(&mut self, len: usize, sent: usize, piece: Piece) {
@@ -152,12 +137,19 @@ impl Outbox {
             debug_assert!(self.pieces.is_empty());
             self.sent = sent;
         }
-        self.pieces.push_back(piece);
+        self.append(piece);
         self.grown(len - sent);
     }
 
+    fn append(&mut self, piece: Piece) {
+        if let Some(Piece::Owned(last)) = self.pieces.back_mut() {
+            give_back_slack(last);
+        }
+        self.pieces.push_back(piece);
+    }
+
     pub(crate) fn push_producer(&mut self, producer: Box<dyn Producer>) {
-        self.pieces.push_back(Piece::Producer(producer));
+        self.append(Piece::Producer(producer));
         self.producers += 1;
     }
 
@@ -177,7 +169,7 @@ impl Outbox {
     /// Take everything out, as bytes; `None`, with nothing changed, if a producer or an upgrade is
     /// among it.
     pub(crate) fn take_bytes(&mut self) -> Option<Vec<u8>> {
-        if self.pieces.iter().any(|piece| piece.bytes().is_none()) {
+        if self.pieces.iter().any(|piece| piece.len().is_none()) {
             return None;
         }
         let mut bytes = Vec::with_capacity(self.queued);
@@ -191,6 +183,7 @@ impl Outbox {
 
     pub(crate) fn push_datagram(&mut self, bytes: &[u8], to: Option<&Address>) {
         self.pieces.push_back(Piece::Datagram(bytes.to_vec(), to.cloned().map(Box::new)));
+        self.padding += padding_of(bytes.len());
         self.grown(bytes.len());
     }
 
@@ -199,6 +192,7 @@ impl Outbox {
         match self.pieces.pop_front() {
             Some(Piece::Datagram(bytes, to)) => {
                 self.queued -= bytes.len();
+                self.padding -= padding_of(bytes.len());
                 Some((bytes, to))
             }
             _ => {
@@ -211,11 +205,8 @@ impl Outbox {
     pub(crate) fn put_datagram_back(&mut self, bytes: Vec<u8>, to: Option<Box<Address>>) {
         let len = bytes.len();
         self.pieces.push_front(Piece::Datagram(bytes, to));
+        self.padding += padding_of(len);
         self.grown(len);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.pieces.len()
     }
 
     /// Drop everything.
@@ -226,12 +217,15 @@ impl Outbox {
                 Piece::Producer(producer) => drop_caught("a producer", producer),
                 Piece::Failed(error, _) => drop_caught("an error", error),
                 Piece::Upgrade(make) => drop_caught("what makes a source", make),
-                Piece::Owned(_) | Piece::Shared(_) | Piece::Datagram(..) => {}
+                Piece::Owned(_) | Piece::Shared(_) | Piece::Range(_) | Piece::Datagram(..) => {}
             }
         }
         self.sent = 0;
         self.queued = 0;
         self.producers = 0;
+        self.in_chunks = 0;
+        self.padding = 0;
+        self.share = None;
         self.stalled = false;
     }
 
@@ -250,137 +244,11 @@ impl Outbox {
         }
     }
 
-    /// Send as much as possible within `budget`, from which each call is subtracted; `moved` is set if a
-    /// byte was sent. Producers are asked only if `produces`.
-    pub(crate) fn flush(
-        &mut self,
-        source: &mut Held,
-        budget: &mut u32,
-        moved: &mut bool,
-        produces: bool,
-    ) -> Flushed {
-        let plain = source.is_plain();
-        loop {
-            if produces && *budget > 0 {
-                self.produce();
-            }
-            match self.pieces.front() {
-                None => return Flushed::Empty,
-                Some(Piece::Upgrade(_)) => return Flushed::Upgrade,
-                Some(Piece::Producer(_)) if self.stalled || !produces => return Flushed::Stalled,
-                Some(_) if *budget == 0 => return Flushed::Budget,
-                Some(Piece::Failed(..)) => return self.take_failure(),
-                Some(_) => {}
-            }
-            let (result, offered) = self.send(source.as_dyn(), *budget as usize);
-            *budget = left_of(*budget, *result.as_ref().unwrap_or(&0));
-            match result {
-                Ok(taken) => {
-                    self.advance(taken);
-                    *moved |= taken > 0;
-                    // A source may take one record at a time, and still have room.
-                    if taken == 0 || (plain && taken < offered) {
-                        return Flushed::Blocked;
-                    }
-                }
-                Err(error) if would_block(&error) => return Flushed::Blocked,
-                Err(error) => return Flushed::Lost(error),
-            }
-        }
-    }
-
-    /// One call for as many pieces as fit; returns the result and how much was offered.
-    fn send(&self, source: &mut dyn Source, most: usize) -> (io::Result<usize>, usize) {
-        let mut skip = self.sent;
-        let unsent = self.pieces.iter().map_while(Piece::bytes).map(|bytes| {
-            let skipped = std::mem::take(&mut skip);
-            &bytes[skipped..]
-        });
-        let (slices, count) = slices_of(unsent, most);
-        let offered = slices.iter().map(|slice| slice.len()).sum();
-        let result = match &slices[..count] {
-            [one] => source.send(one),
-            several => source.send_vectored(several),
-        };
-        (result.map(|taken| taken.min(offered)), offered)
-    }
-
-    /// Let the producers make enough for one call; what each makes is put in front of it.
-    fn produce(&mut self) {
-        let mut made = Vec::new();
-        while !self.stalled && self.producers > 0 {
-            let Some(at) = self.next_producer() else { return };
-            self.ask(at, &mut made);
-        }
-    }
-
-    /// Where the first producer is, if what is before it is less than one call takes.
-    fn next_producer(&self) -> Option<usize> {
-        let mut ready = 0;
-        for (at, piece) in self.pieces.iter().take(PIECES).enumerate() {
-            match piece {
-                Piece::Producer(_) => return Some(at),
-                piece => ready += piece.bytes()?.len(),
-            }
-            if ready - self.sent >= ENOUGH {
-                break;
-            }
-        }
-        None
-    }
-
-    fn ask(&mut self, mut at: usize, made: &mut Vec<u8>) {
-        let Some(Piece::Producer(producer)) = self.pieces.get_mut(at) else { return };
-        let answer = match catch_unwind(AssertUnwindSafe(|| producer.more(made))) {
-            Ok(Ok(More::Again)) if made.is_empty() => Err((
-                io::Error::new(ErrorKind::InvalidInput, "a producer said More::Again and gave nothing"),
-                false,
-            )),
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err((error, false)),
-            Err(payload) => Err((panicked(payload), true)),
-        };
-        self.stalled = matches!(answer, Ok(More::Later));
-        if !matches!(answer, Ok(More::Again | More::Later)) {
-            let finished = self.pieces.remove(at);
-            self.producers -= 1;
-            drop_caught("a producer", finished);
-        }
-        // What was made before is still sent.
-        if let Err((error, panicked)) = answer {
-            self.pieces.insert(at, Piece::Failed(error, panicked));
-            at += 1;
-        }
-        self.grown(made.len());
-        match at.checked_sub(1).and_then(|before| self.pieces.get_mut(before)) {
-            _ if made.is_empty() => {}
-            Some(Piece::Owned(last)) if last.len() + made.len() <= GATHER => last.append(made),
-            _ => self.pieces.insert(at, Piece::Owned(std::mem::take(made))),
-        }
-    }
-
-    fn take_failure(&mut self) -> Flushed {
-        match self.pieces.pop_front() {
-            Some(Piece::Failed(error, panicked)) => Flushed::Producer(error, panicked),
-            _ => Flushed::Empty,
-        }
-    }
-
-    fn advance(&mut self, mut taken: usize) {
-        self.queued -= taken;
-        while let Some(bytes) = self.pieces.front().and_then(Piece::bytes) {
-            let left = bytes.len() - self.sent;
-            if taken < left {
-                self.sent += taken;
-                break;
-            }
-            taken -= left;
-            self.sent = 0;
-            self.pieces.pop_front();
-        }
-    }
-
-    fn grown(&mut self, bytes: usize) {
+    pub(super) fn grown(&mut self, bytes: usize) {
         self.queued += bytes;
     }
+}
+
+fn padding_of(datagram: usize) -> usize {
+    DATAGRAM.saturating_sub(datagram)
 }

@@ -2,7 +2,7 @@
 //! takes what it is sent never meets the limit.
 
 use crate::clock::Turn;
-use crate::link::outbox::Flushed;
+use crate::link::sending::Flushed;
 use crate::link::state::{Link, WRITE_BUDGET};
 
 /// How often in a turn a socket that takes nothing is offered the queue.

@@ -77,7 +77,7 @@ impl ChannelMap {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "this channel carries no data"));
         }
         let credit = link.rare().credit.get_or_insert_with(Credit::new).clone();
-        credit.set(link.queued(), link.limits().high, link.is_shut());
+        credit.set(link.queued_cost(), link.limits().high, link.is_shut());
         let queue = self.open_queue();
         queue.tell_waiters();
         Ok(Outlet { shared: queue.shared(), token, credit })
