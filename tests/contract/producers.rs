@@ -294,6 +294,7 @@ fn close_gives_a_producer_that_waits_until_its_deadline() {
             for woken in [false, true] {
                 let log = Log::new();
                 let (mut map, token, mut far) = opened(on, Recorder::new("a", &log));
+                map.set_linger_limit(0);
                 let tap = Tap::default();
                 let mut ch = view(&mut map, token);
                 ch.push(b"before ").unwrap();
