@@ -37,6 +37,7 @@ mod contract {
     mod close;
     mod closing;
     mod connect;
+    mod documents;
     mod errors;
     #[cfg(debug_assertions)]
     mod faults;
