@@ -29,19 +29,21 @@ fn deep_pair(buffer: usize) -> (TcpStream, TcpStream) {
     (near, far)
 }
 
-/// Reads 2 KiB every 25 ms for `slow`, and then all the rest.
+/// Reads 80 bytes a millisecond for `slow`, and then all the rest.
 fn reads_slowly(mut far: TcpStream, slow: Duration) -> JoinHandle<(Vec<u8>, io::Result<()>)> {
     thread::spawn(move || {
         let begun = Instant::now();
         let mut got = Vec::new();
         while begun.elapsed() < slow {
-            let mut chunk = [0; 2048];
+            thread::sleep(25 * MILLISECOND);
+            // On a busy machine as much as on a free one.
+            let due = 80 * begun.elapsed().as_millis() as usize - got.len();
+            let mut chunk = vec![0; due];
             match far.read(&mut chunk) {
                 Ok(0) => return (got, Ok(())),
                 Ok(read) => got.extend_from_slice(&chunk[..read]),
                 Err(error) => return (got, Err(error)),
             }
-            thread::sleep(25 * MILLISECOND);
         }
         let (rest, end) = read_all(&mut far);
         got.extend(rest);
