@@ -44,6 +44,11 @@ impl Outbox {
         self.pieces.is_empty()
     }
 
+    /// How many pieces are queued.
+    pub(crate) fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
     pub(crate) fn queued(&self) -> usize {
         self.queued
     }

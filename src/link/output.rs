@@ -209,7 +209,7 @@ impl Link {
     }
 
     pub(crate) fn queued_pieces(&self) -> usize {
-        self.output.queue.as_ref().map_or(0, |queue| queue.len())
+        self.output.queue.as_ref().map_or(0, |queue| queue.pieces())
     }
 
     /// Take out what is queued, as bytes; `None`, with nothing changed, if that includes a producer, a
