@@ -13,9 +13,10 @@ mod common;
 
 use std::io;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
-use common::Exit;
+use common::{Exit, Places};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Socket};
 use lexopt::prelude::*;
 
@@ -50,25 +51,33 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
-    common::listen(&mut map, &listen, || Proxy { upstream: upstream.clone() })?;
+    let upstream: Rc<str> = upstream.into();
+    let places = Rc::<Places>::default();
+    let new = || Proxy { upstream: upstream.clone(), places: places.clone() };
+    let proxies = common::listen(&mut map, &listen, new)?;
+    places.govern(proxies);
     common::serve(map) // until a signal
 }
 
 /// A listener.
 struct Proxy {
-    upstream: String,
+    upstream: Rc<str>,
+    /// A client that is let in has a descriptor for its connection upstream, too.
+    places: Rc<Places>,
 }
 
 impl Dispatcher for Proxy {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         log::info!("{peer} connected");
         let map = ch.map_mut();
-        let client = map.add(socket, Half::default())?;
-        let twin = Half { twin: Some(client), ..Half::default() };
-        let upstream = map.connect(self.upstream.as_str(), twin);
+        let half = |twin, upstream| Half { twin, upstream, places: self.places.clone(), ..Half::default() };
+        let client = map.add(socket, half(None, None))?;
+        self.places.take(map);
+        let upstream = map.connect(&*self.upstream, half(Some(client), Some(self.upstream.clone())));
         let mut ch = map.channel(client)?;
         let Ok(upstream) = upstream else {
             ch.abort();
+            self.places.give_back(map, 1); // the client gives back its own
             return upstream.map(drop);
         };
         ch.pause_reading(); // until there is somebody to take it
@@ -81,6 +90,9 @@ impl Dispatcher for Proxy {
 #[derive(Default)]
 struct Half {
     twin: Option<Handle<Half>>,
+    /// Of this side, if it is not the client's.
+    upstream: Option<Rc<str>>,
+    places: Rc<Places>,
     /// The peer has sent its last, and the twin was told.
     ended: bool,
     /// The other side was reset: so shall this be, when what came before is sent.
@@ -147,6 +159,7 @@ impl Dispatcher for Half {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        self.places.give_back(ch.map_mut(), 1);
         if let Ok(peer) = ch.peer_addr() {
             log::info!("{peer} disconnected: {reason}");
         }
@@ -154,6 +167,12 @@ impl Dispatcher for Half {
         let twin_ended = self.twin.and_then(|twin| ch.map().get(twin).ok()).is_none_or(|twin| twin.ended);
         if matches!(reason, Reason::Closed) || (matches!(reason, Reason::EndOfStream) && twin_ended) {
             return;
+        }
+        if let Some(upstream) = &self.upstream {
+            self.with_twin(ch, |client| match client.peer_addr() {
+                Ok(peer) => log::warn!("{peer} is dropped: upstream {upstream}: {reason}"),
+                Err(_) => {} // it is gone as well
+            });
         }
         if self.ended {
             // It has got its FIN, or will, after what is queued.

@@ -70,9 +70,12 @@ impl Proxy {
         wait_until("every descriptor is closed", || self.descriptors() <= most);
     }
 
+    /// All is well; that clients were dropped, it may say.
     #[track_caller]
     fn end(self) {
-        self.program.finish("TERM");
+        let ended = self.program.end_by("TERM");
+        let is_quiet = ended.stderr.lines().all(|line| line.contains(" is dropped: upstream "));
+        assert!(ended.code == Some(0) && is_quiet, "{ended:?}");
     }
 }
 
@@ -319,6 +322,57 @@ fn an_upstream_that_refuses_resets_the_client() {
         assert_eq!(read_exactly(&mut server, 4), b"now?");
         proxy.end();
     }
+}
+
+/// 112: without being asked to, it says who was dropped, and why.
+#[test]
+fn the_log_says_why_a_client_was_dropped() {
+    let (upstream, address) = refusing("127.0.0.1:0".parse().unwrap());
+    let proxy = Proxy::start(["127.0.0.1:0", &address.to_string()]);
+    let mut refused = proxy.client();
+    let mut names = vec![refused.local_addr().unwrap()];
+    cut_short(&mut refused);
+    upstream.listen(8).unwrap();
+    let upstream = TcpListener::from(OwnedFd::from(upstream));
+    let mut client = proxy.client();
+    names.push(client.local_addr().unwrap());
+    let mut server = accept(&upstream);
+    client.write_all(b"hello").unwrap();
+    read_exactly(&mut server, 5);
+    reset(server);
+    cut_short(&mut client);
+    // One that goes by itself was not dropped.
+    let client = proxy.client();
+    let mut server = accept(&upstream);
+    drop(client);
+    assert_eq!(read_to_end(&mut server), b"");
+    drop(server);
+    let ended = proxy.program.end_by("TERM");
+    let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.contains(" is dropped: ")).collect();
+    assert_eq!(lines.len(), 2, "{ended:?}");
+    for ((line, name), why) in lines.iter().zip(&names).zip(["refused", "reset"]) {
+        let said = format!("{name} is dropped: upstream {address}: ");
+        assert!(line.contains(&said) && line.contains(why), "{ended:?}");
+    }
+}
+
+/// 111: what a client needs is there before it is let in.
+#[test]
+fn a_crowd_waits_in_the_backlog() {
+    let (_echo, upstream) = Program::serve("echo_server", ["127.0.0.1:0"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"ulimit -n 32; exec "$0" "$@""#]).arg(command("tcp_proxy").get_program());
+    shell.args(["127.0.0.1:0", &upstream.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let proxy = Program::spawn(shell);
+    let address = proxy.listening();
+    let mut crowd: Vec<TcpStream> = (0..60).map(|_| connect(&address)).collect();
+    for client in &mut crowd {
+        client.write_all(b"hello").unwrap();
+    }
+    for mut client in crowd {
+        assert_eq!(read_exactly(&mut client, 5), b"hello");
+    }
+    proxy.finish("TERM");
 }
 
 #[test]
