@@ -186,9 +186,11 @@ impl Fetch {
     }
 }
 
-/// What is wrong with the status, if anything, and the length of the body, if it is given. `None` for an
-/// answer in between, like `103 Early Hints`.
-fn parse(head: &[u8]) -> io::Result<Option<(Result<(), String>, Option<usize>)>> {
+/// What is wrong with the status, if anything, and the length of the body, if it is given.
+type Answer = (Result<(), String>, Option<usize>);
+
+/// What a head says; `None` for an answer in between, like `103 Early Hints`.
+fn parse(head: &[u8]) -> io::Result<Option<Answer>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut answer = httparse::Response::new(&mut headers);
     let parsed = answer.parse(head).map_err(|error| malformed(format!("no HTTP answer: {error}")))?;

@@ -169,9 +169,9 @@ impl Dispatcher for Half {
             return;
         }
         if let Some(upstream) = &self.upstream {
-            self.with_twin(ch, |client| match client.peer_addr() {
-                Ok(peer) => log::warn!("{peer} is dropped: upstream {upstream}: {reason}"),
-                Err(_) => {} // it is gone as well
+            self.with_twin(ch, |client| {
+                let peer = client.peer_addr().unwrap_or(Address::Unnamed);
+                log::warn!("{peer} is dropped: upstream {upstream}: {reason}");
             });
         }
         if self.ended {
