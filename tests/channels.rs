@@ -26,6 +26,7 @@ mod support {
 
 mod channels {
     mod addresses;
+    mod closing;
     mod datagram;
     mod detach;
     mod files;

@@ -35,6 +35,7 @@ mod contract {
     mod accept;
     mod asyncore;
     mod close;
+    mod closing;
     mod connect;
     mod documents;
     mod errors;

@@ -16,6 +16,7 @@ use crate::core::action::{Action, Message};
 use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
+use crate::core::lingering::Lingering;
 use crate::core::slots::Slots;
 use crate::link::due::Step;
 use crate::link::held::Held;
@@ -90,6 +91,7 @@ pub struct ChannelMap {
     pub(crate) pending: Vec<Token>,
     /// Listeners that wait for a descriptor to become free.
     pub(crate) starved: Vec<Token>,
+    pub(crate) lingering: Lingering,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
@@ -140,6 +142,7 @@ impl ChannelMap {
             asking: Vec::new(),
             pending: Vec::new(),
             starved: Vec::new(),
+            lingering: Lingering::default(),
             gather: Gather::new(),
             buffers: Buffers::default(),
             stopping: false,
@@ -280,14 +283,9 @@ impl ChannelMap {
     pub fn close_all(&mut self) {
         let tokens: Vec<Token> = self.tokens().collect();
         for token in tokens {
-            self.touch(token);
-            if let Some(link) = self.link_mut(token) {
-                link.close(Reason::Closed);
-            }
+            self.begin_close(token, Reason::Closed);
         }
     }
-
-    // The loop.
 
     /// How many messages of other threads the queue holds before senders must wait (default 1,024). At
     /// least one, at most 2^20; no effect after the first [`remote`](ChannelMap::remote) or
@@ -348,9 +346,18 @@ impl ChannelMap {
         true
     }
 
+    /// Closing is foreground work: [`run`](crate::run) does not return before what is queued is sent.
+    pub(crate) fn begin_close(&mut self, token: Token, cause: Reason) {
+        self.touch(token);
+        if let Some(link) = self.link_mut(token) {
+            link.close(cause);
+        }
+        self.set_background(token, false);
+    }
+
     pub(crate) fn set_background(&mut self, token: Token, on: bool) {
         let Some(link) = self.link_mut(token) else { return };
-        if link.role() == Role::Internal {
+        if link.role() == Role::Internal || (on && link.is_ending()) {
             return;
         }
         let role = if on { Role::Background } else { Role::User };

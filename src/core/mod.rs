@@ -8,6 +8,7 @@ pub(crate) mod channel;
 pub(crate) mod dispatcher;
 pub(crate) mod gather;
 pub(crate) mod input;
+pub(crate) mod lingering;
 pub(crate) mod map;
 pub(crate) mod output;
 pub(crate) mod slots;

@@ -92,6 +92,41 @@ impl Channel<'_> {
         self.link().map_or(0, Link::queued) + self.map.gather.bytes_of(self.token).len()
     }
 
+    /// Bytes that were pushed and have not left for the peer: those that are queued, and those that the system
+    /// still holds (`SIOCOUTQ`, `SO_NWRITE`, `FIONWRITE`): over TCP, because the peer's system has not
+    /// acknowledged them; on a Unix-domain socket, because the peer has not read them, with what the system
+    /// needs to keep them. At least 1 while a producer is unfinished, or the source still holds something.
+    /// Each call asks the system; where that does not tell (OpenBSD), it counts as holding nothing.
+    ///
+    /// A relay asks before it passes on a reset, which would destroy what is unsent:
+    ///
+    /// ```
+    /// use dispatch_loop::{ChannelMap, Token};
+    /// use std::time::Duration;
+    ///
+    /// /// Reset the connection once nothing is unsent, or once nothing has left for 30 s.
+    /// fn pass_on_reset(map: &mut ChannelMap, token: Token) {
+    ///     let Ok(mut ch) = map.channel(token) else { return };
+    ///     let (mut before, mut stuck) = (ch.unsent(), 0);
+    ///     if before == 0 {
+    ///         return ch.abort();
+    ///     }
+    ///     ch.pause_reading();
+    ///     ch.call_every(Duration::from_millis(50), move |ch| {
+    ///         let unsent = ch.unsent();
+    ///         stuck = if unsent < before { 0 } else { stuck + 1 };
+    ///         before = unsent;
+    ///         if unsent == 0 || stuck == 600 {
+    ///             ch.abort();
+    ///         }
+    ///         Ok(())
+    ///     });
+    /// }
+    /// ```
+    pub fn unsent(&self) -> usize {
+        self.link().map_or(0, Link::unsent) + self.map.gather.bytes_of(self.token).len()
+    }
+
     /// `handle_high` runs when more than `high` bytes (default 64 KiB) are queued, `handle_low` when
     /// the queue is down to `low` (default 32 KiB). asyncio's `set_write_buffer_limits`. A `low` above
     /// `high` is lowered to it.

@@ -84,6 +84,9 @@ impl ChannelMap {
 impl Channel<'_> {
     /// Call `handle_timeout` when no byte was received or sent for `timeout`; while connecting, when
     /// that has taken `timeout` since [`connect`](ChannelMap::connect). `None`, the default: never.
+    ///
+    /// While the system still holds bytes for a peer that reads slowly, each that leaves counts. If none
+    /// does, this is known only after one more `timeout`.
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         let token = self.token;
         self.touch();

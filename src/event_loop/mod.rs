@@ -2,12 +2,15 @@
 
 pub(crate) mod accept;
 pub(crate) mod backoff;
+pub(crate) mod closing;
 pub(crate) mod connect;
 pub(crate) mod datagram;
 pub(crate) mod dial;
+pub(crate) mod drive;
 pub(crate) mod hooks;
 pub(crate) mod messages;
 pub(crate) mod output;
+pub(crate) mod overdue;
 pub(crate) mod serve;
 pub(crate) mod settle;
 pub(crate) mod teardown;

@@ -8,7 +8,7 @@ use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
-use crate::event_loop::{accept, backoff, datagram, hooks, output, settle};
+use crate::event_loop::{accept, backoff, closing, datagram, drive, hooks, output, settle};
 use crate::link::due::Step;
 use crate::link::rare::Rest;
 use crate::link::state::Link;
@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::report::Escaped;
 use crate::sys;
 use crate::sys::errno::would_block;
-use crate::sys::poll::{Interest, Ready};
+use crate::sys::poll::Ready;
 use crate::token::Token;
 
 /// Serve every channel of the batch.
@@ -229,7 +229,7 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     link.set_due(Step::Look);
     link.set_pending(false);
     let unread = link.unread_len();
-    if link.has_own_source() && !drive(map, token, ready) {
+    if link.has_own_source() && !drive::drive(map, token, ready) {
         map.touch(token);
         return;
     }
@@ -243,10 +243,9 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     } else if link.is_open() {
         serve_stream(map, token, ready);
     } else if link.is_flushing() {
-        link.unblock();
-        output::flush(map, token);
+        output::flush_closing(map, token, ready);
     } else if link.is_lingering() {
-        output::drop_input(map, token);
+        closing::drop_input(map, token);
     }
     map.touch(token);
     if let Some(link) = map.link_mut(token) {
@@ -255,35 +254,6 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
         }
     }
     backoff::guard(map, token, ready);
-}
-
-/// Let a user's source do what it needs the socket for; `false` if it failed.
-fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
-    let turn = map.turn;
-    let Some(link) = map.link_mut(token) else { return false };
-    let unasked = ready.hup || ready.err;
-    let interest = Interest { read: ready.read || unasked, write: ready.write || unasked };
-    let Some(source) = link.source_mut() else { return true };
-    let driven = source.drive(interest);
-    // A handshake may have finished, or buffered output been sent.
-    if link.is_opening() {
-        link.set_due(Step::Open);
-    }
-    link.set_due(Step::Flush);
-    link.note_drained();
-    match driven {
-        Ok(moved) => {
-            if moved {
-                link.moved(turn);
-            }
-            true
-        }
-        Err(error) if would_block(&error) => true,
-        Err(error) => {
-            link.read_lost(error);
-            false
-        }
-    }
 }
 
 fn connect_outcome(map: &mut ChannelMap, token: Token) {

@@ -99,7 +99,8 @@ fn conclude(map: &mut ChannelMap, token: Token) {
     register(map, token);
     let Some(link) = map.link_mut(token) else { return };
     if let Some(error) = link.source().and_then(Held::panic) {
-        link.end(Reason::from(error));
+        // Nobody knows what it still held.
+        link.end_by_reset(Reason::from(error));
     }
     // A broken connection may still hold input, but nothing reads it.
     if link.is_broken() && link.is_open() && !link.reads() {
@@ -195,7 +196,7 @@ pub(crate) fn tell_eof(map: &mut ChannelMap, token: Token) {
     };
     let Some(link) = map.link_mut(token) else { return };
     match answer {
-        Eof::Close => link.close(Reason::EndOfStream),
+        Eof::Close => map.begin_close(token, Reason::EndOfStream),
         // Our own FIN may have been sent before.
         Eof::KeepWriting => link.set_due(Step::Flush),
     }

@@ -78,6 +78,9 @@ fn end_rare(map: &mut ChannelMap, token: Token) {
 fn remove(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.vacate(token) else { return };
     let dispatcher = seat.dispatcher.take();
+    if seat.link.counts_as_lingering() {
+        map.lingering.ended();
+    }
     match seat.link.empty() {
         Role::User => {}
         Role::Background => map.background -= 1,
@@ -102,10 +105,15 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
         let Some(seat) = map.slots.get_mut(token).filter(|seat| seat.dispatcher.is_none()) else { continue };
         let link = &mut seat.link;
         link.end(Reason::MapEnded);
-        let _ = link.tell_end();
+        let (_, reset) = link.tell_end();
         let source = link.take_source();
-        if let (Some(fd), Some(_)) = (source.as_ref().and_then(Held::descriptor), link.registered()) {
-            let _ = map.poll.delete(fd);
+        if let Some(fd) = source.as_ref().and_then(Held::descriptor) {
+            if link.registered().is_some() {
+                let _ = map.poll.delete(fd);
+            }
+            if reset {
+                let _ = sys::stream::set_reset_on_close(fd);
+            }
         }
         publish(map, token);
         drop_guarded(&mut map.throttle, "a source", source);
@@ -120,6 +128,10 @@ fn end_for_good(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.get_mut(token) else { return };
     // Its hook is running further up the stack, or its `handle_close` has run.
     if seat.dispatcher.is_none() {
+        // The socket is closed with its slot.
+        if let Some(fd) = seat.link.fd().filter(|_| seat.link.has_unsent()) {
+            let _ = sys::stream::set_reset_on_close(fd);
+        }
         return;
     }
     seat.link.end(Reason::MapEnded);

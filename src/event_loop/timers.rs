@@ -10,10 +10,9 @@ use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::messages::guarded;
-use crate::event_loop::{backoff, connect, dial, hooks, settle};
+use crate::event_loop::{backoff, connect, dial, hooks, overdue, settle};
 use crate::guard::drop_guarded;
 use crate::link::state::Link;
-use crate::reason::Reason;
 use crate::timers::{Due, TimerKey};
 use crate::token::Token;
 
@@ -45,7 +44,8 @@ fn fire(map: &mut ChannelMap, due: Due<Action>, now: Time) {
             Action::ChannelEvery(token, interval, f)
         }),
         Action::Idle(token) => idle(map, token, key, now),
-        Action::Flush(token) => flush_overdue(map, token, key, now),
+        Action::Flush(token) => overdue::closing(map, token, key, now),
+        Action::Linger(token) => overdue::lingering(map, token, key, now),
         once => {
             map.timers.release(key);
             fire_once(map, once);
@@ -57,17 +57,15 @@ fn fire_once(map: &mut ChannelMap, action: Action) {
     match action {
         Action::Call(f) => guarded(map, "a timer", |map| f(map)),
         Action::Channel(token, f) => channel_call(map, token, |ch| f(ch)),
-        Action::Linger(token) => {
-            if let Some(link) = map.link_mut(token) {
-                link.end_of_ending();
-            }
-            map.touch(token);
-        }
         Action::Connect(token, tries) => connect::connect_again(map, token, tries),
         Action::DialNext(token) => dial::attempt_delay_over(map, token),
         Action::DialTimeout(token) => dial::timed_out(map, token),
         Action::Resume(token) => backoff::resume(map, token),
-        Action::CallEvery(..) | Action::ChannelEvery(..) | Action::Idle(_) | Action::Flush(_) => {}
+        Action::CallEvery(..)
+        | Action::ChannelEvery(..)
+        | Action::Idle(_)
+        | Action::Flush(_)
+        | Action::Linger(_) => {}
     }
 }
 
@@ -121,10 +119,16 @@ fn idle(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
         let _ = map.timers.put_back(key, deadline, Action::Idle(token));
         return;
     }
-    map.timers.release(key);
-    if let Some(link) = map.link_mut(token) {
-        link.rare().idle_timer = None;
+    // A peer that reads slowly makes no event.
+    let left = overdue::last_left(map, token, now).filter(|last| last.after(timeout) > now);
+    if let Some(last) = left {
+        let next = overdue::look_again(last, timeout, now);
+        let _ = map.timers.put_back(key, next, Action::Idle(token));
+        return;
     }
+    map.timers.release(key);
+    let Some(link) = map.link_mut(token).filter(|link| !link.is_ending()) else { return };
+    link.rare().idle_timer = None;
     map.touch(token);
     hooks::run(map, token, "handle_timeout", |dispatcher, ch| dispatcher.handle_timeout(ch));
     // The channel lives on, and the hook has set no other timeout: the time starts anew.
@@ -135,20 +139,4 @@ fn idle(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
         link.stamp(now);
         map.start_idle_timer(token);
     }
-}
-
-/// A closing channel's time without progress may be over.
-fn flush_overdue(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
-    let Some(link) = map.link_mut(token).filter(|link| link.is_flushing()) else {
-        return map.timers.release(key);
-    };
-    let timeout = link.rare().close_timeout;
-    let deadline = link.active().unwrap_or(now).after(timeout);
-    if deadline > now {
-        let _ = map.timers.put_back(key, deadline, Action::Flush(token));
-        return;
-    }
-    link.end_by_reset(Reason::TimedOut);
-    map.timers.release(key);
-    map.touch(token);
 }

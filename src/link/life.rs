@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::clock::Turn;
+use crate::clock::{Time, Turn};
 use crate::link::dial::Dial;
 use crate::link::due::Step;
 use crate::link::rare::Rest;
@@ -187,7 +187,8 @@ impl Link {
     pub(crate) fn close(&mut self, cause: Reason) {
         match self.life {
             Life::Ending(_) => {}
-            Life::Opening if !self.is_established() => self.end(cause),
+            // In a handshake, what is queued waits for its end.
+            Life::Opening if !self.is_established() && self.output.is_empty() => self.end(cause),
             // Nothing can be sent.
             Life::Opening | Life::Open if self.is_broken() => self.end(cause),
             Life::Opening | Life::Open => {
@@ -202,9 +203,14 @@ impl Link {
     /// End at once: drop what is queued. The settle does the rest.
     pub(crate) fn end(&mut self, cause: Reason) {
         // A stream that is cut short must not look as if it had ended.
-        let cut_short = !self.output.is_empty()
-            && matches!(cause, Reason::TimedOut | Reason::Error(_) | Reason::MapEnded);
+        let cut_short =
+            self.has_unsent() && matches!(cause, Reason::TimedOut | Reason::Error(_) | Reason::MapEnded);
         self.end_now(cause, cut_short);
+    }
+
+    /// Whether something that was pushed is still queued or inside the source.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.output.is_empty() || self.output_pending()
     }
 
     /// As `end`, but reset the connection.
@@ -244,7 +250,7 @@ impl Link {
         let lost = || self.rare.as_ref().and_then(|rare| rare.lost.clone());
         let unfriendly =
             matches!(cause, Reason::Aborted | Reason::Error(_) | Reason::Limit | Reason::TimedOut);
-        let keeps_bytes = unfriendly && (!self.output.is_empty() || self.output_pending());
+        let keeps_bytes = unfriendly && self.has_unsent();
         match &self.life {
             Life::Ending(Ending { cause: Reason::EndOfStream | Reason::Closed, .. }) if keeps_bytes => cause,
             Life::Ending(first) => first.cause.clone(),
@@ -269,10 +275,15 @@ impl Link {
         }
     }
 
-    pub(crate) fn linger(&mut self) {
+    pub(crate) fn linger(&mut self, now: Time) {
         if let Life::Ending(ending) = &mut self.life {
             ending.stage = Stage::Lingering;
             self.output.way = Way::FinSent;
+            self.active = Some(now);
+            self.set_rest(Rest::No);
+            let rare = self.rare();
+            rare.leaving = None;
+            rare.lingering = Some(now);
         }
     }
 

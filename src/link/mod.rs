@@ -7,6 +7,7 @@ pub(crate) mod due;
 pub(crate) mod guarded;
 pub(crate) mod held;
 pub(crate) mod input;
+pub(crate) mod leaving;
 pub(crate) mod life;
 pub(crate) mod limits;
 pub(crate) mod marks;

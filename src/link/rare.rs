@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Time;
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::unread::Unread;
@@ -14,6 +15,8 @@ use crate::timers::TimerKey;
 
 /// How long a closing channel may go without sending a byte.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may wait for the peer's end after that.
+pub(super) const LINGER: Duration = Duration::from_secs(30);
 
 /// Why less is watched than the channel wants: it is suspended. A rest that a timer ends carries the
 /// timer, so none lasts for ever.
@@ -30,6 +33,16 @@ pub(crate) enum Rest {
     All(TimerKey),
 }
 
+/// What the system said when it was last asked what it holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Leaving {
+    /// In bytes.
+    pub(crate) held: usize,
+    pub(super) asked: Time,
+    /// When a byte last left, or may have left.
+    pub(crate) last: Time,
+}
+
 pub(crate) struct Rare {
     /// Set by `set_timeout`, and its timer.
     pub(crate) timeout: Option<Duration>,
@@ -37,6 +50,12 @@ pub(crate) struct Rare {
     pub(crate) close_timeout: Duration,
     /// The timer that bounds the flush of a closing channel.
     pub(crate) close_timer: Option<TimerKey>,
+    /// What the system held when it was last asked.
+    pub(super) leaving: Option<Leaving>,
+    /// The longest time to linger.
+    pub(crate) linger: Duration,
+    /// Since when the channel lingers; begins anew while the system still holds something.
+    pub(super) lingering: Option<Time>,
     /// The account with its outlets.
     pub(crate) credit: Option<Arc<Credit>>,
     /// A connect by name that ended before its outcome.
@@ -64,6 +83,9 @@ impl Default for Rare {
             idle_timer: None,
             close_timeout: CLOSE_TIMEOUT,
             close_timer: None,
+            leaving: None,
+            linger: LINGER,
+            lingering: None,
             credit: None,
             dial: None,
             file: None,

@@ -34,6 +34,11 @@ pub(crate) fn is_not_a_socket(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::NOTSOCK])
 }
 
+/// What the system says to who writes and has no reader.
+pub(crate) fn broken_pipe() -> io::Error {
+    Errno::PIPE.into()
+}
+
 /// What a terminal's `read` returns once the other side is gone.
 pub(crate) fn is_input_output(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::IO])

@@ -7,6 +7,7 @@ pub(crate) mod faults;
 pub(crate) mod file;
 pub(crate) mod poll;
 pub(crate) mod stream;
+pub(crate) mod unsent;
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};

@@ -1,5 +1,5 @@
 //! The one file that speaks to `polling`: which descriptor is watched for what, and the wait.
-//! Level mode only. The only `unsafe` of the library is here.
+//! Level mode only. One of the two places with `unsafe`; the other is `unsent.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};

@@ -313,9 +313,9 @@ fn a_shortage_of_descriptors_or_memory_is_waited_out() {
             far.write_all(b"ping").unwrap();
             turn_until(&mut map, &log, |_| log.has("echo read"));
             far.read_exact(&mut [0; 4]).unwrap();
-            // A channel closes: no need to wait for the end of the pause.
+            // A channel ends: no need to wait for the end of the pause.
             clear();
-            map.channel(echo).unwrap().close();
+            map.channel(echo).unwrap().abort();
             assert!(turns_at_once(&mut map, 20, |_| log.count("conn open") == 3), "{:?}", log.events());
         }
     }

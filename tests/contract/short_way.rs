@@ -929,6 +929,7 @@ fn whatever_a_hook_does_to_its_channel_the_next_message_and_the_end_still_come()
                 };
                 let quick = Quick::new("a", &log).on_read(answer).keep_writing();
                 let (mut map, handle) = warm(near, &mut far, quick);
+                map.set_linger_limit(0);
                 let token = handle.token();
                 // The peer takes all there is.
                 far.set_nonblocking(true).unwrap();
