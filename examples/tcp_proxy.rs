@@ -14,14 +14,17 @@ mod common;
 use std::io;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Exit, Places};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Socket};
 use lexopt::prelude::*;
 
-/// How long a client that is to be reset may take to read what came before.
+/// How long a peer that is to be reset may take nothing of what came before.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often is looked how much of it has left.
+const GLANCE: Duration = Duration::from_millis(20);
 
 const HELP: &str = "\
 usage: tcp_proxy [--log LEVEL] LISTEN UPSTREAM
@@ -95,8 +98,6 @@ struct Half {
     places: Rc<Places>,
     /// The peer has sent its last, and the twin was told.
     ended: bool,
-    /// The other side was reset: so shall this be, when what came before is sent.
-    reset_when_sent: bool,
 }
 
 impl Half {
@@ -142,22 +143,6 @@ impl Dispatcher for Half {
         Ok(Eof::KeepWriting)
     }
 
-    fn writable(&self, _: &Channel<'_>) -> bool {
-        self.reset_when_sent
-    }
-
-    /// There is room, and nothing is queued any more.
-    fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.abort();
-        Ok(())
-    }
-
-    /// It was to be reset, and has not read what came before.
-    fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.abort();
-        Ok(())
-    }
-
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         self.places.give_back(ch.map_mut(), 1);
         if let Ok(peer) = ch.peer_addr() {
@@ -174,19 +159,26 @@ impl Dispatcher for Half {
                 log::warn!("{peer} is dropped: upstream {upstream}: {reason}");
             });
         }
-        if self.ended {
-            // It has got its FIN, or will, after what is queued.
-            return self.with_twin(ch, |twin| if twin.queued() > 0 { twin.close() } else { twin.abort() });
-        }
-        if let Some(Ok(twin)) = self.twin.map(|twin| ch.map_mut().get_mut(twin)) {
-            twin.reset_when_sent = true;
-        }
-        self.with_twin(ch, |twin| {
-            twin.pause_reading();
-            twin.set_timeout(Some(PATIENCE));
-            if twin.is_connecting() || twin.queued() == 0 {
-                twin.abort();
-            }
-        });
+        self.with_twin(ch, reset_when_sent);
     }
+}
+
+/// The other side was reset: so shall this be, when its peer has what came before, or takes nothing of it.
+fn reset_when_sent(ch: &mut Channel<'_>) {
+    ch.pause_reading();
+    let mut before = ch.unsent();
+    if before == 0 || ch.is_connecting() {
+        return ch.abort();
+    }
+    let mut last = Instant::now();
+    ch.call_every(GLANCE, move |ch| {
+        let unsent = ch.unsent();
+        if unsent < before {
+            (before, last) = (unsent, Instant::now());
+        }
+        if unsent == 0 || last.elapsed() > PATIENCE {
+            ch.abort();
+        }
+        Ok(())
+    });
 }

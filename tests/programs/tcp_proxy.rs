@@ -269,6 +269,57 @@ fn a_reset_with_a_full_queue_comes_after_what_the_proxy_has() {
 }
 
 /// After the FIN of the other side it is still noticed.
+/// 114: what the upstream was told has arrived, arrives, though the proxy has passed all of it to the system
+/// and the client starts to read late.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_was_acknowledged_before_a_reset_arrives() {
+    const LEN: usize = 1_000_000;
+    for (half_closes, label) in [(false, "reset"), (true, "half-close, then reset")] {
+        let (listener, upstream) = listener();
+        let proxy = Proxy::to(&upstream);
+        let idle = proxy.descriptors();
+        let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        client.set_recv_buffer_size(16 * 1024).unwrap();
+        client.connect(&proxy.address.parse::<SocketAddr>().unwrap().into()).unwrap();
+        let mut client = TcpStream::from(client);
+        limit_time(&client);
+        let mut server = accept(&listener);
+        server.write_all(&pattern(LEN)).unwrap();
+        if half_closes {
+            server.shutdown(Shutdown::Write).unwrap();
+        }
+        wait_until("all is acknowledged", || unacknowledged(&server) == 0);
+        reset(server);
+        wait_until("the proxy knows of the reset", || proxy.descriptors() <= idle + 1);
+        // The client that is to be reset reads slowly.
+        let mut got = Vec::new();
+        let mut piece = vec![0; 50_000];
+        while got.len() < LEN {
+            let read = client
+                .read(&mut piece)
+                .unwrap_or_else(|error| panic!("{label}: {error} after {}", got.len()));
+            assert!(read > 0, "{label}: the end after {}", got.len());
+            got.extend_from_slice(&piece[..read]);
+        }
+        assert!(got == pattern(LEN), "{label}");
+        proxy.wait_for_descriptors(idle);
+        proxy.end();
+    }
+}
+
+/// Bytes that the other side has not acknowledged (Linux).
+#[cfg(target_os = "linux")]
+fn unacknowledged(socket: &TcpStream) -> u64 {
+    let ends =
+        [socket.local_addr().unwrap(), socket.peer_addr().unwrap()].map(|end| format!(":{:04X}", end.port()));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let line = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut line = line.filter(|line| line[1].ends_with(&ends[0]) && line[2].ends_with(&ends[1]));
+    let queues = line.next().expect("the connection in the table")[4];
+    u64::from_str_radix(queues.split_once(':').unwrap().0, 16).unwrap()
+}
+
 #[test]
 fn a_reset_after_a_half_close_goes_through() {
     both_directions(|proxy, mut actor, mut watcher| {
