@@ -60,10 +60,10 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     common::stop_on_signal(&mut map)?;
     for (task, server) in (1..).zip(&servers) {
         let fetch = Fetch { task, server: server.clone(), poem: Vec::new(), poems: poems.clone() };
-        let fetch =
-            map.connect(server, fetch).and_then(|fetch| Ok(map.channel(fetch)?.set_timeout(Some(PATIENCE))));
-        if let Err(error) = fetch {
-            common::complain(format_args!("Task {task}: error: {error}"));
+        let begun = map.connect(server, fetch).and_then(|fetch| Ok(map.channel(fetch)?));
+        match begun {
+            Ok(mut ch) => ch.set_timeout(Some(PATIENCE)),
+            Err(error) => common::complain(format_args!("Task {task}: error: {error}")),
         }
     }
     dispatch_loop::run(&mut map)?; // until the last connection has ended, or a signal

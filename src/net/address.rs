@@ -1,7 +1,7 @@
 //! `Address`, which names one end of a socket, and `ToAddress`, the forms in which callers give one.
 //! Looking names up is in `resolve.rs`.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 #[cfg(target_os = "android")]
@@ -50,11 +50,19 @@ impl Address {
     }
 }
 
+/// As [`ToAddress`] takes it; control characters of a path, which a peer may have chosen, are escaped.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Ip(address) => address.fmt(f),
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Unix(path) => {
+                // The peer has chosen it, and may have put a line break or an escape sequence into it.
+                f.write_str("unix:")?;
+                path.display().to_string().chars().try_for_each(|c| match c.is_control() {
+                    true => write!(f, "{}", c.escape_default()),
+                    false => f.write_char(c),
+                })
+            }
             Address::Abstract(name) => write!(f, "unix:@{}", name.escape_ascii()),
             Address::Unnamed => f.write_str("unix:(unnamed)"),
         }

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
+use crate::support::dirs::Dir;
 use crate::support::peers::{accept, connect, read_exactly, read_to_end};
 use crate::support::programs::{Program, command, flood, listener};
 use crate::support::waiting::wait_for_input;
@@ -125,6 +126,25 @@ fn a_head_does_not_steer_a_terminal() {
     peer.write_all(b"HTTP/1.0 200 OK\r\nX: \x1b[2J\xe2\x80\xae\r\n\r\n").unwrap();
     let ended = client.end();
     assert!(ended.stderr.contains("X: \\u{1b}[2J\\u{202e}\n"), "{ended:?}");
+}
+
+/// 105: a client may have bound its socket to any path.
+#[test]
+fn the_path_of_a_client_forges_no_lines() {
+    let dir = Dir::new();
+    let (path, address) = dir.socket("server");
+    let server = Program::start("agent_server", ["--log", "info", &address]);
+    server.line();
+    let odd = dir.join("a\u{1b}[31m\nrecv: forged");
+    let client = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    client.bind(&socket2::SockAddr::unix(&odd).unwrap()).unwrap();
+    client.connect(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    let shown = format!("unix:{}", dir.join("a\\u{1b}[31m\\nrecv: forged").display());
+    assert_eq!(server.line(), format!("connected: {shown}"));
+    drop(client);
+    assert_eq!(server.line(), format!("disconnected: {shown}"));
+    let ended = server.end_by("TERM");
+    assert!(ended.stderr.lines().all(|line| line.contains("[INFO]")), "{ended:?}");
 }
 
 fn start_unread(name: &str, address: &str) -> (Program, BufReader<UnixStream>) {
