@@ -6,6 +6,9 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rustix::io::Errno;
 
 use crate::token::Token;
 
@@ -132,6 +135,20 @@ pub(crate) fn clone_error(error: &io::Error) -> io::Error {
             Ok(text) => io::Error::new(error.kind(), text),
             Err(payload) => io::Error::new(error.kind(), panicked(payload)),
         },
+    }
+}
+
+thread_local! {
+    static RESET: Arc<io::Error> = Arc::new(Errno::CONNRESET.into());
+}
+
+/// The error of a lost connection, to be shared. Nothing but its code is in that of a reset, so all resets
+/// of a thread share one.
+pub(crate) fn shared(error: io::Error) -> Arc<io::Error> {
+    match error.raw_os_error() == Some(Errno::CONNRESET.raw_os_error()) {
+        // A map may be dropped after the thread's locals.
+        true => RESET.try_with(Arc::clone).unwrap_or_else(|_| Arc::new(error)),
+        false => Arc::new(error),
     }
 }
 

@@ -60,6 +60,11 @@ impl Due {
         self.0 == 0
     }
 
+    /// Nothing but `handle_close` is due, to a channel that was in the usual state.
+    pub(crate) fn has_end_only(self) -> bool {
+        self.0 & !ASKS == Step::End as u16
+    }
+
     pub(crate) fn has_steps(self) -> bool {
         self.0 & !(UNUSUAL | ASKS) != 0
     }

@@ -66,7 +66,10 @@ impl Link {
             Missed::Error(error) => {
                 // Nothing was read: this is no turn whose budgets were used.
                 self.turn = turn.number.wrapping_sub(1);
-                self.received(turn, Err(error), 1, true)
+                match would_block(&error) {
+                    true => Err(nothing_now()),
+                    false => Err(clone_error(&self.quick_read_lost(error))),
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::clock::Turn;
+use crate::error::{same, shared};
 use crate::link::dial::Dial;
 use crate::link::due::Step;
 use crate::link::rare::Rest;
@@ -295,9 +296,27 @@ impl Link {
         }
     }
 
+    /// As `read_lost`, of a channel on the short way: nothing is queued, and there is no cause before this.
+    pub(super) fn quick_read_lost(&mut self, error: io::Error) -> Arc<io::Error> {
+        debug_assert!(self.is_usual());
+        let error = shared(error);
+        let cause = Reason::Error(error.clone());
+        if self.is_open() {
+            self.life = Life::Ending(Ending { stage: Stage::Over, reset: false, cause });
+        }
+        self.output.way = Way::Broken;
+        self.due.set(Step::End);
+        error
+    }
+
+    /// Whether the channel has ended by a lost connection, as `error` says, and nothing else is due.
+    pub(crate) fn has_only_lost(&self, error: &io::Error) -> bool {
+        self.is_over() && self.due.has_end_only() && self.lost_error().is_some_and(|lost| same(lost, error))
+    }
+
     /// A read failed: the connection is gone.
     pub(crate) fn read_lost(&mut self, error: io::Error) -> Arc<io::Error> {
-        let error = Arc::new(error);
+        let error = shared(error);
         self.end(Reason::Error(error.clone()));
         self.output.way = Way::Broken;
         error
@@ -308,7 +327,7 @@ impl Link {
         if self.is_over() || self.is_told() {
             return;
         }
-        let error = Arc::new(error);
+        let error = shared(error);
         let cause = self.first_cause(Reason::Error(error.clone()));
         self.output.clear();
         self.note_marks();
