@@ -169,26 +169,28 @@ impl ChannelMap {
     /// The socket cannot be made non-blocking, or the map is being dropped. Then the socket is closed
     /// and the dispatcher dropped.
     pub fn add<D: Dispatcher>(&mut self, socket: impl Into<Socket>, dispatcher: D) -> io::Result<Handle<D>> {
-        let socket = socket.into();
-        if !socket.nonblocking {
-            sys::set_nonblocking(socket.as_fd())?;
+        let token = self.add_boxed(socket.into(), Box::new(dispatcher), TypeId::of::<D>())?;
+        Ok(token.typed())
+    }
+
+    fn add_boxed(
+        &mut self,
+        mut socket: Socket,
+        dispatcher: Box<dyn Dispatcher>,
+        of: TypeId,
+    ) -> io::Result<Token> {
+        if !socket.is_complete() {
+            socket.complete()?;
         }
-        let peer = match socket.peer {
-            None if socket.kind != Kind::Listener => sys::peer_addr(socket.fd.as_fd()).ok(),
-            peer => peer,
-        };
-        // A listener passes its address on to accepted sockets, which saves a call for each.
-        let local = match socket.local {
-            None if socket.kind == Kind::Listener => sys::local_addr(socket.fd.as_fd()).ok().map(Arc::new),
-            local => local,
-        };
-        let mut link = Link::new(Held::Plain(Plain(socket.fd)), socket.kind);
-        link.set_local(local);
-        link.set_peer(peer);
-        if socket.file.is_some() {
-            link.rare().file = socket.file;
+        let asks = self.asks(of);
+        let (token, place) = self.seat(dispatcher)?;
+        let Socket { fd, kind, local, peer, named, .. } = socket;
+        Link::new(Held::Plain(Plain(fd)), kind, peer, local, asks).put_into(place);
+        if let Some(named) = named {
+            place.set_peer(named.peer);
+            place.rare().file = named.file;
         }
-        self.insert(link, dispatcher)
+        Ok(token)
     }
 
     /// Make a channel of your own source, whose socket is non-blocking and connected.
@@ -197,7 +199,7 @@ impl ChannelMap {
     /// The map is being dropped.
     pub fn add_source<D: Dispatcher>(&mut self, source: impl Source, dispatcher: D) -> io::Result<Handle<D>> {
         let peer = source.descriptor().and_then(|fd| sys::peer_addr(fd).ok());
-        let mut link = Link::new(Held::own(Box::new(source)), Kind::Stream);
+        let mut link = Link::of_socket(Held::own(Box::new(source)), Kind::Stream);
         link.set_peer(peer);
         self.insert(link, dispatcher)
     }
@@ -215,17 +217,29 @@ impl ChannelMap {
     }
 
     pub(crate) fn insert<D: Dispatcher>(&mut self, mut link: Link, dispatcher: D) -> io::Result<Handle<D>> {
+        link.set_asks(self.asks(TypeId::of::<D>()));
+        let (token, place) = self.seat(Box::new(dispatcher))?;
+        link.put_into(place);
+        Ok(token.typed())
+    }
+
+    /// Put a dispatcher into a vacant slot, to be settled. The caller puts the link into its place.
+    #[inline(always)]
+    fn seat(&mut self, dispatcher: Box<dyn Dispatcher>) -> io::Result<(Token, &mut Link)> {
         if self.ended {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the channel map is being dropped"));
         }
-        link.set_asks(self.never_asked != Some(TypeId::of::<D>()));
-        link.listed = true;
-        let seat = Seat { dispatcher: Some(Box::new(dispatcher)), link };
-        let Some(token) = self.slots.insert(seat) else {
+        let Some((token, seat)) = self.slots.occupy() else {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the channel map is full"));
         };
+        seat.dispatcher = Some(dispatcher);
         self.dirty.push(token);
-        Ok(token.typed())
+        Ok((token, &mut seat.link))
+    }
+
+    /// Whether dispatchers of this type must be asked `readable` and `writable`, as far as is known.
+    fn asks(&self, of: TypeId) -> bool {
+        self.never_asked != Some(of)
     }
 
     // Contents.

@@ -8,7 +8,6 @@ use crate::core::map::ChannelMap;
 use crate::event_loop::backoff;
 use crate::event_loop::hooks::{self, Ran};
 use crate::guard::drop_guarded;
-use crate::link::peer::Peer;
 use crate::net::address::Address;
 use crate::net::socket::Socket;
 use crate::sys;
@@ -32,9 +31,9 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
                 link.moved(turn);
                 link.forget_rests();
                 // If the listener is bound to one address, that is the local one of each connection.
-                let local = link.local().filter(|local| !is_wildcard(local)).cloned();
-                let peer_of = Some(peer.clone());
-                let socket = Socket { nonblocking: true, local, peer: peer_of, ..Socket::stream(fd) };
+                let local = link.local().filter(|local| is_one_address(local)).cloned();
+                let mut socket = Socket { nonblocking: true, local, ..Socket::stream(fd) };
+                socket.set_peer(&peer);
                 hand_over(map, token, socket, peer);
             }
             Err(error) if would_block(&error) => return,
@@ -48,13 +47,13 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
     }
 }
 
-fn is_wildcard(address: &Address) -> bool {
-    address.ip().is_none_or(|ip| ip.ip().is_unspecified())
+fn is_one_address(address: &Address) -> bool {
+    matches!(address, Address::Ip(ip) if !ip.ip().is_unspecified())
 }
 
 /// An error here concerns this connection, not the listener: `handle_error` does not run.
 fn hand_over(map: &mut ChannelMap, token: Token, socket: Socket, peer: Address) {
-    let from = Peer::new(&peer);
+    let from = socket.peer;
     let error = match hooks::call(map, token, |dispatcher, ch| dispatcher.handle_accept(ch, socket, peer)) {
         Ran::Returned(Ok(())) | Ran::Absent => return,
         Ran::Returned(Err(error)) | Ran::Panicked(error) => error,

@@ -12,11 +12,12 @@ use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
 use crate::event_loop::{backoff, datagram, output, teardown};
-use crate::link::due::Step;
+use crate::link::due::{Due, Step};
 use crate::link::held::Held;
 use crate::link::life::OpenStep;
 use crate::link::marks::Watermark;
 use crate::reason::Reason;
+use crate::sys::poll::Interest;
 use crate::token::Token;
 
 /// The capacity that the empty list of dirty channels may keep.
@@ -56,6 +57,20 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     if due.has(Step::Open) {
         open_due(map, token);
     }
+    let Some(link) = map.link_mut(token) else { return };
+    // What is done to the channel from here on is left for the next settle.
+    if due.is_at_most_a_look() && link.is_at_most_to_be_looked_at() {
+        link.listed = false;
+        link.clear_due(Step::Look);
+    } else {
+        carry_out(map, token, due);
+    }
+    ask(map, token);
+    conclude(map, token);
+}
+
+/// All that may be due between the opening of a channel and its registration.
+fn carry_out(map: &mut ChannelMap, token: Token, due: Due) {
     if due.has(Step::Failure) {
         tell_failure(map, token);
     }
@@ -81,8 +96,6 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     if due.has(Step::Drained) || map.link(token).is_some_and(|link| link.is_due(Step::Drained)) {
         tell_drained(map, token);
     }
-    ask(map, token);
-    conclude(map, token);
 }
 
 /// Flush, and do what follows the output.
@@ -96,7 +109,17 @@ fn flush_due(map: &mut ChannelMap, token: Token) {
 /// What follows: registration, resumption of a suspended channel, the end; and whether the next settle has
 /// more to do.
 fn conclude(map: &mut ChannelMap, token: Token) {
-    register(map, token);
+    let Some(link) = map.link_mut(token) else { return };
+    // The common case: an open stream, with nothing to send, and nothing rare about it.
+    if let Some(wanted) = link.interest_if_usual() {
+        if register(map, token, Some(wanted)) {
+            return list_again(map, token);
+        }
+    }
+    let Some(link) = map.link_mut(token) else { return };
+    let wanted = link.interest();
+    register(map, token, wanted);
+    serve_inside(map, token);
     let Some(link) = map.link_mut(token) else { return };
     if let Some(error) = link.source().and_then(Held::panic) {
         link.end(Reason::from(error));
@@ -111,7 +134,10 @@ fn conclude(map: &mut ChannelMap, token: Token) {
     if link.rare_if_any().is_some() {
         if backoff::is_to_be_resumed(link) {
             backoff::resume(map, token);
-            register(map, token);
+            let Some(link) = map.link(token) else { return };
+            let wanted = link.interest();
+            register(map, token, wanted);
+            serve_inside(map, token);
         }
         teardown::publish(map, token);
     }
@@ -119,6 +145,12 @@ fn conclude(map: &mut ChannelMap, token: Token) {
     if link.is_unsent() {
         link.set_due(Step::Flush);
     }
+    list_again(map, token);
+}
+
+/// The channel is settled. If something has become due meanwhile, it is for the next settle.
+fn list_again(map: &mut ChannelMap, token: Token) {
+    let Some(link) = map.link_mut(token) else { return };
     link.settled();
     if link.has_steps() && !link.listed {
         link.listed = true;
@@ -287,28 +319,37 @@ pub(crate) fn ask_those_that_read(map: &mut ChannelMap) {
     map.asking.clear();
 }
 
-/// Tell the poller what the channel waits for now, if that changed.
-fn register(map: &mut ChannelMap, token: Token) {
-    let Some(seat) = map.slots.get_mut(token) else { return };
+/// Tell the poller what the channel waits for now, if that changed. `false` if that failed, which ends the
+/// channel.
+#[inline(always)]
+fn register(map: &mut ChannelMap, token: Token, wanted: Option<Interest>) -> bool {
+    let Some(seat) = map.slots.get_mut(token) else { return false };
     let link = &mut seat.link;
-    let (wanted, told) = (link.interest(), link.registered());
-    if let Some(fd) = link.fd() {
-        if wanted != told {
-            let key = token.slot as usize;
-            let result = match (told, wanted) {
-                (None, Some(interest)) => map.poll.add(fd, key, interest),
-                (Some(_), Some(interest)) => map.poll.modify(fd, key, interest),
-                (_, None) => map.poll.delete(fd),
-            };
-            match result {
-                Ok(()) => link.set_registered(wanted),
-                Err(error) => {
-                    link.end(Reason::from(crate::error::clone_error(&error)));
-                    return map.report(token, "the poller does not take it", &error);
-                }
-            }
+    let told = link.registered();
+    if wanted == told {
+        return true;
+    }
+    let Some(fd) = link.fd() else { return true };
+    let key = token.slot as usize;
+    let result = match (told, wanted) {
+        (None, Some(interest)) => map.poll.add(fd, key, interest),
+        (Some(_), Some(interest)) => map.poll.modify(fd, key, interest),
+        (_, None) => map.poll.delete(fd),
+    };
+    match result {
+        Ok(()) => link.set_registered(wanted),
+        Err(error) => {
+            link.end(Reason::from(crate::error::clone_error(&error)));
+            map.report(token, "the poller does not take it", &error);
+            return false;
         }
     }
+    true
+}
+
+/// If there is input for which the socket need not be ready, serve the channel without an event.
+fn serve_inside(map: &mut ChannelMap, token: Token) {
+    let Some(link) = map.link_mut(token) else { return };
     if link.takes_input_inside() {
         link.set_pending(true);
         map.pending.push(token);

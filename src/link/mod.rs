@@ -12,7 +12,6 @@ pub(crate) mod limits;
 pub(crate) mod marks;
 pub(crate) mod outbox;
 pub(crate) mod output;
-pub(crate) mod peer;
 pub(crate) mod producer;
 pub(crate) mod pushed;
 pub(crate) mod rare;
@@ -28,11 +27,11 @@ use std::sync::Arc;
 use crate::clock::{Time, Turn};
 use crate::link::due::{Due, Step};
 use crate::link::held::Held;
-use crate::link::peer::Peer;
 use crate::link::rare::Rare;
 use crate::link::source::Source;
 use crate::link::state::{Link, READ_BUDGET, Role, WRITE_BUDGET};
 use crate::net::address::Address;
+use crate::net::peer::Peer;
 use crate::sys::Kind;
 use crate::sys::poll::Interest;
 
@@ -44,6 +43,11 @@ impl Link {
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
         self.due.is_quiet()
+    }
+
+    #[inline]
+    pub(crate) fn is_at_most_to_be_looked_at(&self) -> bool {
+        self.due.is_at_most_a_look()
     }
 
     pub(crate) fn has_steps(&self) -> bool {
@@ -87,7 +91,8 @@ impl Link {
             && self.is_plain_and_idle()
     }
 
-    fn is_plain_and_idle(&self) -> bool {
+    #[inline]
+    pub(super) fn is_plain_and_idle(&self) -> bool {
         self.is_open()
             && self.kind == Kind::Stream
             && matches!(self.socket, Some(Held::Plain(_)))
@@ -115,7 +120,8 @@ impl Link {
 
     /// The channel has ended: free everything. Returns its role.
     pub(crate) fn empty(&mut self) -> Role {
-        debug_assert!(self.socket.is_none() && self.output.is_empty());
+        debug_assert!(self.socket.is_none() && self.output.is_empty() && self.is_told());
+        self.output.queue = None;
         self.local = None;
         self.rare = None;
         self.role

@@ -68,11 +68,25 @@ impl Link {
         }
     }
 
+    /// The same for an open stream over a plain socket, with nothing queued and nothing rare about it: the
+    /// common case of the settle.
+    #[inline]
+    pub(crate) fn interest_if_usual(&self) -> Option<Interest> {
+        if self.rare.is_some() || !self.is_plain_and_idle() {
+            return None;
+        }
+        let wanted = Interest { read: self.reads(), write: self.output.wanted };
+        debug_assert_eq!(self.interest(), Some(wanted));
+        Some(wanted)
+    }
+
     /// What the poller was last told.
+    #[inline]
     pub(crate) fn registered(&self) -> Option<Interest> {
         self.watch.told
     }
 
+    #[inline]
     pub(crate) fn set_registered(&mut self, told: Option<Interest>) {
         self.watch.told = told;
     }

@@ -1,18 +1,18 @@
-//! The peer's address in as few bytes as possible: each channel has one.
+//! The peer's address in as few bytes as possible: each channel has one, and a socket on its way in.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::net::address::Address;
 
 /// An address in place, unless it is of a rare kind.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Peer {
     Unknown,
     V4([u8; 4], [u8; 2]),
     V6([u8; 16], [u8; 2]),
     /// A Unix-domain socket without a name.
     Unnamed,
-    /// Kept in `Rare`.
+    /// Kept in `Rare`, or in `Named`.
     Elsewhere,
 }
 
