@@ -142,14 +142,15 @@ thread_local! {
     static RESET: Arc<io::Error> = Arc::new(Errno::CONNRESET.into());
 }
 
-/// The error of a lost connection, to be shared. Nothing but its code is in that of a reset, so all resets
-/// of a thread share one.
-pub(crate) fn shared(error: io::Error) -> Arc<io::Error> {
-    match error.raw_os_error() == Some(Errno::CONNRESET.raw_os_error()) {
+/// The error of a lost connection, to be shared. There is nothing but its code in it, so all resets of a
+/// thread share one.
+pub(crate) fn shared(errno: Errno) -> Arc<io::Error> {
+    let reset = match errno {
         // A map may be dropped after the thread's locals.
-        true => RESET.try_with(Arc::clone).unwrap_or_else(|_| Arc::new(error)),
-        false => Arc::new(error),
-    }
+        Errno::CONNRESET => RESET.try_with(Arc::clone).ok(),
+        _ => None,
+    };
+    reset.unwrap_or_else(|| Arc::new(errno.into()))
 }
 
 /// Whether two errors have the same kind and system code.

@@ -168,6 +168,7 @@ impl ChannelMap {
     /// # Errors
     /// The socket cannot be made non-blocking, or the map is being dropped. Then the socket is closed
     /// and the dispatcher dropped.
+    #[inline]
     pub fn add<D: Dispatcher>(&mut self, socket: impl Into<Socket>, dispatcher: D) -> io::Result<Handle<D>> {
         let token = self.add_boxed(socket.into(), Box::new(dispatcher), TypeId::of::<D>())?;
         Ok(token.typed())
@@ -351,7 +352,12 @@ impl ChannelMap {
 
     /// Mark the channel dirty: the next settle looks at it. `false` if there is no such channel.
     pub(crate) fn touch(&mut self, token: Token) -> bool {
-        let Some(seat) = self.slots.get_mut(token) else { return false };
+        self.touch_link(token).is_some()
+    }
+
+    #[inline]
+    pub(crate) fn touch_link(&mut self, token: Token) -> Option<&mut Link> {
+        let seat = self.slots.get_mut(token)?;
         // The next push is to see what becomes of it.
         self.gather.seal(token);
         seat.link.set_due(Step::Look);
@@ -359,7 +365,7 @@ impl ChannelMap {
             seat.link.listed = true;
             self.dirty.push(token);
         }
-        true
+        Some(&mut seat.link)
     }
 
     pub(crate) fn set_background(&mut self, token: Token, on: bool) {

@@ -16,8 +16,9 @@ use crate::link::due::{Due, Step};
 use crate::link::held::Held;
 use crate::link::life::OpenStep;
 use crate::link::marks::Watermark;
+use crate::link::state::Link;
 use crate::reason::Reason;
-use crate::sys::poll::Interest;
+use crate::sys::poll::{Interest, Poll};
 use crate::token::Token;
 
 /// The capacity that the empty list of dirty channels may keep.
@@ -47,29 +48,50 @@ pub(crate) fn settle(map: &mut ChannelMap) {
     }
 }
 
+#[inline(always)]
 fn settle_channel(map: &mut ChannelMap, token: Token) {
-    let Some(link) = map.link_mut(token) else { return };
+    let Some(seat) = map.slots.get_mut(token) else { return };
+    let link = &mut seat.link;
     let due = link.take_due();
     // The common end: only `handle_close` is due.
     if link.is_over() && !due.has(Step::Failure) && !due.has(Step::NetworkError) && !link.has_own_source() {
         return teardown::finish(map, token);
     }
     if due.has(Step::Open) {
-        open_due(map, token);
+        // The common beginning: an accepted connection to which nothing has happened yet.
+        match seat.dispatcher.take_if(|_| link.opens_untouched()) {
+            Some(dispatcher) => hooks::run_open(map, token, dispatcher),
+            None => open_due(map, token),
+        }
     }
-    let Some(link) = map.link_mut(token) else { return };
+    let Some(seat) = map.slots.get_mut(token) else { return };
+    let link = &mut seat.link;
     // What is done to the channel from here on is left for the next settle.
-    if due.is_at_most_a_look() && link.is_at_most_to_be_looked_at() {
-        link.listed = false;
-        link.clear_due(Step::Look);
-    } else {
-        carry_out(map, token, due);
+    if due.is_at_most_an_opening() {
+        if let Some(wanted) = link.interest_if_usual() {
+            link.begin_anew();
+            let registered = register(&map.poll, link, token, Some(wanted));
+            if registered.is_err() {
+                return conclude(map, token, registered);
+            }
+            return link.settled_with_nothing_rare();
+        }
     }
-    ask(map, token);
-    conclude(map, token);
+    settle_unusual(map, token, due);
 }
 
-/// All that may be due between the opening of a channel and its registration.
+/// All that may be due after the opening of a channel.
+#[inline(never)]
+fn settle_unusual(map: &mut ChannelMap, token: Token, due: Due) {
+    carry_out(map, token, due);
+    ask(map, token);
+    let Some(seat) = map.slots.get_mut(token) else { return };
+    let wanted = seat.link.interest();
+    let registered = register(&map.poll, &mut seat.link, token, wanted);
+    conclude(map, token, registered);
+}
+
+/// What is due between the opening of a channel and its registration.
 fn carry_out(map: &mut ChannelMap, token: Token, due: Due) {
     if due.has(Step::Failure) {
         tell_failure(map, token);
@@ -106,19 +128,12 @@ fn flush_due(map: &mut ChannelMap, token: Token) {
     output::flush(map, token);
 }
 
-/// What follows: registration, resumption of a suspended channel, the end; and whether the next settle has
-/// more to do.
-fn conclude(map: &mut ChannelMap, token: Token) {
-    let Some(link) = map.link_mut(token) else { return };
-    // The common case: an open stream, with nothing to send, and nothing rare about it.
-    if let Some(wanted) = link.interest_if_usual() {
-        if register(map, token, Some(wanted)) {
-            return list_again(map, token);
-        }
+/// What follows the registration: resumption of a suspended channel, the end; and whether the next settle
+/// has more to do.
+fn conclude(map: &mut ChannelMap, token: Token, registered: io::Result<()>) {
+    if let Err(error) = registered {
+        refused(map, token, &error);
     }
-    let Some(link) = map.link_mut(token) else { return };
-    let wanted = link.interest();
-    register(map, token, wanted);
     serve_inside(map, token);
     let Some(link) = map.link_mut(token) else { return };
     if let Some(error) = link.source().and_then(Held::panic) {
@@ -134,10 +149,7 @@ fn conclude(map: &mut ChannelMap, token: Token) {
     if link.rare_if_any().is_some() {
         if backoff::is_to_be_resumed(link) {
             backoff::resume(map, token);
-            let Some(link) = map.link(token) else { return };
-            let wanted = link.interest();
-            register(map, token, wanted);
-            serve_inside(map, token);
+            register_resumed(map, token);
         }
         teardown::publish(map, token);
     }
@@ -145,12 +157,6 @@ fn conclude(map: &mut ChannelMap, token: Token) {
     if link.is_unsent() {
         link.set_due(Step::Flush);
     }
-    list_again(map, token);
-}
-
-/// The channel is settled. If something has become due meanwhile, it is for the next settle.
-fn list_again(map: &mut ChannelMap, token: Token) {
-    let Some(link) = map.link_mut(token) else { return };
     link.settled();
     if link.has_steps() && !link.listed {
         link.listed = true;
@@ -319,32 +325,36 @@ pub(crate) fn ask_those_that_read(map: &mut ChannelMap) {
     map.asking.clear();
 }
 
-/// Tell the poller what the channel waits for now, if that changed. `false` if that failed, which ends the
-/// channel.
+/// Tell the poller what the channel waits for now, if that changed.
 #[inline(always)]
-fn register(map: &mut ChannelMap, token: Token, wanted: Option<Interest>) -> bool {
-    let Some(seat) = map.slots.get_mut(token) else { return false };
-    let link = &mut seat.link;
+fn register(poll: &Poll, link: &mut Link, token: Token, wanted: Option<Interest>) -> io::Result<()> {
     let told = link.registered();
-    if wanted == told {
-        return true;
-    }
-    let Some(fd) = link.fd() else { return true };
+    let Some(fd) = link.fd().filter(|_| wanted != told) else { return Ok(()) };
     let key = token.slot as usize;
-    let result = match (told, wanted) {
-        (None, Some(interest)) => map.poll.add(fd, key, interest),
-        (Some(_), Some(interest)) => map.poll.modify(fd, key, interest),
-        (_, None) => map.poll.delete(fd),
-    };
-    match result {
-        Ok(()) => link.set_registered(wanted),
-        Err(error) => {
-            link.end(Reason::from(crate::error::clone_error(&error)));
-            map.report(token, "the poller does not take it", &error);
-            return false;
-        }
+    match (told, wanted) {
+        (None, Some(interest)) => poll.add(fd, key, interest)?,
+        (Some(_), Some(interest)) => poll.modify(fd, key, interest)?,
+        (_, None) => poll.delete(fd)?,
     }
-    true
+    link.set_registered(wanted);
+    Ok(())
+}
+
+#[cold]
+fn refused(map: &mut ChannelMap, token: Token, error: &io::Error) {
+    if let Some(link) = map.link_mut(token) {
+        link.end(Reason::from(crate::error::clone_error(error)));
+    }
+    map.report(token, "the poller does not take it", error);
+}
+
+fn register_resumed(map: &mut ChannelMap, token: Token) {
+    let Some(seat) = map.slots.get_mut(token) else { return };
+    let wanted = seat.link.interest();
+    if let Err(error) = register(&map.poll, &mut seat.link, token, wanted) {
+        refused(map, token, &error);
+    }
+    serve_inside(map, token);
 }
 
 /// If there is input for which the socket need not be ready, serve the channel without an event.

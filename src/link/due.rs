@@ -70,8 +70,14 @@ impl Due {
 
     /// Nothing is due but to open the channel and to look at it.
     #[inline]
-    pub(crate) fn is_at_most_a_look(self) -> bool {
+    pub(crate) fn is_at_most_an_opening(self) -> bool {
         self.0 & !(Step::Open as u16 | Step::Look as u16 | UNUSUAL | ASKS) == 0
+    }
+
+    /// Nothing is due but to look at the channel, without asking anything.
+    #[inline]
+    pub(crate) fn is_at_most_a_look(self) -> bool {
+        self.0 & !(Step::Look as u16 | UNUSUAL) == 0
     }
 
     pub(crate) fn has_steps(self) -> bool {

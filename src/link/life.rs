@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::clock::Turn;
 use crate::error::{same, shared};
 use crate::link::dial::Dial;
@@ -168,6 +170,20 @@ impl Link {
         }
     }
 
+    /// Whether it was accepted, and nothing has happened to it yet: then it is open now.
+    #[inline(always)]
+    pub(crate) fn opens_untouched(&mut self) -> bool {
+        let untouched = self.is_opening()
+            && self.is_plain_and_idle_stream()
+            && self.rare.is_none()
+            && self.input.end == InputEnd::NotYet;
+        if untouched {
+            // `Opening` has nothing to drop.
+            std::mem::forget(std::mem::replace(&mut self.life, Life::Open));
+        }
+        untouched
+    }
+
     /// `handle_open` is about to run. What waited for it becomes due.
     pub(crate) fn opened(&mut self) {
         self.life = Life::Open;
@@ -297,16 +313,14 @@ impl Link {
     }
 
     /// As `read_lost`, of a channel on the short way: nothing is queued, and there is no cause before this.
-    pub(super) fn quick_read_lost(&mut self, error: io::Error) -> Arc<io::Error> {
+    pub(super) fn quick_read_lost(&mut self, errno: Errno) {
         debug_assert!(self.is_usual());
-        let error = shared(error);
-        let cause = Reason::Error(error.clone());
+        let cause = Reason::Error(shared(errno));
         if self.is_open() {
             self.life = Life::Ending(Ending { stage: Stage::Over, reset: false, cause });
         }
         self.output.way = Way::Broken;
         self.due.set(Step::End);
-        error
     }
 
     /// Whether the channel has ended by a lost connection, as `error` says, and nothing else is due.
@@ -316,7 +330,7 @@ impl Link {
 
     /// A read failed: the connection is gone.
     pub(crate) fn read_lost(&mut self, error: io::Error) -> Arc<io::Error> {
-        let error = shared(error);
+        let error = Arc::new(error);
         self.end(Reason::Error(error.clone()));
         self.output.way = Way::Broken;
         error
@@ -327,7 +341,7 @@ impl Link {
         if self.is_over() || self.is_told() {
             return;
         }
-        let error = shared(error);
+        let error = Arc::new(error);
         let cause = self.first_cause(Reason::Error(error.clone()));
         self.output.clear();
         self.note_marks();

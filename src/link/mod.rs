@@ -45,11 +45,6 @@ impl Link {
         self.due.is_quiet()
     }
 
-    #[inline]
-    pub(crate) fn is_at_most_to_be_looked_at(&self) -> bool {
-        self.due.is_at_most_a_look()
-    }
-
     pub(crate) fn has_steps(&self) -> bool {
         self.due.has_steps()
     }
@@ -64,6 +59,13 @@ impl Link {
 
     pub(crate) fn is_due(&self, step: Step) -> bool {
         self.due.has(step)
+    }
+
+    /// Nothing is left of this settle; what is done to the channel from now on is left for the next.
+    #[inline]
+    pub(crate) fn begin_anew(&mut self) {
+        self.listed = false;
+        self.due.clear(Step::Look);
     }
 
     /// What this settle does; what is set from now on is left for the next.
@@ -82,6 +84,13 @@ impl Link {
         }
     }
 
+    /// The same for a channel that [`interest_if_usual`](Link::interest_if_usual) has found.
+    #[inline]
+    pub(crate) fn settled_with_nothing_rare(&mut self) {
+        debug_assert_eq!(self.watch.told == Some(INPUT_ALONE), self.is_usual());
+        self.due.set_unusual(self.watch.told != Some(INPUT_ALONE));
+    }
+
     /// The usual state, which the short way of a message relies on: an open stream over a plain socket
     /// that is registered for input only, with nothing suspended, queued or put back, and limits that the
     /// gathered pushes of one hook cannot exceed.
@@ -92,12 +101,15 @@ impl Link {
     }
 
     #[inline]
-    pub(super) fn is_plain_and_idle(&self) -> bool {
+    fn is_plain_and_idle(&self) -> bool {
         self.is_open()
-            && self.kind == Kind::Stream
-            && matches!(self.socket, Some(Held::Plain(_)))
+            && self.is_plain_and_idle_stream()
             && self.rare.as_ref().is_none_or(|rare| rare.is_usual())
-            && self.output.is_idle()
+    }
+
+    #[inline(always)]
+    pub(super) fn is_plain_and_idle_stream(&self) -> bool {
+        self.kind == Kind::Stream && matches!(self.socket, Some(Held::Plain(_))) && self.output.is_idle()
     }
 
     // Identity.
@@ -119,11 +131,14 @@ impl Link {
     }
 
     /// The channel has ended: free everything. Returns its role.
+    #[inline(always)]
     pub(crate) fn empty(&mut self) -> Role {
         debug_assert!(self.socket.is_none() && self.output.is_empty() && self.is_told());
         self.output.queue = None;
         self.local = None;
-        self.rare = None;
+        if self.rare.is_some() {
+            self.rare = None;
+        }
         self.role
     }
 
@@ -141,6 +156,7 @@ impl Link {
         self.due.set_asks(asks);
     }
 
+    #[inline(always)]
     pub(crate) fn peer(&self) -> Option<Address> {
         match self.peer {
             Peer::Elsewhere => self.rare.as_ref()?.peer.clone(),

@@ -103,6 +103,14 @@ impl Socket {
         }
     }
 
+    /// Keep an address that is of a rare kind, and return a copy.
+    #[cold]
+    pub(crate) fn keep_peer(&mut self, far: Option<Box<Address>>) -> Address {
+        let address = far.map_or(Address::Unnamed, |far| *far);
+        self.set_peer(&address);
+        address
+    }
+
     /// Ask the system what is not known, and make it non-blocking.
     #[cold]
     pub(crate) fn complete(&mut self) -> io::Result<()> {
@@ -123,10 +131,10 @@ impl Socket {
         Ok(())
     }
 
-    /// Nothing is left for `complete` to do, as after `accept`.
+    /// Nothing is left for `complete` to do, as after `accept`. (A listener has no peer.)
     #[inline]
     pub(crate) fn is_complete(&self) -> bool {
-        self.nonblocking && self.kind != Kind::Listener && !matches!(self.peer, Peer::Unknown)
+        self.nonblocking && !matches!(self.peer, Peer::Unknown)
     }
 }
 
