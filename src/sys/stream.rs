@@ -2,12 +2,12 @@
 //! `Plain` in `link/source.rs` calls what moves bytes, within the budgets of a turn.
 
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddrV4};
+use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SocketAddrAny};
+use rustix::net::{RecvFlags, SendAncillaryBuffer};
 use socket2::{Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::net::address::Address;
@@ -105,7 +105,8 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Accepted> {
 #[cfg(not(target_vendor = "apple"))]
 #[inline(always)]
 fn accept_once(listener: BorrowedFd<'_>) -> io::Result<Accepted> {
-    use rustix::net::SocketFlags;
+    use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags};
+    use std::net::SocketAddrV4;
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (fd, peer) = rustix::net::acceptfrom_with(listener, flags)?;
     match peer.as_ref().map(SocketAddrAny::address_family) {
