@@ -6,6 +6,9 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rustix::io::Errno;
 
 use crate::token::Token;
 
@@ -141,6 +144,21 @@ pub(crate) fn clone_error(error: &io::Error) -> io::Error {
             Err(payload) => io::Error::new(error.kind(), panicked(payload)),
         },
     }
+}
+
+thread_local! {
+    static RESET: Arc<io::Error> = Arc::new(Errno::CONNRESET.into());
+}
+
+/// The error of a lost connection, to be shared. There is nothing but its code in it, so all resets of a
+/// thread share one.
+pub(crate) fn shared(errno: Errno) -> Arc<io::Error> {
+    let reset = match errno {
+        // A map may be dropped after the thread's locals.
+        Errno::CONNRESET => RESET.try_with(Arc::clone).ok(),
+        _ => None,
+    };
+    reset.unwrap_or_else(|| Arc::new(errno.into()))
 }
 
 /// Whether two errors have the same kind and system code.

@@ -1,5 +1,6 @@
 //! Catches the panics of users' values when they are dropped.
 
+use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
@@ -8,15 +9,21 @@ use crate::error::panicked;
 use crate::report::{Escaped, Throttle};
 
 /// Drop a user's value, which may panic.
+#[inline(always)]
 pub(crate) fn drop_guarded<T>(throttle: &mut Throttle, what: &str, value: T) {
     if !std::mem::needs_drop::<T>() {
         return;
     }
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        let error = panicked(payload);
-        if throttle.admits() {
-            log::warn!("the drop of {what} {}", Escaped(error));
-        }
+        report(throttle, what, payload);
+    }
+}
+
+#[cold]
+fn report(throttle: &mut Throttle, what: &str, payload: Box<dyn Any + Send>) {
+    let error = panicked(payload);
+    if throttle.admits() {
+        log::warn!("the drop of {what} {}", Escaped(error));
     }
 }
 

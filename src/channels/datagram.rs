@@ -40,7 +40,7 @@ impl ChannelMap {
         let address = literal(&address, "names are not looked up here")?;
         let (fd, file) =
             sys::datagram::bind(&address, options).map_err(|error| about("bind to", &address, &error))?;
-        let mut link = Link::new(Held::Plain(Plain(fd)), Kind::Datagram);
+        let mut link = Link::of_socket(Held::Plain(Plain(fd)), Kind::Datagram);
         link.set_local(link.fd().and_then(|fd| sys::local_addr(fd).ok()).map(Arc::new));
         link.set_peer(options.peer.clone());
         if let Some(file) = file {

@@ -181,14 +181,18 @@ impl ChannelMap {
             let _ = self.poll.delete(plain.fd());
             link.set_registered(None);
         }
-        let socket = Socket {
+        let mut socket = Socket {
             kind: link.kind(),
             nonblocking: true,
             local: link.local().cloned(),
-            peer: link.peer(),
-            file: link.rare_mut_if_any().and_then(|rare| rare.file.take()),
             ..Socket::stream(plain.0)
         };
+        if let Some(peer) = link.peer() {
+            socket.set_peer(&peer);
+        }
+        if let Some(file) = link.rare_mut_if_any().and_then(|rare| rare.file.take()) {
+            socket.named.get_or_insert_default().file = Some(file);
+        }
         let unread = link.take_unread().map_or(Vec::new(), |unread| unread.into_bytes());
         link.end(Reason::Detached);
         Ok(Detached { socket, unread, unsent })

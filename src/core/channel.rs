@@ -174,8 +174,10 @@ impl<'a> Channel<'a> {
     /// # Errors
     /// `NotConnected` if there is none, as on a listener.
     pub fn peer_addr(&self) -> io::Result<Address> {
-        let known = self.link().and_then(Link::peer);
-        self.named(known.ok_or_else(|| io::ErrorKind::NotConnected.into()))
+        match self.link().and_then(Link::peer) {
+            Some(known) => Ok(known),
+            None => self.named(Err(io::ErrorKind::NotConnected.into())),
+        }
     }
 
     /// The process at the other end of a Unix-domain socket: `SO_PEERCRED`. Linux and Android only.
@@ -297,9 +299,9 @@ impl<'a> Channel<'a> {
         self.map.link_mut(token).ok_or_else(|| LookupError::Gone(token).into())
     }
 
+    #[inline]
     pub(super) fn change(&mut self, f: impl FnOnce(&mut Link)) {
-        self.touch();
-        if let Some(link) = self.map.link_mut(self.token) {
+        if let Some(link) = self.map.touch_link(self.token) {
             f(link);
         }
     }

@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
 use crate::core::lingering::Lingering;
 use crate::core::slots::Slots;
-use crate::guard::drop_guarded;
+use crate::guard::drop_caught;
 use crate::link::account::Total;
 use crate::link::due::Step;
 use crate::link::held::Held;
@@ -180,27 +179,30 @@ impl ChannelMap {
     /// # Errors
     /// The socket cannot be made non-blocking, or the map is being dropped. Then the socket is closed
     /// and the dispatcher dropped.
+    #[inline]
     pub fn add<D: Dispatcher>(&mut self, socket: impl Into<Socket>, dispatcher: D) -> io::Result<Handle<D>> {
-        let socket = socket.into();
-        if !socket.nonblocking {
-            sys::set_nonblocking(socket.as_fd())?;
+        let token = self.add_boxed(socket.into(), Box::new(dispatcher), TypeId::of::<D>())?;
+        Ok(token.typed())
+    }
+
+    fn add_boxed(
+        &mut self,
+        mut socket: Socket,
+        dispatcher: Box<dyn Dispatcher>,
+        of: TypeId,
+    ) -> io::Result<Token> {
+        if !socket.is_complete() {
+            socket.complete()?;
         }
-        let peer = match socket.peer {
-            None if socket.kind != Kind::Listener => sys::peer_addr(socket.fd.as_fd()).ok(),
-            peer => peer,
-        };
-        // A listener passes its address on to accepted sockets, which saves a call for each.
-        let local = match socket.local {
-            None if socket.kind == Kind::Listener => sys::local_addr(socket.fd.as_fd()).ok().map(Arc::new),
-            local => local,
-        };
-        let mut link = Link::new(Held::Plain(Plain(socket.fd)), socket.kind);
-        link.set_local(local);
-        link.set_peer(peer);
-        if socket.file.is_some() {
-            link.rare().file = socket.file;
+        let asks = self.asks(of);
+        let (token, place) = self.seat(dispatcher)?;
+        let Socket { fd, kind, local, peer, named, .. } = socket;
+        Link::new(Held::Plain(Plain(fd)), kind, peer, local, asks).put_into(place);
+        if let Some(named) = named {
+            place.set_peer(named.peer);
+            place.rare().file = named.file;
         }
-        self.insert(link, dispatcher)
+        Ok(token)
     }
 
     /// Make a channel of your own source, whose socket is non-blocking and connected.
@@ -210,7 +212,7 @@ impl ChannelMap {
     pub fn add_source<D: Dispatcher>(&mut self, source: impl Source, dispatcher: D) -> io::Result<Handle<D>> {
         let source = Held::own(Box::new(source));
         let peer = source.descriptor().and_then(|fd| sys::peer_addr(fd).ok());
-        let mut link = Link::new(source, Kind::Stream);
+        let mut link = Link::of_socket(source, Kind::Stream);
         link.set_peer(peer);
         self.insert(link, dispatcher)
     }
@@ -228,26 +230,36 @@ impl ChannelMap {
     }
 
     pub(crate) fn insert<D: Dispatcher>(&mut self, mut link: Link, dispatcher: D) -> io::Result<Handle<D>> {
-        if self.ended {
-            let error = io::Error::new(io::ErrorKind::BrokenPipe, "the channel map is being dropped");
-            return Err(self.refused(link, dispatcher, error));
+        link.set_asks(self.asks(TypeId::of::<D>()));
+        match self.seat(Box::new(dispatcher)) {
+            Ok((token, place)) => {
+                link.put_into(place);
+                Ok(token.typed())
+            }
+            Err(error) => {
+                drop_caught("a source", link.take_source());
+                Err(error)
+            }
         }
-        link.set_asks(self.never_asked != Some(TypeId::of::<D>()));
-        link.listed = true;
-        let seat = Seat { dispatcher: Some(Box::new(dispatcher)), link };
-        let Some(token) = self.slots.insert(seat) else {
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the channel map is full"));
-        };
-        self.dirty.push(token);
-        Ok(token.typed())
     }
 
-    /// Drop what cannot be added, each by itself.
-    #[cold]
-    fn refused<D: Dispatcher>(&mut self, mut link: Link, dispatcher: D, error: io::Error) -> io::Error {
-        drop_guarded(&mut self.throttle, "a source", link.take_source());
-        drop_guarded(&mut self.throttle, "a dispatcher", dispatcher);
-        error
+    /// Put a dispatcher into a vacant slot, to be settled. The caller puts the link into its place.
+    #[inline(always)]
+    fn seat(&mut self, dispatcher: Box<dyn Dispatcher>) -> io::Result<(Token, &mut Link)> {
+        if self.ended {
+            return Err(refused(dispatcher, io::ErrorKind::BrokenPipe, "the channel map is being dropped"));
+        }
+        let Some((token, seat)) = self.slots.occupy() else {
+            return Err(refused(dispatcher, io::ErrorKind::QuotaExceeded, "the channel map is full"));
+        };
+        seat.dispatcher = Some(dispatcher);
+        self.dirty.push(token);
+        Ok((token, &mut seat.link))
+    }
+
+    /// Whether dispatchers of this type must be asked `readable` and `writable`, as far as is known.
+    fn asks(&self, of: TypeId) -> bool {
+        self.never_asked != Some(of)
     }
 
     // Contents.
@@ -329,7 +341,12 @@ impl ChannelMap {
 
     /// Mark the channel dirty: the next settle looks at it. `false` if there is no such channel.
     pub(crate) fn touch(&mut self, token: Token) -> bool {
-        let Some(seat) = self.slots.get_mut(token) else { return false };
+        self.touch_link(token).is_some()
+    }
+
+    #[inline]
+    pub(crate) fn touch_link(&mut self, token: Token) -> Option<&mut Link> {
+        let seat = self.slots.get_mut(token)?;
         // The next push is to see what becomes of it.
         self.gather.seal(token);
         seat.link.set_due(Step::Look);
@@ -337,7 +354,7 @@ impl ChannelMap {
             seat.link.listed = true;
             self.dirty.push(token);
         }
-        true
+        Some(&mut seat.link)
     }
 
     /// Closing is foreground work: [`run`](crate::run) does not return before what is queued is sent.
@@ -387,6 +404,13 @@ impl ChannelMap {
     pub(crate) fn wear_out(&mut self, left: u32) {
         self.slots.wear_out(left);
     }
+}
+
+/// The dispatcher cannot be added: drop it.
+#[cold]
+fn refused(dispatcher: Box<dyn Dispatcher>, kind: io::ErrorKind, why: &str) -> io::Error {
+    drop_caught("a dispatcher", dispatcher);
+    io::Error::new(kind, why)
 }
 
 /// The poller's descriptor: readable when a [`turn`](ChannelMap::turn) has something to do.

@@ -47,8 +47,16 @@ impl Channel<'_> {
     pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.map.gather.push(self.token, bytes) {
             true => Ok(()),
-            false => self.put(Pushed::Bytes(bytes)),
+            false => self.push_after(bytes),
         }
+    }
+
+    /// The short way of a push was not for this one.
+    #[cold]
+    #[inline(never)]
+    fn push_after(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let result = self.map.put(self.token, Pushed::Bytes(bytes), true);
+        self.named(result)
     }
 
     /// As [`push`](Channel::push); if it cannot be sent now, it is queued without a copy, from 2 KiB on.

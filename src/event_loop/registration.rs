@@ -1,12 +1,15 @@
 //! What the poller is told of a channel.
 
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use crate::core::map::ChannelMap;
+use crate::error::clone_error;
 use crate::event_loop::backoff;
 use crate::link::state::Link;
 use crate::reason::Reason;
 use crate::sys;
+use crate::sys::poll::{Interest, Poll};
 use crate::token::Token;
 
 /// Tell the poller what the channel waits for now, if that changed.
@@ -16,31 +19,40 @@ pub(crate) fn register(map: &mut ChannelMap, token: Token) {
     }
     let Some(seat) = map.slots.get_mut(token) else { return };
     let link = &mut seat.link;
-    let (wanted, told) = (link.interest(), link.registered());
-    if let Some(fd) = link.fd() {
-        if wanted != told {
-            let key = token.slot as usize;
-            let result = match (told, wanted) {
-                (None, Some(interest)) => map.poll.add(fd, key, interest),
-                (Some(_), Some(interest)) => map.poll.modify(fd, key, interest),
-                (_, None) => map.poll.delete(fd),
-            };
-            match result {
-                Ok(()) => link.set_registered(wanted),
-                Err(error) if sys::errno::out_of_resources(&error) => {
-                    return backoff::starve(map, token, "cannot be watched", &error);
-                }
-                Err(error) => {
-                    link.end(Reason::from(crate::error::clone_error(&error)));
-                    return map.report(token, "the poller does not take it", &error);
-                }
-            }
-        }
+    let wanted = link.interest();
+    if let Err(error) = watch(&map.poll, link, token, wanted) {
+        return refused(map, token, &error);
     }
     if link.takes_input_inside() {
         link.set_pending(true);
         map.pending.push(token);
     }
+}
+
+/// As `register`, of a channel that waits for nothing but its descriptor, which is the same as before.
+#[inline(always)]
+pub(crate) fn watch(poll: &Poll, link: &mut Link, token: Token, wanted: Option<Interest>) -> io::Result<()> {
+    let told = link.registered();
+    let Some(fd) = link.fd().filter(|_| wanted != told) else { return Ok(()) };
+    let key = token.slot as usize;
+    match (told, wanted) {
+        (None, Some(interest)) => poll.add(fd, key, interest)?,
+        (Some(_), Some(interest)) => poll.modify(fd, key, interest)?,
+        (_, None) => poll.delete(fd)?,
+    }
+    link.set_registered(wanted);
+    Ok(())
+}
+
+#[cold]
+pub(crate) fn refused(map: &mut ChannelMap, token: Token, error: &io::Error) {
+    if sys::errno::out_of_resources(error) {
+        return backoff::starve(map, token, "cannot be watched", error);
+    }
+    if let Some(link) = map.link_mut(token) {
+        link.end(Reason::from(clone_error(error)));
+    }
+    map.report(token, "the poller does not take it", error);
 }
 
 /// Take a channel out of the poller, also if its source has exchanged its descriptor for another.

@@ -135,8 +135,19 @@ fn read_failed(
     dispatcher: Option<Box<dyn Dispatcher>>,
     error: io::Error,
 ) {
-    fell_back(map, token, dispatcher);
-    read_led_to_something(map, token, Err(error));
+    match map.slots.get_mut(token) {
+        // The connection is gone, and that is all.
+        Some(seat) if seat.dispatcher.is_none() && seat.link.has_only_lost(&error) => {
+            seat.dispatcher = dispatcher;
+            map.gather.end();
+            seat.link.listed = true;
+            map.dirty.push(token);
+        }
+        _ => {
+            fell_back(map, token, dispatcher);
+            read_led_to_something(map, token, Err(error));
+        }
+    }
 }
 
 #[inline(never)]

@@ -12,7 +12,7 @@ use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
 use crate::event_loop::{backoff, broken, datagram, output, registration, teardown, upgrade};
-use crate::link::due::Step;
+use crate::link::due::{Due, Step};
 use crate::link::held::Held;
 use crate::link::life::OpenStep;
 use crate::link::marks::Watermark;
@@ -48,16 +48,52 @@ pub(crate) fn settle(map: &mut ChannelMap) {
     }
 }
 
+#[inline(always)]
 fn settle_channel(map: &mut ChannelMap, token: Token) {
-    let Some(link) = map.link_mut(token) else { return };
+    let Some(seat) = map.slots.get_mut(token) else { return };
+    let link = &mut seat.link;
     let due = link.take_due();
     // The common end: only `handle_close` is due.
     if link.is_over() && !due.has(Step::Failure) && !due.has(Step::NetworkError) && !link.has_own_source() {
         return teardown::finish(map, token);
     }
     if due.has(Step::Open) {
-        open_due(map, token);
+        // The common beginning: an accepted connection to which nothing has happened yet.
+        match seat.dispatcher.take_if(|_| link.opens_untouched()) {
+            Some(dispatcher) => hooks::run_open(map, token, dispatcher),
+            None => open_due(map, token),
+        }
     }
+    let Some(seat) = map.slots.get_mut(token) else { return };
+    let link = &mut seat.link;
+    // What is done to the channel from here on is left for the next settle.
+    if due.is_at_most_an_opening() {
+        if let Some(wanted) = link.interest_if_usual() {
+            link.begin_anew();
+            match registration::watch(&map.poll, link, token, Some(wanted)) {
+                Ok(()) => link.settled_with_nothing_rare(),
+                Err(error) => {
+                    registration::refused(map, token, &error);
+                    conclude(map, token);
+                }
+            }
+            return;
+        }
+    }
+    settle_unusual(map, token, due);
+}
+
+/// All that may be due after the opening of a channel.
+#[inline(never)]
+fn settle_unusual(map: &mut ChannelMap, token: Token, due: Due) {
+    carry_out(map, token, due);
+    ask(map, token);
+    registration::register(map, token);
+    conclude(map, token);
+}
+
+/// What is due between the opening of a channel and its registration.
+fn carry_out(map: &mut ChannelMap, token: Token, due: Due) {
     if due.has(Step::Failure) {
         tell_failure(map, token);
     }
@@ -86,8 +122,6 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     if due.has(Step::Wrapped) || map.link(token).is_some_and(|link| link.is_due(Step::Wrapped)) {
         upgrade::tell_wrapped(map, token);
     }
-    ask(map, token);
-    conclude(map, token);
 }
 
 /// Flush, and do what follows the output.
@@ -98,10 +132,9 @@ fn flush_due(map: &mut ChannelMap, token: Token) {
     output::flush(map, token);
 }
 
-/// What follows: registration, resumption of a suspended channel, the end; and whether the next settle has
-/// more to do.
+/// What follows the registration: resumption of a suspended channel, the end; and whether the next settle
+/// has more to do.
 fn conclude(map: &mut ChannelMap, token: Token) {
-    registration::register(map, token);
     let Some(link) = map.link_mut(token) else { return };
     if let Some(error) = link.source().and_then(Held::panic) {
         // Nobody knows what it still held.

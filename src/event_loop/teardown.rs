@@ -1,5 +1,6 @@
 //! The end of a channel, and of a map.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::core::map::ChannelMap;
@@ -8,10 +9,11 @@ use crate::event_loop::hooks::{self, Entered};
 use crate::event_loop::{backoff, closing, dial, registration};
 use crate::guard::{drop_each, drop_guarded};
 use crate::link::held::Held;
-use crate::link::state::Role;
+use crate::link::state::{Link, Role};
 use crate::net::address::about;
 use crate::net::resolve;
 use crate::reason::Reason;
+use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
 use crate::token::Token;
 
@@ -35,28 +37,19 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
         registration::unwatch(map, token);
     }
     let Some(seat) = map.slots.get_mut(token) else { return };
+    let dispatcher = seat.dispatcher.take();
     let link = &mut seat.link;
     let (reason, reset) = link.tell_end();
     // It is not settled again, whatever its last hook does.
     link.listed = true;
-    let source = link.take_source();
-    if let Some(fd) = source.as_ref().and_then(Held::descriptor) {
-        if link.local().is_none() {
-            link.set_local(sys::local_addr(fd).ok().map(Arc::new));
+    match link.take_source() {
+        Some(Held::Plain(plain)) => leave(&map.poll, link, plain.fd(), reset),
+        source => {
+            if let Some(fd) = source.as_ref().and_then(Held::descriptor) {
+                leave(&map.poll, link, fd, reset);
+            }
+            drop_guarded(&mut map.throttle, "a source", source);
         }
-        if link.registered().is_some() {
-            link.set_registered(None);
-            // This fails only if the descriptor is not registered, which is what is wanted.
-            let _ = map.poll.delete(fd);
-        }
-        if reset {
-            let _ = sys::stream::set_reset_on_close(fd);
-        }
-    }
-    match source {
-        // It contains no value of the user.
-        Some(Held::Plain(plain)) => drop(plain),
-        source => drop_guarded(&mut map.throttle, "a source", source),
     }
     if map.timers.owns_any(token.slot) {
         let timers = map.timers.cancel_owned(token.slot);
@@ -66,7 +59,9 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
         backoff::wake_starved(map);
     }
     let was_listener = map.link(token).is_some_and(|link| link.kind() == Kind::Listener);
-    hooks::run_close(map, token, &reason);
+    if let Some(dispatcher) = dispatcher {
+        hooks::run_close(map, token, dispatcher, &reason);
+    }
     if was_listener {
         listener_ended(map, token, &reason);
     }
@@ -86,6 +81,22 @@ fn listener_ended(map: &mut ChannelMap, token: Token, reason: &Reason) {
     });
 }
 
+/// The descriptor is about to be closed.
+#[inline(always)]
+fn leave(poll: &Poll, link: &mut Link, fd: BorrowedFd<'_>, reset: bool) {
+    if link.local().is_none() {
+        link.set_local(sys::local_addr(fd).ok().map(Arc::new));
+    }
+    if link.registered().is_some() {
+        link.set_registered(None);
+        // This fails only if the descriptor is not registered, which is what is wanted.
+        let _ = poll.delete(fd);
+    }
+    if reset {
+        let _ = sys::stream::set_reset_on_close(fd);
+    }
+}
+
 /// What few channels have ends before the socket: connect attempts, the file of a socket bound to a path
 /// (while that socket is open, no other file can have the same inode), outlets.
 fn end_rare(map: &mut ChannelMap, token: Token) {
@@ -96,6 +107,7 @@ fn end_rare(map: &mut ChannelMap, token: Token) {
     publish(map, token);
 }
 
+#[inline(always)]
 fn remove(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.vacate(token) else { return };
     let dispatcher = seat.dispatcher.take();

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::clock::Turn;
 use crate::error::clone_error;
 use crate::link::due::Step;
@@ -12,13 +14,13 @@ use crate::link::source::Source;
 use crate::link::state::{InputEnd, Life, Link, READ_BUDGET};
 use crate::link::unread::Unread;
 use crate::sys;
-use crate::sys::errno::{is_interrupted, would_block};
+use crate::sys::errno::would_block;
 
 /// Why the short way of a read returned nothing.
 pub(crate) enum Missed {
     NotTried,
     End,
-    Error(io::Error),
+    Error(Errno),
 }
 
 impl Link {
@@ -36,16 +38,14 @@ impl Link {
         let most = buffer.len().min(READ_BUDGET as usize);
         let Some(Held::Plain(plain)) = &self.socket else { return Err(Missed::NotTried) };
         match sys::stream::recv_once(plain.fd(), &mut buffer[..most]) {
-            Ok(read @ 1..) => {
+            Ok(0) => Err(Missed::End),
+            Ok(read) if read < most => {
                 // A plain socket that returns less than was asked for has no more. This saves the last
                 // call of a hook that reads until there is nothing.
                 self.read_left = 0;
-                if read == most {
-                    self.read_all(most);
-                }
                 Ok(read)
             }
-            Ok(_) => Err(Missed::End),
+            Ok(_) => Ok(self.read_all(most)),
             Err(error) => Err(Missed::Error(error)),
         }
     }
@@ -53,20 +53,26 @@ impl Link {
     /// The read has filled its buffer: there may be more.
     #[cold]
     #[inline(never)]
-    fn read_all(&mut self, most: usize) {
+    fn read_all(&mut self, most: usize) -> usize {
         self.read_left = READ_BUDGET - most as u32;
+        most
     }
 
     /// The long way, from where the short one ended.
+    #[inline(always)]
     pub(crate) fn recv_after(&mut self, missed: Missed, turn: Turn, buffer: &mut [u8]) -> io::Result<usize> {
         match missed {
             Missed::NotTried => self.recv(turn, buffer),
             Missed::End => self.received(turn, Ok(0), 1, true),
-            Missed::Error(error) if is_interrupted(&error) => self.recv(turn, buffer),
-            Missed::Error(error) => {
+            Missed::Error(Errno::INTR) => self.recv(turn, buffer),
+            Missed::Error(errno) => {
                 // Nothing was read: this is no turn whose budgets were used.
                 self.turn = turn.number.wrapping_sub(1);
-                self.received(turn, Err(error), 1, true)
+                if errno == Errno::AGAIN {
+                    return Err(nothing_now());
+                }
+                self.quick_read_lost(errno);
+                Err(errno.into())
             }
         }
     }

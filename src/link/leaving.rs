@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use crate::clock::Time;
-use crate::link::peer::Peer;
 use crate::link::rare::{LINGER, Leaving};
 use crate::link::state::Link;
 use crate::net::address::Address;
+use crate::net::peer::Peer;
 use crate::sys;
 
 /// How long a channel lingers without any input.

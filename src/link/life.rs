@@ -3,8 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::clock::{Time, Turn};
-use crate::error::clone_error;
+use crate::error::{clone_error, same, shared};
 use crate::guard::drop_caught;
 use crate::link::dial::Dial;
 use crate::link::due::Step;
@@ -165,6 +167,20 @@ impl Link {
         }
     }
 
+    /// Whether it was accepted, and nothing has happened to it yet: then it is open now.
+    #[inline(always)]
+    pub(crate) fn opens_untouched(&mut self) -> bool {
+        let untouched = self.is_opening()
+            && self.is_plain_and_idle_stream()
+            && self.rare.is_none()
+            && self.input.end == InputEnd::NotYet;
+        if untouched {
+            // `Opening` has nothing to drop.
+            std::mem::forget(std::mem::replace(&mut self.life, Life::Open));
+        }
+        untouched
+    }
+
     /// `handle_open` is about to run. What waited for it becomes due.
     pub(crate) fn opened(&mut self) {
         self.life = Life::Open;
@@ -302,6 +318,22 @@ impl Link {
             Life::Ending(Ending { cause, reset, .. }) => (cause, reset),
             _ => (Reason::Closed, false),
         }
+    }
+
+    /// As `read_lost`, of a channel on the short way: nothing is queued, and there is no cause before this.
+    pub(super) fn quick_read_lost(&mut self, errno: Errno) {
+        debug_assert!(self.is_usual());
+        let cause = Reason::Error(shared(errno));
+        if self.is_open() {
+            self.life = Life::Ending(Ending { stage: Stage::Over, reset: false, cause });
+        }
+        self.output.way = Way::Broken;
+        self.due.set(Step::End);
+    }
+
+    /// Whether the channel has ended by a lost connection, as `error` says, and nothing else is due.
+    pub(crate) fn has_only_lost(&self, error: &io::Error) -> bool {
+        self.is_over() && self.due.has_end_only() && self.lost_error().is_some_and(|lost| same(lost, error))
     }
 
     /// A read failed: the connection is gone. Returns a copy of the error.

@@ -17,7 +17,6 @@ pub(crate) mod marks;
 pub(crate) mod outbox;
 pub(crate) mod output;
 pub(crate) mod partners;
-pub(crate) mod peer;
 pub(crate) mod piece;
 pub(crate) mod producer;
 pub(crate) mod pushed;
@@ -39,11 +38,11 @@ use crate::clock::{Time, Turn};
 use crate::guard::drop_caught;
 use crate::link::due::{Due, Step};
 use crate::link::held::Held;
-use crate::link::peer::Peer;
 use crate::link::rare::Rare;
 use crate::link::source::Source;
 use crate::link::state::{Link, READ_BUDGET, Role, WRITE_BUDGET};
 use crate::net::address::Address;
+use crate::net::peer::Peer;
 use crate::sys::Kind;
 use crate::sys::poll::Interest;
 
@@ -73,6 +72,13 @@ impl Link {
         self.due.has(step)
     }
 
+    /// Nothing is left of this settle; what is done to the channel from now on is left for the next.
+    #[inline]
+    pub(crate) fn begin_anew(&mut self) {
+        self.listed = false;
+        self.due.clear(Step::Look);
+    }
+
     /// What this settle does; what is set from now on is left for the next.
     pub(crate) fn take_due(&mut self) -> Due {
         self.due.take()
@@ -89,6 +95,13 @@ impl Link {
         }
     }
 
+    /// The same for a channel that [`interest_if_usual`](Link::interest_if_usual) has found.
+    #[inline]
+    pub(crate) fn settled_with_nothing_rare(&mut self) {
+        debug_assert_eq!(self.watch.told == Some(INPUT_ALONE), self.is_usual());
+        self.due.set_unusual(self.watch.told != Some(INPUT_ALONE));
+    }
+
     /// The usual state, which the short way of a message relies on: an open stream over a plain socket
     /// that is registered for input only, with nothing suspended, queued or put back, and limits that the
     /// gathered pushes of one hook cannot exceed.
@@ -98,12 +111,16 @@ impl Link {
             && self.is_plain_and_idle()
     }
 
+    #[inline]
     fn is_plain_and_idle(&self) -> bool {
         self.is_open()
-            && self.kind == Kind::Stream
-            && matches!(self.socket, Some(Held::Plain(_)))
+            && self.is_plain_and_idle_stream()
             && self.rare.as_ref().is_none_or(|rare| rare.is_usual())
-            && self.output.is_idle()
+    }
+
+    #[inline(always)]
+    pub(super) fn is_plain_and_idle_stream(&self) -> bool {
+        self.kind == Kind::Stream && matches!(self.socket, Some(Held::Plain(_))) && self.output.is_idle()
     }
 
     // Identity.
@@ -125,8 +142,10 @@ impl Link {
     }
 
     /// The channel has ended: free everything. Returns its role.
+    #[inline(always)]
     pub(crate) fn empty(&mut self) -> Role {
-        debug_assert!(self.socket.is_none() && self.output.is_empty());
+        debug_assert!(self.socket.is_none() && self.output.is_empty() && self.is_told());
+        self.output.queue = None;
         self.local = None;
         if let Some(rare) = self.rare.take() {
             // An error in it may be a user's.
@@ -149,6 +168,7 @@ impl Link {
         self.due.set_asks(asks);
     }
 
+    #[inline(always)]
     pub(crate) fn peer(&self) -> Option<Address> {
         match self.peer {
             Peer::Elsewhere => self.rare.as_ref()?.peer.clone(),

@@ -21,11 +21,13 @@ impl Link {
     }
 
     /// Whether `handle_read` may be called, apart from what `readable` says.
+    #[inline]
     fn may_read(&self) -> bool {
         self.is_open() && !self.is_at_end() && !self.is_paused() && !self.is_upgrading()
     }
 
     /// Whether `handle_read` may be called.
+    #[inline]
     pub(crate) fn reads(&self) -> bool {
         self.may_read() && self.input.wanted
     }
@@ -71,11 +73,29 @@ impl Link {
         }
     }
 
+    /// The same for an open stream over a plain socket, with nothing queued, due, to be asked or rare about
+    /// it: the common case of the settle.
+    #[inline]
+    pub(crate) fn interest_if_usual(&self) -> Option<Interest> {
+        let usual = self.is_open()
+            && self.is_plain_and_idle_stream()
+            && self.rare.is_none()
+            && self.due.is_at_most_a_look();
+        if !usual {
+            return None;
+        }
+        let wanted = Interest { read: self.reads(), write: self.output.wanted };
+        debug_assert_eq!(self.interest(), Some(wanted));
+        Some(wanted)
+    }
+
     /// What the poller was last told.
+    #[inline]
     pub(crate) fn registered(&self) -> Option<Interest> {
         self.watch.told
     }
 
+    #[inline]
     pub(crate) fn set_registered(&mut self, told: Option<Interest>) {
         self.watch.told = told;
         if let Some(Held::Own(own)) = &mut self.socket {

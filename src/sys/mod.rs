@@ -42,6 +42,7 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
+#[inline(never)]
 fn address_of_any(any: SocketAddrAny) -> Option<Address> {
     if matches!(any.address_family(), AddressFamily::INET | AddressFamily::INET6) {
         return SocketAddr::try_from(any).ok().map(Address::Ip);
