@@ -317,8 +317,9 @@ fn output_goes_through_input_that_was_put_back() {
             far.write_all(b"and new").unwrap();
             turn_until(&mut map, &log, |_| log.input("a") == b"put back, and new");
         }
+        // It takes nothing until the source is in place.
+        turn_until(&mut map, &log, |map| map.channel(handle).unwrap().send(b"one ").unwrap() == 4);
         let mut ch = map.channel(handle).unwrap();
-        assert_eq!(ch.send(b"one ").unwrap(), 4);
         // Large enough to be offered at once, and so in pieces.
         let (two, three) = (vec![b'2'; 5000], vec![b'3'; 5000]);
         ch.push_vectored(&[IoSlice::new(&two), IoSlice::new(&three)]).unwrap();
