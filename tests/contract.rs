@@ -36,6 +36,7 @@ mod contract {
     mod asyncore;
     mod close;
     mod connect;
+    mod documents;
     mod drops;
     mod errors;
     #[cfg(debug_assertions)]
