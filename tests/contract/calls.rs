@@ -37,7 +37,7 @@ fn what_producers_make_byte_by_byte_leaves_in_few_calls() {
         let bytes = pattern(BYTES);
         let mut ch = view(&mut map, token);
         for part in bytes.chunks(BYTES / producers) {
-            let mut part = part.to_vec().into_iter();
+            let mut part = Vec::from(part).into_iter();
             ch.push_producer(move |buffer: &mut Vec<u8>| {
                 assert!(buffer.is_empty());
                 buffer.extend(part.next());
