@@ -38,6 +38,7 @@ mod contract {
     mod calls;
     mod close;
     mod connect;
+    mod documents;
     mod errors;
     #[cfg(debug_assertions)]
     mod faults;

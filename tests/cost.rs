@@ -311,6 +311,70 @@ fn no_buffer_is_held_while_nothing_is_queued() {
     assert!(held <= 0, "{held} bytes more than before");
 }
 
+/// What is queued is sent from where it lies: however long the queue, sending it copies nothing into new
+/// memory. (asyncore cuts off what was sent by a copy of all the rest, so a long queue takes quadratic time.)
+#[test]
+fn a_long_queue_is_not_copied_as_it_is_sent() {
+    for bytes in [256 * 1024, 4 * 1024 * 1024] {
+        let mut map = ChannelMap::new().unwrap();
+        let (near, mut far) = unix_pair();
+        let echo = map.add(near, Echo).unwrap();
+        settle(&mut map);
+        map.channel(echo).unwrap().push_vec(vec![b'x'; bytes]).unwrap();
+        map.channel(echo).unwrap().push(&vec![b'x'; bytes]).unwrap();
+        let allocated = heap::allocated();
+        let mut left = 2 * bytes;
+        let mut buffer = [0; 16 * 1024];
+        while left > 0 {
+            map.turn(Some(Duration::ZERO)).unwrap();
+            left -= far.read(&mut buffer).unwrap();
+        }
+        let copied = heap::allocated() - allocated;
+        assert!(copied < 16 * 1024, "{copied} bytes allocated while {bytes} were sent");
+    }
+}
+
+/// A line that comes in small pieces is put together in memory that doubles. (asynchat copies all that it
+/// has for each piece.)
+#[cfg(feature = "layers")]
+#[test]
+fn a_long_line_in_small_pieces_is_not_copied_for_each_piece() {
+    use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
+
+    struct Length(std::rc::Rc<Cell<usize>>);
+
+    impl Chat for Length {
+        fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
+            ch.set_input_limit(usize::MAX);
+            Ok(())
+        }
+        fn found_terminator(&mut self, _: &mut ChatChannel<'_>, line: &[u8]) -> io::Result<()> {
+            self.0.set(line.len());
+            Ok(())
+        }
+    }
+
+    for bytes in [64 * 1024, 1024 * 1024] {
+        let mut map = ChannelMap::new().unwrap();
+        let (near, mut far) = unix_pair();
+        let length = std::rc::Rc::new(Cell::new(0));
+        map.add(near, ChatDispatcher::new("\n", Length(length.clone())).unwrap()).unwrap();
+        settle(&mut map);
+        let allocated = heap::allocated();
+        for _ in 0..bytes / 512 {
+            far.write_all(&[b'x'; 512]).unwrap();
+            map.turn(Some(DEADLINE)).unwrap();
+        }
+        far.write_all(b"\n").unwrap();
+        while length.get() == 0 {
+            map.turn(Some(DEADLINE)).unwrap();
+        }
+        assert_eq!(length.get(), bytes);
+        let copied = (heap::allocated() - allocated) as usize;
+        assert!(copied < 4 * bytes, "{copied} bytes allocated for a line of {bytes}");
+    }
+}
+
 /// Has what a channel can have: timers, something queued that will never leave, input unread.
 struct Rich;
 

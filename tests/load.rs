@@ -19,8 +19,10 @@ mod support {
 }
 
 use std::cell::Cell;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -34,7 +36,7 @@ use support::echo::Echo;
 use support::heap;
 use support::limits::raise_descriptor_limit;
 use support::opened::address_of;
-use support::peers::{limit_time, pair, reset};
+use support::peers::{limit_time, pair, read_exactly, reset};
 use support::process::open_descriptors;
 use support::recorder::Log;
 use support::turning::{turn_idle, turn_until, waits_in};
@@ -246,6 +248,24 @@ fn five_hundred_clients_that_connect_and_reset_leave_nothing_behind() {
             clients.into_iter().for_each(reset);
         }
     }));
+    server.finish();
+}
+
+/// `select` knows no descriptor above 1,023.
+#[test]
+fn a_client_whose_descriptor_is_above_1024_is_served_like_others() {
+    let allowed = raise_descriptor_limit(1400);
+    assert!(allowed >= 1200, "too few descriptors for this test: see `ulimit -Hn`");
+    let mut server = Server::new();
+    let address = server.address;
+    let below: Vec<_> = (0..1100).map(|_| File::open("/dev/null").unwrap()).collect();
+    assert!(below.iter().any(|file| file.as_raw_fd() > 1024));
+    server.serve(thread::spawn(move || {
+        let mut client = connect(address);
+        client.write_all(b"how are you up there?").unwrap();
+        assert_eq!(read_exactly(&mut client, 21), b"how are you up there?");
+    }));
+    drop(below);
     server.finish();
 }
 

@@ -121,9 +121,11 @@ impl Channel<'_> {
         });
     }
 
-    #[cold]
     #[inline(never)]
     pub(crate) fn put(&mut self, pushed: Pushed<'_>) -> io::Result<()> {
+        if self.map.gather.push_small(self.token, &pushed) {
+            return Ok(());
+        }
         let result = self.map.put(self.token, pushed, true);
         self.named(result)
     }
