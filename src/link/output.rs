@@ -8,6 +8,7 @@ use crate::error::clone_error;
 use crate::link::due::Step;
 use crate::link::producer::Producer;
 use crate::link::pushed::{LARGE, Pushed};
+use crate::link::room::CROWDED;
 use crate::link::sending::{Flushed, left_of, slices_of};
 use crate::link::state::{Connecting, Life, Link, WRITE_BUDGET, Way};
 use crate::reason::Reason;
@@ -255,7 +256,10 @@ impl Link {
     /// Send what is queued, as far as the socket and the budget of the turn allow.
     pub(crate) fn flush(&mut self, turn: Turn) -> Flushed {
         let mut flushed = self.flush_as_far_as(turn, true);
-        while matches!(flushed, Flushed::Budget) && self.is_crowded() {
+        for _ in 0..CROWDED {
+            if !matches!(flushed, Flushed::Budget) || !self.is_crowded() {
+                break;
+            }
             self.write_left = WRITE_BUDGET;
             flushed = self.flush_as_far_as(turn, true);
         }

@@ -8,6 +8,9 @@ use crate::link::state::{Link, WRITE_BUDGET};
 /// How often in a turn a socket that takes nothing is offered the queue.
 const REFUSALS: u8 = 64;
 
+/// How many times the budget of a turn a queue may send that is crowded with producers.
+pub(super) const CROWDED: u32 = 16;
+
 impl Link {
     /// Whether `bytes` more stay within the hard limit, now or after the socket was offered the queue.
     #[inline]

@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::faults::{Call, count};
-use dispatch_loop::{ChannelMap, More, OnError};
+use dispatch_loop::{ChannelMap, More, OnError, OnLimit, Source};
 
 use crate::support::opened::{opened, opened_on, view};
 use crate::support::peers::{cut_short, loopbacks, pattern, read_exactly, reads_to_end, unix_pair};
@@ -37,7 +38,7 @@ fn what_producers_make_byte_by_byte_leaves_in_few_calls() {
         let bytes = pattern(BYTES);
         let mut ch = view(&mut map, token);
         for part in bytes.chunks(BYTES / producers) {
-            let mut part = part.to_vec().into_iter();
+            let mut part = Vec::from(part).into_iter();
             ch.push_producer(move |buffer: &mut Vec<u8>| {
                 assert!(buffer.is_empty());
                 buffer.extend(part.next());
@@ -90,6 +91,51 @@ fn a_channel_sends_at_most_64_times_a_turn() {
         assert!(most <= 64, "{most} calls in one turn by {way}");
         assert_eq!(far.join().unwrap(), [b'x'; 10_000]);
     }
+}
+
+/// Takes all that it is sent, and counts it.
+struct Sink(Rc<Cell<usize>>);
+
+impl Source for Sink {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn recv(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.set(self.0.get() + bytes.len());
+        Ok(bytes.len())
+    }
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// EDGE_CASES 73. Producers that never end, so many that they use up the limit, for a peer that takes all at
+/// once: a turn ends.
+#[test]
+fn producers_without_end_do_not_hold_up_the_turn() {
+    let log = Log::new();
+    let taken = Rc::new(Cell::new(0));
+    let mut map = ChannelMap::new().unwrap();
+    let token = map.add_source(Sink(taken.clone()), Recorder::new("a", &log)).unwrap().token();
+    view(&mut map, token).set_limit(100_000, OnLimit::End);
+    for _ in 0..20 {
+        let endless = |buffer: &mut Vec<u8>| {
+            buffer.extend([7; 5000]);
+            Ok(More::Again)
+        };
+        view(&mut map, token).push_producer(endless).unwrap();
+    }
+    for _ in 0..3 {
+        let before = taken.get();
+        map.turn(Some(Duration::ZERO)).unwrap();
+        let sent = taken.get() - before;
+        assert!((64 * 1024..4 << 20).contains(&sent), "{sent} bytes in one turn");
+    }
+    view(&mut map, token).abort();
+    run_out(&mut map, &log);
 }
 
 /// EDGE_CASES 73. A producer is asked before what it made last is sent. If it fails then, that is sent all the
