@@ -222,9 +222,10 @@ impl Link {
         self.end_now(cause, cut_short);
     }
 
-    /// Whether something that was pushed is still queued or inside the source.
+    /// Whether something that was pushed is still queued, inside the source, or on its way from an outlet.
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.output.is_empty() || self.output_pending()
+        let credit = || self.rare.as_ref()?.credit.as_ref();
+        !self.output.is_empty() || self.output_pending() || credit().is_some_and(|credit| credit.owes())
     }
 
     /// As `end`, but reset the connection.

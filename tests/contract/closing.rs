@@ -504,3 +504,18 @@ fn a_map_that_is_dropped_while_a_channel_lingers_destroys_nothing_that_was_sent(
     assert_eq!(log.of("a"), ["open", "close: closed"]);
     got_all(reads_all(far), &all);
 }
+
+/// EDGE_CASES 59: an outlet has taken bytes, and the map goes before they reach the channel.
+#[test]
+fn a_dropped_map_resets_a_channel_that_an_outlet_has_given_bytes() {
+    for on in loopbacks() {
+        let log = Log::new();
+        let (mut map, token, far) = opened(on, Recorder::new("a", &log));
+        let outlet = view(&mut map, token).outlet().unwrap();
+        outlet.try_send("first").unwrap();
+        turn_quiet(&mut map);
+        outlet.try_send("second").unwrap();
+        drop(map);
+        assert_eq!(cut_short(far), b"first");
+    }
+}
