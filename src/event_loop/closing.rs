@@ -74,8 +74,6 @@ impl ChannelMap {
     pub fn set_linger_limit(&mut self, channels: usize) {
         self.lingering.limit = channels;
     }
-
-    // The loop.
 }
 
 /// If too many linger, the oldest give way.

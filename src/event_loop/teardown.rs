@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::core::map::ChannelMap;
 use crate::event_loop::hooks::{self, Entered};
-use crate::event_loop::{backoff, dial};
+use crate::event_loop::{backoff, closing, dial};
 use crate::guard::{drop_each, drop_guarded};
 use crate::link::held::Held;
 use crate::link::state::Role;
@@ -134,7 +134,13 @@ fn end_for_good(map: &mut ChannelMap, token: Token) {
         }
         return;
     }
-    seat.link.end(Reason::MapEnded);
+    if seat.link.is_lingering() {
+        // What nobody has read would reset the connection.
+        closing::drop_input(map, token);
+    }
+    if let Some(link) = map.link_mut(token) {
+        link.end(Reason::MapEnded);
+    }
     finish(map, token);
 }
 

@@ -91,7 +91,8 @@ fn repeat(
 fn channel_call(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut Channel<'_>) -> io::Result<()>) {
     settle::open_due(map, token);
     // A closing channel still has its timers: one of them may end it sooner.
-    if !map.touch(token) || map.link(token).is_some_and(Link::is_over) {
+    let done = |link: &Link| link.is_over() || link.is_lingering();
+    if !map.touch(token) || map.link(token).is_some_and(done) {
         return drop_guarded(&mut map.throttle, "a timer", f);
     }
     let mut result = Ok(Ok(()));

@@ -60,18 +60,17 @@ impl Link {
     /// When to look at a lingering channel again; `None` if its time is over.
     pub(crate) fn lingers_until(&mut self, now: Time) -> Option<Time> {
         let longest = self.linger_timeout();
-        let quiet = QUIET.min(longest);
         let leaving = self.ask_what_is_held(now);
         if leaving.held > 0 && self.can_be_reset_by_input() {
             // The peer's own time begins when its system has everything.
             self.stamp(now);
             self.rare().lingering = Some(now);
             let limit = leaving.last.after(self.rare().close_timeout);
-            return (limit > now).then(|| limit.min(now.after(quiet)));
+            return (limit > now).then(|| limit.min(now.after(QUIET)));
         }
         let begun = self.rare().lingering.unwrap_or(now);
         let silent = self.active().unwrap_or(begun);
-        let end = begun.after(longest).min(silent.after(quiet));
+        let end = begun.after(longest).min(silent.after(QUIET));
         (end > now).then_some(end)
     }
 

@@ -16,6 +16,7 @@ use crate::support::peers::{
 };
 use crate::support::recorder::{Log, Recorder, text};
 use crate::support::turning::{arrive, run_out, turn_quiet, turn_until, waits_in};
+use crate::support::waiting::wait_for_input;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -28,19 +29,21 @@ fn deep_pair(buffer: usize) -> (TcpStream, TcpStream) {
     (near, far)
 }
 
-/// Reads 2 KiB every 25 ms for `slow`, and then all the rest.
+/// Reads 80 bytes a millisecond for `slow`, and then all the rest.
 fn reads_slowly(mut far: TcpStream, slow: Duration) -> JoinHandle<(Vec<u8>, io::Result<()>)> {
     thread::spawn(move || {
         let begun = Instant::now();
         let mut got = Vec::new();
         while begun.elapsed() < slow {
-            let mut chunk = [0; 2048];
+            thread::sleep(25 * MILLISECOND);
+            // On a busy machine as much as on a free one.
+            let due = 80 * begun.elapsed().as_millis() as usize - got.len();
+            let mut chunk = vec![0; due];
             match far.read(&mut chunk) {
                 Ok(0) => return (got, Ok(())),
                 Ok(read) => got.extend_from_slice(&chunk[..read]),
                 Err(error) => return (got, Err(error)),
             }
-            thread::sleep(25 * MILLISECOND);
         }
         let (rest, end) = read_all(&mut far);
         got.extend(rest);
@@ -483,4 +486,21 @@ fn unsent_counts_what_the_system_holds_and_what_is_still_to_come() {
     view(&mut map, token).push(&pattern(4_000_000)).unwrap();
     turn_quiet(&mut map);
     assert!(view(&mut map, token).unsent() > 0);
+}
+
+/// EDGE_CASES 56: the map goes while the channel lingers, and input is there that nobody has read.
+#[test]
+fn a_map_that_is_dropped_while_a_channel_lingers_destroys_nothing_that_was_sent() {
+    let log = Log::new();
+    let (near, mut far) = deep_pair(4 << 20);
+    let all = pattern(1_000_000);
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    view(&mut map, token).push(&all).unwrap();
+    view(&mut map, token).close();
+    turn_quiet(&mut map);
+    far.write_all(b"by the way").unwrap();
+    wait_for_input(view(&mut map, token).socket().unwrap());
+    drop(map);
+    assert_eq!(log.of("a"), ["open", "close: closed"]);
+    got_all(reads_all(far), &all);
 }

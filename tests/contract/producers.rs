@@ -449,11 +449,7 @@ fn discard_queued_empties_the_queue_and_frees_its_producers() {
                 _ => {}
             }
             turn_quiet(&mut map);
-            if then == "shutdown" {
-                far.shutdown(Shutdown::Write).unwrap();
-                run_out(&mut map, &log);
-                assert_eq!(reads_to_end(far).join().unwrap(), b"out");
-            } else if then == "close" {
+            if matches!(then, "shutdown" | "close") {
                 far.shutdown(Shutdown::Write).unwrap();
                 run_out(&mut map, &log);
                 assert_eq!(reads_to_end(far).join().unwrap(), b"out");
