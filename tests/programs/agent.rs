@@ -175,6 +175,24 @@ fn who_does_not_read_is_cut_off() {
     assert_eq!(server.end_by("TERM").code, Some(0));
 }
 
+/// 117: however short the lines are; who reads misses nothing meanwhile.
+#[cfg(target_os = "linux")]
+#[test]
+fn many_that_do_not_read_cost_bounded_memory() {
+    let (mut server, address) = serve_with(&["--log", "off"]);
+    let deaf: Vec<TcpStream> = (0..40).map(|_| join(&server, &address)).collect();
+    let mut client = join(&server, &address);
+    let lines = [vec![b'x'; 199], vec![b'\n']].concat().repeat(200);
+    for _ in 0..200 {
+        server.type_in(&lines);
+        assert!(read_exactly(&mut client, lines.len()) == lines);
+    }
+    let peak = server.peak_memory();
+    assert!(peak < 128 * 1024, "{peak} KiB for 8 MB to 40 clients");
+    drop(deaf);
+    assert_eq!(server.end_by("TERM").code, Some(0));
+}
+
 // agent_client
 
 #[test]
@@ -314,7 +332,11 @@ fn server_and_client_understand_each_other() {
 // What the tests are made of.
 
 fn serve() -> (Program, SocketAddr) {
-    let server = Program::start_typed("agent_server", ["127.0.0.1:0"]);
+    serve_with(&[])
+}
+
+fn serve_with(options: &[&str]) -> (Program, SocketAddr) {
+    let server = Program::start_typed("agent_server", options.iter().chain(&["127.0.0.1:0"]));
     let address = server.listening();
     (server, address)
 }
