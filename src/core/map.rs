@@ -25,7 +25,6 @@ use crate::link::source::{Plain, Source};
 use crate::link::state::{Link, Role};
 use crate::net::resolve::{self, Resolver};
 use crate::net::socket::Socket;
-use crate::reason::Reason;
 use crate::report::{Escaped, Throttle, text_of};
 use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
