@@ -31,6 +31,8 @@ mod channels {
     mod files;
     mod lookups;
     mod names;
+    // OpenBSD has no time of keep-alive for a socket.
+    #[cfg(not(target_os = "openbsd"))]
     mod options;
     mod source;
     mod source_own;
