@@ -35,6 +35,8 @@ mod channels {
     mod lookups;
     mod names;
     mod odd_files;
+    // OpenBSD has no time of keep-alive for a socket.
+    #[cfg(not(target_os = "openbsd"))]
     mod options;
     mod source;
     mod source_own;
