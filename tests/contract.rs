@@ -55,6 +55,13 @@ mod contract {
     #[cfg(debug_assertions)]
     mod no_room;
     mod panics;
+    mod pins_errors;
+    mod pins_lingering;
+    mod pins_map;
+    mod pins_output;
+    mod pins_push;
+    mod pins_source;
+    mod pins_time;
     mod producers;
     mod queue;
     mod read;

@@ -44,7 +44,7 @@ impl Link {
 
     /// The watermark to tell next.
     pub(crate) fn mark_news(&mut self) -> Option<Watermark> {
-        match self.has_mark_news() {
+        match self.is_open() && !self.is_broken() {
             true => self.output.marks.news(),
             false => None,
         }

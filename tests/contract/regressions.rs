@@ -182,6 +182,7 @@ fn what_a_producer_fails_in_is_cut_short() {
             let mut got = Vec::new();
             let end = far.read_to_end(&mut got).unwrap_err();
             assert_eq!((end.kind(), &got[..]), (std::io::ErrorKind::ConnectionReset, &b"half"[..]));
+            assert_eq!(log.of("a").last().unwrap(), "close: the disk");
         }
     }
 }
