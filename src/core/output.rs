@@ -60,7 +60,7 @@ impl Channel<'_> {
     }
 
     /// As [`push`](Channel::push); if it cannot be sent now, it is queued without a copy, from 2 KiB on.
-    /// Room that the vector has beyond its bytes is given back.
+    /// Room that the vector has beyond its bytes is given back; the vector, when all of it is sent.
     pub fn push_vec(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         self.put(Pushed::Vec(bytes))
     }

@@ -18,6 +18,8 @@ const PRODUCER: usize = 4 * 1024;
 const DATAGRAM: usize = 512;
 /// With so much of its own behind the last part of a chunk, a queue takes part in the next broadcast.
 const JOIN: usize = 2 * 1024;
+/// More than this is copied in several pieces, each of which is given back when it is sent.
+const BLOCK: usize = 64 * 1024;
 /// Small pieces are gathered in buffers of up to this many bytes.
 pub(super) const GATHER: usize = 16 * 1024;
 
@@ -93,7 +95,7 @@ impl Outbox {
         }
         match self.pieces.back_mut() {
             Some(Piece::Owned(last)) if last.len() + bytes.len() <= GATHER => last.extend_from_slice(bytes),
-            _ => self.append(Piece::Owned(bytes.to_vec())),
+            _ => bytes.chunks(BLOCK).for_each(|block| self.append(Piece::Owned(block.to_vec()))),
         }
         self.grown(bytes.len());
     }

@@ -19,8 +19,6 @@ const ENOUGH: usize = 4 * 1024;
 /// What a call to send takes from the budget of a turn at least, however little it sends: so there are at
 /// most 64.
 const CALL: u32 = 1024;
-/// From this size on, the part of a piece that is sent is given back before the rest is sent.
-const MUCH: usize = 64 * 1024;
 
 /// As many of `bytes` as one call takes, at most `most` bytes in all; and the number of slices used.
 pub(crate) fn slices_of<'a>(
@@ -194,21 +192,10 @@ impl Outbox {
             taken -= now;
             self.sent += now;
             if self.sent < len {
-                return self.give_back_what_is_sent();
+                return;
             }
             self.sent = 0;
             self.pieces.pop_front();
-        }
-    }
-
-    /// Of a large piece that is sent in part, at most as much is held as is left of it.
-    fn give_back_what_is_sent(&mut self) {
-        match self.pieces.front_mut() {
-            Some(Piece::Owned(bytes)) if self.sent >= MUCH && self.sent >= bytes.len() / 2 => {
-                bytes.drain(..std::mem::take(&mut self.sent));
-                bytes.shrink_to_fit();
-            }
-            _ => {}
         }
     }
 }
