@@ -33,10 +33,15 @@ mod support {
 
 mod contract {
     mod accept;
+    mod answers;
     mod asyncore;
+    #[cfg(debug_assertions)]
+    mod calls;
     mod close;
+    mod closing;
     mod connect;
     mod documents;
+    mod drops;
     mod errors;
     #[cfg(debug_assertions)]
     mod faults;
@@ -45,7 +50,10 @@ mod contract {
     mod interest;
     mod keys;
     mod loop_options;
+    mod memory;
     mod model;
+    #[cfg(debug_assertions)]
+    mod no_room;
     mod panics;
     mod pins_errors;
     mod pins_lingering;
@@ -58,7 +66,13 @@ mod contract {
     mod queue;
     mod read;
     mod regressions;
+    mod relay;
+    mod repeating;
+    mod room;
     mod short_way;
+    #[cfg(debug_assertions)]
+    mod shortage;
+    mod suspension;
     mod swap;
     mod time;
     mod timeouts;
