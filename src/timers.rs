@@ -97,6 +97,10 @@ impl<A> Timers<A> {
     }
 
     #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.heap.is_empty()
     }

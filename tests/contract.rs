@@ -46,6 +46,7 @@ mod contract {
     mod keys;
     mod loop_options;
     mod model;
+    mod numbers;
     mod panics;
     mod producers;
     mod queue;

@@ -9,6 +9,7 @@ pub(crate) mod dispatcher;
 pub(crate) mod gather;
 pub(crate) mod input;
 pub(crate) mod map;
+pub(crate) mod numbers;
 pub(crate) mod output;
 pub(crate) mod slots;
 pub(crate) mod time;

@@ -35,15 +35,21 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
                 let local = link.local().filter(|local| !is_wildcard(local)).cloned();
                 let peer_of = Some(peer.clone());
                 let socket = Socket { nonblocking: true, local, peer: peer_of, ..Socket::stream(fd) };
+                map.counters.accepts += 1;
                 hand_over(map, token, socket, peer);
             }
             Err(error) if would_block(&error) => return,
-            Err(error) if sys::errno::out_of_resources(&error) => return starve(map, token, &error),
-            Err(error) if sys::errno::listener_is_broken(&error) => {
-                return hooks::failed(map, token, "accept", error, false);
+            Err(error) => {
+                map.counters.accept_errors += 1;
+                if sys::errno::out_of_resources(&error) {
+                    return starve(map, token, &error);
+                }
+                if sys::errno::listener_is_broken(&error) {
+                    return hooks::failed(map, token, "accept", error, false);
+                }
+                // Only this connection failed, while it waited.
+                log::debug!("channel {token}: a connection died in the backlog: {error}");
             }
-            // Only this connection failed, while it waited.
-            Err(error) => log::debug!("channel {token}: a connection died in the backlog: {error}"),
         }
     }
 }

@@ -46,6 +46,7 @@ fn lend<R>(
         map.gather.begin(token);
     }
     map.out += 1;
+    map.counters.hooks += 1;
     let result = {
         let mut channel = if foreign { Channel::foreign(map, token) } else { Channel::own(map, token) };
         catch_unwind(AssertUnwindSafe(|| f(&mut *dispatcher, &mut channel)))

@@ -215,12 +215,11 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
                     return Ok(());
                 }
                 let timeout = map.time_to_first_timer();
-                map.turn.number = map.turn.number.wrapping_add(1);
+                map.turn_is_over();
+                map.begin_turn();
                 map.poll.wait(timeout)?;
                 *waits += 1;
-                if timeout.is_some() {
-                    map.turn.time = map.clock.now();
-                }
+                map.waited(timeout.is_some());
                 next = 0;
             }
         });
@@ -234,6 +233,7 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
     }
     if map.id == id {
         finish_turn(map, id);
+        map.turn_is_over();
     }
     Ok(())
 }
@@ -247,7 +247,7 @@ fn turn_of_entered(
     in_run: bool,
 ) -> io::Result<()> {
     let id = map.id;
-    map.turn.number = map.turn.number.wrapping_add(1);
+    map.begin_turn();
     let (timeout, begun) = match before_the_wait(map, timeout, rescan, in_run) {
         Some(wait) => wait,
         None => return Ok(()),
@@ -257,12 +257,11 @@ fn turn_of_entered(
         Err(error) => wait_again(map, error, timeout, begun)?,
     }
     let _at_work = map.queue.as_ref().map(Queue::at_work);
-    if !map.timers.is_empty() {
-        map.turn.time = map.clock.now();
-    }
+    map.waited(!map.timers.is_empty());
     serve::serve_all(map);
     if map.id == id {
         finish_turn(map, id);
+        map.turn_is_over();
     }
     Ok(())
 }
@@ -283,6 +282,12 @@ impl ChannelMap {
     #[inline(never)]
     fn only_asks(&self) -> bool {
         !self.asking.is_empty() && self.dirty.is_empty() && self.pending.is_empty() && !self.has_due_timer()
+    }
+
+    #[inline(always)]
+    fn begin_turn(&mut self) {
+        self.turn.number = self.turn.number.wrapping_add(1);
+        self.counters.turns += 1;
     }
 
     /// Whether a timer is due in this turn.

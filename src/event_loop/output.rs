@@ -128,7 +128,7 @@ pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
     if let Some(link) = map.link_mut(token) {
         let result = link.source_mut().map_or(Ok(0), |source| source.recv(&mut buffer[..]));
         match result {
-            Ok(1..) => link.moved(turn),
+            Ok(read @ 1..) => link.has_received(turn, read),
             Err(error) if would_block(&error) => {}
             Ok(_) | Err(_) => link.end_of_ending(),
         }

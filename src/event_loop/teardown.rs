@@ -31,6 +31,8 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.get_mut(token) else { return };
     let link = &mut seat.link;
     let (reason, reset) = link.tell_end();
+    let (received, sent) = link.traffic();
+    map.counters.ended(&reason, received, sent);
     // It is not settled again, whatever its last hook does.
     link.listed = true;
     let source = link.take_source();

@@ -107,6 +107,7 @@ impl Link {
         let left = self.write_budget(turn);
         // Sending an empty one is work, too.
         *left = left.saturating_sub(len.max(1) as u32);
+        self.sent += len as u64;
         self.moved(turn);
     }
 }

@@ -40,6 +40,7 @@ impl Link {
                 // A plain socket that returns less than was asked for has no more. This saves the last
                 // call of a hook that reads until there is nothing.
                 self.read_left = 0;
+                self.received += read as u64;
                 if read == most {
                     self.read_all(most);
                 }
@@ -115,6 +116,7 @@ impl Link {
             }
             Ok(read) => {
                 let read = read.min(most);
+                self.received += read as u64;
                 self.moved(turn);
                 self.read_left = if plain && read < most { 0 } else { self.read_left - read as u32 };
                 Ok(read)
@@ -150,7 +152,7 @@ impl Link {
         let Some(fd) = self.fd() else { return Err(nothing_now()) };
         match sys::stream::recv_urgent(fd, buffer) {
             Ok(read) => {
-                self.moved(turn);
+                self.has_received(turn, read);
                 Ok(read)
             }
             // EINVAL: there is no urgent byte, or it was taken.

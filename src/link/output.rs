@@ -39,7 +39,10 @@ impl Link {
             return Ok(());
         }
         match sys::stream::send_once(plain.fd(), bytes) {
-            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(sent) if sent == bytes.len() => {
+                self.sent += sent as u64;
+                Ok(())
+            }
             result => Err(result),
         }
     }
@@ -49,7 +52,10 @@ impl Link {
     #[inline(never)]
     pub(crate) fn sent_in_part(&mut self, turn: Turn, bytes: &[u8], result: io::Result<usize>) {
         let sent = match result {
-            Ok(sent) => sent,
+            Ok(sent) => {
+                self.sent += sent as u64;
+                sent
+            }
             Err(error) if would_block(&error) => 0,
             Err(error) if is_interrupted(&error) => return self.send_gathered(turn, bytes),
             Err(error) => return self.write_lost(error),
@@ -202,6 +208,7 @@ impl Link {
             Ok(0) => Ok((0, offered)),
             Ok(sent) => {
                 let sent = sent.min(offered);
+                self.sent += sent as u64;
                 self.write_left -= sent as u32;
                 self.output.undrained |= self.output_pending();
                 self.moved(turn);
@@ -331,6 +338,7 @@ impl Link {
         };
         let flushed = queue.flush(source, &mut budget);
         self.write_left = budget as u32;
+        self.sent += (before - budget) as u64;
         if budget < before {
             self.output.undrained |= self.output_pending();
             self.moved(turn);
