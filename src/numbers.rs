@@ -37,10 +37,8 @@ use crate::reason::Reason;
 pub struct Numbers {
     /// When the snapshot was made.
     pub taken: Instant,
-    /// Turns of the loop.
+    /// Turns of the loop. In each it waits once, if only for no time.
     pub turns: u64,
-    /// Waits for descriptors that returned.
-    pub waits: u64,
     /// Descriptors that were reported ready.
     pub events: u64,
     /// Hooks that were called; `readable` and `writable` are not counted.
@@ -89,7 +87,6 @@ impl Numbers {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) turns: u64,
-    pub(crate) waits: u64,
     pub(crate) events: u64,
     pub(crate) hooks: u64,
     /// Of channels that have ended.
@@ -106,7 +103,7 @@ impl Counters {
     /// A wait has returned, with so many events.
     #[inline]
     pub(crate) fn waited(&mut self, events: usize) {
-        self.waits += 1;
+        self.turns += 1;
         self.events += events as u64;
     }
 
@@ -122,7 +119,6 @@ impl Counters {
         Numbers {
             taken,
             turns: self.turns,
-            waits: self.waits,
             events: self.events,
             hooks: self.hooks,
             bytes_in: self.bytes_in,

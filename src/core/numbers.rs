@@ -33,9 +33,17 @@ impl ChannelMap {
     #[inline(always)]
     pub(crate) fn waited(&mut self, timed: bool) {
         self.counters.waited(self.poll.len());
-        if timed || self.reading.is_some() {
+        if self.reading.is_some() {
+            self.begin_to_measure();
+        } else if timed {
             self.turn.time = self.clock.now();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_to_measure(&mut self) {
+        self.turn.time = self.clock.now();
         if let Some(reading) = &mut self.reading {
             reading.begun = Some(self.turn.time);
         }

@@ -216,7 +216,7 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
                 }
                 let timeout = map.time_to_first_timer();
                 map.turn_is_over();
-                map.begin_turn();
+                map.turn.number = map.turn.number.wrapping_add(1);
                 map.poll.wait(timeout)?;
                 *waits += 1;
                 map.waited(timeout.is_some());
@@ -247,7 +247,7 @@ fn turn_of_entered(
     in_run: bool,
 ) -> io::Result<()> {
     let id = map.id;
-    map.begin_turn();
+    map.turn.number = map.turn.number.wrapping_add(1);
     let (timeout, begun) = match before_the_wait(map, timeout, rescan, in_run) {
         Some(wait) => wait,
         None => return Ok(()),
@@ -282,12 +282,6 @@ impl ChannelMap {
     #[inline(never)]
     fn only_asks(&self) -> bool {
         !self.asking.is_empty() && self.dirty.is_empty() && self.pending.is_empty() && !self.has_due_timer()
-    }
-
-    #[inline(always)]
-    fn begin_turn(&mut self) {
-        self.turn.number = self.turn.number.wrapping_add(1);
-        self.counters.turns += 1;
     }
 
     /// Whether a timer is due in this turn.
