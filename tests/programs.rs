@@ -28,7 +28,10 @@ mod programs {
     mod every_program;
     #[cfg(feature = "layers")]
     mod http_client;
+    mod http_rules;
     mod http_server;
+    mod listeners;
+    mod outputs;
     mod poetry;
     #[cfg(feature = "layers")]
     mod stream_client;
