@@ -54,6 +54,7 @@ mod contract {
     mod model;
     #[cfg(debug_assertions)]
     mod no_room;
+    mod numbers;
     mod panics;
     mod pins_errors;
     mod pins_lingering;

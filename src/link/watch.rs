@@ -119,6 +119,12 @@ impl Link {
         self.active = Some(turn.time);
     }
 
+    /// Progress: this many bytes were received.
+    pub(crate) fn has_received(&mut self, turn: Turn, bytes: usize) {
+        self.received += bytes as u64;
+        self.moved(turn);
+    }
+
     pub(crate) fn has_moved(&self) -> bool {
         self.watch.progress
     }
