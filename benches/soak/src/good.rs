@@ -31,9 +31,10 @@ const AWAY: u64 = 500;
 pub struct Seen {
     pub bytes: u64,
     pub connections: u64,
-    /// Of clients that have had an answer on this connection, and of those that wait for the first.
+    /// Of clients that have had an answer on this connection.
     pub waits: Waits,
-    pub newcomers: Waits,
+    /// Of those that wait for the first, by port.
+    pub newcomers: [Waits; PORTS.len()],
     /// How late this thread itself was at worst: so much of the waits may be its own.
     pub own_delay: Duration,
 }
@@ -109,7 +110,7 @@ impl Crowd<'_> {
                 bytes: 0,
                 connections: 0,
                 waits: Waits::new(),
-                newcomers: Waits::new(),
+                newcomers: PORTS.map(|_| Waits::new()),
                 own_delay: Duration::ZERO,
             },
             buffer: vec![0; 64 * 1024],
@@ -331,7 +332,10 @@ impl Crowd<'_> {
 
     fn answered(&mut self, id: usize) -> Result<(), Complaint> {
         let client = &mut self.clients[id];
-        let waits = if client.answered == 0 { &mut self.seen.newcomers } else { &mut self.seen.waits };
+        let waits = match client.answered {
+            0 => &mut self.seen.newcomers[client.port.index()],
+            _ => &mut self.seen.waits,
+        };
         waits.add(client.begun.elapsed());
         client.answered += 1;
         client.left -= 1;

@@ -19,6 +19,12 @@ pub enum Port {
 
 pub const PORTS: [Port; 5] = [Port::Echo, Port::Lines, Port::Protocol, Port::Frames, Port::Pour];
 
+impl Port {
+    pub fn index(self) -> usize {
+        PORTS.iter().position(|other| *other == self).expect("they are all there")
+    }
+}
+
 /// The limit of a frame, and of a line, in bytes.
 pub const FRAME: usize = 256 * 1024;
 pub const LINE: usize = 4 * 1024;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::good::Seen;
 use crate::hostile::{ATTACKS, Made};
 use crate::plan::Plan;
+use crate::ports::PORTS;
 use crate::system::{self, Holds};
 
 /// All that was found out.
@@ -27,6 +28,7 @@ pub struct Results {
 
 pub fn print(results: &Results, plan: &Plan, faults: u64) {
     let seen = &results.seen;
+    let answers = seen.waits.count + seen.newcomers.iter().map(|waits| waits.count).sum::<u64>();
     let mut rows = vec![
         ("machine".to_owned(), results.machine.clone()),
         ("commit of this project".to_owned(), system::commit().unwrap_or_default()),
@@ -36,16 +38,16 @@ pub fn print(results: &Results, plan: &Plan, faults: u64) {
         ("**good clients**".to_owned(), String::new()),
         ("bytes received and checked".to_owned(), number(seen.bytes)),
         ("connections".to_owned(), number(seen.connections)),
-        ("answers".to_owned(), number(seen.waits.count + seen.newcomers.count)),
+        ("answers".to_owned(), number(answers)),
         ("wait for an answer: half, 99 %, worst".to_owned(), waits(&seen.waits)),
-        (
-            "wait of a newcomer, from connect to first answer: half, 99 %, worst".to_owned(),
-            waits(&seen.newcomers),
-        ),
         ("of this the clients' own thread, at worst".to_owned(), time(seen.own_delay)),
         ("faults".to_owned(), faults.to_string()),
-        ("**hostile clients: connections**".to_owned(), String::new()),
     ];
+    rows.push(("**newcomers**, from connect to first answer: half, 99 %, worst".to_owned(), String::new()));
+    for (port, newcomers) in PORTS.iter().zip(&seen.newcomers) {
+        rows.push((format!("{port:?}"), waits(newcomers)));
+    }
+    rows.push(("**hostile clients: connections**".to_owned(), String::new()));
     for ((name, _), made) in ATTACKS.iter().zip(&results.made.0) {
         rows.push(((*name).to_owned(), number(made.load(Ordering::Relaxed))));
     }

@@ -4,15 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-use crate::ports::{PORTS, Port};
+use crate::ports::Port;
 
 /// Where the server listens.
 pub struct Addresses(pub Vec<SocketAddr>);
 
 impl Addresses {
     pub fn of(&self, port: Port) -> SocketAddr {
-        let index = PORTS.iter().position(|other| *other == port).expect("they are all there");
-        self.0[index]
+        self.0[port.index()]
     }
 }
 
