@@ -28,6 +28,7 @@ mod programs {
     mod every_program;
     #[cfg(feature = "layers")]
     mod http_client;
+    mod http_heads;
     mod http_server;
     mod poetry;
     #[cfg(feature = "layers")]
