@@ -52,6 +52,7 @@ mod contract {
     mod read;
     mod regressions;
     mod short_way;
+    mod shortage;
     mod swap;
     mod time;
     mod timeouts;

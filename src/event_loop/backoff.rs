@@ -1,6 +1,7 @@
 //! The busy-loop guard: a channel that is ready turn after turn without progress is suspended, and
 //! resumed after a pause that grows.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::core::action::Action;
@@ -90,9 +91,12 @@ pub(crate) fn resume(map: &mut ChannelMap, token: Token) {
     map.touch(token);
 }
 
-/// A descriptor is free again: resume the listeners that wait for one.
+/// A descriptor is free again: resume the listeners that wait for one, those first that were in vain most
+/// often. Whoever gets it begins to count anew, so they take turns.
 pub(crate) fn wake_starved(map: &mut ChannelMap) {
-    for token in std::mem::take(&mut map.starved) {
+    let mut starved = std::mem::take(&mut map.starved);
+    starved.sort_by_key(|&token| Reverse(map.link(token).map_or(0, Link::rests)));
+    for token in starved {
         resume(map, token);
     }
 }

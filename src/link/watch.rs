@@ -154,6 +154,11 @@ impl Link {
         before
     }
 
+    /// How many there were in a row.
+    pub(crate) fn rests(&self) -> u8 {
+        self.watch.rests
+    }
+
     pub(crate) fn forget_rests(&mut self) {
         self.watch.rests = 0;
     }
