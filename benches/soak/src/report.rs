@@ -30,6 +30,7 @@ pub fn print(results: &Results, plan: &Plan, faults: u64) {
     let seen = &results.seen;
     let answers = seen.waits.count + seen.newcomers.iter().map(|waits| waits.count).sum::<u64>();
     let mut rows = vec![
+        ("date".to_owned(), system::first_line("date", &["-u", "+%Y-%m-%d"]).unwrap_or_default()),
         ("machine".to_owned(), results.machine.clone()),
         ("commit of this project".to_owned(), system::commit().unwrap_or_default()),
         ("load".to_owned(), format!("{:?}, after a first wave of {:?}", plan.time, plan.first_wave())),
