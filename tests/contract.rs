@@ -44,6 +44,7 @@ mod contract {
     mod house;
     mod interest;
     mod keys;
+    mod listeners_in_turn;
     mod loop_options;
     mod model;
     mod panics;
@@ -52,7 +53,7 @@ mod contract {
     mod read;
     mod regressions;
     mod short_way;
-    mod shortage;
+
     mod swap;
     mod time;
     mod timeouts;
