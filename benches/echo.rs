@@ -273,14 +273,15 @@ mod linux {
         }
 
         /// What the server's thread has used of the CPU: its `CLOCK_THREAD_CPUTIME_ID`.
-        #[allow(unsafe_code)]
+        #[allow(unsafe_code, clippy::unnecessary_cast)]
         fn cpu_time(&self) -> Duration {
             let mut clock = 0;
             let mut time = MaybeUninit::<libc::timespec>::uninit();
             // SAFETY: the thread has not been joined, so its handle is valid; each call is given a
             // place to write to that lives, and `time` is read only after the call that fills it.
             let time = unsafe {
-                let error = libc::pthread_getcpuclockid(self.thread.as_pthread_t(), &mut clock);
+                let error =
+                    libc::pthread_getcpuclockid(self.thread.as_pthread_t() as libc::pthread_t, &mut clock);
                 assert_eq!(error, 0);
                 assert_eq!(libc::clock_gettime(clock, time.as_mut_ptr()), 0);
                 time.assume_init()
@@ -438,8 +439,8 @@ mod linux {
         }
     }
 
-    /// As many descriptors as this process may have.
-    #[allow(unsafe_code)]
+    /// As many descriptors as this process may have. (The type of a limit is the system's.)
+    #[allow(unsafe_code, clippy::unnecessary_cast)]
     fn raise_descriptor_limit() -> u64 {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: both calls are given a struct that lives for as long as they run.
@@ -450,6 +451,6 @@ mod linux {
                 limit = raised;
             }
         }
-        limit.rlim_cur
+        limit.rlim_cur as u64
     }
 }

@@ -17,7 +17,7 @@ use std::io;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use common::{Exit, Lines};
+use common::{Exit, Lines, Stdin};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Eof, Reason};
 use lexopt::prelude::*;
 
@@ -49,15 +49,16 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     common::stop_on_signal(&mut map)?;
     let agent = Agent {
         address: address.clone(),
-        connected: false,
+        is_connected: false,
+        has_sent: false,
         lines: Lines::default(),
         failure: failure.clone(),
     };
     let agent = map.connect(address.as_str(), agent)?;
-    common::send_stdin(&mut map, agent, |agent, stdin| {
-        if let Err(error) = stdin {
-            agent.fail(format!("cannot read stdin: {error}"));
-        }
+    common::send_stdin(&mut map, agent, |agent, stdin| match stdin {
+        Stdin::Begun => agent.has_sent = true,
+        Stdin::Ended(Ok(())) => {}
+        Stdin::Ended(Err(error)) => agent.fail(format!("cannot read stdin: {error}")),
     })?;
     dispatch_loop::run(&mut map)?; // until the connection has ended, or a signal
     common::drain(map)?;
@@ -66,7 +67,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
 struct Agent {
     address: String,
-    connected: bool,
+    is_connected: bool,
+    has_sent: bool,
     lines: Lines,
     failure: Rc<RefCell<Option<String>>>,
 }
@@ -79,11 +81,14 @@ impl Agent {
 
 impl Dispatcher for Agent {
     fn handle_connect(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
-        self.connected = true;
+        self.is_connected = true;
         Ok(())
     }
 
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        if common::is_behind(ch) {
+            return Ok(()); // it comes again when stdout was read
+        }
         ch.read_with(|_, data| {
             self.lines.add(data, common::say_received);
             Ok(())
@@ -96,11 +101,16 @@ impl Dispatcher for Agent {
     }
 
     fn handle_close(&mut self, _: &mut Channel<'_>, reason: &Reason) {
+        let address = &self.address;
         match reason.error() {
             None => {}
-            Some(error) if !self.connected => self.fail(common::cannot_connect(&self.address, error)),
-            // The peer has ended, which is its right. That it did so without reading all is worth a word.
-            Some(error) => log::warn!("{} ended the connection: {error}", self.address),
+            Some(error) if !self.is_connected => self.fail(common::cannot_connect(address, error)),
+            // Nobody knows how much of it has arrived.
+            Some(error) if self.has_sent => {
+                self.fail(format!("the connection to {address} is lost: {error}"))
+            }
+            // The peer has ended, which is its right. That it did so without a word is worth one.
+            Some(error) => log::warn!("{address} ended the connection: {error}"),
         }
     }
 }

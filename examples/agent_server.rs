@@ -20,16 +20,20 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use common::{Exit, Lines};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Line, Reason, Socket, Token};
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Line, OnLimit, Reason, Socket, Token};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
 usage: agent_server [--log LEVEL] [ADDR]
 
-Sends each line of stdin to all clients, and prints the lines that they send, until Ctrl-C.
+Sends each line of stdin to all clients, and prints the lines that they send, until Ctrl-C. A client that
+leaves more than 2 MiB unread is cut off.
 
   ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:8111); port 0 asks for a
                      free one";
+
+/// How many bytes may wait for a client to read them.
+const MOST_UNREAD: usize = 2 * 1024 * 1024;
 
 fn main() -> ExitCode {
     common::main(HELP, run)
@@ -61,9 +65,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         Line::End => log::info!("that was all of stdin"),
         Line::Failed(error) => common::complain(format_args!("error: cannot read stdin: {error}")),
     })?;
-    dispatch_loop::run(&mut map)?; // until a signal
-    common::drain(map)?;
-    Ok(())
+    common::serve(map) // until a signal
 }
 
 type Clients = Rc<RefCell<BTreeSet<Token>>>;
@@ -89,7 +91,15 @@ struct Client {
 }
 
 impl Dispatcher for Client {
+    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.set_limit(MOST_UNREAD, OnLimit::End);
+        Ok(())
+    }
+
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        if common::is_behind(ch) {
+            return Ok(()); // it comes again when stdout was read
+        }
         ch.read_with(|_, data| {
             self.lines.add(data, common::say_received);
             Ok(())

@@ -66,8 +66,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let outcome = outcome.take().unwrap_or_else(|| Err("interrupted".to_owned()));
     let answer = outcome.map_err(|why| Exit::Failure(format!("no answer from {address}: {why}")))?;
-    common::print(&[&answer, &b"\n"[..]].concat());
-    Ok(())
+    common::print_received(&[&answer, &b"\n"[..]].concat());
+    common::all_is_printed()
 }
 
 fn request(action: OsString, value: OsString) -> Result<Vec<u8>, Exit> {

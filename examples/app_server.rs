@@ -42,7 +42,7 @@ const TABLE: [(&str, &str); 3] = [
     ("\u{1f436}", "\u{1f43e} Playing ball! \u{1f3d0}"),
 ];
 
-/// How long a client may be idle.
+/// How long a request may take to come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -64,9 +64,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     common::listen(&mut map, &address, || AppServer)?;
-    dispatch_loop::run(&mut map)?; // until a signal
-    common::drain(map)?;
-    Ok(())
+    common::serve(map) // until a signal
 }
 
 /// The listener.
@@ -86,7 +84,13 @@ struct Request {
 
 impl Chat for Request {
     fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        ch.set_timeout(Some(PATIENCE));
+        // However much comes meanwhile. While the answer is sent, the deadline is that of `close`.
+        ch.channel_mut().call_later(PATIENCE, |ch| {
+            if !ch.is_closing() {
+                ch.time_out();
+            }
+            Ok(())
+        });
         Ok(())
     }
 

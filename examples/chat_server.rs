@@ -69,9 +69,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     common::stop_on_signal(&mut map)?;
     let room = Rc::<RefCell<Room>>::default();
     common::listen(&mut map, &address, || ChatServer { room: room.clone() })?;
-    dispatch_loop::run(&mut map)?; // until a signal
-    common::drain(map)?;
-    Ok(())
+    common::serve(map) // until a signal
 }
 
 /// The listener.

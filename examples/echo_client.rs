@@ -21,10 +21,14 @@ use std::num::NonZero;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
-use common::Exit;
+use common::{Exit, Stdin};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason};
 use lexopt::prelude::*;
+
+/// How long a server may take to end when all has come back.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 const HELP: &str = "\
 usage: echo_client [--interactive | [--connections N] [--message TEXT]...] [--log LEVEL] ADDR
@@ -72,7 +76,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     common::stop_on_signal(&mut map)?;
     if interactive {
         let handle = map.connect(address.as_str(), Interactive { work: work.clone(), all_sent: false })?;
-        common::send_stdin(&mut map, handle, Interactive::end_of_stdin)?;
+        common::send_stdin(&mut map, handle, Interactive::stdin_is)?;
     } else {
         for number in 1..=connections {
             map.connect(
@@ -85,7 +89,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     common::drain(map)?;
 
     let failures = work.failures.take();
-    let Some(first) = failures.first() else { return Ok(()) };
+    let Some(first) = failures.first() else { return common::all_is_printed() };
     let failed = failures.len();
     Err(Exit::Failure(format!("{failed} of {connections} connections to {address} failed; {first}")))
 }
@@ -111,11 +115,14 @@ impl Dispatcher for Connection {
         for message in &self.work.messages {
             ch.push(message)?;
         }
-        self.close_if_done(ch); // if there is nothing to send
+        self.end_if_done(ch); // if there is nothing to send
         Ok(())
     }
 
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        if common::is_behind(ch) {
+            return Ok(()); // it comes again when stdout was read
+        }
         ch.read_with(|ch, data| {
             common::say(format_args!("received \"{}\" from connection {}", data.escape_ascii(), self.number));
             if !self.work.sent[self.returned..].starts_with(data) {
@@ -123,14 +130,20 @@ impl Dispatcher for Connection {
                 return Ok(());
             }
             self.returned += data.len();
-            self.close_if_done(ch);
+            self.end_if_done(ch);
             Ok(())
         })
     }
 
+    /// The server has nothing more to say.
+    fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.close();
+        Ok(())
+    }
+
     /// Every connection ends here, also one that never came about.
     fn handle_close(&mut self, _: &mut Channel<'_>, reason: &Reason) {
-        if !self.done {
+        if !self.done || matches!(reason, Reason::Aborted) {
             let (number, returned, all) = (self.number, self.returned, self.work.sent.len());
             let failure =
                 format!("connection {number}, with {returned} of {all} bytes back: {}", why(reason));
@@ -140,10 +153,12 @@ impl Dispatcher for Connection {
 }
 
 impl Connection {
-    fn close_if_done(&mut self, ch: &mut Channel<'_>) {
+    /// When all has come back, end it, and see whether more comes.
+    fn end_if_done(&mut self, ch: &mut Channel<'_>) {
         if self.returned == self.work.sent.len() {
             self.done = true;
-            ch.close();
+            ch.shutdown_write();
+            ch.set_timeout(Some(PATIENCE));
         }
     }
 }
@@ -156,8 +171,11 @@ struct Interactive {
 
 impl Dispatcher for Interactive {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        if common::is_behind(ch) {
+            return Ok(());
+        }
         ch.read_with(|_, data| {
-            common::print(data);
+            common::print_received(data);
             Ok(())
         })
     }
@@ -170,7 +188,8 @@ impl Dispatcher for Interactive {
 }
 
 impl Interactive {
-    fn end_of_stdin(&mut self, result: io::Result<()>) {
+    fn stdin_is(&mut self, stdin: Stdin) {
+        let Stdin::Ended(result) = stdin else { return };
         self.all_sent = true;
         if let Err(error) = result {
             self.work.failures.borrow_mut().push(format!("cannot read stdin: {error}"));

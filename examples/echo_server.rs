@@ -60,9 +60,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     for address in &addresses {
         common::listen(&mut map, address, || EchoServer { around: around.clone() })?;
     }
-    dispatch_loop::run(&mut map)?; // until a signal
-    common::drain(map)?;
-    Ok(())
+    common::serve(map) // until a signal
 }
 
 /// What goes around each chunk.

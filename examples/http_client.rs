@@ -66,12 +66,14 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let outcome = Rc::new(RefCell::new(None));
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
-    let fetch = Fetch { request, verbose, head: Vec::new(), status: None, outcome: outcome.clone() };
+    let fetch =
+        Fetch { request, verbose, head: Vec::new(), received: 0, status: None, outcome: outcome.clone() };
     map.connect(address.as_str(), ChatDispatcher::new("\n", fetch)?)?;
     dispatch_loop::run(&mut map)?; // until it has ended, or a signal
     common::drain(map)?;
     let outcome = outcome.take().unwrap_or_else(|| Err("interrupted".to_owned()));
-    outcome.map_err(|why| Exit::Failure(format!("{url} ({address}): {why}")))
+    outcome.map_err(|why| Exit::Failure(format!("{url} ({address}): {why}")))?;
+    common::all_is_printed()
 }
 
 fn request(host: &str, path: OsString) -> Result<Vec<u8>, Exit> {
@@ -93,6 +95,8 @@ struct Fetch {
     verbose: bool,
     /// The lines of the head that have arrived.
     head: Vec<u8>,
+    /// The length of all heads, in bytes.
+    received: usize,
     /// `Some` in the body: what is wrong with the status, if anything.
     status: Option<Result<(), String>>,
     /// `None` until it is known, and when the program is interrupted.
@@ -107,8 +111,11 @@ impl Chat for Fetch {
 
     fn collect_incoming_data(&mut self, ch: &mut ChatChannel<'_>, data: &[u8]) -> io::Result<()> {
         match self.status {
-            // If stdout blocks (`| less`), this waits, and so do the loop and the server: nothing piles up.
-            Some(_) => common::print(data),
+            // If stdout blocks (`| less`), the server waits: nothing piles up.
+            Some(_) => {
+                common::print_received(data);
+                common::is_behind(ch.channel_mut());
+            }
             None => ch.collect(data),
         }
         Ok(())
@@ -121,16 +128,20 @@ impl Chat for Fetch {
         }
         self.head.extend_from_slice(line);
         self.head.push(b'\n');
-        if self.head.len() > HEAD {
+        self.received += line.len() + 1;
+        if self.received > HEAD {
             return self.handle_overlong(ch);
         }
         if !line.is_empty() && line != b"\r" {
             return Ok(());
         }
         if self.verbose {
-            common::complain(String::from_utf8_lossy(&self.head).replace('\r', "").trim_end());
+            common::complain(common::shown(&String::from_utf8_lossy(&self.head)).trim_end());
         }
-        let (status, length) = parse(&self.head)?;
+        let Some((status, length)) = parse(&self.head)? else {
+            self.head.clear(); // the answer comes after this one
+            return Ok(());
+        };
         self.status = Some(status);
         match length {
             Some(0) => self.finish(ch),
@@ -176,7 +187,10 @@ impl Fetch {
 }
 
 /// What is wrong with the status, if anything, and the length of the body, if it is given.
-fn parse(head: &[u8]) -> io::Result<(Result<(), String>, Option<usize>)> {
+type Answer = (Result<(), String>, Option<usize>);
+
+/// What a head says; `None` for an answer in between, like `103 Early Hints`.
+fn parse(head: &[u8]) -> io::Result<Option<Answer>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut answer = httparse::Response::new(&mut headers);
     let parsed = answer.parse(head).map_err(|error| malformed(format!("no HTTP answer: {error}")))?;
@@ -184,11 +198,12 @@ fn parse(head: &[u8]) -> io::Result<(Result<(), String>, Option<usize>)> {
         return Err(malformed("no HTTP answer"));
     };
     let status = match code {
+        100 | 102..=104 => return Ok(None),
         200..=299 => Ok(()),
         _ => Err(format!("status {code} {}", answer.reason.unwrap_or_default())),
     };
     if matches!(code, 204 | 304) {
-        return Ok((status, Some(0)));
+        return Ok(Some((status, Some(0))));
     }
     let mut length = None;
     for header in answer.headers {
@@ -202,7 +217,7 @@ fn parse(head: &[u8]) -> io::Result<(Result<(), String>, Option<usize>)> {
             }
         }
     }
-    Ok((status, length))
+    Ok(Some((status, length)))
 }
 
 /// Digits only: a sign, which Rust's `parse` accepts, is not allowed here.

@@ -15,7 +15,7 @@ mod common;
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -24,10 +24,15 @@ use common::Exit;
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Reason};
 use lexopt::prelude::*;
 
+/// How long a server may be silent, and how much of its poem is kept, in bytes.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LONGEST: usize = 16 * 1024 * 1024;
+
 const HELP: &str = "\
 usage: poetry_client [--log LEVEL] [HOST:]PORT...
 
-Fetches a poem from each server, from all at once, and prints them when they are all there.
+Fetches a poem from each server, from all at once, and prints them when they are all there. A poem has at
+most 16 MiB, and comes without silences of more than 30 seconds.
 
   [HOST:]PORT        a server (without HOST: on 127.0.0.1); [IPV6]:PORT and unix:PATH as well";
 
@@ -55,8 +60,10 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     common::stop_on_signal(&mut map)?;
     for (task, server) in (1..).zip(&servers) {
         let fetch = Fetch { task, server: server.clone(), poem: Vec::new(), poems: poems.clone() };
-        if let Err(error) = map.connect(server, fetch) {
-            common::complain(format_args!("Task {task}: error: {error}"));
+        let begun = map.connect(server, fetch).and_then(|fetch| Ok(map.channel(fetch)?));
+        match begun {
+            Ok(mut ch) => ch.set_timeout(Some(PATIENCE)),
+            Err(error) => common::complain(format_args!("Task {task}: error: {error}")),
         }
     }
     dispatch_loop::run(&mut map)?; // until the last connection has ended, or a signal
@@ -65,15 +72,15 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let poems = poems.take();
     for (task, poem) in (1..).zip(&poems) {
         let Some(poem) = poem else { continue };
-        common::print(poem);
+        common::print_received(poem);
         if poem.last().is_some_and(|&byte| byte != b'\n') {
-            common::print(b"\n");
+            common::print_received(b"\n");
         }
         common::say(format_args!("Task {task}: {} bytes of poetry", poem.len()));
     }
     let whole = poems.iter().flatten().count();
     common::say(format_args!("Got {whole} poems in {}", clock(begin.elapsed())));
-    if whole == poems.len() { Ok(()) } else { Err(Exit::Reported) }
+    if whole == poems.len() { common::all_is_printed() } else { Err(Exit::Reported) }
 }
 
 fn address(server: OsString) -> Result<String, Exit> {
@@ -103,12 +110,18 @@ struct Fetch {
 
 impl Dispatcher for Fetch {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        if common::is_behind(ch) {
+            return Ok(()); // it comes again when stdout was read
+        }
         ch.read_with(|ch, data| {
             let (task, len) = (self.task, data.len());
             let from = ch.peer_addr().unwrap_or(Address::Unnamed);
             common::say(format_args!("Task {task}: got {len} bytes of poetry from {from}"));
             self.poem.extend_from_slice(data);
-            Ok(())
+            match self.poem.len() {
+                ..=LONGEST => Ok(()),
+                _ => Err(io::Error::new(ErrorKind::FileTooLarge, "it is longer than 16 MiB")),
+            }
         })
     }
 

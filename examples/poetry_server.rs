@@ -90,9 +90,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         let address = common::address(on(&host, port).into())?;
         common::listen(&mut map, &address, || Poet { poem: poem.clone(), pace })?;
     }
-    dispatch_loop::run(&mut map)?; // until a signal
-    common::drain(map)?;
-    Ok(())
+    common::serve(map) // until a signal
 }
 
 fn seconds(number: f64) -> Result<Duration, Exit> {

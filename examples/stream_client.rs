@@ -88,7 +88,8 @@ fn converse(mut reader: StreamReader, mut writer: StreamWriter, address: &str) -
             return Ok(());
         }
         let answered = pass_line(&mut reader, lost, |piece| {
-            common::print(piece);
+            common::print_received(piece);
+            common::flush(); // this thread may wait
             Ok(())
         })?;
         if !answered {

@@ -13,14 +13,18 @@ mod common;
 
 use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use common::Exit;
+use common::{Exit, Places};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Socket};
 use lexopt::prelude::*;
 
-/// How long a client that is to be reset may take to read what came before.
+/// How long a peer that is to be reset may take nothing of what came before.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often is looked how much of it has left.
+const GLANCE: Duration = Duration::from_millis(20);
 
 const HELP: &str = "\
 usage: tcp_proxy [--log LEVEL] LISTEN UPSTREAM
@@ -50,27 +54,33 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
-    common::listen(&mut map, &listen, || Proxy { upstream: upstream.clone() })?;
-    dispatch_loop::run(&mut map)?; // until a signal
-    common::drain(map)?;
-    Ok(())
+    let upstream: Rc<str> = upstream.into();
+    let places = Rc::<Places>::default();
+    let new = || Proxy { upstream: upstream.clone(), places: places.clone() };
+    let proxies = common::listen(&mut map, &listen, new)?;
+    places.govern(proxies);
+    common::serve(map) // until a signal
 }
 
 /// A listener.
 struct Proxy {
-    upstream: String,
+    upstream: Rc<str>,
+    /// A client that is let in has a descriptor for its connection upstream, too.
+    places: Rc<Places>,
 }
 
 impl Dispatcher for Proxy {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         log::info!("{peer} connected");
         let map = ch.map_mut();
-        let client = map.add(socket, Half::default())?;
-        let twin = Half { twin: Some(client), ..Half::default() };
-        let upstream = map.connect(self.upstream.as_str(), twin);
+        let half = |twin, upstream| Half { twin, upstream, places: self.places.clone(), ..Half::default() };
+        let client = map.add(socket, half(None, None))?;
+        self.places.take(map);
+        let upstream = map.connect(&*self.upstream, half(Some(client), Some(self.upstream.clone())));
         let mut ch = map.channel(client)?;
         let Ok(upstream) = upstream else {
             ch.abort();
+            self.places.give_back(map, 1); // the client gives back its own
             return upstream.map(drop);
         };
         ch.pause_reading(); // until there is somebody to take it
@@ -83,10 +93,11 @@ impl Dispatcher for Proxy {
 #[derive(Default)]
 struct Half {
     twin: Option<Handle<Half>>,
+    /// Of this side, if it is not the client's.
+    upstream: Option<Rc<str>>,
+    places: Rc<Places>,
     /// The peer has sent its last, and the twin was told.
     ended: bool,
-    /// The other side was reset: so shall this be, when what came before is sent.
-    reset_when_sent: bool,
 }
 
 impl Half {
@@ -132,23 +143,8 @@ impl Dispatcher for Half {
         Ok(Eof::KeepWriting)
     }
 
-    fn writable(&self, _: &Channel<'_>) -> bool {
-        self.reset_when_sent
-    }
-
-    /// There is room, and nothing is queued any more.
-    fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.abort();
-        Ok(())
-    }
-
-    /// It was to be reset, and has not read what came before.
-    fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.abort();
-        Ok(())
-    }
-
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        self.places.give_back(ch.map_mut(), 1);
         if let Ok(peer) = ch.peer_addr() {
             log::info!("{peer} disconnected: {reason}");
         }
@@ -157,19 +153,32 @@ impl Dispatcher for Half {
         if matches!(reason, Reason::Closed) || (matches!(reason, Reason::EndOfStream) && twin_ended) {
             return;
         }
-        if self.ended {
-            // It has got its FIN, or will, after what is queued.
-            return self.with_twin(ch, |twin| if twin.queued() > 0 { twin.close() } else { twin.abort() });
+        if let Some(upstream) = &self.upstream {
+            self.with_twin(ch, |client| {
+                let peer = client.peer_addr().unwrap_or(Address::Unnamed);
+                log::warn!("{peer} is dropped: upstream {upstream}: {reason}");
+            });
         }
-        if let Some(Ok(twin)) = self.twin.map(|twin| ch.map_mut().get_mut(twin)) {
-            twin.reset_when_sent = true;
-        }
-        self.with_twin(ch, |twin| {
-            twin.pause_reading();
-            twin.set_timeout(Some(PATIENCE));
-            if twin.is_connecting() || twin.queued() == 0 {
-                twin.abort();
-            }
-        });
+        self.with_twin(ch, reset_when_sent);
     }
+}
+
+/// The other side was reset: so shall this be, when its peer has what came before, or takes nothing of it.
+fn reset_when_sent(ch: &mut Channel<'_>) {
+    ch.pause_reading();
+    let mut before = ch.unsent();
+    if before == 0 || ch.is_connecting() {
+        return ch.abort();
+    }
+    let mut last = Instant::now();
+    ch.call_every(GLANCE, move |ch| {
+        let unsent = ch.unsent();
+        if unsent < before {
+            (before, last) = (unsent, Instant::now());
+        }
+        if unsent == 0 || last.elapsed() > PATIENCE {
+            ch.abort();
+        }
+        Ok(())
+    });
 }

@@ -11,10 +11,11 @@
 mod common;
 
 use std::io;
+use std::net::UdpSocket;
 use std::process::ExitCode;
 
 use common::Exit;
-use dispatch_loop::{Channel, ChannelMap, Datagram, DatagramOptions, Dispatcher};
+use dispatch_loop::{Address, Channel, ChannelMap, Datagram, DatagramOptions, Dispatcher};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -46,9 +47,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let options = DatagramOptions::default().with_recv_buffer(1024 * 1024);
     let echo = map.bind_with(address, &options, Echo)?;
     common::announce(&mut map, echo);
-    dispatch_loop::run(&mut map)?; // until a signal
-    common::drain(map)?;
-    Ok(())
+    common::serve(map) // until a signal
 }
 
 struct Echo;
@@ -56,6 +55,9 @@ struct Echo;
 impl Dispatcher for Echo {
     fn handle_datagram(&mut self, ch: &mut Channel<'_>, datagram: &Datagram<'_>) -> io::Result<()> {
         log::debug!("{}: {} bytes", datagram.from, datagram.data.len());
+        if is_ourselves(ch, &datagram.from) {
+            return Ok(()); // somebody gave our address as theirs: we would answer ourselves for ever
+        }
         match ch.push_to(datagram.data, &datagram.from) {
             // More answers wait than are worth waiting for: this one is lost, as datagrams are.
             Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => Ok(()),
@@ -67,4 +69,11 @@ impl Dispatcher for Echo {
         log::info!("an answer did not arrive: {error}");
         Ok(())
     }
+}
+
+/// Whether this is our own port, of one of our own addresses: those can be bound.
+fn is_ourselves(ch: &Channel<'_>, from: &Address) -> bool {
+    let ours = ch.local_addr().ok().and_then(|local| local.ip());
+    let (Some(ours), Some(from)) = (ours, from.ip()) else { return false };
+    from.port() == ours.port() && (from.ip() == ours.ip() || UdpSocket::bind((from.ip(), 0)).is_ok())
 }

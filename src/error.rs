@@ -6,13 +6,16 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rustix::io::Errno;
 
 use crate::token::Token;
 
 /// Why a token or a handle did not lead to a channel or its dispatcher.
 ///
-/// `?` converts it to an [`io::Error`]. A hook that returns one about another channel does not end its
-/// own: it is only logged.
+/// `?` converts it to an [`io::Error`]. A hook that returns one does not end its channel: it is only
+/// logged.
 ///
 /// ```
 /// use dispatch_loop::{ChannelMap, Dispatcher, LookupError};
@@ -38,6 +41,12 @@ pub enum LookupError {
 }
 
 impl LookupError {
+    /// Whether `error` is one of these.
+    pub(crate) fn is_in(error: &io::Error) -> bool {
+        let named = error.get_ref().and_then(|inner| inner.downcast_ref::<ChannelError>());
+        named.and_then(|named| named.error.get_ref()).is_some_and(|inner| inner.is::<LookupError>())
+    }
+
     /// The channel that was asked for.
     pub fn token(&self) -> Token {
         match *self {
@@ -74,7 +83,9 @@ impl From<LookupError> for io::Error {
 /// An error that names the channel it is about: the inner error of an [`io::Error`] from a call on
 /// another channel than the hook's own.
 ///
-/// A hook that returns one about another channel does not end its own.
+/// A hook that returns one about another channel does not end its own. If it is a push that the other
+/// channel's queue has refused (`QuotaExceeded`), the other one ends with
+/// [`Reason::Limit`](crate::Reason::Limit).
 ///
 /// ```
 /// use dispatch_loop::{ChannelError, ChannelMap, Dispatcher};
@@ -133,6 +144,21 @@ pub(crate) fn clone_error(error: &io::Error) -> io::Error {
             Err(payload) => io::Error::new(error.kind(), panicked(payload)),
         },
     }
+}
+
+thread_local! {
+    static RESET: Arc<io::Error> = Arc::new(Errno::CONNRESET.into());
+}
+
+/// The error of a lost connection, to be shared. There is nothing but its code in it, so all resets of a
+/// thread share one.
+pub(crate) fn shared(errno: Errno) -> Arc<io::Error> {
+    let reset = match errno {
+        // A map may be dropped after the thread's locals.
+        Errno::CONNRESET => RESET.try_with(Arc::clone).ok(),
+        _ => None,
+    };
+    reset.unwrap_or_else(|| Arc::new(errno.into()))
 }
 
 /// Whether two errors have the same kind and system code.

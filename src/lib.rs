@@ -91,7 +91,7 @@
 //! # Channels that reach each other
 //!
 //! ```
-//! use dispatch_loop::{Channel, ChannelMap, Dispatcher, Token};
+//! use dispatch_loop::{Channel, ChannelMap, Dispatcher, Eof, Reason, Token};
 //! use std::io::{self, Read, Write};
 //! use std::os::unix::net::UnixStream;
 //!
@@ -105,9 +105,16 @@
 //!         let Some(other) = self.other else { return Ok(()) };
 //!         ch.read_with(|ch, data| ch.map_mut().channel(other)?.push(data))
 //!     }
-//!     fn handle_close(&mut self, ch: &mut Channel<'_>, _: &dispatch_loop::Reason) {
-//!         if let Some(Ok(mut other)) = self.other.map(|other| ch.map_mut().channel(other)) {
-//!             other.close();
+//!     fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
+//!         let Some(other) = self.other else { return Ok(Eof::Close) };
+//!         ch.map_mut().channel(other)?.shutdown_write();
+//!         Ok(Eof::KeepWriting)
+//!     }
+//!     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+//!         let Some(Ok(mut other)) = self.other.map(|other| ch.map_mut().channel(other)) else { return };
+//!         match reason {
+//!             Reason::EndOfStream => other.close(),
+//!             _ => other.abort(),                // cut short here: cut short there, too
 //!         }
 //!     }
 //! }
@@ -118,6 +125,7 @@
 //! let a = map.add(near_left, Half { other: None })?;
 //! let b = map.add(near_right, Half { other: Some(a.token()) })?;
 //! map.get_mut(a)?.other = Some(b.token());
+//! map.channel(a)?.auto_pause_with(b)?;           // neither is read while the other's queue is high
 //!
 //! left.write_all(b"through the middle")?;
 //! drop(left);
@@ -156,22 +164,28 @@
 //!   descriptor are used again.
 //! - **Errors stay local.** An `Err` or a panic of a hook goes to the same dispatcher's
 //!   `handle_error` and, by default, ends that channel. An error about another channel that a hook
-//!   returns (see [`ChannelError`]) is logged and ends nothing. Only a failing poller ends the
-//!   loop.
+//!   returns (see [`ChannelError`]) is logged and ends nothing, but for one: if the other channel's queue
+//!   has refused a push, that channel ends with [`Reason::Limit`], because bytes are missing in its
+//!   stream. Only a failing poller ends the loop.
 //! - **Nothing is lost, nothing comes twice.** Bytes leave in the order of the pushes;
 //!   [`close`](Channel::close) sends what is queued first.
 //! - **Output is gathered.** What a hook, a timer or a [`Remote`]'s `with` pushes to its own channel is
 //!   sent in one call when it returns, however many pushes it was; a piece of 4 KiB or more is sent at
 //!   once, together with what was pushed before it. What is pushed to other channels is sent when the
 //!   loop settles. Once everything that had to wait has been sent, `handle_drained` runs.
-//! - **Everything has a limit**: queued output 64 KiB before `handle_high`, 16 MiB at most; 64 KiB
-//!   read and 64 KiB written for a channel and turn, 16 connections accepted for a listener and turn,
-//!   1,024 timers and 256 messages of other threads in a turn. What is left over continues in the next
-//!   turn, without waiting.
+//! - **Everything has a limit**: queued output 64 KiB before `handle_high`, 16 MiB at most, and 256 MiB
+//!   in all channels together; 64 KiB read, and 64 KiB written in at most 64 calls, for a channel and
+//!   turn, 16 connections accepted for a listener and turn, 1,024 timers and 256 messages of other
+//!   threads in a turn. What is left over continues in the next turn, without waiting.
 //! - **Nothing spins.** A channel that is ready for 64 turns without progress is *suspended* for 10 ms,
 //!   then longer, up to 1 s, which is logged once. It is *resumed* as soon as something is done with it.
+//! - **Shortages pass.** Without a descriptor or memory, a listener, or a channel that is to be watched,
+//!   waits until another channel ends, or for 0.1 s, then longer, up to 1 s. If the last listener fails for
+//!   good, [`run`] returns its error.
 //! - **A lost connection is not an error.** It is *broken*: what has arrived can still be read, nothing
-//!   can be sent, and `handle_close` gets the reason.
+//!   can be sent, and `handle_close` gets the reason. A system that is short of buffers or memory
+//!   (`ENOBUFS`, `ENOMEM`) loses no connection: what is queued is offered again after 10 ms, then longer,
+//!   up to 1 s.
 //!
 //! # What a channel can be
 //!

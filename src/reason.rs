@@ -32,7 +32,9 @@ pub enum Reason {
     /// channel must make progress
     /// ([`set_close_timeout`](crate::Channel::set_close_timeout)).
     TimedOut,
-    /// A push went over the hard limit.
+    /// A push went over the hard limit ([`set_limit`](crate::Channel::set_limit)); or over that of the
+    /// [map](crate::ChannelMap::set_limit), and this channel was furthest behind; or it was refused, and
+    /// the hook of another channel returned that.
     Limit,
     /// The socket was taken out of the map with [`detach`](crate::Channel::detach).
     Detached,

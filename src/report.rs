@@ -11,7 +11,6 @@ use crate::error::panicked;
 const LINES: u32 = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
-#[derive(Default)]
 pub(crate) struct Throttle {
     since: Option<Instant>,
     lines: u32,
@@ -19,6 +18,10 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
+    pub(crate) const fn new() -> Throttle {
+        Throttle { since: None, lines: 0, unsaid: 0 }
+    }
+
     /// Whether a line about a failure may be written now. If some were suppressed before it, that is
     /// logged first.
     pub(crate) fn admits(&mut self) -> bool {

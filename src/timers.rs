@@ -54,6 +54,13 @@ struct Node {
     deadline: Time,
     order: u64,
     entry: u32,
+    keeps: bool,
+}
+
+/// What a timer does.
+pub(crate) trait Keeps {
+    /// Whether it keeps the loop going until it has run.
+    fn keeps(&self) -> bool;
 }
 
 impl Node {
@@ -79,12 +86,14 @@ pub(crate) struct Timers<A> {
     /// The generation of new entries: above that of any key that was ever given out.
     first_generation: u32,
     last_order: u64,
+    /// How many in the heap keep the loop going.
+    keeping: usize,
 }
 
 /// Entries that are kept when there is no timer.
 const KEPT: usize = 64;
 
-impl<A> Timers<A> {
+impl<A: Keeps> Timers<A> {
     pub(crate) fn new() -> Timers<A> {
         Timers {
             heap: Vec::new(),
@@ -93,12 +102,18 @@ impl<A> Timers<A> {
             owned: Vec::new(),
             first_generation: 0,
             last_order: 0,
+            keeping: 0,
         }
     }
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.heap.is_empty()
+    }
+
+    /// Whether one of them keeps the loop going.
+    pub(crate) fn keeps(&self) -> bool {
+        self.keeping > 0
     }
 
     #[inline]
@@ -262,13 +277,16 @@ impl<A> Timers<A> {
 
     fn insert(&mut self, deadline: Time, entry: u32, action: A) {
         self.last_order += 1;
+        let keeps = action.keeps();
+        self.keeping += usize::from(keeps);
         self.entries[entry as usize].action = Some(action);
-        self.heap.push(Node { deadline, order: self.last_order, entry });
+        self.heap.push(Node { deadline, order: self.last_order, entry, keeps });
         self.rise(self.heap.len() - 1);
     }
 
     fn take_out(&mut self, place: usize) {
-        self.heap.swap_remove(place);
+        let Node { keeps, .. } = self.heap.swap_remove(place);
+        self.keeping -= usize::from(keeps);
         if place < self.heap.len() {
             let place = self.rise(place);
             self.sink(place);
@@ -322,6 +340,12 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
 
+    impl Keeps for u32 {
+        fn keeps(&self) -> bool {
+            self % 2 == 0
+        }
+    }
+
     fn at(n: u64) -> Time {
         static START: OnceLock<Time> = OnceLock::new();
         START.get_or_init(|| Clock.now()).after(Duration::from_nanos(n))
@@ -367,8 +391,9 @@ mod tests {
         assert!(keys.iter().all(|(_, _, n)| n % 7 != 3));
         keys.sort_by_key(|&(_, deadline, n)| (deadline, n));
         let expected: Vec<u32> = keys.iter().map(|&(_, _, n)| n).collect();
+        assert!(timers.keeps());
         assert_eq!(fire_all(&mut timers, u64::MAX), expected);
-        assert!(timers.is_empty());
+        assert!(timers.is_empty() && !timers.keeps());
     }
 
     #[test]

@@ -26,14 +26,23 @@ mod support {
 
 mod channels {
     mod addresses;
+    mod closing;
     mod datagram;
+    mod datagram_peer;
     mod detach;
+    mod exchange;
     mod files;
+    mod lookups;
     mod names;
+    mod odd_files;
+    // OpenBSD has no time of keep-alive for a socket.
+    #[cfg(not(target_os = "openbsd"))]
+    mod options;
     mod source;
     mod source_own;
     mod unix;
     mod unix_hooks;
     mod unread;
+    mod upgrade;
     mod wrap_source;
 }

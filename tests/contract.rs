@@ -33,10 +33,15 @@ mod support {
 
 mod contract {
     mod accept;
+    mod answers;
     mod asyncore;
+    #[cfg(debug_assertions)]
+    mod calls;
     mod close;
+    mod closing;
     mod connect;
     mod documents;
+    mod drops;
     mod errors;
     #[cfg(debug_assertions)]
     mod faults;
@@ -44,16 +49,32 @@ mod contract {
     mod house;
     mod interest;
     mod keys;
+    #[cfg(debug_assertions)]
     mod listeners_in_turn;
     mod loop_options;
+    mod memory;
     mod model;
+    #[cfg(debug_assertions)]
+    mod no_room;
     mod panics;
+    mod pins_errors;
+    mod pins_lingering;
+    mod pins_map;
+    mod pins_output;
+    mod pins_push;
+    mod pins_source;
+    mod pins_time;
     mod producers;
     mod queue;
     mod read;
     mod regressions;
+    mod relay;
+    mod repeating;
+    mod room;
     mod short_way;
-
+    #[cfg(debug_assertions)]
+    mod shortage;
+    mod suspension;
     mod swap;
     mod time;
     mod timeouts;

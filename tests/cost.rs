@@ -311,10 +311,11 @@ fn no_buffer_is_held_while_nothing_is_queued() {
     assert!(held <= 0, "{held} bytes more than before");
 }
 
-/// What is queued is sent from where it lies: however long the queue, sending it copies nothing into new
-/// memory. (asyncore cuts off what was sent by a copy of all the rest, so a long queue takes quadratic time.)
+/// What is queued is sent from where it lies. Of a large piece the part that is sent is given back as soon as
+/// that is half of it, so however long the queue, it is copied less than once. (asyncore cuts off what was
+/// sent by a copy of all the rest, so a long queue takes quadratic time.)
 #[test]
-fn a_long_queue_is_not_copied_as_it_is_sent() {
+fn a_long_queue_is_copied_at_most_once_as_it_is_sent() {
     for bytes in [256 * 1024, 4 * 1024 * 1024] {
         let mut map = ChannelMap::new().unwrap();
         let (near, mut far) = unix_pair();
@@ -329,8 +330,8 @@ fn a_long_queue_is_not_copied_as_it_is_sent() {
             map.turn(Some(Duration::ZERO)).unwrap();
             left -= far.read(&mut buffer).unwrap();
         }
-        let copied = heap::allocated() - allocated;
-        assert!(copied < 16 * 1024, "{copied} bytes allocated while {bytes} were sent");
+        let copied = (heap::allocated() - allocated) as usize;
+        assert!(copied < 2 * bytes, "{copied} bytes allocated while {bytes} were sent");
     }
 }
 

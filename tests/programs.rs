@@ -29,7 +29,10 @@ mod programs {
     #[cfg(feature = "layers")]
     mod http_client;
     mod http_heads;
+    mod http_rules;
     mod http_server;
+    mod listeners;
+    mod outputs;
     mod poetry;
     #[cfg(feature = "layers")]
     mod stream_client;

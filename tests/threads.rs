@@ -20,6 +20,7 @@ mod support {
 }
 
 mod threads {
+    mod after_run;
     mod crowds;
     mod lines;
     mod outlet;

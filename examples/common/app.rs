@@ -92,11 +92,18 @@ fn header(data: &[u8]) -> io::Result<(Message, usize)> {
     text("byteorder")?; // for numbers in binary contents; those that we know have none
     let (content_type, encoding) = (text("content-type")?, text("content-encoding")?);
     let length = field("content-length")?;
-    let length = length.as_u64().ok_or_else(|| malformed(format!("a content-length of {length}")))?;
+    let length =
+        length.as_u64().ok_or_else(|| malformed(format!("a content-length of {}", brief(length))))?;
     match usize::try_from(length) {
         Ok(length @ ..=LIMIT) => Ok((Message { content_type, encoding, content: Vec::new() }, length)),
         _ => Err(malformed(format!("a content of {length} bytes, which is over the limit of {LIMIT}"))),
     }
+}
+
+/// The beginning of a peer's JSON, fit for a log.
+fn brief(json: &Value) -> String {
+    let text: String = json.to_string().chars().take(40).collect();
+    text.replace(|c: char| c.is_control(), "?")
 }
 
 /// A complete message, ready to be sent.

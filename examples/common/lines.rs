@@ -1,6 +1,8 @@
 //! Bytes into lines, as they come.
 
-/// A longer line is handled in pieces of this many bytes.
+use super::shown::whole_characters;
+
+/// A longer line is handled in pieces of this many bytes, or a few less: none splits a character.
 const LONGEST: usize = 64 * 1024;
 
 /// The beginning of a line whose end has not come yet.
@@ -45,7 +47,7 @@ impl Lines {
 /// Give what is too long to `f` in pieces; what is left is not.
 fn long<'a>(mut line: &'a [u8], f: &mut impl FnMut(&[u8])) -> &'a [u8] {
     while line.len() > LONGEST {
-        let (piece, rest) = line.split_at(LONGEST);
+        let (piece, rest) = line.split_at(whole_characters(&line[..LONGEST]));
         f(piece);
         line = rest;
     }

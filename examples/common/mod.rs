@@ -5,13 +5,18 @@
 #![allow(dead_code, unused_imports)]
 
 mod lines;
+mod places;
+mod shown;
+mod stdout;
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufRead, ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::process::{ExitCode, exit};
+use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +24,9 @@ use dispatch_loop::{ChannelMap, Dispatcher, Handle, ListenOptions, ToAddress};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
 pub use lines::Lines;
+pub use places::Places;
+pub use shown::shown;
+pub use stdout::{flush, is_behind, print, print_received, say_received};
 
 /// How long a program that is told to end goes on sending what is queued.
 const GRACE: Duration = Duration::from_secs(3);
@@ -53,7 +61,7 @@ pub fn main(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>
     // Fails only if there is a log already.
     let _ = WriteLogger::init(LevelFilter::Trace, config, io::stderr());
     log::set_max_level(LevelFilter::Warn);
-    match program(lexopt::Parser::from_env()) {
+    let status = match program(lexopt::Parser::from_env()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Exit::Help) => {
             say(help);
@@ -71,29 +79,21 @@ pub fn main(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>
             ExitCode::FAILURE
         }
         Err(Exit::Reported) => ExitCode::FAILURE,
-    }
+    };
+    stdout::flush();
+    status
 }
 
-/// Print a line to stdout, at once.
+/// Print a line to stdout.
 pub fn say(line: impl Display) {
     print(format!("{line}\n").as_bytes());
 }
 
-/// Print a line that a peer has sent; what is no UTF-8 in it is replaced.
-pub fn say_received(line: &[u8]) {
-    say(format_args!("recv: {}", String::from_utf8_lossy(line)));
-}
-
-/// Print to stdout, at once. If nobody reads it (`| head`), the program has done its work.
-pub fn print(bytes: &[u8]) {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => exit(0),
-        Err(error) => {
-            complain(format_args!("error: cannot write to stdout: {error}"));
-            exit(1);
-        }
+/// All that was printed is out; it is a failure if a signal was in the way.
+pub fn all_is_printed() -> Result<(), Exit> {
+    match stdout::flush() {
+        true => Ok(()),
+        false => Err(Exit::Failure("interrupted: nobody read stdout".to_owned())),
     }
 }
 
@@ -173,7 +173,21 @@ pub fn listen<D: Dispatcher>(
 pub fn announce<T>(map: &mut ChannelMap, listener: Handle<T>) {
     if let Some(address) = map.channel(listener).ok().and_then(|ch| ch.local_addr().ok()) {
         say(format_args!("listening on {address}"));
+        LISTENING.lock().unwrap_or_else(PoisonError::into_inner).push(address.to_string());
     }
+}
+
+/// Where a server listens, or did.
+static LISTENING: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The loop was stopped by a signal.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// There was a signal, perhaps a moment ago.
+static SIGNALLED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+fn is_signalled() -> bool {
+    SIGNALLED.load(Ordering::Relaxed)
 }
 
 /// Let Ctrl-C and SIGTERM stop the loop; [`drain`] does the rest. A second one ends the program at
@@ -181,13 +195,14 @@ pub fn announce<T>(map: &mut ChannelMap, listener: Handle<T>) {
 #[cfg(feature = "signals")]
 pub fn stop_on_signal(map: &mut ChannelMap) -> io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
-    use std::sync::{Arc, atomic::AtomicBool};
-    let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        map.on_signal(signal, ChannelMap::stop)?;
+        map.on_signal(signal, |map| {
+            STOPPED.store(true, Ordering::Relaxed);
+            map.stop();
+        })?;
         // In this order: the first signal finds the flag unset, and sets it.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, again.clone())?;
-        signal_hook::flag::register(signal, again.clone())?;
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, SIGNALLED.clone())?;
+        signal_hook::flag::register(signal, SIGNALLED.clone())?;
     }
     Ok(())
 }
@@ -197,6 +212,20 @@ pub fn stop_on_signal(map: &mut ChannelMap) -> io::Result<()> {
 #[cfg(not(feature = "signals"))]
 pub fn stop_on_signal(_: &mut ChannelMap) -> io::Result<()> {
     Ok(())
+}
+
+/// Run a server until a signal, and then to its orderly end. It must not end by itself: if it does, its
+/// last listener has died.
+pub fn serve(mut map: ChannelMap) -> Result<(), Exit> {
+    dispatch_loop::run(&mut map)?;
+    drain(map)?;
+    match STOPPED.load(Ordering::Relaxed) {
+        true => Ok(()),
+        false => {
+            let addresses = LISTENING.lock().unwrap_or_else(PoisonError::into_inner).join(", ");
+            Err(Exit::Failure(format!("cannot listen on {addresses} any more")))
+        }
+    }
 }
 
 /// The orderly end: accept no more, send what is queued. What takes longer than three seconds is cut
@@ -218,26 +247,40 @@ pub fn drain(mut map: ChannelMap) -> io::Result<()> {
     Ok(())
 }
 
-/// Send all of stdin to a channel; then call `at_end` with its dispatcher and, after all that was
-/// sent, half-close it. A thread of its own does the reading, because terminals and files cannot be
-/// polled everywhere, and its outlet makes it wait while the peer is slow. If the channel ends
-/// first, so does the thread.
+/// What becomes of stdin.
+pub enum Stdin {
+    /// It is not empty.
+    Begun,
+    /// All of it was given to the channel, or it cannot be read.
+    Ended(io::Result<()>),
+}
+
+/// Send all of stdin to a channel, and then half-close it; `tell` is called with its dispatcher. A thread
+/// of its own does the reading, because terminals and files cannot be polled everywhere, and its outlet
+/// makes it wait while the peer is slow. If the channel ends first, so does the thread.
 pub fn send_stdin<T: Dispatcher>(
     map: &mut ChannelMap,
     handle: Handle<T>,
-    at_end: fn(&mut T, io::Result<()>),
+    tell: fn(&mut T, Stdin),
 ) -> io::Result<()> {
     let remote = map.remote();
     let mut outlet = map.channel(handle)?.outlet()?;
     thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-        let result = match io::copy(&mut io::stdin(), &mut outlet) {
+        let mut stdin = io::stdin().lock();
+        if stdin.fill_buf().is_ok_and(|first| !first.is_empty()) {
+            let _ = remote.with(handle, move |dispatcher, _| {
+                tell(dispatcher, Stdin::Begun);
+                Ok(())
+            });
+        }
+        let result = match io::copy(&mut stdin, &mut outlet) {
             // Reading has no such error, only an outlet whose channel has ended.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return,
             result => result.map(drop),
         };
         // It comes after what the outlet was given: both use one queue.
         let _ = remote.with(handle, move |dispatcher, ch| {
-            at_end(dispatcher, result);
+            tell(dispatcher, Stdin::Ended(result));
             ch.shutdown_write();
             Ok(())
         });

@@ -1,17 +1,19 @@
 //! The answer to a request: a file, a part of one, a listing, or why not. `connection.rs` sends it.
 
 use std::fs::File;
-use std::io::{self, Cursor, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::listing;
+use crate::conditions::Version;
+use crate::listings::Directory;
 use crate::request::Request;
 use crate::site::{self, Site, Target};
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Status(pub u16, pub &'static str);
 
 pub const OK: Status = Status(200, "OK");
@@ -23,11 +25,14 @@ pub const FORBIDDEN: Status = Status(403, "Forbidden");
 pub const NOT_FOUND: Status = Status(404, "Not Found");
 pub const NOT_ALLOWED: Status = Status(405, "Method Not Allowed");
 pub const REQUEST_TIMEOUT: Status = Status(408, "Request Timeout");
+pub const PRECONDITION_FAILED: Status = Status(412, "Precondition Failed");
 pub const BODY_TOO_LARGE: Status = Status(413, "Content Too Large");
 pub const TARGET_TOO_LONG: Status = Status(414, "URI Too Long");
 pub const NO_SUCH_RANGE: Status = Status(416, "Range Not Satisfiable");
+pub const EXPECTATION_FAILED: Status = Status(417, "Expectation Failed");
 pub const FIELDS_TOO_LARGE: Status = Status(431, "Request Header Fields Too Large");
 pub const UNAVAILABLE: Status = Status(503, "Service Unavailable");
+pub const VERSION_UNKNOWN: Status = Status(505, "HTTP Version Not Supported");
 
 /// Why a file could not be opened.
 impl From<io::Error> for Status {
@@ -40,6 +45,12 @@ impl From<io::Error> for Status {
     }
 }
 
+/// What a request leads to.
+pub enum Reply {
+    Now(Answer),
+    Listing(Directory),
+}
+
 pub struct Answer {
     pub status: Status,
     /// Header fields, each with its `\r\n`.
@@ -47,22 +58,39 @@ pub struct Answer {
     pub body: Option<Body>,
 }
 
-/// The first `len` bytes that `from` gives.
-pub struct Body {
-    pub from: Box<dyn Read>,
-    pub len: u64,
+pub enum Body {
+    Bytes(Vec<u8>),
+    /// Shared by all that are sent it.
+    Page(Arc<[u8]>),
+    /// The next `len` bytes of a file.
+    File {
+        from: File,
+        len: u64,
+    },
+}
+
+impl Body {
+    pub fn len(&self) -> u64 {
+        match self {
+            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::Page(page) => page.len() as u64,
+            Body::File { len, .. } => *len,
+        }
+    }
 }
 
 impl Answer {
-    fn of_bytes(status: Status, content_type: &str, bytes: Vec<u8>) -> Answer {
-        let body = Body { len: bytes.len() as u64, from: Box::new(Cursor::new(bytes)) };
-        Answer { status, fields: format!("Content-Type: {content_type}\r\n"), body: Some(body) }
+    pub fn error(status: Status) -> Answer {
+        let body = Body::Bytes(format!("{} {}\n", status.0, status.1).into_bytes());
+        let answer = Answer { status, fields: String::new(), body: Some(body) };
+        let answer = answer.with("Content-Type", "text/plain; charset=utf-8");
+        if status == NOT_ALLOWED { answer.with("Allow", "GET, HEAD") } else { answer }
     }
 
-    pub fn error(status: Status) -> Answer {
-        let text = format!("{} {}\n", status.0, status.1).into_bytes();
-        let answer = Answer::of_bytes(status, "text/plain; charset=utf-8", text);
-        if status == NOT_ALLOWED { answer.with("Allow", "GET, HEAD") } else { answer }
+    /// A listing. For a HEAD it is not made, and then we do not know how long it is.
+    pub fn listing(page: Option<Arc<[u8]>>) -> Answer {
+        let answer = Answer { status: OK, fields: String::new(), body: page.map(Body::Page) };
+        answer.with("Content-Type", "text/html; charset=utf-8")
     }
 
     fn with(mut self, field: &str, value: &str) -> Answer {
@@ -72,9 +100,12 @@ impl Answer {
 }
 
 /// The answer; an `Err` stands for that of its status.
-pub fn to(site: &Site, request: &Request<'_>) -> Result<Answer, Status> {
+pub fn to(site: &Site, request: &Request<'_>) -> Result<Reply, Status> {
     if !matches!(request.method, "GET" | "HEAD") {
         return Err(NOT_ALLOWED);
+    }
+    if request.expects_more {
+        return Err(EXPECTATION_FAILED);
     }
     if request.has_body {
         return Err(BODY_TOO_LARGE);
@@ -83,42 +114,36 @@ pub fn to(site: &Site, request: &Request<'_>) -> Result<Answer, Status> {
     let file = site.open(&path)?;
     let about = file.metadata()?;
     if about.is_file() && !ends_in_slash {
-        return of_file(request, file, &path);
+        return of_file(request, file, &path).map(Reply::Now);
     }
     if !about.is_dir() {
         return Err(NOT_FOUND);
     }
     if !ends_in_slash {
         let names = path.iter().map(|name| format!("/{}", site::encode(name.as_bytes())));
-        return Ok(Answer::error(MOVED).with("Location", &(names.collect::<String>() + "/")));
+        let location = names.collect::<String>() + "/";
+        return Ok(Reply::Now(Answer::error(MOVED).with("Location", &location)));
     }
     let index = path.join("index.html");
     match site.open(&index) {
-        Ok(file) if file.metadata()?.is_file() => of_file(request, file, &index),
-        _ => {
-            let page = listing::page(site, &file, &path)?;
-            Ok(Answer::of_bytes(OK, "text/html; charset=utf-8", page.into_bytes()))
-        }
+        Ok(file) if file.metadata()?.is_file() => of_file(request, file, &index).map(Reply::Now),
+        _ => Ok(Reply::Listing(Directory { path, modified: about.modified()?, dir: site::names(&file)? })),
     }
 }
 
 fn of_file(request: &Request<'_>, mut file: File, path: &Path) -> Result<Answer, Status> {
     let about = file.metadata()?;
-    let (len, time) = (about.len(), about.modified()?);
-    let modified = http_date(time);
+    let (len, version) = (about.len(), Version::of(&about)?);
     let answer = Answer { status: OK, fields: String::new(), body: None }
-        .with("Last-Modified", &modified)
+        .with("Last-Modified", &version.modified)
+        .with("ETag", &version.tag)
         .with("Accept-Ranges", "bytes");
-
-    let since = request.if_modified_since.and_then(|date| httpdate::parse_http_date(date).ok());
-    // Their date is in whole seconds.
-    if since.is_some_and(|since| time < since + Duration::from_secs(1)) {
-        return Ok(Answer { status: NOT_MODIFIED, ..answer });
+    match version.check(request) {
+        Err(NOT_MODIFIED) => return Ok(Answer { status: NOT_MODIFIED, ..answer }),
+        checked => checked?,
     }
     // A range is for GET, for the file that the client has a part of, and for one that has bytes.
-    let asked = request.range.filter(|_| {
-        request.method == "GET" && request.if_range.is_none_or(|date| date == modified) && len > 0
-    });
+    let asked = request.range.filter(|_| request.method == "GET" && version.allows_range(request) && len > 0);
     let (status, range) = match asked.and_then(|asked| range(asked, len)) {
         Some(range) if range.is_empty() => {
             return Ok(Answer::error(NO_SUCH_RANGE).with("Content-Range", &format!("bytes */{len}")));
@@ -132,7 +157,7 @@ fn of_file(request: &Request<'_>, mut file: File, path: &Path) -> Result<Answer,
         file.seek(SeekFrom::Start(start))?;
         answer = answer.with("Content-Range", &format!("bytes {start}-{}/{len}", end - 1));
     }
-    let body = Body { from: Box::new(file), len: range.end - range.start };
+    let body = Body::File { from: file, len: range.end - range.start };
     Ok(Answer { status, body: Some(body), ..answer })
 }
 

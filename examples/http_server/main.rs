@@ -3,7 +3,8 @@
 //!
 //! It shows a protocol that is parsed by hand, however the network splits it (`connection.rs`), input that
 //! is put back while the client does not read what it has asked for (`unread`, `set_auto_pause`), files
-//! of any size sent in a few KiB of memory (`push_producer`), deadlines (`set_timeout`, `call_later`), and
+//! of any size sent in a few KiB of memory (`push_producer`), pages that are made a piece a turn
+//! (`call_soon`, `listings.rs`) and sent to many (`push_shared`), deadlines (`set_timeout`, `call_later`), and
 //! a last answer that arrives although the connection is closed right after it (`close`).
 //!
 //! ```sh
@@ -18,20 +19,24 @@
 mod answer;
 #[path = "../common/mod.rs"]
 mod common;
+mod conditions;
 mod connection;
 mod listing;
+mod listings;
 mod request;
 mod site;
 
+use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use common::Exit;
+use common::{Exit, Places};
 use connection::Connection;
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Socket};
 use lexopt::prelude::*;
+use listings::Listings;
 use site::Site;
 
 const HELP: &str = "\
@@ -59,25 +64,34 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         }
     }
     let site = Site::new(&root).map_err(|error| Exit::Failure(format!("cannot serve {root:?}: {error}")))?;
-    let site = Rc::new(site);
+    let service = Service { site, listings: RefCell::default(), places: Places::default() };
+    let service = Rc::new(service);
 
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     let address = address.as_deref().unwrap_or("127.0.0.1:8000");
-    common::listen(&mut map, address, || Server { site: site.clone() })?;
-    dispatch_loop::run(&mut map)?; // until a signal
-    common::drain(map)?;
-    Ok(())
+    let servers = common::listen(&mut map, address, || Server { service: service.clone() })?;
+    service.places.govern(servers);
+    common::serve(map) // until a signal
+}
+
+/// What all connections share.
+pub struct Service {
+    site: Site,
+    listings: RefCell<Listings>,
+    places: Places,
 }
 
 /// A listener.
 struct Server {
-    site: Rc<Site>,
+    service: Rc<Service>,
 }
 
 impl Dispatcher for Server {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        ch.map_mut().add(socket, Connection::new(self.site.clone()))?;
+        let map = ch.map_mut();
+        map.add(socket, Connection::new(self.service.clone()))?;
+        self.service.places.take(map);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 use httparse::{EMPTY_HEADER, Error};
 
-use crate::answer::{BAD_REQUEST, FIELDS_TOO_LARGE, Status, TARGET_TOO_LONG};
+use crate::answer::{BAD_REQUEST, FIELDS_TOO_LARGE, Status, TARGET_TOO_LONG, VERSION_UNKNOWN};
 
 /// Limits of a head and of the target in it, in bytes, and of its fields.
 const HEAD: usize = 16 * 1024;
@@ -23,8 +23,14 @@ pub struct Request<'a> {
     /// so, and ends the connection.
     pub has_body: bool,
     pub range: Option<&'a str>,
-    pub if_range: Option<&'a str>,
+    /// Conditions; the lists are empty if they are not there.
+    pub if_match: Vec<&'a [u8]>,
+    pub if_none_match: Vec<&'a [u8]>,
     pub if_modified_since: Option<&'a str>,
+    pub if_unmodified_since: Option<&'a str>,
+    pub if_range: Option<&'a str>,
+    /// It expects something else than to be told whether to send its body, which our answer does.
+    pub expects_more: bool,
     close: bool,
     keep_alive: bool,
 }
@@ -58,8 +64,12 @@ impl<'a> Request<'a> {
                 }
                 "transfer-encoding" => self.has_body = true,
                 "range" => self.range = text,
-                "if-range" => self.if_range = Some(text.unwrap_or_default()),
+                "if-match" => self.if_match.push(value),
+                "if-none-match" => self.if_none_match.push(value),
                 "if-modified-since" => self.if_modified_since = text,
+                "if-unmodified-since" => self.if_unmodified_since = text,
+                "if-range" => self.if_range = Some(text.unwrap_or_default()),
+                "expect" if !self.is_old => self.expects_more |= !value.eq_ignore_ascii_case(b"100-continue"),
                 _ => {}
             }
         }
@@ -79,6 +89,7 @@ pub fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, Status> {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => usize::MAX,
         Err(Error::TooManyHeaders) => return Err(FIELDS_TOO_LARGE),
+        Err(Error::Version) => return other_version(input).map_or(Ok(None), Err),
         Err(_) => return Err(BAD_REQUEST),
     };
     let so_far = len.min(input.len());
@@ -97,7 +108,28 @@ pub fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, Status> {
     }
 }
 
+/// Whether a HEAD is begun, to which no answer has a body.
+pub fn is_head(input: &[u8]) -> bool {
+    input.trim_ascii_start().starts_with(b"HEAD ")
+}
+
+/// The answer to a version of HTTP that is not ours; `None` if it is not all there.
+fn other_version(input: &[u8]) -> Option<Status> {
+    let line = input.trim_ascii_start();
+    let Some(end) = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
+        return (line.len() > TARGET + AROUND_TARGET).then_some(BAD_REQUEST);
+    };
+    match line[..end] {
+        [.., b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major != b'1' && major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Some(VERSION_UNKNOWN)
+        }
+        _ => Some(BAD_REQUEST),
+    }
+}
+
 /// The members of a list.
-fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }

@@ -1,18 +1,24 @@
 //! What is served: a directory, and no way out of it. Paths come in as the targets of requests, and open
 //! files go out.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
 
 use crate::answer::{BAD_REQUEST, NOT_FOUND, Status};
 
 /// A symbolic link is not followed; a pipe or a terminal does not make us wait.
 const FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// On the way to a file, a directory need not be readable, only open to us.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const DIRECTORY: OFlags = FLAGS.union(OFlags::DIRECTORY).union(OFlags::PATH);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const DIRECTORY: OFlags = FLAGS.union(OFlags::DIRECTORY);
 
 /// A directory and all below it.
 pub struct Site {
@@ -24,15 +30,12 @@ pub struct Site {
 impl Site {
     pub fn new(root: &Path) -> io::Result<Site> {
         let path = fs::canonicalize(root)?;
-        let root = File::open(&path)?;
-        match root.metadata()?.is_dir() {
-            true => Ok(Site { root, path }),
-            false => Err(ErrorKind::NotADirectory.into()),
-        }
+        let root = rustix::fs::open(&path, DIRECTORY, Mode::empty())?.into();
+        Ok(Site { root, path })
     }
 
-    /// Open what is there, for reading. Symbolic links count as long as they lead to something below
-    /// the root.
+    /// Open the file or directory that is there; a directory's names are read with [`names`]. Symbolic
+    /// links count as long as they lead to something below the root.
     pub fn open(&self, path: &Path) -> io::Result<File> {
         self.walk(path).or_else(|_| {
             let real = fs::canonicalize(self.path.join(path))?;
@@ -44,9 +47,32 @@ impl Site {
     /// Open one name after the other, each from the directory before it. Without `..` and symbolic links,
     /// not even one that is created at this moment, there is no way out.
     fn walk(&self, path: &Path) -> io::Result<File> {
-        let step = |from: File, name| Ok(File::from(openat(&from, name, FLAGS, Mode::empty())?));
-        path.iter().try_fold(openat(&self.root, ".", FLAGS, Mode::empty())?.into(), step)
+        let mut names = path.iter();
+        let last = names.next_back();
+        let step =
+            |from: File, name| Ok::<_, io::Error>(openat(&from, name, DIRECTORY, Mode::empty())?.into());
+        let start = openat(&self.root, ".", DIRECTORY, Mode::empty())?.into();
+        let directory = names.try_fold(start, step)?;
+        match last {
+            Some(name) => open_last(directory, name),
+            None => Ok(directory),
+        }
     }
+}
+
+/// To open a device or a pipe is to do something to it. So it is looked at before.
+fn open_last(from: File, name: &OsStr) -> io::Result<File> {
+    let about = statat(&from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    match FileType::from_raw_mode(about.st_mode) {
+        FileType::RegularFile => Ok(openat(&from, name, FLAGS, Mode::empty())?.into()),
+        FileType::Directory => Ok(openat(&from, name, DIRECTORY, Mode::empty())?.into()),
+        _ => Err(ErrorKind::NotFound.into()),
+    }
+}
+
+/// Open a directory to read what is in it.
+pub fn names(directory: &File) -> io::Result<File> {
+    Ok(openat(directory, ".", FLAGS, Mode::empty())?.into())
 }
 
 /// The target of a request, decoded.
@@ -58,13 +84,17 @@ pub struct Target {
 }
 
 impl Target {
-    /// `/path?query`, or the `http://host/path?query` that a proxy is sent. A name that no file can
+    /// `/path?query`, or the `https://host/path?query` that a proxy is sent. A name that no file can
     /// have is not found, and neither is `..`, which clients must resolve before they ask.
     pub fn parse(target: &str) -> Result<Target, Status> {
         let (path, _) = target.split_once('?').unwrap_or((target, ""));
         let path = match path.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
-                rest.find('/').map_or("/", |slash| &rest[slash..])
+            Some((scheme, rest)) if ["http", "https"].iter().any(|one| scheme.eq_ignore_ascii_case(one)) => {
+                match rest.find('/') {
+                    Some(0) => "", // without a host
+                    Some(slash) => &rest[slash..],
+                    None => "/",
+                }
             }
             _ => path,
         };

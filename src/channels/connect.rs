@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::core::action::{Action, Message};
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::event_loop::{connect, dial};
+use crate::guard::drop_guarded;
 use crate::link::dial::Dial;
 use crate::link::held::Held;
 use crate::link::source::Plain;
@@ -76,7 +76,9 @@ impl ChannelMap {
     }
 
     /// Look names up with `resolver` from now on, instead of the system's `getaddrinfo`. It is called
-    /// on other threads, up to four at once, and may block.
+    /// on other threads and may block: at most 2 look-ups of one name, 8 of a map and 32 of the process
+    /// run at once, so that a server that does not answer leaves room for others. A connect whose
+    /// look-up finds no room until its deadline fails with an error that says so.
     ///
     /// ```
     /// use dispatch_loop::ChannelMap;
@@ -92,7 +94,8 @@ impl ChannelMap {
     where
         F: Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     {
-        self.resolver = Arc::new(resolver);
+        let old = std::mem::replace(&mut self.resolver, Arc::new(resolver));
+        drop_guarded(&mut self.throttle, "a resolver", old);
     }
 
     /// A channel that connects to `host`, whose addresses are not known yet.
@@ -104,7 +107,6 @@ impl ChannelMap {
         dispatcher: D,
     ) -> io::Result<Handle<D>> {
         let name = format!("{host}:{port}");
-        let wanted = Arc::new(AtomicBool::new(true));
         let dial = Box::new(Dial {
             name,
             options: options.clone(),
@@ -113,7 +115,7 @@ impl ChannelMap {
             failures: Vec::new(),
             attempt_delay: None,
             deadline: None,
-            wanted: wanted.clone(),
+            asked: None,
         });
         let mut link = Link::connecting(None, Connecting::ByName(dial));
         link.stamp(self.clock.now());
@@ -127,15 +129,16 @@ impl ChannelMap {
         }
         let answers = self.open_queue().answers();
         let resolver = self.resolver.clone();
-        let job = move || {
-            if !wanted.load(Ordering::Relaxed) {
-                return;
-            }
-            let found = resolve::look_up(&resolver, &host, port);
+        let name = host.clone();
+        let work = move || {
+            let found = resolve::look_up(&resolver, &name, port);
             answers.give(Message::Call(Box::new(move |map| dial::resolved(map, token, found))));
         };
-        if let Err(error) = resolve::run_elsewhere(Box::new(job)) {
-            dial::resolved(self, token, Err(error));
+        let asked = resolve::ask(self.id, &host, Box::new(work));
+        match (asked, dial::dial_of(self, token)) {
+            (Ok(asked), Some(dial)) => dial.asked = Some(asked),
+            (Err(error), _) => dial::resolved(self, token, Err(error)),
+            (Ok(_), None) => {}
         }
         Ok(handle)
     }

@@ -40,7 +40,7 @@ impl ChannelMap {
         let address = literal(&address, "names are not looked up here")?;
         let (fd, file) =
             sys::datagram::bind(&address, options).map_err(|error| about("bind to", &address, &error))?;
-        let mut link = Link::new(Held::Plain(Plain(fd)), Kind::Datagram);
+        let mut link = Link::of_socket(Held::Plain(Plain(fd)), Kind::Datagram);
         link.set_local(link.fd().and_then(|fd| sys::local_addr(fd).ok()).map(Arc::new));
         link.set_peer(options.peer.clone());
         if let Some(file) = file {
@@ -59,17 +59,18 @@ impl Channel<'_> {
     ///
     /// # Errors
     /// `BrokenPipe` after `close` or `abort`; `QuotaExceeded` over the hard limit; `InvalidInput` if
-    /// this is not a datagram channel.
+    /// this is not a datagram channel, or has one peer
+    /// ([`DatagramOptions::peer`](crate::DatagramOptions::peer)) and `to` is another address.
     #[doc(alias = "sendto")]
     pub fn push_to(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
         self.put_datagram(bytes, to)
     }
 
     /// Join a multicast group: `IP_ADD_MEMBERSHIP`. `interface` is an interface index; 0 leaves the
-    /// choice to the system.
+    /// choice to the system. (NetBSD and OpenBSD leave no other choice for an IPv4 group: `Unsupported`.)
     ///
     /// # Errors
-    /// This is not a UDP socket of the group's family, or the system refuses.
+    /// This is not a UDP socket of the group's family (`InvalidInput`), or the system refuses.
     pub fn join_multicast(&mut self, group: IpAddr, interface: u32) -> io::Result<()> {
         self.multicast(group, interface, true)
     }
@@ -87,6 +88,13 @@ impl Channel<'_> {
         let about = |error: io::Error| {
             io::Error::new(error.kind(), format!("multicast group {group} on interface {interface}: {error}"))
         };
-        self.named(sys::datagram::multicast(fd, group, interface, join).map_err(about))
+        let local = self.local_addr()?.ip();
+        let of_the_family = local.is_some_and(|local| local.is_ipv4() == group.is_ipv4());
+        let result = match of_the_family {
+            true => sys::datagram::multicast(fd, group, interface, join),
+            // Linux joins an IPv4 group on an IPv6 socket, which then receives nothing of it.
+            false => Err(io::Error::new(ErrorKind::InvalidInput, "not a UDP socket of the group's family")),
+        };
+        self.named(result.map_err(about))
     }
 }

@@ -1,10 +1,8 @@
 //! Pipes, terminals and other pollable files that are not sockets: asyncore's `file_dispatcher`.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
@@ -57,6 +55,8 @@ impl ChannelMap {
         match self.poll.add(file.fd(), usize::MAX >> 1, Interest::NONE) {
             Ok(()) => self.poll.delete(file.fd())?,
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(not_pollable()),
+            // It is not known yet; then the settle tells.
+            Err(error) if sys::errno::out_of_resources(&error) => {}
             Err(error) => return Err(error),
         }
         let reads = file.mode.reads;
@@ -80,14 +80,21 @@ fn not_pollable() -> io::Error {
 }
 
 struct File {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     mode: sys::file::FileMode,
 }
 
-/// The files that channels of this process have open, by inode and access: how many channels, and whether
-/// the file was blocking. Channels may share an open file and its flags: the last one restores them.
-type Key = (u64, u64, bool, bool);
-static LIVING: Mutex<BTreeMap<Key, (usize, bool)>> = Mutex::new(BTreeMap::new());
+/// One open file and the descriptors that channels of this process have for it. They share its flags: the
+/// last one restores them.
+struct OpenFile {
+    /// All files with another inode, or opened otherwise, are others. Those with the same one may be: every
+    /// eventfd has the same inode, and a FIFO can be opened twice.
+    key: (u64, u64, bool, bool),
+    was_blocking: bool,
+    channels: Vec<Arc<OwnedFd>>,
+}
+
+static LIVING: Mutex<Vec<OpenFile>> = Mutex::new(Vec::new());
 
 impl File {
     fn new(fd: BorrowedFd<'_>) -> io::Result<File> {
@@ -96,9 +103,21 @@ impl File {
         if mode.is_regular {
             return Err(not_pollable());
         }
-        let fd = sys::file::duplicate(fd)?;
+        let fd = Arc::new(sys::file::duplicate(fd)?);
+        let is_the_same = |open: &OpenFile| {
+            let one_of_them = open.channels.first().filter(|_| open.key == mode.key());
+            one_of_them.is_some_and(|other| sys::file::is_same_open_file(fd.as_fd(), other.as_fd()))
+        };
+        let at = living.iter().position(is_the_same);
         sys::file::set_nonblocking(fd.as_fd(), true)?;
-        living.entry(mode.key()).or_insert((0, !mode.was_nonblocking)).0 += 1;
+        match at {
+            Some(at) => living[at].channels.push(fd.clone()),
+            None => living.push(OpenFile {
+                key: mode.key(),
+                was_blocking: !mode.was_nonblocking,
+                channels: vec![fd.clone()],
+            }),
+        }
         Ok(File { fd, mode })
     }
 }
@@ -106,13 +125,13 @@ impl File {
 impl Drop for File {
     fn drop(&mut self) {
         let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
-        let Entry::Occupied(mut entry) = living.entry(self.mode.key()) else { return };
-        entry.get_mut().0 -= 1;
-        if let (0, blocked) = *entry.get() {
-            entry.remove();
-            if blocked {
-                let _ = sys::file::set_nonblocking(self.fd.as_fd(), false);
-            }
+        let is_own = |open: &mut OpenFile| {
+            let at = open.channels.iter().position(|fd| Arc::ptr_eq(fd, &self.fd))?;
+            Some(open.channels.swap_remove(at))
+        };
+        let Some(at) = living.iter_mut().position(|open| is_own(open).is_some()) else { return };
+        if living[at].channels.is_empty() && living.swap_remove(at).was_blocking {
+            let _ = sys::file::set_nonblocking(self.fd.as_fd(), false);
         }
     }
 }

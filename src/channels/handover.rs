@@ -1,17 +1,15 @@
 //! Handing a channel over: to another dispatcher, to another source, out of the map.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
-use crate::error::{LookupError, clone_error};
-use crate::event_loop::hooks;
+use crate::error::LookupError;
+use crate::event_loop::{hooks, upgrade};
 use crate::guard::drop_guarded;
 use crate::link::held::Held;
-use crate::link::source::Source;
-use crate::link::unread::Replay;
+use crate::link::source::{MakeSource, Source};
 use crate::net::socket::{Detached, Socket};
 use crate::reason::Reason;
 use crate::token::{Handle, Token};
@@ -21,13 +19,16 @@ impl Channel<'_> {
     /// dropped, after its hook if one is running. `handle_open` does not run again.
     ///
     /// # Errors
-    /// The channel has ended.
+    /// The channel has ended: also inside `handle_close`.
     pub fn replace_dispatcher<D: Dispatcher>(&mut self, dispatcher: D) -> io::Result<Handle<D>> {
         self.touch();
         let token = self.token();
         let Some(seat) = self.map_mut().slots.get_mut(token) else {
             return self.named(Err(LookupError::Gone(token).into()));
         };
+        if seat.link.is_told() {
+            return self.named(Err(LookupError::Gone(token).into()));
+        }
         seat.link.set_asks(true);
         seat.link.was_changed();
         let old = seat.dispatcher.replace(Box::new(dispatcher));
@@ -38,22 +39,78 @@ impl Channel<'_> {
         Ok(token.typed())
     }
 
-    /// Wrap the channel's source in another one, as STARTTLS does; `f` is given the old source. In
-    /// `handle_connect` or `handle_open` this encrypts a connection from the start. Input that was put
-    /// back is read by the new source, through the one it is given. Queued output is sent through the
-    /// new source, so an answer that must go out in the clear must have been sent before
-    /// ([`queued`](Channel::queued) is 0).
+    /// Put another source around the channel's, as STARTTLS does; `f` makes it of the old one.
+    ///
+    /// On an open channel it takes effect when the running hook has returned and what was pushed before is
+    /// sent through the old source; what is pushed afterwards goes through the new one, and
+    /// [`handle_wrapped`](Dispatcher::handle_wrapped) runs when that is in place and its handshake done.
+    /// Until then nothing is read. Input that the dispatcher has read and not used must not be taken for
+    /// encrypted: [`unread`](Channel::unread) hands it to the new source, as its first bytes; a protocol
+    /// that allows none ends the channel if there is any.
+    ///
+    /// On a channel that is not open yet (right after [`add`](ChannelMap::add), or in `handle_connect`) it
+    /// takes effect at once: nothing passes in the clear, not even what was pushed while connecting, and
+    /// `handle_open` waits for the handshake.
+    ///
+    /// ```
+    /// use dispatch_loop::{Channel, Dispatcher, Source};
+    /// use std::io;
+    ///
+    /// # struct Tls(Box<dyn Source>);
+    /// # impl Tls {
+    /// #     fn server(plain: Box<dyn Source>) -> io::Result<Tls> {
+    /// #         Ok(Tls(plain))
+    /// #     }
+    /// # }
+    /// # impl Source for Tls {
+    /// #     fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+    /// #         self.0.descriptor()
+    /// #     }
+    /// #     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// #         self.0.recv(buffer)
+    /// #     }
+    /// #     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// #         self.0.send(bytes)
+    /// #     }
+    /// #     fn shutdown_write(&mut self) -> io::Result<()> {
+    /// #         self.0.shutdown_write()
+    /// #     }
+    /// # }
+    /// struct Mail {
+    ///     secure: bool,
+    /// }
+    ///
+    /// impl Dispatcher for Mail {
+    ///     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+    ///         ch.read_with(|ch, data| match data.strip_prefix(b"STARTTLS\r\n") {
+    ///             Some(rest) => {
+    ///                 ch.push(b"220 go ahead\r\n")?;             // leaves in the clear
+    ///                 ch.unread(rest);                           // must be the client's handshake
+    ///                 ch.wrap_source(|plain| Ok(Box::new(Tls::server(plain)?)))
+    ///             }
+    ///             None => ch.push(b"500 what?\r\n"),
+    ///         })
+    ///     }
+    ///     fn handle_wrapped(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
+    ///         self.secure = true;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// If `f` or the handshake fails, the channel ends as after a failed connect: `handle_error` is told
+    /// the cause, then `handle_close`.
     ///
     /// # Errors
-    /// `NotConnected` if the channel has no open stream. An `Err` of `f` is returned, and as the old
-    /// source is gone by then, the channel ends with it.
+    /// `NotConnected` if the channel has no open stream, or the peer's end was told and input was put back;
+    /// `ResourceBusy` if another change of the source is under way.
     pub fn wrap_source<F>(&mut self, f: F) -> io::Result<()>
     where
-        F: FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>>,
+        F: FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>> + 'static,
     {
         self.touch();
         let token = self.token();
-        let result = self.map_mut().wrap_source(token, f);
+        let result = self.map_mut().wrap_source(token, Box::new(f));
         self.named(result)
     }
 
@@ -91,7 +148,7 @@ impl Channel<'_> {
     ///
     /// # Errors
     /// `NotConnected` while connecting and after the end; `Unsupported`, with the channel unchanged, if
-    /// the socket has a source around it, or a producer or a datagram is queued.
+    /// the socket has a source around it, or is about to have one, or a producer or a datagram is queued.
     pub fn detach(&mut self) -> io::Result<Detached> {
         self.touch();
         let token = self.token();
@@ -124,52 +181,29 @@ impl ChannelMap {
             let _ = self.poll.delete(plain.fd());
             link.set_registered(None);
         }
-        let socket = Socket {
+        let mut socket = Socket {
             kind: link.kind(),
             nonblocking: true,
             local: link.local().cloned(),
-            peer: link.peer(),
-            file: link.rare_mut_if_any().and_then(|rare| rare.file.take()),
             ..Socket::stream(plain.0)
         };
+        if let Some(peer) = link.peer() {
+            socket.set_peer(&peer);
+        }
+        if let Some(file) = link.rare_mut_if_any().and_then(|rare| rare.file.take()) {
+            socket.named.get_or_insert_default().file = Some(file);
+        }
         let unread = link.take_unread().map_or(Vec::new(), |unread| unread.into_bytes());
         link.end(Reason::Detached);
         Ok(Detached { socket, unread, unsent })
     }
 
-    fn wrap_source<F>(&mut self, token: Token, f: F) -> io::Result<()>
-    where
-        F: FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>>,
-    {
+    fn wrap_source(&mut self, token: Token, make: MakeSource) -> io::Result<()> {
         self.send_gathered(token);
         let seat = self.slots.get_mut(token).ok_or(LookupError::Gone(token))?;
-        let link = &mut seat.link;
-        if !link.has_open_stream() {
-            return Err(io::Error::new(io::ErrorKind::NotConnected, "the channel has no open stream"));
+        if let Some(make) = seat.link.begin_upgrade(make)? {
+            upgrade::change_source(self, token, make);
         }
-        let Some(old) = link.take_source() else { return Err(LookupError::Gone(token).into()) };
-        // The new owner of the old source may close its descriptor.
-        if let (Some(fd), Some(_)) = (old.descriptor(), link.registered()) {
-            let _ = self.poll.delete(fd);
-        }
-        link.set_registered(None);
-        let old = match link.take_unread() {
-            Some(unread) => Box::new(Replay::new(unread, old.into_box())),
-            None => old.into_box(),
-        };
-        match catch_unwind(AssertUnwindSafe(|| f(old))) {
-            Ok(Ok(new)) => {
-                link.set_source(Some(Held::own(new)));
-                Ok(())
-            }
-            Ok(Err(error)) => {
-                let error = link.read_lost(error);
-                Err(clone_error(&error))
-            }
-            Err(payload) => {
-                link.end(Reason::from(io::Error::other("making the new source panicked")));
-                resume_unwind(payload)
-            }
-        }
+        Ok(())
     }
 }

@@ -115,7 +115,7 @@ impl ChannelMap {
 }
 
 fn listener(fd: OwnedFd, local: Address, file: Option<SocketFile>) -> Link {
-    let mut link = Link::new(Held::Plain(Plain(fd)), Kind::Listener);
+    let mut link = Link::of_socket(Held::Plain(Plain(fd)), Kind::Listener);
     link.set_local(Some(Arc::new(local)));
     if let Some(file) = file {
         link.rare().file = Some(Box::new(file));

@@ -9,6 +9,7 @@ use signal_hook::{SigId, low_level};
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
+use crate::event_loop::messages::guarded;
 use crate::token::Token;
 
 impl ChannelMap {
@@ -17,7 +18,7 @@ impl ChannelMap {
     /// one call. Requires the feature `signals`.
     ///
     /// This makes a channel in the background, which does not keep [`run`](crate::run) going. Once it is
-    /// closed, the signal does nothing.
+    /// closed, the signal does nothing. A panic of `f` is caught and logged.
     ///
     /// # Errors
     /// The signal cannot be caught (`InvalidInput`), or no descriptor is left.
@@ -51,7 +52,8 @@ struct Watch {
 impl Dispatcher for Watch {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.read_with(|ch, _| {
-            (self.f)(ch.map_mut());
+            // A panic is logged, and the next signal calls it again.
+            guarded(ch.map_mut(), "a signal's callback", |map| (self.f)(map));
             Ok(())
         })
     }

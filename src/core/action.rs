@@ -1,18 +1,22 @@
 //! What a timer does when it is due, and the messages that other threads send.
 
+use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::threads::credit::Credit;
+use crate::timers::Keeps;
 use crate::token::Token;
 
 pub(crate) type MapCall = Box<dyn FnOnce(&mut ChannelMap)>;
-pub(crate) type RepeatedMapCall = Box<dyn FnMut(&mut ChannelMap)>;
+/// Shared by the timer, which is set again before the call, and the call.
+pub(crate) type RepeatedMapCall = Rc<RefCell<dyn FnMut(&mut ChannelMap)>>;
 pub(crate) type ChannelCall = Box<dyn FnOnce(&mut Channel<'_>) -> io::Result<()>>;
-pub(crate) type RepeatedChannelCall = Box<dyn FnMut(&mut Channel<'_>) -> io::Result<()>>;
+pub(crate) type RepeatedChannelCall = Rc<RefCell<dyn FnMut(&mut Channel<'_>) -> io::Result<()>>>;
 
 /// What a timer does.
 pub(crate) enum Action {
@@ -28,11 +32,28 @@ pub(crate) enum Action {
     Linger(Token),
     /// Resume a suspended channel.
     Resume(Token),
+    /// The pause of a shortage is over.
+    Resend(Token),
+    /// Check whether the end of a broken connection is overdue.
+    Broken(Token),
     /// Try again to begin a connect; with the number of failed tries.
     Connect(Token, u32),
     /// A connect by name: try its next address; give up.
     DialNext(Token),
     DialTimeout(Token),
+}
+
+impl Keeps for Action {
+    /// A channel's own business does not: the channel does, unless it is in the background.
+    fn keeps(&self) -> bool {
+        match self {
+            Action::Call(_) | Action::CallEvery(..) | Action::Channel(..) | Action::ChannelEvery(..) => true,
+            // Closing is foreground work.
+            Action::Flush(_) | Action::Linger(_) => true,
+            Action::Idle(_) | Action::Resume(_) | Action::Resend(_) | Action::Broken(_) => false,
+            Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
+        }
+    }
 }
 
 /// The closure that [`Remote::call`](crate::Remote::call) sends, and gives back if it is refused.

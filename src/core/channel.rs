@@ -85,12 +85,13 @@ impl<'a> Channel<'a> {
     /// Stop reading, send what is queued, then close: asynchat's `close_when_done`. On a listener
     /// and while connecting: end at once.
     ///
-    /// If no byte is sent for 30 s ([`set_close_timeout`](Channel::set_close_timeout)), the
-    /// connection is reset. If the peer has sent something that was never read, it gets FIN and up to
-    /// 2 s to end, because closing at once would reset the connection and could destroy what the peer
-    /// has not read yet.
+    /// If no byte leaves for 30 s ([`set_close_timeout`](Channel::set_close_timeout)), the
+    /// connection is reset. Then the peer gets FIN, unless its own end was read, and what it sends is
+    /// dropped until it ends or for a while ([`set_linger`](Channel::set_linger)): closing at once would let
+    /// its next byte reset the connection and destroy what has not reached it. Only after that
+    /// `handle_close` runs.
     pub fn close(&mut self) {
-        self.change(|link| link.close(Reason::Closed));
+        self.map.begin_close(self.token, Reason::Closed);
     }
 
     /// Drop what is queued and reset the connection.
@@ -101,13 +102,17 @@ impl<'a> Channel<'a> {
     }
 
     /// Send what is queued, then FIN, and go on reading: C's `shutdown(SHUT_WR)`, asyncio's
-    /// `write_eof`. The channel ends once the peer's end of stream was read, too.
+    /// `write_eof`. The channel ends once the peer's end of stream was read, too; if nothing more can be
+    /// sent, at once.
     pub fn shutdown_write(&mut self) {
         self.change(Link::shutdown_write);
     }
 
-    /// How long a closing channel may go without sending a byte (default 30 s). Of one that is closing
-    /// already: from now on.
+    /// How long a closing channel may go without a byte leaving for the peer (default 30 s); then the
+    /// connection is reset. A byte has left when the system's own buffer no longer holds it, so that a peer
+    /// that reads slowly but steadily is not cut off; OpenBSD does not tell, and there it has left when the
+    /// system takes it. Of a channel that is closing already: from now on. Also how long nothing may come on
+    /// a channel that can send nothing more, and whose peer has not ended.
     pub fn set_close_timeout(&mut self, timeout: Duration) {
         self.change(|link| link.rare().close_timeout = timeout);
         let Some(link) = self.map.link_mut(self.token) else { return };
@@ -116,6 +121,28 @@ impl<'a> Channel<'a> {
             link.set_due(Step::Flush);
             self.map.timers.cancel(timer);
         }
+        let Some(link) = self.map.link_mut(self.token) else { return };
+        if let Some(timer) = link.rare().end_timer.take() {
+            self.map.timers.cancel(timer);
+        }
+    }
+
+    /// How long a closing channel that has sent everything may wait for the peer's end: until 2 s pass
+    /// without any input, and at most `longest` (default 30 s) in all; both from when the peer's system has
+    /// everything, for which the [close timeout](Channel::set_close_timeout) is the limit. Zero: close at
+    /// once, and risk that what the peer sends meanwhile destroys what it has not got. nginx's
+    /// `lingering_time`; C's `SO_LINGER` is something else.
+    ///
+    /// On a Unix-domain socket nothing can be destroyed, and only input that is there already is dropped
+    /// this way. How many channels linger at once has a limit:
+    /// [`ChannelMap::set_linger_limit`](ChannelMap::set_linger_limit).
+    pub fn set_linger(&mut self, longest: Duration) {
+        self.change(|link| {
+            link.rare().linger = longest;
+            if longest.is_zero() && link.is_lingering() {
+                link.end_of_ending();
+            }
+        });
     }
 
     /// Whether the channel is closing or has ended: nothing more can be pushed.
@@ -147,11 +174,13 @@ impl<'a> Channel<'a> {
     /// # Errors
     /// `NotConnected` if there is none, as on a listener.
     pub fn peer_addr(&self) -> io::Result<Address> {
-        let known = self.link().and_then(Link::peer);
-        self.named(known.ok_or_else(|| io::ErrorKind::NotConnected.into()))
+        match self.link().and_then(Link::peer) {
+            Some(known) => Ok(known),
+            None => self.named(Err(io::ErrorKind::NotConnected.into())),
+        }
     }
 
-    /// The process at the other end of a Unix-domain socket: `SO_PEERCRED`. Linux only.
+    /// The process at the other end of a Unix-domain socket: `SO_PEERCRED`. Linux and Android only.
     ///
     /// # Errors
     /// The socket or the system does not have it.
@@ -190,9 +219,11 @@ impl<'a> Channel<'a> {
         self.link().is_some_and(Link::is_connecting)
     }
 
-    /// Whether data can pass: Python's `connected`.
+    /// Whether data can pass: Python's `connected`. `false` during a handshake of its source.
     pub fn is_connected(&self) -> bool {
-        self.link().is_some_and(|link| (link.is_opening() || link.is_open()) && !link.is_broken())
+        let can_pass =
+            |link: &Link| (link.is_opening() || link.is_open()) && link.is_established() && !link.is_broken();
+        self.link().is_some_and(can_pass)
     }
 
     /// Whether input is delivered: the channel is open and not paused. asyncio's `is_reading`. Also
@@ -225,7 +256,8 @@ impl<'a> Channel<'a> {
     }
 
     /// Put the channel in the background: [`run`](crate::run) returns when only such channels are
-    /// left, as a program ends when only daemon threads are left. Off by default.
+    /// left, as a program ends when only daemon threads are left. Off by default, and off again once the
+    /// channel is closing: what is queued is sent first.
     pub fn set_background(&mut self, on: bool) {
         self.map.set_background(self.token, on);
     }
@@ -254,6 +286,7 @@ impl<'a> Channel<'a> {
         let turn = self.map.turn;
         self.touch();
         let result = self.link_mut().and_then(|link| link.push_datagram(turn, bytes, Some(to), true));
+        self.map.count_queue(self.token);
         self.named(result)
     }
 
@@ -266,9 +299,9 @@ impl<'a> Channel<'a> {
         self.map.link_mut(token).ok_or_else(|| LookupError::Gone(token).into())
     }
 
+    #[inline]
     pub(super) fn change(&mut self, f: impl FnOnce(&mut Link)) {
-        self.touch();
-        if let Some(link) = self.map.link_mut(self.token) {
+        if let Some(link) = self.map.touch_link(self.token) {
             f(link);
         }
     }

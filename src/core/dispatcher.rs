@@ -137,6 +137,13 @@ pub trait Dispatcher: Any {
         Ok(())
     }
 
+    /// The source that [`wrap_source`](Channel::wrap_source) has put around an open channel is in place,
+    /// and any handshake done: what was pushed before has left through the old source, and what comes from
+    /// now on is read through the new one. (On a channel that was not open yet, `handle_open` says this.)
+    fn handle_wrapped(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// No byte was received or sent for as long as [`set_timeout`](Channel::set_timeout) allows (while
     /// connecting: the connect took that long). Default: ends the channel with
     /// [`Reason::TimedOut`]. If the channel lives on, the time starts anew.
@@ -145,8 +152,8 @@ pub trait Dispatcher: Any {
         Ok(())
     }
 
-    /// A hook of this dispatcher returned an error or panicked, or its connect failed. The answer
-    /// decides what happens to the channel. Default: [`OnError::End`], which the loop logs.
+    /// A hook of this dispatcher returned an error or panicked, or its connect or the handshake of its
+    /// source failed. The answer decides what happens to the channel. Default: [`OnError::End`], which the loop logs.
     ///
     /// A lost connection is reported by `handle_close` with its reason, not here. To end
     /// the channel without a line in the log, [`abort`](Channel::abort) it and return
@@ -208,6 +215,6 @@ pub enum OnError {
     /// connection is reset, so that the peer does not mistake a part for the whole.
     #[default]
     End,
-    /// Go on as if nothing had happened. Ignored after a panic and after a failed connect.
+    /// Go on as if nothing had happened. Ignored after a panic and after a failed connect or handshake.
     Keep,
 }

@@ -62,7 +62,8 @@ impl Gather {
     pub(crate) fn push_small(&mut self, token: Token, pushed: &Pushed<'_>) -> bool {
         match pushed {
             Pushed::Slices(slices) => {
-                let fits = self.len + pushed.len() <= ROOM;
+                // Also of no slices: the long way tells whether the channel takes any.
+                let fits = self.open == token && self.len + pushed.len() <= ROOM;
                 fits && slices.iter().all(|slice| self.push(token, slice))
             }
             pushed => self.push(token, pushed.bytes()),

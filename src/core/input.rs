@@ -39,6 +39,21 @@ impl Channel<'_> {
         self.named(result)
     }
 
+    /// The rest of [`read_with`](Channel::read_with).
+    #[cold]
+    #[inline(never)]
+    fn read_after<F>(&mut self, missed: Missed, buffer: &mut [u8], f: F) -> io::Result<()>
+    where
+        F: FnOnce(&mut Channel<'_>, &[u8]) -> io::Result<()>,
+    {
+        match self.recv_after(missed, buffer) {
+            Ok(0) => Ok(()),
+            Ok(read) => f(self, &buffer[..read]),
+            Err(error) if errno::would_block(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Take the urgent byte, C's `recv` with `MSG_OOB`; `WouldBlock` if there is none.
     pub fn recv_urgent(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let turn = self.map.turn;
@@ -57,15 +72,10 @@ impl Channel<'_> {
     {
         let mut lent = LentBuffer { buffer: Some(self.map.buffers.take()), ch: self };
         let Some(buffer) = &mut lent.buffer else { return Ok(()) };
-        let read = match lent.ch.recv_quickly(&mut buffer[..]) {
-            Ok(read) => read,
-            Err(missed) => match lent.ch.recv_after(missed, &mut buffer[..]) {
-                Ok(0) => return Ok(()),
-                Ok(read) => read,
-                Err(error) => return but_not_would_block(error),
-            },
-        };
-        f(lent.ch, &buffer[..read])
+        match lent.ch.recv_quickly(&mut buffer[..]) {
+            Ok(read) => f(lent.ch, &buffer[..read]),
+            Err(missed) => lent.ch.read_after(missed, &mut buffer[..], f),
+        }
     }
 
     /// Put back input that this hook does not use: it is read again, before anything else, by the
@@ -100,8 +110,8 @@ impl Channel<'_> {
     }
 
     /// Pause reading automatically from when more than the high watermark is queued until the queue is
-    /// down to the low one. Off by default. Channels that send as much as they read (an echo, a proxy)
-    /// need this.
+    /// down to the low one. Off by default. Channels that send as much as they read (an echo)
+    /// need this, or [`auto_pause_with`](Channel::auto_pause_with) if they send it to another channel.
     pub fn set_auto_pause(&mut self, on: bool) {
         self.change(|link| link.set_auto_pause(on));
     }
@@ -119,14 +129,5 @@ impl Drop for LentBuffer<'_, '_> {
         if let Some(buffer) = self.buffer.take() {
             self.ch.map.buffers.give_back(buffer);
         }
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn but_not_would_block(error: io::Error) -> io::Result<()> {
-    match errno::would_block(&error) {
-        true => Ok(()),
-        false => Err(error),
     }
 }

@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -16,15 +15,16 @@ use crate::core::action::{Action, Message};
 use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
+use crate::core::lingering::Lingering;
 use crate::core::slots::Slots;
+use crate::guard::drop_caught;
+use crate::link::account::Total;
 use crate::link::due::Step;
 use crate::link::held::Held;
-use crate::link::pushed::Pushed;
 use crate::link::source::{Plain, Source};
 use crate::link::state::{Link, Role};
 use crate::net::resolve::{self, Resolver};
 use crate::net::socket::Socket;
-use crate::reason::Reason;
 use crate::report::{Escaped, Throttle, text_of};
 use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
@@ -80,6 +80,8 @@ pub struct ChannelMap {
     pub(crate) poll: Poll,
     pub(crate) clock: Clock,
     pub(crate) timers: Timers<Action>,
+    /// The turn in which `call_soon` was last called, and the last timer that was set before.
+    pub(crate) soon: (u32, u64),
     /// Counts the turns, for the budgets.
     pub(crate) turn: Turn,
     /// Channels for the next settle: those that are `listed`.
@@ -88,13 +90,17 @@ pub struct ChannelMap {
     pub(crate) asking: Vec<Token>,
     /// Channels whose source has buffered input.
     pub(crate) pending: Vec<Token>,
-    /// Listeners that wait for a descriptor to become free.
+    /// Channels that wait for a descriptor or memory to become free.
     pub(crate) starved: Vec<Token>,
+    /// The error of the listener that ended last, if it ended with one.
+    pub(crate) failed_listener: Option<io::Error>,
+    pub(crate) lingering: Lingering,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
+    pub(crate) total: Total,
     pub(crate) stopping: bool,
-    /// `run` was stopped, and has not been called again.
+    /// `run` has returned, and neither it nor `turn` was called again.
     pub(crate) stopped: bool,
     /// Being dropped: nothing can be added.
     pub(crate) ended: bool,
@@ -135,18 +141,22 @@ impl ChannelMap {
             poll: Poll::new()?,
             clock: Clock,
             timers: Timers::new(),
+            soon: (0, 0),
             turn: Turn { number: 1, time: Clock.now() },
             dirty: Vec::new(),
             asking: Vec::new(),
             pending: Vec::new(),
             starved: Vec::new(),
+            failed_listener: None,
+            lingering: Lingering::default(),
             gather: Gather::new(),
             buffers: Buffers::default(),
+            total: Total::default(),
             stopping: false,
             stopped: false,
             ended: false,
             out: 0,
-            throttle: Throttle::default(),
+            throttle: Throttle::new(),
             queue: None,
             remote_capacity: REMOTE_CAPACITY,
             background: 0,
@@ -168,27 +178,30 @@ impl ChannelMap {
     /// # Errors
     /// The socket cannot be made non-blocking, or the map is being dropped. Then the socket is closed
     /// and the dispatcher dropped.
+    #[inline]
     pub fn add<D: Dispatcher>(&mut self, socket: impl Into<Socket>, dispatcher: D) -> io::Result<Handle<D>> {
-        let socket = socket.into();
-        if !socket.nonblocking {
-            sys::set_nonblocking(socket.as_fd())?;
+        let token = self.add_boxed(socket.into(), Box::new(dispatcher), TypeId::of::<D>())?;
+        Ok(token.typed())
+    }
+
+    fn add_boxed(
+        &mut self,
+        mut socket: Socket,
+        dispatcher: Box<dyn Dispatcher>,
+        of: TypeId,
+    ) -> io::Result<Token> {
+        if !socket.is_complete() {
+            socket.complete()?;
         }
-        let peer = match socket.peer {
-            None if socket.kind != Kind::Listener => sys::peer_addr(socket.fd.as_fd()).ok(),
-            peer => peer,
-        };
-        // A listener passes its address on to accepted sockets, which saves a call for each.
-        let local = match socket.local {
-            None if socket.kind == Kind::Listener => sys::local_addr(socket.fd.as_fd()).ok().map(Arc::new),
-            local => local,
-        };
-        let mut link = Link::new(Held::Plain(Plain(socket.fd)), socket.kind);
-        link.set_local(local);
-        link.set_peer(peer);
-        if socket.file.is_some() {
-            link.rare().file = socket.file;
+        let asks = self.asks(of);
+        let (token, place) = self.seat(dispatcher)?;
+        let Socket { fd, kind, local, peer, named, .. } = socket;
+        Link::new(Held::Plain(Plain(fd)), kind, peer, local, asks).put_into(place);
+        if let Some(named) = named {
+            place.set_peer(named.peer);
+            place.rare().file = named.file;
         }
-        self.insert(link, dispatcher)
+        Ok(token)
     }
 
     /// Make a channel of your own source, whose socket is non-blocking and connected.
@@ -196,8 +209,9 @@ impl ChannelMap {
     /// # Errors
     /// The map is being dropped.
     pub fn add_source<D: Dispatcher>(&mut self, source: impl Source, dispatcher: D) -> io::Result<Handle<D>> {
+        let source = Held::own(Box::new(source));
         let peer = source.descriptor().and_then(|fd| sys::peer_addr(fd).ok());
-        let mut link = Link::new(Held::own(Box::new(source)), Kind::Stream);
+        let mut link = Link::of_socket(source, Kind::Stream);
         link.set_peer(peer);
         self.insert(link, dispatcher)
     }
@@ -215,17 +229,36 @@ impl ChannelMap {
     }
 
     pub(crate) fn insert<D: Dispatcher>(&mut self, mut link: Link, dispatcher: D) -> io::Result<Handle<D>> {
-        if self.ended {
-            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the channel map is being dropped"));
+        link.set_asks(self.asks(TypeId::of::<D>()));
+        match self.seat(Box::new(dispatcher)) {
+            Ok((token, place)) => {
+                link.put_into(place);
+                Ok(token.typed())
+            }
+            Err(error) => {
+                drop_caught("a source", link.take_source());
+                Err(error)
+            }
         }
-        link.set_asks(self.never_asked != Some(TypeId::of::<D>()));
-        link.listed = true;
-        let seat = Seat { dispatcher: Some(Box::new(dispatcher)), link };
-        let Some(token) = self.slots.insert(seat) else {
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the channel map is full"));
+    }
+
+    /// Put a dispatcher into a vacant slot, to be settled. The caller puts the link into its place.
+    #[inline(always)]
+    fn seat(&mut self, dispatcher: Box<dyn Dispatcher>) -> io::Result<(Token, &mut Link)> {
+        if self.ended {
+            return Err(refused(dispatcher, io::ErrorKind::BrokenPipe, "the channel map is being dropped"));
+        }
+        let Some((token, seat)) = self.slots.occupy() else {
+            return Err(refused(dispatcher, io::ErrorKind::QuotaExceeded, "the channel map is full"));
         };
+        seat.dispatcher = Some(dispatcher);
         self.dirty.push(token);
-        Ok(token.typed())
+        Ok((token, &mut seat.link))
+    }
+
+    /// Whether dispatchers of this type must be asked `readable` and `writable`, as far as is known.
+    fn asks(&self, of: TypeId) -> bool {
+        self.never_asked != Some(of)
     }
 
     // Contents.
@@ -249,42 +282,6 @@ impl ChannelMap {
     /// Whether there is no channel.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Push the same bytes to several channels. Never fails: channels that are gone or ending, and
-    /// listeners, are skipped; a channel that would exceed its hard limit ends with
-    /// [`Reason::Limit`], whatever its [`OnLimit`](crate::OnLimit).
-    ///
-    /// If many channels broadcast in one turn, each receiver is queued the sum of their input but
-    /// drains only 64 KiB a turn. Pause the senders while a queue is high, or even a fast reader
-    /// reaches its hard limit.
-    pub fn broadcast(&mut self, tokens: impl IntoIterator<Item = Token>, bytes: &[u8]) {
-        let mut shared: Option<Arc<[u8]>> = None;
-        self.keep_time();
-        for token in tokens {
-            let gathered = self.gather.bytes_of(token).len();
-            let Some(link) = self.link_mut(token) else { continue };
-            if link.is_shut() || link.is_listening() {
-                continue;
-            }
-            if link.takes(gathered + bytes.len()) {
-                drop(self.put(token, Pushed::Broadcast(bytes, &mut shared), true));
-            } else {
-                link.end_by_reset(Reason::Limit);
-                self.touch(token);
-            }
-        }
-    }
-
-    /// [`close`](crate::Channel::close) every channel: Python's `close_all`, but what is queued is sent first.
-    pub fn close_all(&mut self) {
-        let tokens: Vec<Token> = self.tokens().collect();
-        for token in tokens {
-            self.touch(token);
-            if let Some(link) = self.link_mut(token) {
-                link.close(Reason::Closed);
-            }
-        }
     }
 
     // The loop.
@@ -337,7 +334,12 @@ impl ChannelMap {
 
     /// Mark the channel dirty: the next settle looks at it. `false` if there is no such channel.
     pub(crate) fn touch(&mut self, token: Token) -> bool {
-        let Some(seat) = self.slots.get_mut(token) else { return false };
+        self.touch_link(token).is_some()
+    }
+
+    #[inline]
+    pub(crate) fn touch_link(&mut self, token: Token) -> Option<&mut Link> {
+        let seat = self.slots.get_mut(token)?;
         // The next push is to see what becomes of it.
         self.gather.seal(token);
         seat.link.set_due(Step::Look);
@@ -345,20 +347,7 @@ impl ChannelMap {
             seat.link.listed = true;
             self.dirty.push(token);
         }
-        true
-    }
-
-    pub(crate) fn set_background(&mut self, token: Token, on: bool) {
-        let Some(link) = self.link_mut(token) else { return };
-        if link.role() == Role::Internal {
-            return;
-        }
-        let role = if on { Role::Background } else { Role::User };
-        match (link.set_role(role), role) {
-            (Role::User, Role::Background) => self.background += 1,
-            (Role::Background, Role::User) => self.background -= 1,
-            _ => {}
-        }
+        Some(&mut seat.link)
     }
 
     /// Log a failure of `token`: what failed, and why.
@@ -386,6 +375,13 @@ impl ChannelMap {
     pub(crate) fn wear_out(&mut self, left: u32) {
         self.slots.wear_out(left);
     }
+}
+
+/// The dispatcher cannot be added: drop it.
+#[cold]
+fn refused(dispatcher: Box<dyn Dispatcher>, kind: io::ErrorKind, why: &str) -> io::Error {
+    drop_caught("a dispatcher", dispatcher);
+    io::Error::new(kind, why)
 }
 
 /// The poller's descriptor: readable when a [`turn`](ChannelMap::turn) has something to do.

@@ -6,7 +6,7 @@ struct Slot<T> {
     /// Map and generation of what is in this slot. In a vacant one: the next generation and the map
     /// number 0, so that no token matches.
     key: u64,
-    /// In a vacant slot: the default, or what is left of the last value.
+    /// In a vacant slot: the default, or what the caller of `vacate` left.
     value: T,
 }
 
@@ -39,18 +39,18 @@ impl<T: Default> Slots<T> {
         self.slots.len()
     }
 
-    /// `None` when all 2^32 are in use.
+    /// Take a vacant slot, whose value the caller fills in; `None` when all 2^32 are in use.
     #[inline(always)]
-    pub(crate) fn insert(&mut self, value: T) -> Option<Token> {
+    pub(crate) fn occupy(&mut self) -> Option<(Token, &mut T)> {
         let index = match self.free.pop() {
             Some(index) => index,
             None => self.new_slot()?,
         };
         let slot = self.slots.get_mut(index as usize)?;
         let token = Token::new(self.map, index, slot.key as u32);
-        *slot = Slot { key: token.key, value };
+        slot.key = token.key;
         self.live += 1;
-        Some(token)
+        Some((token, &mut slot.value))
     }
 
     #[cold]
@@ -85,7 +85,7 @@ impl<T: Default> Slots<T> {
         Some(Token { key: slot.key, slot: index as u32 })
     }
 
-    /// Free a slot. The caller empties what is in it before it is reused.
+    /// Free a slot. The caller empties the value, which is kept for the next to occupy the slot.
     pub(crate) fn vacate(&mut self, token: Token) -> Option<&mut T> {
         let slot = self.slots.get_mut(token.slot as usize).filter(|slot| slot.key == token.key)?;
         slot.key = 0;
@@ -115,13 +115,19 @@ impl<T: Default> Slots<T> {
 mod tests {
     use super::*;
 
+    fn insert<T: Default>(slots: &mut Slots<T>, value: T) -> Token {
+        let (token, place) = slots.occupy().unwrap();
+        *place = value;
+        token
+    }
+
     #[test]
     fn a_token_names_one_thing_for_ever() {
         let mut slots = Slots::new(1);
-        let tokens: Vec<Token> = (0..200).map(|n| slots.insert(n).unwrap()).collect();
+        let tokens: Vec<Token> = (0..200).map(|n| insert(&mut slots, n)).collect();
         assert!(tokens.iter().enumerate().all(|(n, token)| slots.get(*token) == Some(&n)));
         assert_eq!(slots.vacate(tokens[70]), Some(&mut 70));
-        let again = slots.insert(1000).unwrap();
+        let again = insert(&mut slots, 1000);
         assert_eq!(again.slot, tokens[70].slot);
         assert_eq!(slots.get(tokens[70]), None);
         assert_eq!(slots.vacate(tokens[70]), None);
@@ -132,8 +138,8 @@ mod tests {
     #[test]
     fn a_token_of_another_map_names_nothing() {
         let (mut here, mut there) = (Slots::new(1), Slots::new(2));
-        let token = here.insert('a').unwrap();
-        there.insert('b').unwrap();
+        let token = insert(&mut here, 'a');
+        insert(&mut there, 'b');
         assert_eq!(there.get(token), None);
     }
 
@@ -141,12 +147,12 @@ mod tests {
     fn a_worn_out_slot_is_not_used_again() {
         let mut slots = Slots::new(1);
         slots.wear_out(1);
-        let first = slots.insert(1).unwrap();
+        let first = insert(&mut slots, 1);
         slots.vacate(first);
-        let last = slots.insert(2).unwrap();
+        let last = insert(&mut slots, 2);
         assert_eq!((last.slot, last.generation()), (first.slot, u32::MAX));
         slots.vacate(last);
-        assert_ne!(slots.insert(3).unwrap().slot, last.slot);
+        assert_ne!(insert(&mut slots, 3).slot, last.slot);
         assert_eq!(slots.get(last), None);
     }
 }

@@ -1,6 +1,8 @@
 //! Timers of a map and of a channel: calling something later, by the map's clock.
 
+use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::core::action::Action;
@@ -14,6 +16,9 @@ use crate::token::Token;
 impl ChannelMap {
     /// Call `f` in the next turn, after the ready channels were served. asyncio's `call_soon`.
     pub fn call_soon(&mut self, f: impl FnOnce(&mut ChannelMap) + 'static) -> TimerId {
+        if self.soon.0 != self.turn.number {
+            self.soon = (self.turn.number, self.timers.last_order());
+        }
         self.call_later(Duration::ZERO, f)
     }
 
@@ -29,7 +34,7 @@ impl ChannelMap {
     /// that were missed, and the rhythm stays. With an `interval` of zero it runs every turn, and the
     /// loop never sleeps.
     pub fn call_every(&mut self, interval: Duration, f: impl FnMut(&mut ChannelMap) + 'static) -> TimerId {
-        let key = self.set_timer(None, interval, Action::CallEvery(interval, Box::new(f)));
+        let key = self.set_timer(None, interval, Action::CallEvery(interval, Rc::new(RefCell::new(f))));
         self.timer_id(key)
     }
 
@@ -84,12 +89,16 @@ impl ChannelMap {
 impl Channel<'_> {
     /// Call `handle_timeout` when no byte was received or sent for `timeout`; while connecting, when
     /// that has taken `timeout` since [`connect`](ChannelMap::connect). `None`, the default: never.
+    ///
+    /// While the system still holds bytes for a peer that reads slowly, each that leaves counts. If none
+    /// does, this is known only after one more `timeout`.
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         let token = self.token;
         self.touch();
         let now = self.map.clock.now();
         let Some(link) = self.map.link_mut(token).filter(|link| !link.is_told()) else { return };
-        if !link.is_connecting() {
+        // Of a channel that is closing, this must not look like progress.
+        if !link.is_connecting() && !link.is_ending() {
             link.stamp(now);
         }
         link.rare().timeout = timeout;
@@ -123,7 +132,7 @@ impl Channel<'_> {
     where
         F: FnMut(&mut Channel<'_>) -> io::Result<()> + 'static,
     {
-        self.set_timer(interval, Action::ChannelEvery(self.token, interval, Box::new(f)))
+        self.set_timer(interval, Action::ChannelEvery(self.token, interval, Rc::new(RefCell::new(f))))
     }
 
     fn set_timer(&mut self, delay: Duration, action: Action) -> TimerId {

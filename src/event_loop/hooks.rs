@@ -24,33 +24,56 @@ pub(crate) enum Ran<R> {
 }
 
 /// Call `f` with the dispatcher of a channel and the channel's own view.
+#[inline(never)]
 pub(crate) fn call<R>(
     map: &mut ChannelMap,
     token: Token,
     f: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> R,
 ) -> Ran<R> {
-    lend(map, token, false, false, f)
+    lend(map, token, false, f)
 }
 
+/// As `call`, without a call of our own in between.
+#[inline(always)]
+pub(crate) fn call_inline<R>(
+    map: &mut ChannelMap,
+    token: Token,
+    f: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> R,
+) -> Ran<R> {
+    lend(map, token, false, f)
+}
+
+#[inline(always)]
 fn lend<R>(
     map: &mut ChannelMap,
     token: Token,
     foreign: bool,
-    last: bool,
     f: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> R,
 ) -> Ran<R> {
     let Some(seat) = map.slots.get_mut(token) else { return Ran::Absent };
-    let Some(mut dispatcher) = seat.dispatcher.take() else { return Ran::Absent };
+    let Some(dispatcher) = seat.dispatcher.take() else { return Ran::Absent };
     let gathers = map.gather.is_free() && seat.link.gathers();
+    call_lent(map, token, dispatcher, gathers, |dispatcher, map| {
+        let mut ch = if foreign { Channel::foreign(map, token) } else { Channel::own(map, token) };
+        f(dispatcher, &mut ch)
+    })
+}
+
+/// Call `f` with a dispatcher that was taken out of its slot, and put it back.
+#[inline(always)]
+pub(crate) fn call_lent<R>(
+    map: &mut ChannelMap,
+    token: Token,
+    mut dispatcher: Box<dyn Dispatcher>,
+    gathers: bool,
+    f: impl FnOnce(&mut dyn Dispatcher, &mut ChannelMap) -> R,
+) -> Ran<R> {
     if gathers {
         map.gather.begin(token);
     }
     map.out += 1;
-    let result = {
-        let mut channel = if foreign { Channel::foreign(map, token) } else { Channel::own(map, token) };
-        catch_unwind(AssertUnwindSafe(|| f(&mut *dispatcher, &mut channel)))
-    };
-    put_back(map, token, dispatcher, last);
+    let result = catch_unwind(AssertUnwindSafe(|| f(&mut *dispatcher, map)));
+    put_back(map, token, dispatcher, false);
     if gathers {
         end_gathering(map, token);
     }
@@ -64,7 +87,9 @@ fn lend<R>(
 pub(crate) fn end_gathering(map: &mut ChannelMap, token: Token) {
     // Otherwise the maps were swapped, and the channel is not in this one.
     if map.gather.is_of(token) {
-        map.send_gathered(token);
+        if !map.gather.bytes().is_empty() {
+            map.send_gathered(token);
+        }
         map.gather.end();
     }
 }
@@ -120,18 +145,70 @@ pub(crate) fn run(
     hook: &'static str,
     f: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()>,
 ) {
-    match call(map, token, f) {
+    let ran = call_inline(map, token, f);
+    if !matches!(ran, Ran::Returned(Ok(()))) {
+        did_not_succeed(map, token, hook, ran);
+    }
+}
+
+/// `handle_open` of a channel to which nothing has happened yet.
+#[inline(always)]
+pub(crate) fn run_open(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>) {
+    let gathers = map.gather.is_free();
+    let ran = call_lent(map, token, dispatcher, gathers, |dispatcher, map| {
+        dispatcher.handle_open(&mut Channel::own(map, token))
+    });
+    if !matches!(ran, Ran::Returned(Ok(()))) {
+        did_not_succeed(map, token, "handle_open", ran);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn did_not_succeed(map: &mut ChannelMap, token: Token, hook: &'static str, ran: Ran<io::Result<()>>) {
+    match ran {
         Ran::Returned(Ok(())) | Ran::Absent => {}
         Ran::Returned(Err(error)) => failed(map, token, hook, error, false),
         Ran::Panicked(error) => failed(map, token, hook, error, true),
     }
 }
 
-/// The last hook of all.
-pub(crate) fn run_close(map: &mut ChannelMap, token: Token, reason: &Reason) {
-    let ran = lend(map, token, false, true, |dispatcher, ch| dispatcher.handle_close(ch, reason));
-    if let Ran::Panicked(error) = ran {
-        map.report(token, "handle_close", &error);
+/// Do what the loop does for a channel: a panic that nothing in it expects, of a value of the user's that is
+/// dropped in passing, ends that channel and not the loop.
+#[inline(always)]
+pub(crate) fn contained(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut ChannelMap)) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(map))) {
+        ended_by_panic(map, token, payload);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn ended_by_panic(map: &mut ChannelMap, token: Token, payload: Box<dyn Any + Send>) {
+    let error = panicked(payload);
+    map.report(token, "a value that was dropped", &error);
+    if let Some(link) = map.link_mut(token) {
+        link.end(Reason::from(error));
+        // Also in the midst of a settle, which leaves it in no list.
+        link.listed = false;
+        map.touch(token);
+    }
+}
+
+/// The last hook of all. What it pushes goes nowhere.
+#[inline(always)]
+pub(crate) fn run_close(
+    map: &mut ChannelMap,
+    token: Token,
+    mut dispatcher: Box<dyn Dispatcher>,
+    reason: &Reason,
+) {
+    map.out += 1;
+    let mut channel = Channel::own(map, token);
+    let closed = catch_unwind(AssertUnwindSafe(|| dispatcher.handle_close(&mut channel, reason)));
+    put_back(map, token, dispatcher, true);
+    if let Err(payload) = closed {
+        report_panic(map, token, "handle_close", payload);
     }
 }
 
@@ -153,8 +230,10 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
         if about == token && (noted || of_the_loss) {
             return drop_guarded(&mut map.throttle, "an error", error);
         }
-        if about != token || link.is_closing() {
+        // That it was looked up in vain says nothing about the channel itself.
+        if about != token || LookupError::is_in(&error) || link.is_closing() {
             map.report(token, hook, &error);
+            cut_off_where_bytes_are_missing(map, token, &error);
             return drop_guarded(&mut map.throttle, "an error", error);
         }
     }
@@ -183,6 +262,20 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
     drop_guarded(&mut map.throttle, "an error", reason);
 }
 
+/// A hook of `token` has returned an error unhandled. If another channel's queue refused a push, bytes are
+/// missing there: that stream ends by a reset, because what comes after the gap must not be taken for it.
+#[cold]
+pub(crate) fn cut_off_where_bytes_are_missing(map: &mut ChannelMap, token: Token, error: &io::Error) {
+    let Some(other) = ChannelError::token_of(error).filter(|other| *other != token) else { return };
+    if error.kind() != io::ErrorKind::QuotaExceeded {
+        return;
+    }
+    if let Some(link) = map.link_mut(other).filter(|link| !link.is_datagram() && !link.is_listening()) {
+        link.end_by_reset(Reason::Limit);
+        map.touch(other);
+    }
+}
+
 pub(crate) fn report_panic(map: &mut ChannelMap, token: Token, what: &str, payload: Box<dyn Any + Send>) {
     map.report(token, what, &panicked(payload));
 }
@@ -208,7 +301,7 @@ impl ChannelMap {
         self.keep_time();
         self.touch(token);
         let _entered = Entered::now(self.id);
-        let ran = lend(self, token, true, false, |dispatcher, ch| {
+        let ran = lend(self, token, true, |dispatcher, ch| {
             let dispatcher =
                 (dispatcher as &mut dyn Any).downcast_mut().ok_or(LookupError::OtherType(token))?;
             f(dispatcher, ch)

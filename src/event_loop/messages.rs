@@ -50,7 +50,7 @@ fn push(map: &mut ChannelMap, token: Token, bytes: Vec<u8>, credit: Option<&Cred
     // The hard limit never refuses what an outlet has accepted.
     let result = map.put(token, Pushed::Vec(bytes), credit.is_none());
     if let (Some(credit), Some(link)) = (credit, map.link(token)) {
-        credit.arrived(len, link.queued());
+        credit.arrived(len, link.queued_cost());
     }
     if let Err(error) = result {
         map.report(token, "a remote push", &error);

@@ -2,16 +2,22 @@
 
 pub(crate) mod accept;
 pub(crate) mod backoff;
+pub(crate) mod broken;
+pub(crate) mod closing;
 pub(crate) mod connect;
 pub(crate) mod datagram;
 pub(crate) mod dial;
+pub(crate) mod drive;
 pub(crate) mod hooks;
 pub(crate) mod messages;
 pub(crate) mod output;
+pub(crate) mod overdue;
+pub(crate) mod registration;
 pub(crate) mod serve;
 pub(crate) mod settle;
 pub(crate) mod teardown;
 pub(crate) mod timers;
+pub(crate) mod upgrade;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -76,10 +82,17 @@ impl LoopOptions {
 /// Drive the channels of `map` until none is left and no timer is set, or
 /// [`stop`](ChannelMap::stop) is called: asyncore's `loop()`.
 ///
-/// When it is stopped, channels stay, and the next call continues with them.
+/// When it is stopped, channels stay, and the next call continues with them. However it returns,
+/// [remotes](crate::Remote) and [outlets](crate::Outlet) refuse what comes after that, and threads that wait
+/// in one are woken: `run` may never be called again. The next `run` or [`turn`](ChannelMap::turn) lets them
+/// in again; a program that does other work between its turns calls `turn`, after which they stay open.
 ///
 /// # Errors
-/// The poller failed, or this is called from inside one of the map's own hooks (`Deadlock`).
+/// The poller failed, or this is called from inside one of the map's own hooks (`Deadlock`). When nothing is
+/// left to do, and the listener that ended last ended with an error: that error, with its address, so that a
+/// server that has lost its listeners does not look as if it had been told to end. (A
+/// [`handle_error`](crate::Dispatcher::handle_error) that ends the listener itself, by
+/// [`abort`](crate::Channel::abort) and [`OnError::Keep`](crate::OnError::Keep), has taken care of it.)
 #[doc(alias = "loop")]
 pub fn run(map: &mut ChannelMap) -> io::Result<()> {
     run_with(map, &LoopOptions::default())
@@ -110,10 +123,17 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             map.set_stopped(true);
             return Ok(());
         }
-        if map.is_idle() || options.count.is_some_and(|count| waits >= count) {
+        let counted_out = options.count.is_some_and(|count| waits >= count);
+        let idle = map.is_idle() && map.queue.as_ref().is_none_or(Queue::shut_if_empty);
+        if idle || counted_out {
+            map.set_stopped(true);
+            if idle {
+                return map.failed_listener.take().map_or(Ok(()), Err);
+            }
             return Ok(());
         }
-        let turned = match options.timeout.is_none() && !options.rescan && map.is_calm() {
+        let quick = options.timeout.is_none() && !options.rescan && map.is_calm() && !map.has_due_timer();
+        let turned = match quick {
             true => quick_turns(map, &mut waits, options.count.unwrap_or(u64::MAX)),
             false => {
                 waits += 1;
@@ -121,7 +141,6 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             }
         };
         if let Err(error) = turned {
-            // `run` may never be called again: release the threads that wait for it.
             map.set_stopped(true);
             return Err(error);
         }
@@ -144,11 +163,12 @@ impl ChannelMap {
 
     /// Whether [`run`] would return: no channel is left except those in the background
     /// ([`set_background`](crate::Channel::set_background)), and there is no timer and no message from
-    /// another thread.
+    /// another thread. Time limits, `set_timeout` among them, are no timers: they count with their channel.
     pub fn is_idle(&self) -> bool {
-        // Internal channels are not in the background: they keep the loop going, too.
-        self.slots.len() == self.background
-            && self.timers.is_empty()
+        // A connect attempt is its channel's business; one that is over is still to be closed.
+        self.slots.len() == self.background + self.internal
+            && (self.internal == 0 || self.dirty.is_empty())
+            && !self.timers.keeps()
             && self.queue.as_ref().is_none_or(Queue::is_empty)
     }
 
@@ -164,7 +184,7 @@ impl ChannelMap {
         }
     }
 
-    /// It was stopped, perhaps, and turns again.
+    /// Its `run` has returned, perhaps, and it turns again.
     fn let_messages_in(&mut self) {
         if self.stopped {
             self.set_stopped(false);
@@ -275,7 +295,7 @@ impl ChannelMap {
         let lists = self.dirty.len() | self.asking.len() | self.pending.len();
         lists | self.out as usize | usize::from(self.stopping) == 0
             && self.gather.is_free()
-            && self.slots.len() != self.background
+            && self.slots.len() != self.background + self.internal
             && self.queue.is_none()
     }
 

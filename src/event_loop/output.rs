@@ -1,21 +1,17 @@
 //! Output of one channel: sends what is queued, then what comes after it: FIN, the end.
 
 use std::io;
-use std::time::Duration;
 
-use crate::core::action::Action;
 use crate::core::map::ChannelMap;
 use crate::error::clone_error;
-use crate::event_loop::hooks;
+use crate::event_loop::{closing, hooks, upgrade};
 use crate::link::due::Step;
-use crate::link::outbox::Flushed;
+use crate::link::sending::Flushed;
 use crate::reason::Reason;
-use crate::sys::errno::would_block;
+use crate::sys::errno::broken_pipe;
+use crate::sys::poll::Ready;
 use crate::sys::{self, Kind};
 use crate::token::Token;
-
-/// How long to wait for the peer's end after our last FIN, while what it sends is dropped.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Flush what is queued, and when that is done, do what comes after it: FIN, the end.
 pub(crate) fn flush(map: &mut ChannelMap, token: Token) {
@@ -27,22 +23,52 @@ pub(crate) fn flush(map: &mut ChannelMap, token: Token) {
     if !link.is_established() {
         // A handshake in mid-stream may never end.
         if link.is_flushing() {
-            start_flush_timer(map, token);
+            closing::start_timer(map, token);
         }
         return;
     }
     if link.may_flush() {
         match link.flush(turn) {
             Flushed::Empty | Flushed::Blocked | Flushed::Budget | Flushed::Stalled => {}
+            Flushed::Upgrade => {
+                if upgrade::upgrade_due(map, token) {
+                    return;
+                }
+            }
             Flushed::Producer(error, panic) => return producer_failed(map, token, error, panic),
-            Flushed::Lost(error) => return link.write_lost(error),
+            Flushed::Lost(error) => {
+                if let Some(link) = map.link_mut(token) {
+                    link.write_lost(error);
+                }
+                return;
+            }
         }
     }
     let Some(link) = map.link_mut(token) else { return };
     if link.queue_is_empty() && !link.is_broken() {
         after_output(map, token);
     } else if link.is_flushing() {
-        start_flush_timer(map, token);
+        closing::start_timer(map, token);
+    }
+}
+
+/// A closing channel is ready: send what is queued, and if the peer is gone, notice it although there may be
+/// nothing to send now.
+pub(crate) fn flush_closing(map: &mut ChannelMap, token: Token, ready: Ready) {
+    let Some(link) = map.link_mut(token) else { return };
+    link.unblock();
+    flush(map, token);
+    if !(ready.hup || ready.err) {
+        return;
+    }
+    let Some(link) = map.link_mut(token).filter(|link| link.is_flushing() && link.has_unsent()) else {
+        return;
+    };
+    let error = link.fd().and_then(|fd| sys::take_error(fd).ok().flatten());
+    // A hang-up of both directions, or a pipe that nobody reads.
+    let gone = || (ready.hup || link.kind() == Kind::File).then(broken_pipe);
+    if let Some(error) = error.or_else(gone) {
+        link.write_lost(error);
     }
 }
 
@@ -65,7 +91,7 @@ fn after_output(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     // A user's source shuts down before the socket is closed.
     if link.takes_fin() {
-        if let Err(error) = send_fin(map, token) {
+        if let Err(error) = closing::send_fin(map, token) {
             // The peer is gone; what it sent before may still be read.
             if let Some(link) = map.link_mut(token) {
                 let cause = link.fd().and_then(|fd| sys::take_error(fd).ok().flatten());
@@ -77,75 +103,11 @@ fn after_output(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     if link.output_pending() {
         if link.is_flushing() {
-            start_flush_timer(map, token);
+            closing::start_timer(map, token);
         }
     } else if link.is_flushing() {
-        drain_and_end(map, token);
+        closing::end_or_linger(map, token);
     } else if link.both_ways_ended() {
         link.end(Reason::EndOfStream);
-    }
-}
-
-fn send_fin(map: &mut ChannelMap, token: Token) -> io::Result<()> {
-    match map.link_mut(token).and_then(|link| link.source_mut()) {
-        Some(source) => match source.shutdown_write() {
-            // It continues when there is room: `output_pending` is true.
-            Err(error) if would_block(&error) => Ok(()),
-            result => result,
-        },
-        None => Ok(()),
-    }
-}
-
-/// All is sent. If the peer has sent something that was not read, closing now would reset the connection,
-/// and the peer could lose what it has not read yet: send FIN first, and wait for the peer's.
-fn drain_and_end(map: &mut ChannelMap, token: Token) {
-    let mut buffer = map.buffers.take();
-    let unread = match map.link_mut(token) {
-        Some(link) if !link.has_read_end() && link.kind() == Kind::Stream => match link.source_mut() {
-            Some(source) => matches!(source.recv(&mut buffer[..]), Ok(1..)),
-            None => false,
-        },
-        _ => false,
-    };
-    map.buffers.give_back(buffer);
-    let lingers =
-        unread && (map.link(token).is_some_and(|link| link.fin_is_sent()) || send_fin(map, token).is_ok());
-    let Some(link) = map.link_mut(token) else { return };
-    match lingers {
-        true => {
-            link.linger();
-            map.set_timer(Some(token), LINGER, Action::Linger(token));
-        }
-        false => link.end_of_ending(),
-    }
-}
-
-/// A lingering channel has input, or its end: drop the input.
-pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
-    let turn = map.turn;
-    let mut buffer = map.buffers.take();
-    if let Some(link) = map.link_mut(token) {
-        let result = link.source_mut().map_or(Ok(0), |source| source.recv(&mut buffer[..]));
-        match result {
-            Ok(1..) => link.moved(turn),
-            Err(error) if would_block(&error) => {}
-            Ok(_) | Err(_) => link.end_of_ending(),
-        }
-    }
-    map.buffers.give_back(buffer);
-}
-
-fn start_flush_timer(map: &mut ChannelMap, token: Token) {
-    let now = map.clock.now();
-    let Some(link) = map.link_mut(token) else { return };
-    if link.rare().close_timer.is_some() {
-        return;
-    }
-    link.stamp(now);
-    let timeout = link.rare().close_timeout;
-    let timer = map.set_timer(Some(token), timeout, Action::Flush(token));
-    if let Some(link) = map.link_mut(token) {
-        link.rare().close_timer = Some(timer);
     }
 }

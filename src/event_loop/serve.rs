@@ -8,7 +8,8 @@ use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
-use crate::event_loop::{accept, backoff, datagram, hooks, output, settle};
+use crate::event_loop::{accept, backoff, closing, datagram, drive, hooks, output, settle};
+use crate::guard::drop_error;
 use crate::link::due::Step;
 use crate::link::rare::Rest;
 use crate::link::state::Link;
@@ -16,7 +17,7 @@ use crate::reason::Reason;
 use crate::report::Escaped;
 use crate::sys;
 use crate::sys::errno::would_block;
-use crate::sys::poll::{Interest, Ready};
+use crate::sys::poll::Ready;
 use crate::token::Token;
 
 /// Serve every channel of the batch.
@@ -45,7 +46,10 @@ pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
                     continue;
                 }
             }
-            None => serve(map, token, map.poll.event(next - 1)),
+            None => {
+                let ready = map.poll.event(next - 1);
+                hooks::contained(map, token, |map| serve(map, token, ready));
+            }
         }
         // A hook swapped the maps: this batch belongs to the other one.
         if map.id != id {
@@ -131,8 +135,19 @@ fn read_failed(
     dispatcher: Option<Box<dyn Dispatcher>>,
     error: io::Error,
 ) {
-    fell_back(map, token, dispatcher);
-    read_led_to_something(map, token, Err(error));
+    match map.slots.get_mut(token) {
+        // The connection is gone, and that is all.
+        Some(seat) if seat.dispatcher.is_none() && seat.link.has_only_lost(&error) => {
+            seat.dispatcher = dispatcher;
+            map.gather.end();
+            seat.link.listed = true;
+            map.dirty.push(token);
+        }
+        _ => {
+            fell_back(map, token, dispatcher);
+            read_led_to_something(map, token, Err(error));
+        }
+    }
 }
 
 #[inline(never)]
@@ -144,10 +159,9 @@ fn read_led_to_something(map: &mut ChannelMap, token: Token, result: io::Result<
         link.set_due(Step::Look);
     }
     match result {
-        Err(error) if !would_block(&error) => {
-            hooks::failed(map, token, "handle_read", error, false);
-        }
-        _ => {}
+        Ok(()) => {}
+        Err(error) if would_block(&error) => drop_error(error),
+        Err(error) => hooks::failed(map, token, "handle_read", error, false),
     }
     after_quick_read(map, token);
 }
@@ -204,9 +218,11 @@ pub(crate) fn serve_pending(map: &mut ChannelMap, id: u32) {
         let token = map.pending[at];
         // Unless an event has just served it.
         if let Some(link) = map.link(token).filter(|link| link.is_pending()) {
-            // A source without a descriptor may be ready for anything.
-            let any = link.fd().is_none();
-            serve(map, token, Ready { read: any, write: any, ..Ready::default() });
+            // A source without a descriptor may be ready for anything, and a new one may be given input that
+            // was put back.
+            let any = link.fd().is_none() || link.shakes_hands();
+            let ready = Ready { read: any, write: any, ..Ready::default() };
+            hooks::contained(map, token, |map| serve(map, token, ready));
         }
         if map.id != id {
             return;
@@ -229,7 +245,7 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     link.set_due(Step::Look);
     link.set_pending(false);
     let unread = link.unread_len();
-    if link.has_own_source() && !drive(map, token, ready) {
+    if link.has_own_source() && !drive::drive(map, token, ready) {
         map.touch(token);
         return;
     }
@@ -243,10 +259,9 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     } else if link.is_open() {
         serve_stream(map, token, ready);
     } else if link.is_flushing() {
-        link.unblock();
-        output::flush(map, token);
+        output::flush_closing(map, token, ready);
     } else if link.is_lingering() {
-        output::drop_input(map, token);
+        closing::drop_input(map, token);
     }
     map.touch(token);
     if let Some(link) = map.link_mut(token) {
@@ -255,35 +270,6 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
         }
     }
     backoff::guard(map, token, ready);
-}
-
-/// Let a user's source do what it needs the socket for; `false` if it failed.
-fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
-    let turn = map.turn;
-    let Some(link) = map.link_mut(token) else { return false };
-    let unasked = ready.hup || ready.err;
-    let interest = Interest { read: ready.read || unasked, write: ready.write || unasked };
-    let Some(source) = link.source_mut() else { return true };
-    let driven = source.drive(interest);
-    // A handshake may have finished, or buffered output been sent.
-    if link.is_opening() {
-        link.set_due(Step::Open);
-    }
-    link.set_due(Step::Flush);
-    link.note_drained();
-    match driven {
-        Ok(moved) => {
-            if moved {
-                link.moved(turn);
-            }
-            true
-        }
-        Err(error) if would_block(&error) => true,
-        Err(error) => {
-            link.read_lost(error);
-            false
-        }
-    }
 }
 
 fn connect_outcome(map: &mut ChannelMap, token: Token) {
@@ -310,9 +296,7 @@ fn serve_datagrams(map: &mut ChannelMap, token: Token, ready: Ready) {
             datagram::tell(map, token, &error);
         }
     }
-    if ready.write {
-        output::flush(map, token);
-    }
+    serve_output(map, token, ready);
 }
 
 /// In the order of the contract: urgent data, input, output.
@@ -345,6 +329,11 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
     } else if link.is_open() && (ready.err || ready.hup) {
         hang_up_unread(map, token, ready);
     }
+    serve_output(map, token, ready);
+}
+
+/// There may be room: send what is queued, or run `handle_write`.
+fn serve_output(map: &mut ChannelMap, token: Token, ready: Ready) {
     let Some(link) = map.link_mut(token) else { return };
     // Of a source without a descriptor the poller was told nothing.
     let waits_for = if link.fd().is_some() { link.registered() } else { link.interest() };
@@ -369,7 +358,10 @@ fn but_not_would_block(
     hook: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()>,
 ) -> impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()> {
     |dispatcher, ch| match hook(dispatcher, ch) {
-        Err(error) if would_block(&error) => Ok(()),
+        Err(error) if would_block(&error) => {
+            drop_error(error);
+            Ok(())
+        }
         result => result,
     }
 }

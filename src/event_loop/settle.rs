@@ -11,11 +11,12 @@ use crate::core::dispatcher::Eof;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
-use crate::event_loop::{backoff, datagram, output, teardown};
-use crate::link::due::Step;
+use crate::event_loop::{backoff, broken, datagram, output, registration, teardown, upgrade};
+use crate::link::due::{Due, Step};
 use crate::link::held::Held;
 use crate::link::life::OpenStep;
 use crate::link::marks::Watermark;
+use crate::link::state::Link;
 use crate::reason::Reason;
 use crate::token::Token;
 
@@ -33,7 +34,8 @@ pub(crate) fn settle(map: &mut ChannelMap) {
     }
     let generation = map.dirty.len();
     for at in 0..generation {
-        settle_channel(map, map.dirty[at]);
+        let token = map.dirty[at];
+        hooks::contained(map, token, |map| settle_channel(map, token));
         // A hook swapped the maps. The list belongs to the other one.
         if map.id != id {
             return;
@@ -46,16 +48,52 @@ pub(crate) fn settle(map: &mut ChannelMap) {
     }
 }
 
+#[inline(always)]
 fn settle_channel(map: &mut ChannelMap, token: Token) {
-    let Some(link) = map.link_mut(token) else { return };
+    let Some(seat) = map.slots.get_mut(token) else { return };
+    let link = &mut seat.link;
     let due = link.take_due();
     // The common end: only `handle_close` is due.
     if link.is_over() && !due.has(Step::Failure) && !due.has(Step::NetworkError) && !link.has_own_source() {
         return teardown::finish(map, token);
     }
     if due.has(Step::Open) {
-        open_due(map, token);
+        // The common beginning: an accepted connection to which nothing has happened yet.
+        match seat.dispatcher.take_if(|_| link.opens_untouched()) {
+            Some(dispatcher) => hooks::run_open(map, token, dispatcher),
+            None => open_due(map, token),
+        }
     }
+    let Some(seat) = map.slots.get_mut(token) else { return };
+    let link = &mut seat.link;
+    // What is done to the channel from here on is left for the next settle.
+    if due.is_at_most_an_opening() {
+        if let Some(wanted) = link.interest_if_usual() {
+            link.begin_anew();
+            match registration::watch(&map.poll, link, token, Some(wanted)) {
+                Ok(()) => link.settled_with_nothing_rare(),
+                Err(error) => {
+                    registration::refused(map, token, &error);
+                    conclude(map, token);
+                }
+            }
+            return;
+        }
+    }
+    settle_unusual(map, token, due);
+}
+
+/// All that may be due after the opening of a channel.
+#[inline(never)]
+fn settle_unusual(map: &mut ChannelMap, token: Token, due: Due) {
+    carry_out(map, token, due);
+    ask(map, token);
+    registration::register(map, token);
+    conclude(map, token);
+}
+
+/// What is due between the opening of a channel and its registration.
+fn carry_out(map: &mut ChannelMap, token: Token, due: Due) {
     if due.has(Step::Failure) {
         tell_failure(map, token);
     }
@@ -81,8 +119,9 @@ fn settle_channel(map: &mut ChannelMap, token: Token) {
     if due.has(Step::Drained) || map.link(token).is_some_and(|link| link.is_due(Step::Drained)) {
         tell_drained(map, token);
     }
-    ask(map, token);
-    conclude(map, token);
+    if due.has(Step::Wrapped) || map.link(token).is_some_and(|link| link.is_due(Step::Wrapped)) {
+        upgrade::tell_wrapped(map, token);
+    }
 }
 
 /// Flush, and do what follows the output.
@@ -93,13 +132,13 @@ fn flush_due(map: &mut ChannelMap, token: Token) {
     output::flush(map, token);
 }
 
-/// What follows: registration, resumption of a suspended channel, the end; and whether the next settle has
-/// more to do.
+/// What follows the registration: resumption of a suspended channel, the end; and whether the next settle
+/// has more to do.
 fn conclude(map: &mut ChannelMap, token: Token) {
-    register(map, token);
     let Some(link) = map.link_mut(token) else { return };
     if let Some(error) = link.source().and_then(Held::panic) {
-        link.end(Reason::from(error));
+        // Nobody knows what it still held.
+        link.end_by_reset(Reason::from(error));
     }
     // A broken connection may still hold input, but nothing reads it.
     if link.is_broken() && link.is_open() && !link.reads() {
@@ -111,10 +150,15 @@ fn conclude(map: &mut ChannelMap, token: Token) {
     if link.rare_if_any().is_some() {
         if backoff::is_to_be_resumed(link) {
             backoff::resume(map, token);
-            register(map, token);
+            registration::register(map, token);
         }
         teardown::publish(map, token);
+        if let Some(pause) = map.link(token).and_then(Link::news_for_partners) {
+            map.tell_partners(token, pause);
+        }
+        broken::watch(map, token);
     }
+    map.count_queue(token);
     let Some(link) = map.link_mut(token) else { return };
     if link.is_unsent() {
         link.set_due(Step::Flush);
@@ -155,7 +199,8 @@ pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Erro
         map.report(token, "handle_error", &second);
     }
     // The dispatcher was told; this is for the log's readers.
-    map.report_at(Level::Info, token, "connect", &error);
+    let in_handshake = map.link(token).is_some_and(|link| link.is_upgrading());
+    map.report_at(Level::Info, token, if in_handshake { "handshake" } else { "connect" }, &error);
     if let Some(link) = map.link_mut(token) {
         let reason = Reason::from(error);
         link.closed_because(&reason);
@@ -195,7 +240,7 @@ pub(crate) fn tell_eof(map: &mut ChannelMap, token: Token) {
     };
     let Some(link) = map.link_mut(token) else { return };
     match answer {
-        Eof::Close => link.close(Reason::EndOfStream),
+        Eof::Close => map.begin_close(token, Reason::EndOfStream),
         // Our own FIN may have been sent before.
         Eof::KeepWriting => link.set_due(Step::Flush),
     }
@@ -285,32 +330,4 @@ pub(crate) fn ask_those_that_read(map: &mut ChannelMap) {
         }
     }
     map.asking.clear();
-}
-
-/// Tell the poller what the channel waits for now, if that changed.
-fn register(map: &mut ChannelMap, token: Token) {
-    let Some(seat) = map.slots.get_mut(token) else { return };
-    let link = &mut seat.link;
-    let (wanted, told) = (link.interest(), link.registered());
-    if let Some(fd) = link.fd() {
-        if wanted != told {
-            let key = token.slot as usize;
-            let result = match (told, wanted) {
-                (None, Some(interest)) => map.poll.add(fd, key, interest),
-                (Some(_), Some(interest)) => map.poll.modify(fd, key, interest),
-                (_, None) => map.poll.delete(fd),
-            };
-            match result {
-                Ok(()) => link.set_registered(wanted),
-                Err(error) => {
-                    link.end(Reason::from(crate::error::clone_error(&error)));
-                    return map.report(token, "the poller does not take it", &error);
-                }
-            }
-        }
-    }
-    if link.takes_input_inside() {
-        link.set_pending(true);
-        map.pending.push(token);
-    }
 }

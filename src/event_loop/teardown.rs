@@ -1,15 +1,20 @@
 //! The end of a channel, and of a map.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::core::map::ChannelMap;
+use crate::error::clone_error;
 use crate::event_loop::hooks::{self, Entered};
-use crate::event_loop::{backoff, dial};
+use crate::event_loop::{backoff, closing, dial, registration};
 use crate::guard::{drop_each, drop_guarded};
 use crate::link::held::Held;
-use crate::link::state::Role;
+use crate::link::state::{Link, Role};
+use crate::net::address::about;
+use crate::net::resolve;
 use crate::reason::Reason;
-use crate::sys;
+use crate::sys::poll::Poll;
+use crate::sys::{self, Kind};
 use crate::token::Token;
 
 /// Tell the outlets of a channel how much is queued and whether it can still send.
@@ -17,7 +22,7 @@ pub(crate) fn publish(map: &ChannelMap, token: Token) {
     let Some(link) = map.link(token) else { return };
     let Some(credit) = link.rare_if_any().and_then(|rare| rare.credit.as_ref()) else { return };
     if let Some(queue) = &map.queue {
-        credit.set(link.queued(), link.limits().high, link.is_shut());
+        credit.set(link.queued_cost(), link.limits().high, link.is_shut());
         queue.tell_waiters();
     }
 }
@@ -28,29 +33,23 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     if seat.link.rare_if_any().is_some() {
         end_rare(map, token);
     }
+    if map.link(token).is_some_and(|link| link.has_own_source()) {
+        registration::unwatch(map, token);
+    }
     let Some(seat) = map.slots.get_mut(token) else { return };
+    let dispatcher = seat.dispatcher.take();
     let link = &mut seat.link;
     let (reason, reset) = link.tell_end();
     // It is not settled again, whatever its last hook does.
     link.listed = true;
-    let source = link.take_source();
-    if let Some(fd) = source.as_ref().and_then(Held::descriptor) {
-        if link.local().is_none() {
-            link.set_local(sys::local_addr(fd).ok().map(Arc::new));
+    match link.take_source() {
+        Some(Held::Plain(plain)) => leave(&map.poll, link, plain.fd(), reset),
+        source => {
+            if let Some(fd) = source.as_ref().and_then(Held::descriptor) {
+                leave(&map.poll, link, fd, reset);
+            }
+            drop_guarded(&mut map.throttle, "a source", source);
         }
-        if link.registered().is_some() {
-            link.set_registered(None);
-            // This fails only if the descriptor is not registered, which is what is wanted.
-            let _ = map.poll.delete(fd);
-        }
-        if reset {
-            let _ = sys::stream::set_reset_on_close(fd);
-        }
-    }
-    match source {
-        // It contains no value of the user.
-        Some(Held::Plain(plain)) => drop(plain),
-        source => drop_guarded(&mut map.throttle, "a source", source),
     }
     if map.timers.owns_any(token.slot) {
         let timers = map.timers.cancel_owned(token.slot);
@@ -59,25 +58,62 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     if !map.starved.is_empty() {
         backoff::wake_starved(map);
     }
-    hooks::run_close(map, token, &reason);
+    let was_listener = map.link(token).is_some_and(|link| link.kind() == Kind::Listener);
+    if let Some(dispatcher) = dispatcher {
+        hooks::run_close(map, token, dispatcher, &reason);
+    }
+    if was_listener {
+        listener_ended(map, token, &reason);
+    }
     if let Reason::Error(error) = reason {
         drop_guarded(&mut map.throttle, "an error", error);
     }
     remove(map, token);
 }
 
+/// `run` tells of the last listener, if it failed.
+#[cold]
+fn listener_ended(map: &mut ChannelMap, token: Token, reason: &Reason) {
+    let local = map.link(token).and_then(|link| link.local().cloned());
+    map.failed_listener = reason.error().map(|error| match local {
+        Some(local) => about("go on listening on", &local, error),
+        None => clone_error(error),
+    });
+}
+
+/// The descriptor is about to be closed.
+#[inline(always)]
+fn leave(poll: &Poll, link: &mut Link, fd: BorrowedFd<'_>, reset: bool) {
+    if link.local().is_none() {
+        link.set_local(sys::local_addr(fd).ok().map(Arc::new));
+    }
+    if link.registered().is_some() {
+        link.set_registered(None);
+        // This fails only if the descriptor is not registered, which is what is wanted.
+        let _ = poll.delete(fd);
+    }
+    if reset {
+        let _ = sys::stream::set_reset_on_close(fd);
+    }
+}
+
 /// What few channels have ends before the socket: connect attempts, the file of a socket bound to a path
 /// (while that socket is open, no other file can have the same inode), outlets.
 fn end_rare(map: &mut ChannelMap, token: Token) {
     dial::call_off(map, token);
+    map.end_partnerships(token);
     let Some(rare) = map.link_mut(token).and_then(|link| link.rare_mut_if_any()) else { return };
     rare.file = None;
     publish(map, token);
 }
 
+#[inline(always)]
 fn remove(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.vacate(token) else { return };
     let dispatcher = seat.dispatcher.take();
+    if seat.link.counts_as_lingering() {
+        map.lingering.ended();
+    }
     match seat.link.empty() {
         Role::User => {}
         Role::Background => map.background -= 1,
@@ -99,20 +135,31 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
     map.gather.end();
     let tokens: Vec<Token> = map.slots.tokens().collect();
     for token in tokens {
-        let Some(seat) = map.slots.get_mut(token).filter(|seat| seat.dispatcher.is_none()) else { continue };
-        let link = &mut seat.link;
-        link.end(Reason::MapEnded);
-        let _ = link.tell_end();
-        let source = link.take_source();
-        if let (Some(fd), Some(_)) = (source.as_ref().and_then(Held::descriptor), link.registered()) {
-            let _ = map.poll.delete(fd);
+        if map.slots.get(token).is_none_or(|seat| seat.dispatcher.is_some()) {
+            continue;
         }
+        let Some(link) = map.link_mut(token) else { continue };
+        link.end(Reason::MapEnded);
+        let (_, reset) = link.tell_end();
+        map.end_partnerships(token);
         publish(map, token);
-        drop_guarded(&mut map.throttle, "a source", source);
+        drop_source(map, token, reset);
         let timers = map.timers.cancel_owned(token.slot);
         drop_each(&mut map.throttle, "a timer", timers);
         remove(map, token);
     }
+}
+
+/// Take the source of a channel out of the poller, and drop it.
+fn drop_source(map: &mut ChannelMap, token: Token, reset: bool) {
+    registration::unwatch(map, token);
+    let Some(link) = map.link_mut(token) else { return };
+    link.discard_queued();
+    let source = link.take_source();
+    if let Some(fd) = source.as_ref().and_then(Held::descriptor).filter(|_| reset) {
+        let _ = sys::stream::set_reset_on_close(fd);
+    }
+    drop_guarded(&mut map.throttle, "a source", source);
 }
 
 /// End a channel at once: its map is being dropped.
@@ -120,9 +167,16 @@ fn end_for_good(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.get_mut(token) else { return };
     // Its hook is running further up the stack, or its `handle_close` has run.
     if seat.dispatcher.is_none() {
-        return;
+        let cut_short = seat.link.has_unsent();
+        return drop_source(map, token, cut_short);
     }
-    seat.link.end(Reason::MapEnded);
+    if seat.link.is_lingering() {
+        // What nobody has read would reset the connection.
+        closing::drop_input(map, token);
+    }
+    if let Some(link) = map.link_mut(token) {
+        link.end(Reason::MapEnded);
+    }
     finish(map, token);
 }
 
@@ -155,6 +209,8 @@ impl Drop for ChannelMap {
         }
         let timers = self.timers.take_all();
         drop_each(&mut self.throttle, "a timer", timers);
+        let resolver = std::mem::replace(&mut self.resolver, resolve::system());
+        drop_guarded(&mut self.throttle, "a resolver", resolver);
         drop(self.queue.take());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use crate::clock::{Time, next_beat};
 use crate::core::action::Action;
@@ -10,10 +9,9 @@ use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::messages::guarded;
-use crate::event_loop::{backoff, connect, dial, hooks, settle};
+use crate::event_loop::{backoff, broken, connect, dial, hooks, overdue, settle};
 use crate::guard::drop_guarded;
 use crate::link::state::Link;
-use crate::reason::Reason;
 use crate::timers::{Due, TimerKey};
 use crate::token::Token;
 
@@ -23,7 +21,11 @@ const TIMERS: usize = 1024;
 pub(crate) fn run_timers(map: &mut ChannelMap) {
     let id = map.id;
     let now = map.turn.time;
-    let last_order = map.timers.last_order();
+    let last_order = match map.soon {
+        // What is to run in the next turn, and what was set after it, waits for that.
+        (turn, before) if turn == map.turn.number => before,
+        _ => map.timers.last_order(),
+    };
     for _ in 0..TIMERS {
         let Some(due) = map.timers.take_due(now, last_order) else { return };
         fire(map, due, now);
@@ -36,16 +38,21 @@ pub(crate) fn run_timers(map: &mut ChannelMap) {
 fn fire(map: &mut ChannelMap, due: Due<Action>, now: Time) {
     let Due { key, deadline, action } = due;
     match action {
-        Action::CallEvery(interval, mut f) => repeat(map, key, deadline, interval, now, |map| {
-            guarded(map, "a timer", |map| f(map));
-            Action::CallEvery(interval, f)
-        }),
-        Action::ChannelEvery(token, interval, mut f) => repeat(map, key, deadline, interval, now, |map| {
-            channel_call(map, token, |ch| f(ch));
-            Action::ChannelEvery(token, interval, f)
-        }),
+        // Set again before the call, which may swap or drop the map, or cancel the timer.
+        Action::CallEvery(interval, f) => {
+            set_again(map, key, next_beat(deadline, interval, now), Action::CallEvery(interval, f.clone()));
+            guarded(map, "a timer", |map| f.borrow_mut()(map));
+            drop_guarded(&mut map.throttle, "a timer", f);
+        }
+        Action::ChannelEvery(token, interval, f) => {
+            let again = Action::ChannelEvery(token, interval, f.clone());
+            set_again(map, key, next_beat(deadline, interval, now), again);
+            channel_call(map, token, |ch| f.borrow_mut()(ch));
+            drop_guarded(&mut map.throttle, "a timer", f);
+        }
         Action::Idle(token) => idle(map, token, key, now),
-        Action::Flush(token) => flush_overdue(map, token, key, now),
+        Action::Flush(token) => overdue::closing(map, token, key, now),
+        Action::Linger(token) => overdue::lingering(map, token, key, now),
         once => {
             map.timers.release(key);
             fire_once(map, once);
@@ -57,43 +64,31 @@ fn fire_once(map: &mut ChannelMap, action: Action) {
     match action {
         Action::Call(f) => guarded(map, "a timer", |map| f(map)),
         Action::Channel(token, f) => channel_call(map, token, |ch| f(ch)),
-        Action::Linger(token) => {
-            if let Some(link) = map.link_mut(token) {
-                link.end_of_ending();
-            }
-            map.touch(token);
-        }
         Action::Connect(token, tries) => connect::connect_again(map, token, tries),
         Action::DialNext(token) => dial::attempt_delay_over(map, token),
         Action::DialTimeout(token) => dial::timed_out(map, token),
         Action::Resume(token) => backoff::resume(map, token),
-        Action::CallEvery(..) | Action::ChannelEvery(..) | Action::Idle(_) | Action::Flush(_) => {}
+        Action::Resend(token) => broken::resend(map, token),
+        Action::Broken(token) => broken::overdue(map, token),
+        Action::CallEvery(..)
+        | Action::ChannelEvery(..)
+        | Action::Idle(_)
+        | Action::Flush(_)
+        | Action::Linger(_) => {}
     }
 }
 
-/// Run a repeating timer and set it again, unless it was cancelled from inside or its channel has ended.
-fn repeat(
-    map: &mut ChannelMap,
-    key: TimerKey,
-    deadline: Time,
-    interval: Duration,
-    now: Time,
-    call: impl FnOnce(&mut ChannelMap) -> Action,
-) {
-    let id = map.id;
-    let action = call(map);
-    let cancelled = match map.id == id {
-        true => map.timers.put_back(key, next_beat(deadline, interval, now), action).err(),
-        // A hook swapped the maps.
-        false => Some(action),
-    };
-    drop_guarded(&mut map.throttle, "a timer", cancelled);
+/// A due timer is to run again.
+fn set_again(map: &mut ChannelMap, key: TimerKey, deadline: Time, action: Action) {
+    // It has just been taken out, so it is there.
+    let _ = map.timers.put_back(key, deadline, action);
 }
 
 fn channel_call(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut Channel<'_>) -> io::Result<()>) {
     settle::open_due(map, token);
     // A closing channel still has its timers: one of them may end it sooner.
-    if !map.touch(token) || map.link(token).is_some_and(Link::is_over) {
+    let done = |link: &Link| link.is_over() || link.is_lingering();
+    if !map.touch(token) || map.link(token).is_some_and(done) {
         return drop_guarded(&mut map.throttle, "a timer", f);
     }
     let mut result = Ok(Ok(()));
@@ -121,10 +116,16 @@ fn idle(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
         let _ = map.timers.put_back(key, deadline, Action::Idle(token));
         return;
     }
-    map.timers.release(key);
-    if let Some(link) = map.link_mut(token) {
-        link.rare().idle_timer = None;
+    // A peer that reads slowly makes no event.
+    let left = overdue::last_left(map, token, now).filter(|last| last.after(timeout) > now);
+    if let Some(last) = left {
+        let next = overdue::look_again(last, timeout, now);
+        let _ = map.timers.put_back(key, next, Action::Idle(token));
+        return;
     }
+    map.timers.release(key);
+    let Some(link) = map.link_mut(token).filter(|link| !link.is_ending()) else { return };
+    link.rare().idle_timer = None;
     map.touch(token);
     hooks::run(map, token, "handle_timeout", |dispatcher, ch| dispatcher.handle_timeout(ch));
     // The channel lives on, and the hook has set no other timeout: the time starts anew.
@@ -135,20 +136,4 @@ fn idle(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
         link.stamp(now);
         map.start_idle_timer(token);
     }
-}
-
-/// A closing channel's time without progress may be over.
-fn flush_overdue(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
-    let Some(link) = map.link_mut(token).filter(|link| link.is_flushing()) else {
-        return map.timers.release(key);
-    };
-    let timeout = link.rare().close_timeout;
-    let deadline = link.active().unwrap_or(now).after(timeout);
-    if deadline > now {
-        let _ = map.timers.put_back(key, deadline, Action::Flush(token));
-        return;
-    }
-    link.end_by_reset(Reason::TimedOut);
-    map.timers.release(key);
-    map.touch(token);
 }

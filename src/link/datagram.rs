@@ -5,14 +5,11 @@ use std::io::{self, ErrorKind};
 
 use crate::clock::Turn;
 use crate::link::due::Step;
-use crate::link::outbox::Flushed;
+use crate::link::sending::{Flushed, left_of};
 use crate::link::state::Link;
 use crate::net::address::Address;
 use crate::sys;
-use crate::sys::errno::would_block;
-
-/// The most datagrams that may be queued, however small.
-const QUEUED: usize = 64 * 1024;
+use crate::sys::errno::{is_shortage, would_block};
 
 impl Link {
     pub(crate) fn push_datagram(
@@ -29,8 +26,8 @@ impl Link {
             ));
         }
         self.check_open_for_output()?;
-        let queued = self.output.queue_if_any().map_or(0, |queue| queue.len());
-        if limited && (!self.takes(bytes.len()) || queued >= QUEUED) {
+        let to = self.receiver(to)?;
+        if limited && !self.has_room(turn, bytes.len()) {
             return self.over_limit(0, bytes.len());
         }
         if self.queue_is_empty() && !self.is_blocked() && !self.write_budget_is_used_up(turn) {
@@ -44,11 +41,29 @@ impl Link {
                     return Ok(());
                 }
                 Sent::Later => self.set_blocked(true),
+                Sent::Short => self.meets_shortage(),
             }
         }
         self.output.queue().push_datagram(bytes, to);
         self.queued_more();
         Ok(())
+    }
+
+    /// A channel with one peer sends to it alone, and names it to nobody.
+    fn receiver<'a>(&self, to: Option<&'a Address>) -> io::Result<Option<&'a Address>> {
+        let (Some(given), Some(peer)) = (to, self.peer()) else { return Ok(to) };
+        let is_peer = match (given.ip(), peer.ip()) {
+            // What is in one address and not in the other, such as the scope, need not be the same.
+            (Some(given), Some(peer)) => (given.ip(), given.port()) == (peer.ip(), peer.port()),
+            _ => *given == peer,
+        };
+        match is_peer {
+            true => Ok(None),
+            false => Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                format!("this channel exchanges datagrams with {peer} alone, not with {given}"),
+            )),
+        }
     }
 
     /// Send what is queued, a datagram at a time.
@@ -62,9 +77,12 @@ impl Link {
             match sent {
                 Some(Sent::Whole) => self.sent(turn, bytes.len()),
                 Some(Sent::Not(error)) => self.note_network_error(turn, error),
-                Some(Sent::Later) | None => {
+                Some(Sent::Later | Sent::Short) | None => {
                     self.output.queue().put_datagram_back(bytes, to);
                     self.set_blocked(sent.is_some());
+                    if let Some(Sent::Short) = sent {
+                        self.meets_shortage();
+                    }
                     return if self.is_blocked() { Flushed::Blocked } else { Flushed::Budget };
                 }
             }
@@ -88,10 +106,16 @@ impl Link {
             Ok(()) => Sent::Whole,
             // One of several Unix-domain receivers does not read. Nothing reports when it does, and the
             // others must not wait for it.
-            Err(error) if would_block(&error) && to.is_some_and(|to| to.ip().is_none()) => Sent::Not(
-                io::Error::new(ErrorKind::ResourceBusy, "the receiver takes no more: it does not read"),
-            ),
+            Err(error)
+                if (would_block(&error) || is_shortage(&error)) && to.is_some_and(|to| to.ip().is_none()) =>
+            {
+                Sent::Not(io::Error::new(
+                    ErrorKind::ResourceBusy,
+                    "the receiver takes no more: it does not read",
+                ))
+            }
             Err(error) if would_block(&error) => Sent::Later,
+            Err(error) if is_shortage(&error) => Sent::Short,
             Err(error) => Sent::Not(error),
         }
     }
@@ -105,8 +129,8 @@ impl Link {
 
     fn sent(&mut self, turn: Turn, len: usize) {
         let left = self.write_budget(turn);
-        // Sending an empty one is work, too.
-        *left = left.saturating_sub(len.max(1) as u32);
+        *left = left_of(*left, len);
+        self.forget_shortage();
         self.moved(turn);
     }
 }
@@ -114,5 +138,7 @@ impl Link {
 enum Sent {
     Whole,
     Later,
+    /// The system is short of buffers or memory.
+    Short,
     Not(io::Error),
 }

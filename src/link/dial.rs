@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::net::options::ConnectOptions;
+use crate::net::resolve::Asked;
 use crate::timers::TimerKey;
 use crate::token::Token;
 
@@ -22,14 +21,8 @@ pub(crate) struct Dial {
     pub(crate) failures: Vec<(SocketAddr, io::Error)>,
     pub(crate) attempt_delay: Option<TimerKey>,
     pub(crate) deadline: Option<TimerKey>,
-    /// Whether the name still needs to be looked up.
-    pub(crate) wanted: Arc<AtomicBool>,
-}
-
-impl Drop for Dial {
-    fn drop(&mut self) {
-        self.wanted.store(false, Ordering::Relaxed);
-    }
+    /// The look-up of the name, once it was asked for.
+    pub(crate) asked: Option<Asked>,
 }
 
 impl Dial {
@@ -39,6 +32,9 @@ impl Dial {
             self.failures.iter().map(|(address, error)| format!("{address}: {error}")).collect();
         why.extend(self.attempts.iter().map(|(_, address)| format!("{address}: no answer")));
         let why = match why.is_empty() {
+            true if self.asked.as_ref().is_some_and(|asked| !asked.has_begun()) => {
+                "its look-up was not begun, because too many others have not ended".to_owned()
+            }
             true => "the name was not found in time".to_owned(),
             false => why.join("; "),
         };

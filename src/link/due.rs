@@ -22,6 +22,8 @@ pub(crate) enum Step {
     Look = 1 << 7,
     /// `handle_close`.
     End = 1 << 8,
+    /// The source was changed, and its handshake may be done: `handle_wrapped`. (After `Drained`.)
+    Wrapped = 1 << 9,
 }
 
 /// A set of steps; whether the channel is in an unusual state, in which its events take the long way; and
@@ -34,7 +36,10 @@ const ASKS: u16 = 1 << 14;
 
 impl Due {
     /// For a new channel.
-    pub(crate) const TO_OPEN: Due = Due(Step::Open as u16 | Step::Look as u16 | UNUSUAL | ASKS);
+    #[inline]
+    pub(crate) fn to_open(asks: bool) -> Due {
+        Due(Step::Open as u16 | Step::Look as u16 | UNUSUAL | if asks { ASKS } else { 0 })
+    }
 
     pub(crate) fn set(&mut self, step: Step) {
         self.0 |= step as u16;
@@ -58,6 +63,23 @@ impl Due {
     #[inline]
     pub(crate) fn is_quiet_and_asks_nothing(self) -> bool {
         self.0 == 0
+    }
+
+    /// Nothing but `handle_close` is due, to a channel that was in the usual state.
+    pub(crate) fn has_end_only(self) -> bool {
+        self.0 & !ASKS == Step::End as u16
+    }
+
+    /// Nothing is due but to open the channel and to look at it.
+    #[inline]
+    pub(crate) fn is_at_most_an_opening(self) -> bool {
+        self.0 & !(Step::Open as u16 | Step::Look as u16 | UNUSUAL | ASKS) == 0
+    }
+
+    /// Nothing is due but to look at the channel, without asking anything.
+    #[inline]
+    pub(crate) fn is_at_most_a_look(self) -> bool {
+        self.0 & !(Step::Look as u16 | UNUSUAL) == 0
     }
 
     pub(crate) fn has_steps(self) -> bool {

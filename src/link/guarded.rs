@@ -1,24 +1,27 @@
 //! Catches the panics of a user's source.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{clone_error, panicked};
+use crate::guard::drop_error;
 use crate::link::source::Source;
-use crate::sys::errno::is_interrupted;
+use crate::sys::errno::{is_interrupted, would_block};
 use crate::sys::poll::Interest;
 
 /// A user's source, whose panics become errors. After a panic it is not called again.
 pub(crate) struct Guarded {
     pub(crate) source: Box<dyn Source>,
+    /// The number of the descriptor that the poller was told, while it is registered.
+    pub(super) watched: Option<RawFd>,
     panic: RefCell<Option<io::Error>>,
 }
 
 impl Guarded {
     pub(crate) fn new(source: Box<dyn Source>) -> Guarded {
-        Guarded { source, panic: RefCell::new(None) }
+        Guarded { source, watched: None, panic: RefCell::new(None) }
     }
 
     /// The error of its panic, if there was one.
@@ -43,7 +46,11 @@ impl Guarded {
         }
         loop {
             match catch_unwind(AssertUnwindSafe(|| call(&mut *self.source))) {
-                Ok(Err(error)) if is_interrupted(&error) => {}
+                Ok(Err(error)) if is_interrupted(&error) => drop_error(error),
+                Ok(Err(error)) if would_block(&error) => {
+                    drop_error(error);
+                    return Err(ErrorKind::WouldBlock.into());
+                }
                 Ok(result) => return result,
                 Err(payload) => {
                     let error = panicked(payload);
@@ -57,7 +64,11 @@ impl Guarded {
 
 impl Source for Guarded {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.source.descriptor()
+        // It is asked after a panic, too: the descriptor is to leave the poller.
+        catch_unwind(AssertUnwindSafe(|| self.source.descriptor())).unwrap_or_else(|payload| {
+            *self.panic.borrow_mut() = Some(panicked(payload));
+            None
+        })
     }
 
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -1,6 +1,8 @@
 //! The read side of one channel: `recv` within the budget of the turn, input that was put back, the end.
 
-use std::io::{self, ErrorKind};
+use std::io;
+
+use rustix::io::Errno;
 
 use crate::clock::Turn;
 use crate::error::clone_error;
@@ -12,13 +14,13 @@ use crate::link::source::Source;
 use crate::link::state::{InputEnd, Life, Link, READ_BUDGET};
 use crate::link::unread::Unread;
 use crate::sys;
-use crate::sys::errno::{is_interrupted, would_block};
+use crate::sys::errno::would_block;
 
 /// Why the short way of a read returned nothing.
 pub(crate) enum Missed {
     NotTried,
     End,
-    Error(io::Error),
+    Error(Errno),
 }
 
 impl Link {
@@ -36,16 +38,14 @@ impl Link {
         let most = buffer.len().min(READ_BUDGET as usize);
         let Some(Held::Plain(plain)) = &self.socket else { return Err(Missed::NotTried) };
         match sys::stream::recv_once(plain.fd(), &mut buffer[..most]) {
-            Ok(read @ 1..) => {
+            Ok(0) => Err(Missed::End),
+            Ok(read) if read < most => {
                 // A plain socket that returns less than was asked for has no more. This saves the last
                 // call of a hook that reads until there is nothing.
                 self.read_left = 0;
-                if read == most {
-                    self.read_all(most);
-                }
                 Ok(read)
             }
-            Ok(_) => Err(Missed::End),
+            Ok(_) => Ok(self.read_all(most)),
             Err(error) => Err(Missed::Error(error)),
         }
     }
@@ -53,20 +53,26 @@ impl Link {
     /// The read has filled its buffer: there may be more.
     #[cold]
     #[inline(never)]
-    fn read_all(&mut self, most: usize) {
+    fn read_all(&mut self, most: usize) -> usize {
         self.read_left = READ_BUDGET - most as u32;
+        most
     }
 
     /// The long way, from where the short one ended.
+    #[inline(always)]
     pub(crate) fn recv_after(&mut self, missed: Missed, turn: Turn, buffer: &mut [u8]) -> io::Result<usize> {
         match missed {
             Missed::NotTried => self.recv(turn, buffer),
             Missed::End => self.received(turn, Ok(0), 1, true),
-            Missed::Error(error) if is_interrupted(&error) => self.recv(turn, buffer),
-            Missed::Error(error) => {
+            Missed::Error(Errno::INTR) => self.recv(turn, buffer),
+            Missed::Error(errno) => {
                 // Nothing was read: this is no turn whose budgets were used.
                 self.turn = turn.number.wrapping_sub(1);
-                self.received(turn, Err(error), 1, true)
+                if errno == Errno::AGAIN {
+                    return Err(nothing_now());
+                }
+                self.quick_read_lost(errno);
+                Err(errno.into())
             }
         }
     }
@@ -76,6 +82,8 @@ impl Link {
             Life::Listening => return Err(no_stream()),
             _ if self.is_datagram() => return Err(no_bytes()),
             Life::Opening if self.is_established() => {}
+            // What comes now is for the new source.
+            Life::Open if self.is_upgrading() => return Err(nothing_now()),
             Life::Open => {}
             Life::Ending(_) if self.is_over() => {
                 return Err(self.lost_error().map_or_else(nothing_now, clone_error));
@@ -119,17 +127,11 @@ impl Link {
                 self.read_left = if plain && read < most { 0 } else { self.read_left - read as u32 };
                 Ok(read)
             }
-            Err(error) if would_block(&error) => {
-                // A source may have taken in a part of a record.
-                if !plain {
-                    self.moved(turn);
-                }
-                Err(nothing_now())
-            }
+            // That is no progress, unless a source has taken in a part of a record: see `guard`.
+            Err(error) if would_block(&error) => Err(nothing_now()),
             Err(error) => {
                 self.moved(turn);
-                let error = self.read_lost(error);
-                Err(clone_error(&error))
+                Err(self.read_lost(error))
             }
         }
     }
@@ -153,14 +155,10 @@ impl Link {
                 self.moved(turn);
                 Ok(read)
             }
-            // EINVAL: there is no urgent byte, or it was taken.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::InvalidInput) => {
-                Err(nothing_now())
-            }
-            Err(error) => {
-                let error = self.read_lost(error);
-                Err(clone_error(&error))
-            }
+            // There is no urgent byte, or it was taken, or what is no TCP socket never has one: a terminal
+            // reports other things as urgent.
+            Err(error) if sys::errno::has_no_urgent_data(&error) => Err(nothing_now()),
+            Err(error) => Err(self.read_lost(error)),
         }
     }
 
@@ -233,14 +231,16 @@ impl Link {
 
     // Pauses.
 
-    /// Paused by a call, or automatically because the peer does not read.
+    /// Paused by a call, or automatically because the peer, or that of a partner, does not read.
     pub(crate) fn is_paused(&self) -> bool {
         self.is_paused_with(0)
     }
 
     /// The same, counting bytes that the running hook has pushed and that are not queued yet.
     pub(crate) fn is_paused_with(&self, gathered: usize) -> bool {
-        self.input.paused || (self.input.auto_pause && self.is_above_high(gathered))
+        self.input.paused
+            || (self.input.auto_pause && self.is_above_high(gathered))
+            || self.rare.as_ref().is_some_and(|rare| rare.partners.pause_it())
     }
 
     pub(crate) fn pause_reading(&mut self) {
@@ -258,8 +258,11 @@ impl Link {
 
     /// The answers of `readable` and `writable`.
     pub(crate) fn wants(&mut self, read: bool, write: bool) {
-        self.input.wanted = read;
-        self.output.wanted = write;
+        let read_before = std::mem::replace(&mut self.input.wanted, read);
+        let write_before = std::mem::replace(&mut self.output.wanted, write);
+        if (read, write) != (read_before, write_before) {
+            self.was_changed();
+        }
         self.look_again_at_a_hang_up();
     }
 

@@ -3,13 +3,18 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::clock::Turn;
+use rustix::io::Errno;
+
+use crate::clock::{Time, Turn};
+use crate::error::{clone_error, same, shared};
+use crate::guard::drop_caught;
 use crate::link::dial::Dial;
 use crate::link::due::Step;
 use crate::link::rare::Rest;
 use crate::link::state::{Connecting, Ending, InputEnd, Life, Link, Stage, Way};
 use crate::reason::Reason;
 use crate::sys;
+use crate::sys::errno::connection_is_gone;
 
 impl Link {
     // Questions.
@@ -56,11 +61,6 @@ impl Link {
     /// `handle_close` is running.
     pub(crate) fn is_told(&self) -> bool {
         matches!(self.life, Life::Ending(Ending { stage: Stage::Told, .. }))
-    }
-
-    /// Connected, so a source can be put around the socket.
-    pub(crate) fn has_open_stream(&self) -> bool {
-        matches!(self.life, Life::Connecting(Connecting::Done) | Life::Opening | Life::Open)
     }
 
     pub(crate) fn is_ending(&self) -> bool {
@@ -167,6 +167,20 @@ impl Link {
         }
     }
 
+    /// Whether it was accepted, and nothing has happened to it yet: then it is open now.
+    #[inline(always)]
+    pub(crate) fn opens_untouched(&mut self) -> bool {
+        let untouched = self.is_opening()
+            && self.is_plain_and_idle_stream()
+            && self.rare.is_none()
+            && self.input.end == InputEnd::NotYet;
+        if untouched {
+            // `Opening` has nothing to drop.
+            std::mem::forget(std::mem::replace(&mut self.life, Life::Open));
+        }
+        untouched
+    }
+
     /// `handle_open` is about to run. What waited for it becomes due.
     pub(crate) fn opened(&mut self) {
         self.life = Life::Open;
@@ -187,7 +201,8 @@ impl Link {
     pub(crate) fn close(&mut self, cause: Reason) {
         match self.life {
             Life::Ending(_) => {}
-            Life::Opening if !self.is_established() => self.end(cause),
+            // In a handshake, what is queued waits for its end.
+            Life::Opening if !self.is_established() && self.output.is_empty() => self.end(cause),
             // Nothing can be sent.
             Life::Opening | Life::Open if self.is_broken() => self.end(cause),
             Life::Opening | Life::Open => {
@@ -202,9 +217,15 @@ impl Link {
     /// End at once: drop what is queued. The settle does the rest.
     pub(crate) fn end(&mut self, cause: Reason) {
         // A stream that is cut short must not look as if it had ended.
-        let cut_short = !self.output.is_empty()
-            && matches!(cause, Reason::TimedOut | Reason::Error(_) | Reason::MapEnded);
+        let cut_short =
+            self.has_unsent() && matches!(cause, Reason::TimedOut | Reason::Error(_) | Reason::MapEnded);
         self.end_now(cause, cut_short);
+    }
+
+    /// Whether something that was pushed is still queued, inside the source, or on its way from an outlet.
+    pub(crate) fn has_unsent(&self) -> bool {
+        let credit = || self.rare.as_ref()?.credit.as_ref();
+        !self.output.is_empty() || self.output_pending() || credit().is_some_and(|credit| credit.owes())
     }
 
     /// As `end`, but reset the connection.
@@ -244,7 +265,7 @@ impl Link {
         let lost = || self.rare.as_ref().and_then(|rare| rare.lost.clone());
         let unfriendly =
             matches!(cause, Reason::Aborted | Reason::Error(_) | Reason::Limit | Reason::TimedOut);
-        let keeps_bytes = unfriendly && (!self.output.is_empty() || self.output_pending());
+        let keeps_bytes = unfriendly && self.has_unsent();
         match &self.life {
             Life::Ending(Ending { cause: Reason::EndOfStream | Reason::Closed, .. }) if keeps_bytes => cause,
             Life::Ending(first) => first.cause.clone(),
@@ -269,10 +290,15 @@ impl Link {
         }
     }
 
-    pub(crate) fn linger(&mut self) {
+    pub(crate) fn linger(&mut self, now: Time) {
         if let Life::Ending(ending) = &mut self.life {
             ending.stage = Stage::Lingering;
             self.output.way = Way::FinSent;
+            self.active = Some(now);
+            self.set_rest(Rest::No);
+            let rare = self.rare();
+            rare.leaving = None;
+            rare.lingering = Some(now);
         }
     }
 
@@ -295,31 +321,63 @@ impl Link {
         }
     }
 
-    /// A read failed: the connection is gone.
-    pub(crate) fn read_lost(&mut self, error: io::Error) -> Arc<io::Error> {
+    /// As `read_lost`, of a channel on the short way: nothing is queued, and there is no cause before this.
+    pub(super) fn quick_read_lost(&mut self, errno: Errno) {
+        debug_assert!(self.is_usual());
+        let cause = Reason::Error(shared(errno));
+        if self.is_open() {
+            self.life = Life::Ending(Ending { stage: Stage::Over, reset: false, cause });
+        }
+        self.output.way = Way::Broken;
+        self.due.set(Step::End);
+    }
+
+    /// Whether the channel has ended by a lost connection, as `error` says, and nothing else is due.
+    pub(crate) fn has_only_lost(&self, error: &io::Error) -> bool {
+        self.is_over() && self.due.has_end_only() && self.lost_error().is_some_and(|lost| same(lost, error))
+    }
+
+    /// A read failed: the connection is gone. Returns a copy of the error.
+    pub(crate) fn read_lost(&mut self, error: io::Error) -> io::Error {
         let error = Arc::new(error);
         self.end(Reason::Error(error.clone()));
         self.output.way = Way::Broken;
-        error
+        let copy = clone_error(&error);
+        drop_caught("an error", error);
+        copy
     }
 
     /// A write failed: nothing more can be sent, but what has arrived may still be read.
     pub(crate) fn write_lost(&mut self, error: io::Error) {
-        if self.is_over() || self.is_told() {
-            return;
-        }
         let error = Arc::new(error);
+        if !self.is_over() && !self.is_told() {
+            self.is_lost_because(error.clone());
+        }
+        // It may be a user's, and this the last of it.
+        drop_caught("an error", error);
+    }
+
+    fn is_lost_because(&mut self, error: Arc<io::Error>) {
         let cause = self.first_cause(Reason::Error(error.clone()));
         self.output.clear();
         self.note_marks();
         self.output.way = Way::Broken;
         self.output.blocked = false;
-        if self.is_opening() || self.reads() {
+        // What a source of one's own says of its state is not known here.
+        let gone = self.has_own_source() || connection_is_gone(&error);
+        if gone && (self.is_opening() || self.reads()) {
             self.rare().lost.get_or_insert(error);
             self.due.set(Step::Look);
         } else {
-            self.is_over_because(cause, false);
+            // Where the peer may still be there, what is cut short must not look like an end.
+            self.is_over_because(cause, !gone);
         }
+    }
+
+    /// Whether a timer is to bound the wait for the end of input of a connection that can send nothing more.
+    pub(crate) fn needs_end_timer(&self) -> bool {
+        let waits = self.is_broken() && !self.is_ending();
+        waits && self.rare.as_ref().is_none_or(|rare| rare.end_timer.is_none())
     }
 }
 

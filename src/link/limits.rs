@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 
+use crate::link::account::Account;
 use crate::link::due::Step;
 use crate::link::marks::{Limits, OnLimit, Watermark};
 use crate::link::state::Link;
@@ -31,6 +32,11 @@ impl Link {
         self.output.marks.is_above() || gathered > self.limits().high
     }
 
+    /// Whether the partners are to be told to pause (`true`), or that they may read again.
+    pub(crate) fn news_for_partners(&self) -> Option<bool> {
+        self.rare.as_ref()?.partners.news(self.output.marks.is_above())
+    }
+
     /// Whether the dispatcher is to be told that a watermark was crossed.
     pub(crate) fn has_mark_news(&self) -> bool {
         self.is_open() && !self.is_broken() && self.output.marks.has_news()
@@ -38,7 +44,7 @@ impl Link {
 
     /// The watermark to tell next.
     pub(crate) fn mark_news(&mut self) -> Option<Watermark> {
-        match self.has_mark_news() {
+        match self.is_open() && !self.is_broken() {
             true => self.output.marks.news(),
             false => None,
         }
@@ -47,6 +53,24 @@ impl Link {
     /// Whether `bytes` more stay within the hard limit.
     pub(crate) fn takes(&self, bytes: usize) -> bool {
         self.output.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
+    }
+
+    /// How much memory waits for the peer.
+    pub(crate) fn keeps(&self) -> usize {
+        self.output.queue.as_ref().map_or(0, |queue| queue.keeps())
+    }
+
+    /// The same without what producers are still to make: what an outlet's credit counts.
+    pub(crate) fn queued_cost(&self) -> usize {
+        self.output.queue.as_ref().map_or(0, |queue| queue.cost())
+    }
+
+    /// Enter what is queued in the account of the map; `false` if nothing is.
+    #[inline]
+    pub(crate) fn count_queue(&mut self, account: &Account) -> bool {
+        let Some(queue) = self.output.queue_if_any() else { return false };
+        queue.count(account);
+        true
     }
 
     /// A push of `len` bytes would be over it; `before` them, the hook that is running has gathered some.

@@ -85,19 +85,11 @@ impl Marks {
 
     /// What the dispatcher is to be told next: high and low in turn, whatever happened in between.
     pub(super) fn news(&mut self) -> Option<Watermark> {
-        if self.told_high {
-            if self.above {
-                self.crossed = false;
-                return None;
-            }
-            self.told_high = false;
-            return Some(Watermark::Low);
-        }
-        if !self.crossed {
+        if !self.has_news() {
             return None;
         }
         self.crossed = false;
-        self.told_high = true;
-        Some(Watermark::High)
+        self.told_high = !self.told_high;
+        Some(if self.told_high { Watermark::High } else { Watermark::Low })
     }
 }

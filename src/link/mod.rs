@@ -1,24 +1,33 @@
 //! What the loop knows of one channel: no map, no dispatcher, no poller. The fields are private to this
 //! folder and change only by transitions, each of which records in `due` what follows from it.
 
+pub(crate) mod account;
+pub(crate) mod chunk;
 pub(crate) mod datagram;
 pub(crate) mod dial;
 pub(crate) mod due;
+pub(crate) mod gathered;
 pub(crate) mod guarded;
 pub(crate) mod held;
 pub(crate) mod input;
+pub(crate) mod leaving;
 pub(crate) mod life;
 pub(crate) mod limits;
 pub(crate) mod marks;
 pub(crate) mod outbox;
 pub(crate) mod output;
-pub(crate) mod peer;
+pub(crate) mod partners;
+pub(crate) mod piece;
 pub(crate) mod producer;
 pub(crate) mod pushed;
 pub(crate) mod rare;
+pub(crate) mod room;
+pub(crate) mod sending;
+pub(crate) mod shortage;
 pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod unread;
+pub(crate) mod upgrade;
 pub(crate) mod watch;
 
 use std::io;
@@ -26,13 +35,14 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::clock::{Time, Turn};
+use crate::guard::drop_caught;
 use crate::link::due::{Due, Step};
 use crate::link::held::Held;
-use crate::link::peer::Peer;
 use crate::link::rare::Rare;
 use crate::link::source::Source;
 use crate::link::state::{Link, READ_BUDGET, Role, WRITE_BUDGET};
 use crate::net::address::Address;
+use crate::net::peer::Peer;
 use crate::sys::Kind;
 use crate::sys::poll::Interest;
 
@@ -62,6 +72,13 @@ impl Link {
         self.due.has(step)
     }
 
+    /// Nothing is left of this settle; what is done to the channel from now on is left for the next.
+    #[inline]
+    pub(crate) fn begin_anew(&mut self) {
+        self.listed = false;
+        self.due.clear(Step::Look);
+    }
+
     /// What this settle does; what is set from now on is left for the next.
     pub(crate) fn take_due(&mut self) -> Due {
         self.due.take()
@@ -78,6 +95,13 @@ impl Link {
         }
     }
 
+    /// The same for a channel that [`interest_if_usual`](Link::interest_if_usual) has found.
+    #[inline]
+    pub(crate) fn settled_with_nothing_rare(&mut self) {
+        debug_assert_eq!(self.watch.told == Some(INPUT_ALONE), self.is_usual());
+        self.due.set_unusual(self.watch.told != Some(INPUT_ALONE));
+    }
+
     /// The usual state, which the short way of a message relies on: an open stream over a plain socket
     /// that is registered for input only, with nothing suspended, queued or put back, and limits that the
     /// gathered pushes of one hook cannot exceed.
@@ -87,12 +111,16 @@ impl Link {
             && self.is_plain_and_idle()
     }
 
+    #[inline]
     fn is_plain_and_idle(&self) -> bool {
         self.is_open()
-            && self.kind == Kind::Stream
-            && matches!(self.socket, Some(Held::Plain(_)))
+            && self.is_plain_and_idle_stream()
             && self.rare.as_ref().is_none_or(|rare| rare.is_usual())
-            && self.output.is_idle()
+    }
+
+    #[inline(always)]
+    pub(super) fn is_plain_and_idle_stream(&self) -> bool {
+        self.kind == Kind::Stream && matches!(self.socket, Some(Held::Plain(_))) && self.output.is_idle()
     }
 
     // Identity.
@@ -114,10 +142,15 @@ impl Link {
     }
 
     /// The channel has ended: free everything. Returns its role.
+    #[inline(always)]
     pub(crate) fn empty(&mut self) -> Role {
-        debug_assert!(self.socket.is_none() && self.output.is_empty());
+        debug_assert!(self.socket.is_none() && self.output.is_empty() && self.is_told());
+        self.output.queue = None;
         self.local = None;
-        self.rare = None;
+        if let Some(rare) = self.rare.take() {
+            // An error in it may be a user's.
+            drop_caught("an error", rare);
+        }
         self.role
     }
 
@@ -135,6 +168,7 @@ impl Link {
         self.due.set_asks(asks);
     }
 
+    #[inline(always)]
     pub(crate) fn peer(&self) -> Option<Address> {
         match self.peer {
             Peer::Elsewhere => self.rare.as_ref()?.peer.clone(),
@@ -221,7 +255,7 @@ impl Link {
     // The budgets.
 
     #[inline]
-    fn renew_budgets(&mut self, turn: Turn) {
+    pub(super) fn renew_budgets(&mut self, turn: Turn) {
         if self.turn != turn.number {
             self.new_budgets(turn.number);
         }

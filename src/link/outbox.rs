@@ -2,89 +2,43 @@
 //! elsewhere.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::error::panicked;
-use crate::link::held::Held;
-use crate::link::producer::{More, Producer};
-use crate::link::source::Source;
+use crate::guard::drop_caught;
+use crate::link::account::{Account, Share};
+use crate::link::chunk::Broadcast;
+use crate::link::piece::{Piece, give_back_slack};
+use crate::link::producer::Producer;
+use crate::link::source::MakeSource;
 use crate::net::address::Address;
-use crate::sys::errno::would_block;
 
-/// The most pieces in one `sendmsg`.
-const PIECES: usize = 16;
 /// What a producer counts towards the limits, in bytes.
 const PRODUCER: usize = 4 * 1024;
+/// What a datagram counts at least, in bytes.
+const DATAGRAM: usize = 512;
+/// With so much of its own behind the last part of a chunk, a queue takes part in the next broadcast.
+const JOIN: usize = 2 * 1024;
+/// More than this is copied in several pieces, each of which is given back when it is sent.
+const BLOCK: usize = 64 * 1024;
 /// Small pieces are gathered in buffers of up to this many bytes.
-const GATHER: usize = 16 * 1024;
-/// The most calls to send in one flush.
-const SENDS: usize = 64;
-
-/// As many of `bytes` as one call takes, at most `most` bytes in all; and the number of slices used.
-pub(crate) fn slices_of<'a>(
-    bytes: impl Iterator<Item = &'a [u8]>,
-    most: usize,
-) -> ([IoSlice<'a>; PIECES], usize) {
-    let mut slices = [IoSlice::new(&[]); PIECES];
-    let (mut count, mut left) = (0, most);
-    for bytes in bytes.filter(|bytes| !bytes.is_empty()) {
-        if left == 0 || count == PIECES {
-            break;
-        }
-        let bytes = &bytes[..bytes.len().min(left)];
-        slices[count] = IoSlice::new(bytes);
-        count += 1;
-        left -= bytes.len();
-    }
-    (slices, count)
-}
-
-enum Piece {
-    Owned(Vec<u8>),
-    Shared(Arc<[u8]>),
-    Producer(Box<dyn Producer>),
-    /// For this address, or the one peer.
-    Datagram(Vec<u8>, Option<Box<Address>>),
-}
-
-impl Piece {
-    fn bytes(&self) -> Option<&[u8]> {
-        match self {
-            Piece::Owned(bytes) => Some(bytes),
-            Piece::Shared(bytes) => Some(bytes),
-            Piece::Producer(_) | Piece::Datagram(..) => None,
-        }
-    }
-}
+pub(super) const GATHER: usize = 16 * 1024;
 
 #[derive(Default)]
 pub(crate) struct Outbox {
-    pieces: VecDeque<Piece>,
+    pub(super) pieces: VecDeque<Piece>,
     /// How much of the first piece has been sent.
-    sent: usize,
+    pub(super) sent: usize,
     /// Bytes in `pieces` not yet sent, without what producers are still to make.
-    queued: usize,
-    producers: usize,
+    pub(super) queued: usize,
+    pub(super) producers: usize,
+    /// Of the bytes, those in chunks, which other queues may hold as well.
+    pub(super) in_chunks: usize,
+    /// What small datagrams count beyond their bytes.
+    padding: usize,
+    /// What the queue holds of the map's account.
+    share: Option<Share>,
     /// The first producer had nothing, and waits to be woken.
-    stalled: bool,
-}
-
-/// How a flush ended.
-pub(crate) enum Flushed {
-    /// All is sent.
-    Empty,
-    /// The socket takes no more now.
-    Blocked,
-    /// The budget is used up; the socket may take more.
-    Budget,
-    /// The first piece is a producer that has nothing now.
-    Stalled,
-    /// A producer failed; `true` if it panicked.
-    Producer(io::Error, bool),
-    /// The socket failed.
-    Lost(io::Error),
+    pub(super) stalled: bool,
 }
 
 impl Outbox {
@@ -92,14 +46,46 @@ impl Outbox {
         self.pieces.is_empty()
     }
 
+    /// How many pieces are queued.
+    pub(crate) fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
     pub(crate) fn queued(&self) -> usize {
         self.queued
     }
 
-    /// What counts towards the limits: the bytes, and a fixed amount for each producer, because a peer
-    /// that requests much and reads nothing could cause any number of them.
+    /// What counts towards the limits: the bytes, and a fixed amount for what is small but takes memory, because
+    /// a peer that requests much and reads nothing could cause any number of them: producers, datagrams.
     pub(crate) fn weight(&self) -> usize {
-        self.queued + self.producers * PRODUCER
+        self.cost() + self.weight_of_producers()
+    }
+
+    /// The same without producers.
+    pub(crate) fn cost(&self) -> usize {
+        self.queued + self.padding
+    }
+
+    pub(crate) fn weight_of_producers(&self) -> usize {
+        self.producers * PRODUCER
+    }
+
+    /// What would be free without the queue, if no other had parts of the same chunks.
+    pub(crate) fn keeps(&self) -> usize {
+        let in_chunks = self.pieces.iter().map(|piece| match piece {
+            Piece::Range(range) => range.keeps(),
+            _ => 0,
+        });
+        self.weight() + in_chunks.sum::<usize>()
+    }
+
+    /// Enter what the queue holds in the account, but for chunks, which have shares of their own.
+    pub(crate) fn count(&mut self, account: &Account) {
+        let first_is_own = !matches!(self.pieces.front(), Some(Piece::Range(_)));
+        let sent = if first_is_own { self.sent } else { 0 };
+        let table = self.pieces.capacity() * size_of::<Piece>();
+        let held = self.weight() - self.in_chunks + sent + table;
+        self.share.get_or_insert_with(|| account.open()).set(held);
     }
 
     /// Copy `bytes` to the end.
@@ -109,19 +95,45 @@ impl Outbox {
         }
         match self.pieces.back_mut() {
             Some(Piece::Owned(last)) if last.len() + bytes.len() <= GATHER => last.extend_from_slice(bytes),
-            _ => self.pieces.push_back(Piece::Owned(bytes.to_vec())),
+            _ => bytes.chunks(BLOCK).for_each(|block| self.append(Piece::Owned(block.to_vec()))),
         }
         self.grown(bytes.len());
     }
 
     /// Take over `bytes`, of which the first `sent` have been sent (only if the queue was empty).
-    pub(crate) fn push_vec(&mut self, bytes: Vec<u8>, sent: usize) {
+    pub(crate) fn push_vec(&mut self, mut bytes: Vec<u8>, sent: usize) {
+        give_back_slack(&mut bytes);
         self.push_piece(bytes.len(), sent, Piece::Owned(bytes));
     }
 
     /// As [`push_vec`](Outbox::push_vec), for shared bytes.
     pub(crate) fn push_shared(&mut self, bytes: Arc<[u8]>, sent: usize) {
         self.push_piece(bytes.len(), sent, Piece::Shared(bytes));
+    }
+
+    /// As [`push_vec`](Outbox::push_vec), for bytes that go to several channels.
+    pub(crate) fn push_broadcast(&mut self, bytes: &[u8], broadcast: &mut Broadcast, sent: usize) {
+        let left = bytes.len() - sent;
+        let continues = match self.pieces.back_mut() {
+            _ if left == 0 => return,
+            Some(Piece::Range(last)) => broadcast.continues(bytes, last),
+            _ => false,
+        };
+        if continues {
+            self.in_chunks += left;
+            return self.grown(left);
+        }
+        // A part of a chunk keeps all of it, and is a piece of its own, so few begin within one.
+        let own = match self.pieces.back() {
+            Some(Piece::Owned(last)) => last.len() < JOIN,
+            None => false,
+            Some(_) => !broadcast.begins_a_chunk(),
+        };
+        if own && left < JOIN {
+            return self.push(&bytes[sent..]);
+        }
+        self.in_chunks += left;
+        self.push_piece(bytes.len(), sent, Piece::Range(broadcast.range(bytes)));
     }
 
     fn push_piece(&mut self, len: usize, sent: usize, piece: Piece) {
@@ -132,18 +144,39 @@ impl Outbox {
             debug_assert!(self.pieces.is_empty());
             self.sent = sent;
         }
-        self.pieces.push_back(piece);
+        self.append(piece);
         self.grown(len - sent);
     }
 
+    fn append(&mut self, piece: Piece) {
+        if let Some(Piece::Owned(last)) = self.pieces.back_mut() {
+            give_back_slack(last);
+        }
+        self.pieces.push_back(piece);
+    }
+
     pub(crate) fn push_producer(&mut self, producer: Box<dyn Producer>) {
-        self.pieces.push_back(Piece::Producer(producer));
+        self.append(Piece::Producer(producer));
         self.producers += 1;
     }
 
-    /// Take everything out, as bytes; `None`, with nothing changed, if a producer is among it.
+    pub(crate) fn push_upgrade(&mut self, make: MakeSource) {
+        self.pieces.push_back(Piece::Upgrade(make));
+    }
+
+    /// Take out the upgrade, wherever it is; there is at most one.
+    pub(crate) fn take_upgrade(&mut self) -> Option<MakeSource> {
+        let at = self.pieces.iter().position(|piece| matches!(piece, Piece::Upgrade(_)))?;
+        match self.pieces.remove(at) {
+            Some(Piece::Upgrade(make)) => Some(make),
+            _ => None,
+        }
+    }
+
+    /// Take everything out, as bytes; `None`, with nothing changed, if a producer or an upgrade is
+    /// among it.
     pub(crate) fn take_bytes(&mut self) -> Option<Vec<u8>> {
-        if self.pieces.iter().any(|piece| piece.bytes().is_none()) {
+        if self.pieces.iter().any(|piece| piece.len().is_none()) {
             return None;
         }
         let mut bytes = Vec::with_capacity(self.queued);
@@ -157,6 +190,7 @@ impl Outbox {
 
     pub(crate) fn push_datagram(&mut self, bytes: &[u8], to: Option<&Address>) {
         self.pieces.push_back(Piece::Datagram(bytes.to_vec(), to.cloned().map(Box::new)));
+        self.padding += padding_of(bytes.len());
         self.grown(bytes.len());
     }
 
@@ -165,6 +199,7 @@ impl Outbox {
         match self.pieces.pop_front() {
             Some(Piece::Datagram(bytes, to)) => {
                 self.queued -= bytes.len();
+                self.padding -= padding_of(bytes.len());
                 Some((bytes, to))
             }
             _ => {
@@ -177,23 +212,27 @@ impl Outbox {
     pub(crate) fn put_datagram_back(&mut self, bytes: Vec<u8>, to: Option<Box<Address>>) {
         let len = bytes.len();
         self.pieces.push_front(Piece::Datagram(bytes, to));
+        self.padding += padding_of(len);
         self.grown(len);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.pieces.len()
     }
 
     /// Drop everything.
     pub(crate) fn clear(&mut self) {
-        // A producer is a user's value, and its drop may panic.
-        let pieces = std::mem::take(&mut self.pieces);
-        if pieces.iter().any(|piece| piece.bytes().is_none()) {
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(pieces)));
+        for piece in std::mem::take(&mut self.pieces) {
+            // These are a user's values, and their drop may panic.
+            match piece {
+                Piece::Producer(producer) => drop_caught("a producer", producer),
+                Piece::Failed(error, _) => drop_caught("an error", error),
+                Piece::Upgrade(make) => drop_caught("what makes a source", make),
+                Piece::Owned(_) | Piece::Shared(_) | Piece::Range(_) | Piece::Datagram(..) => {}
+            }
         }
         self.sent = 0;
         self.queued = 0;
         self.producers = 0;
+        self.in_chunks = 0;
+        self.padding = 0;
+        self.share = None;
         self.stalled = false;
     }
 
@@ -206,104 +245,17 @@ impl Outbox {
     pub(crate) fn is_due(&self) -> bool {
         match self.pieces.front() {
             Some(Piece::Producer(_)) => !self.stalled,
+            // It waits for what is in the old source, which the source announces.
+            Some(Piece::Upgrade(_)) => false,
             first => first.is_some(),
         }
     }
 
-    /// Send as much as possible, at most `budget` bytes, and subtract what was sent from `budget`.
-    pub(crate) fn flush(&mut self, source: &mut Held, budget: &mut usize) -> Flushed {
-        let plain = source.is_plain();
-        for _ in 0..SENDS {
-            match self.produce() {
-                Ok(()) => {}
-                Err((error, panicked)) => return Flushed::Producer(error, panicked),
-            }
-            if self.pieces.is_empty() {
-                return Flushed::Empty;
-            }
-            if !self.is_due() {
-                return Flushed::Stalled;
-            }
-            if *budget == 0 {
-                return Flushed::Budget;
-            }
-            let (result, offered) = self.send(source.as_dyn(), *budget);
-            match result {
-                Ok(taken) => {
-                    self.advance(taken);
-                    *budget -= taken;
-                    // A source may take one record at a time, and still have room.
-                    if taken == 0 || (plain && taken < offered) {
-                        return Flushed::Blocked;
-                    }
-                }
-                Err(error) if would_block(&error) => return Flushed::Blocked,
-                Err(error) => return Flushed::Lost(error),
-            }
-        }
-        Flushed::Budget
-    }
-
-    /// One call for as many pieces as fit; returns the result and how much was offered.
-    fn send(&self, source: &mut dyn Source, most: usize) -> (io::Result<usize>, usize) {
-        let mut skip = self.sent;
-        let unsent = self.pieces.iter().map_while(Piece::bytes).map(|bytes| {
-            let skipped = std::mem::take(&mut skip);
-            &bytes[skipped..]
-        });
-        let (slices, count) = slices_of(unsent, most);
-        let offered = slices.iter().map(|slice| slice.len()).sum();
-        let result = match &slices[..count] {
-            [one] => source.send(one),
-            several => source.send_vectored(several),
-        };
-        (result.map(|taken| taken.min(offered)), offered)
-    }
-
-    /// If a producer is first in the queue, let it put its bytes in front of itself.
-    fn produce(&mut self) -> Result<(), (io::Error, bool)> {
-        while let Some(Piece::Producer(producer)) = self.pieces.front_mut().filter(|_| !self.stalled) {
-            let mut buffer = Vec::new();
-            let answer = match catch_unwind(AssertUnwindSafe(|| producer.more(&mut buffer))) {
-                Ok(Ok(More::Again)) if buffer.is_empty() => Err((
-                    io::Error::new(ErrorKind::InvalidInput, "a producer said More::Again and gave nothing"),
-                    false,
-                )),
-                Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(error)) => Err((error, false)),
-                Err(payload) => Err((panicked(payload), true)),
-            };
-            self.stalled = matches!(answer, Ok(More::Later));
-            if !matches!(answer, Ok(More::Again | More::Later)) {
-                let finished = self.pieces.pop_front();
-                self.producers -= 1;
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));
-            }
-            if !buffer.is_empty() {
-                let len = buffer.len();
-                self.pieces.push_front(Piece::Owned(buffer));
-                self.grown(len);
-            }
-            answer?;
-        }
-        Ok(())
-    }
-
-    fn advance(&mut self, mut taken: usize) {
-        self.queued -= taken;
-        while let Some(bytes) = self.pieces.front().and_then(Piece::bytes) {
-            let left = bytes.len() - self.sent;
-            if taken < left {
-                self.sent += taken;
-                break;
-            }
-            taken -= left;
-            self.sent = 0;
-            self.pieces.pop_front();
-        }
-    }
-
-    fn grown(&mut self, bytes: usize) {
+    pub(super) fn grown(&mut self, bytes: usize) {
         self.queued += bytes;
     }
+}
+
+fn padding_of(datagram: usize) -> usize {
+    DATAGRAM.saturating_sub(datagram)
 }

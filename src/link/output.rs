@@ -6,13 +6,13 @@ use std::io::{self, ErrorKind, IoSlice};
 use crate::clock::Turn;
 use crate::error::clone_error;
 use crate::link::due::Step;
-use crate::link::held::Held;
-use crate::link::outbox::{Flushed, slices_of};
 use crate::link::producer::Producer;
 use crate::link::pushed::{LARGE, Pushed};
+use crate::link::room::CROWDED;
+use crate::link::sending::{Flushed, left_of, slices_of};
 use crate::link::state::{Connecting, Life, Link, WRITE_BUDGET, Way};
-use crate::sys;
-use crate::sys::errno::{is_interrupted, would_block};
+use crate::reason::Reason;
+use crate::sys::errno::{is_shortage, would_block};
 
 /// Whether something may be pushed.
 enum Admitted {
@@ -22,60 +22,6 @@ enum Admitted {
 }
 
 impl Link {
-    /// Whether what a hook pushes to its own channel can be gathered and sent when it returns.
-    pub(crate) fn gathers(&self) -> bool {
-        matches!(self.life, Life::Opening | Life::Open)
-            && !self.is_datagram()
-            && self.output.is_idle()
-            && self.rare.as_ref().is_none_or(|rare| rare.limits.exceed_a_gathering())
-            && self.is_established()
-    }
-
-    /// The end of the short way: send what the hook pushed in one call. `Err` if not all was sent.
-    #[inline(always)]
-    pub(crate) fn send_quickly(&mut self, bytes: &[u8]) -> Result<(), io::Result<usize>> {
-        let Some(Held::Plain(plain)) = &self.socket else { return Ok(()) };
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        match sys::stream::send_once(plain.fd(), bytes) {
-            Ok(sent) if sent == bytes.len() => Ok(()),
-            result => Err(result),
-        }
-    }
-
-    /// Not all was sent, as `result` says: queue the rest.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn sent_in_part(&mut self, turn: Turn, bytes: &[u8], result: io::Result<usize>) {
-        let sent = match result {
-            Ok(sent) => sent,
-            Err(error) if would_block(&error) => 0,
-            Err(error) if is_interrupted(&error) => return self.send_gathered(turn, bytes),
-            Err(error) => return self.write_lost(error),
-        };
-        self.output.blocked = true;
-        self.output.queue().push(&bytes[sent..]);
-        self.queued_more();
-    }
-
-    /// Send all that a hook pushed in one call.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn send_gathered(&mut self, turn: Turn, bytes: &[u8]) {
-        if bytes.is_empty() || self.is_broken() || (self.is_ending() && !self.is_flushing()) {
-            return;
-        }
-        self.put(turn, &[], Pushed::Bytes(bytes), true);
-    }
-
-    /// The same, to be queued: it is about to be dropped.
-    pub(crate) fn queue_gathered(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() && !self.is_broken() && (!self.is_ending() || self.is_flushing()) {
-            self.output.queue().push(bytes);
-        }
-    }
-
     pub(super) fn queued_more(&mut self) {
         self.due.set(Step::Flush);
         self.note_marks();
@@ -95,6 +41,10 @@ impl Link {
         }
         match self.offer(turn, &[], &Pushed::Bytes(bytes)) {
             Ok((sent, _)) => Ok(sent),
+            Err(error) if is_shortage(&error) => {
+                self.meets_shortage();
+                Ok(0)
+            }
             Err(error) => {
                 let copy = clone_error(&error);
                 self.write_lost(error);
@@ -117,7 +67,7 @@ impl Link {
             return Ok(false);
         }
         let len = pushed.len();
-        match self.admit(before.len(), len, limited && len > 0)? {
+        match self.admit(turn, before.len(), len, limited && len > 0)? {
             Admitted::Yes if len > 0 => {}
             _ => return Ok(false),
         }
@@ -127,14 +77,19 @@ impl Link {
     }
 
     /// As [`push`](Link::push).
-    pub(crate) fn push_producer(&mut self, before: &[u8], producer: Box<dyn Producer>) -> io::Result<bool> {
-        if let Admitted::Ignored = self.admit(before.len(), 0, false)? {
+    pub(crate) fn push_producer(
+        &mut self,
+        turn: Turn,
+        before: &[u8],
+        producer: Box<dyn Producer>,
+    ) -> io::Result<bool> {
+        if let Admitted::Ignored = self.admit(turn, before.len(), 0, false)? {
             return Ok(false);
         }
         if self.is_datagram() {
             return Err(no_bytes());
         }
-        if let Admitted::Ignored = self.admit(before.len(), 0, true)? {
+        if let Admitted::Ignored = self.admit(turn, before.len(), 0, true)? {
             return Ok(false);
         }
         let queue = self.output.queue();
@@ -144,8 +99,9 @@ impl Link {
         Ok(true)
     }
 
-    fn admit(&mut self, before: usize, len: usize, limited: bool) -> io::Result<Admitted> {
-        if limited && !self.takes(before.saturating_add(len)) && self.check_open_for_output().is_ok() {
+    fn admit(&mut self, turn: Turn, before: usize, len: usize, limited: bool) -> io::Result<Admitted> {
+        let open = self.check_open_for_output().is_ok();
+        if limited && open && !self.has_room(turn, before.saturating_add(len)) {
             return self.over_limit(before, len).map(|()| Admitted::Ignored);
         }
         if self.is_broken() || self.connect_has_failed() {
@@ -159,7 +115,7 @@ impl Link {
     }
 
     /// Offer the bytes to the socket, if `at_once` and nothing is queued; queue the rest.
-    fn put(&mut self, turn: Turn, before: &[u8], pushed: Pushed<'_>, at_once: bool) {
+    pub(super) fn put(&mut self, turn: Turn, before: &[u8], pushed: Pushed<'_>, at_once: bool) {
         let mut sent = 0;
         if at_once && self.output.is_empty() && !self.output.blocked && self.takes_output() {
             match self.offer(turn, before, &pushed) {
@@ -167,6 +123,7 @@ impl Link {
                     sent = taken;
                     self.output.blocked = taken < offered && (taken == 0 || !self.has_own_source());
                 }
+                Err(error) if is_shortage(&error) => self.meets_shortage(),
                 Err(error) => return self.write_lost(error),
             }
         }
@@ -198,11 +155,11 @@ impl Link {
             [one] => source.as_dyn().send(one),
             several => source.as_dyn().send_vectored(several),
         };
-        match result {
+        let sent = result.map(|sent| sent.min(offered));
+        self.write_left = left_of(self.write_left, *sent.as_ref().unwrap_or(&0));
+        match sent {
             Ok(0) => Ok((0, offered)),
             Ok(sent) => {
-                let sent = sent.min(offered);
-                self.write_left -= sent as u32;
                 self.output.undrained |= self.output_pending();
                 self.moved(turn);
                 Ok((sent, offered))
@@ -213,7 +170,7 @@ impl Link {
     }
 
     /// Whether the source can be offered bytes: connected, and any handshake done.
-    fn takes_output(&self) -> bool {
+    pub(super) fn takes_output(&self) -> bool {
         (matches!(self.life, Life::Opening | Life::Open) || self.is_flushing()) && self.is_established()
     }
 
@@ -242,14 +199,22 @@ impl Link {
     }
 
     pub(crate) fn discard_queued(&mut self) {
+        let upgrade = self.output.queue_if_any().and_then(|queue| queue.take_upgrade());
         self.output.clear();
+        if let Some(upgrade) = upgrade {
+            self.output.queue().push_upgrade(upgrade);
+        }
         self.note_marks();
         self.note_drained();
         self.due.set(Step::Flush);
     }
 
-    /// Take out what is queued, as bytes; `None`, with nothing changed, if that includes a producer or a
-    /// datagram.
+    pub(crate) fn queued_pieces(&self) -> usize {
+        self.output.queue.as_ref().map_or(0, |queue| queue.pieces())
+    }
+
+    /// Take out what is queued, as bytes; `None`, with nothing changed, if that includes a producer, a
+    /// datagram or an upgrade.
     pub(crate) fn take_queued(&mut self) -> Option<Vec<u8>> {
         let bytes = match self.output.queue_if_any() {
             Some(queue) => queue.take_bytes()?,
@@ -270,7 +235,9 @@ impl Link {
 
     /// There is room again.
     pub(crate) fn unblock(&mut self) {
-        self.output.blocked = false;
+        if !self.is_short() {
+            self.output.blocked = false;
+        }
     }
 
     /// Whether something queued could be sent at once.
@@ -283,14 +250,27 @@ impl Link {
 
     /// Whether to try to flush.
     pub(crate) fn may_flush(&self) -> bool {
-        !self.output.is_empty() && (!self.output.blocked || self.is_datagram())
+        !self.output.is_empty() && (!self.output.blocked || (self.is_datagram() && !self.is_short()))
     }
 
     /// Send what is queued, as far as the socket and the budget of the turn allow.
     pub(crate) fn flush(&mut self, turn: Turn) -> Flushed {
+        let mut flushed = self.flush_as_far_as(turn, true);
+        for _ in 0..CROWDED {
+            if !matches!(flushed, Flushed::Budget) || !self.is_crowded() {
+                break;
+            }
+            self.write_left = WRITE_BUDGET;
+            flushed = self.flush_as_far_as(turn, true);
+        }
+        flushed
+    }
+
+    /// Producers are asked only if `produces`.
+    pub(super) fn flush_as_far_as(&mut self, turn: Turn, produces: bool) -> Flushed {
         let flushed = match self.is_datagram() {
             true => self.flush_datagrams(turn),
-            false => self.flush_bytes(turn),
+            false => self.flush_bytes(turn, produces),
         };
         match flushed {
             Flushed::Empty => self.note_drained(),
@@ -323,26 +303,35 @@ impl Link {
         !self.output.undrained
     }
 
-    fn flush_bytes(&mut self, turn: Turn) -> Flushed {
-        let mut budget = *self.write_budget(turn) as usize;
-        let before = budget;
+    fn flush_bytes(&mut self, turn: Turn, produces: bool) -> Flushed {
+        self.renew_budgets(turn);
         let (Some(source), Some(queue)) = (&mut self.socket, &mut self.output.queue) else {
             return Flushed::Empty;
         };
-        let flushed = queue.flush(source, &mut budget);
-        self.write_left = budget as u32;
-        if budget < before {
+        let mut moved = false;
+        let flushed = queue.flush(source, &mut self.write_left, &mut moved, produces);
+        if moved {
             self.output.undrained |= self.output_pending();
+            self.forget_shortage();
             self.moved(turn);
         }
         self.output.blocked = matches!(flushed, Flushed::Blocked);
-        flushed
+        match flushed {
+            Flushed::Lost(error) if is_shortage(&error) => {
+                self.meets_shortage();
+                Flushed::Blocked
+            }
+            flushed => flushed,
+        }
     }
 
     // FIN.
 
     /// Send FIN when all is sent.
     pub(crate) fn shutdown_write(&mut self) {
+        if self.is_broken() && !self.is_ending() {
+            return self.end(Reason::Closed);
+        }
         if self.output.is_open() && !self.is_listening() && !self.is_datagram() {
             self.output.way = Way::FinDue;
             self.due.set(Step::Flush);
@@ -398,6 +387,6 @@ pub(super) fn nothing_now() -> io::Error {
     ErrorKind::WouldBlock.into()
 }
 
-pub(super) fn no_stream() -> io::Error {
+pub(crate) fn no_stream() -> io::Error {
     io::Error::new(ErrorKind::NotConnected, "a listener carries no data")
 }

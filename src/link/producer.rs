@@ -25,8 +25,9 @@ use std::io;
 /// }
 /// ```
 pub trait Producer: 'static {
-    /// Append the next piece, ideally a few KiB, to `buffer`, which is empty. An `Err` goes to the
-    /// dispatcher's `handle_error`, and this producer is dropped.
+    /// Append the next piece, ideally a few KiB, to `buffer`, which is empty. Small pieces are sent
+    /// together: the producer is asked again until there are 4 KiB. An `Err` goes to the dispatcher's
+    /// `handle_error`, once what was made before it is sent, and this producer is dropped.
     fn more(&mut self, buffer: &mut Vec<u8>) -> io::Result<More>;
 }
 
@@ -45,7 +46,7 @@ pub trait Producer: 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum More {
-    /// Ask again when this piece has been sent. An error if the buffer is empty.
+    /// Ask again when there is room for more. An error if the buffer is empty.
     Again,
     /// There is nothing more for now: ask again after
     /// [`wake_producer`](crate::Channel::wake_producer). What is queued behind it waits.

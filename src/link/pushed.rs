@@ -1,5 +1,6 @@
 //! What is pushed: bytes in the forms that callers have.
 
+use crate::link::chunk::Broadcast;
 use crate::link::outbox::Outbox;
 use std::borrow::Cow;
 use std::io::IoSlice;
@@ -12,11 +13,11 @@ pub(crate) enum Pushed<'a> {
     Vec(Vec<u8>),
     Shared(Arc<[u8]>),
     /// For several channels, which share one copy that is made when needed.
-    Broadcast(&'a [u8], &'a mut Option<Arc<[u8]>>),
+    Broadcast(&'a [u8], &'a mut Broadcast),
 }
 
-/// Below this size a copy is cheaper than a separate piece.
-const SMALL: usize = 512;
+/// Below this size a copy is cheaper than a separate piece, which takes some memory of its own.
+const SMALL: usize = 2 * 1024;
 
 /// From this size on a push is offered to the socket at once.
 pub(super) const LARGE: usize = 4 * 1024;
@@ -59,13 +60,11 @@ impl Pushed<'_> {
                     queue.push(&slice[skipped..]);
                 }
             }
+            Pushed::Broadcast(bytes, broadcast) => queue.push_broadcast(bytes, broadcast, sent),
             small if left < SMALL => queue.push(&small.bytes()[sent..]),
             Pushed::Bytes(bytes) => queue.push(&bytes[sent..]),
             Pushed::Vec(bytes) => queue.push_vec(bytes, sent),
             Pushed::Shared(bytes) => queue.push_shared(bytes, sent),
-            Pushed::Broadcast(bytes, shared) => {
-                queue.push_shared(shared.get_or_insert_with(|| bytes.into()).clone(), sent);
-            }
         }
     }
 }

@@ -4,8 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Time;
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
+use crate::link::partners::Partners;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
 use crate::net::unix::SocketFile;
@@ -14,6 +16,8 @@ use crate::timers::TimerKey;
 
 /// How long a closing channel may go without sending a byte.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may wait for the peer's end after that.
+pub(super) const LINGER: Duration = Duration::from_secs(30);
 
 /// Why less is watched than the channel wants: it is suspended. A rest that a timer ends carries the
 /// timer, so none lasts for ever.
@@ -26,8 +30,46 @@ pub(crate) enum Rest {
     Output(TimerKey),
     /// Ready without progress: input is suspended.
     Input(TimerKey),
-    /// Input and output; or a listener without descriptors.
+    /// Input and output; or there is no descriptor or memory for it.
     All(TimerKey),
+}
+
+/// How far a change of the source is that was begun on an open channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Upgrade {
+    No,
+    /// What was pushed before it is being sent.
+    Waiting,
+    /// The new source is in place, and `handle_wrapped` is due, perhaps after a handshake.
+    Begun,
+}
+
+/// What the system said when it was last asked what it holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Leaving {
+    /// In bytes.
+    pub(crate) held: usize,
+    pub(super) asked: Time,
+    /// When a byte last left, or may have left.
+    pub(crate) last: Time,
+}
+
+/// Whether the system was short of buffers or memory when output was offered to it; how many pauses there
+/// were in a row before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shortage {
+    None,
+    /// The settle begins a pause.
+    Met {
+        before: u8,
+    },
+    Waits {
+        before: u8,
+    },
+    /// The pause is over, and no byte was sent since.
+    Over {
+        before: u8,
+    },
 }
 
 pub(crate) struct Rare {
@@ -37,6 +79,12 @@ pub(crate) struct Rare {
     pub(crate) close_timeout: Duration,
     /// The timer that bounds the flush of a closing channel.
     pub(crate) close_timer: Option<TimerKey>,
+    /// What the system held when it was last asked.
+    pub(super) leaving: Option<Leaving>,
+    /// The longest time to linger.
+    pub(crate) linger: Duration,
+    /// Since when the channel lingers; begins anew while the system still holds something.
+    pub(super) lingering: Option<Time>,
     /// The account with its outlets.
     pub(crate) credit: Option<Arc<Credit>>,
     /// A connect by name that ended before its outcome.
@@ -47,11 +95,20 @@ pub(crate) struct Rare {
     /// The limits, if they are not the defaults.
     pub(crate) limits: Limits,
     pub(crate) on_limit: OnLimit,
+    /// How often the socket has taken nothing of a queue at its limit, and in which turn.
+    pub(super) refusals: u8,
+    pub(super) refused_in: u32,
     /// Input that was put back.
     pub(super) unread: Option<Unread>,
     pub(super) rest: Rest,
+    pub(super) has_rested: bool,
+    pub(super) upgrade: Upgrade,
+    pub(crate) partners: Partners,
     /// The error with which the connection broke, while input is still read.
     pub(super) lost: Option<Arc<io::Error>>,
+    /// The timer that bounds that.
+    pub(crate) end_timer: Option<TimerKey>,
+    pub(super) shortage: Shortage,
     /// Errors for `handle_error` and `handle_network_error`.
     pub(crate) failure: Option<io::Error>,
     pub(crate) network_error: Option<io::Error>,
@@ -64,15 +121,25 @@ impl Default for Rare {
             idle_timer: None,
             close_timeout: CLOSE_TIMEOUT,
             close_timer: None,
+            leaving: None,
+            linger: LINGER,
+            lingering: None,
             credit: None,
             dial: None,
             file: None,
             peer: None,
             limits: Limits::DEFAULT,
             on_limit: OnLimit::Refuse,
+            refusals: 0,
+            refused_in: 0,
             unread: None,
             rest: Rest::No,
+            has_rested: false,
+            upgrade: Upgrade::No,
+            partners: Partners::default(),
             lost: None,
+            end_timer: None,
+            shortage: Shortage::None,
             failure: None,
             network_error: None,
         }
@@ -84,6 +151,7 @@ impl Rare {
     pub(super) fn is_usual(&self) -> bool {
         self.unread.is_none()
             && self.rest == Rest::No
+            && self.upgrade == Upgrade::No
             && self.lost.is_none()
             && self.credit.is_none()
             && self.limits.exceed_a_gathering()

@@ -14,7 +14,9 @@ use crate::sys::poll::Interest;
 /// [`add_source`](crate::ChannelMap::add_source), or put it around a living channel's socket with
 /// [`wrap_source`](crate::Channel::wrap_source).
 ///
-/// It owns its descriptor and keeps the same one as long as it lives. No method may wait: `WouldBlock`
+/// It owns its descriptor. If it exchanges it for another, the channel goes on with that one from the next
+/// time that the loop looks at it ([`source_ready`](crate::Channel::source_ready) asks it to); the old one must
+/// not have been duplicated, because then closing it does not take it out of epoll. No method may wait: `WouldBlock`
 /// means that nothing can be done now.
 ///
 /// ```
@@ -45,7 +47,7 @@ use crate::sys::poll::Interest;
 /// }
 /// ```
 pub trait Source: 'static {
-    /// The socket to wait for, always the same one. `None` if there is none: then readiness is announced
+    /// The socket to wait for. `None` if there is none: then readiness is announced
     /// by [`source_ready`](crate::Channel::source_ready).
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 
@@ -56,7 +58,8 @@ pub trait Source: 'static {
 
     /// Output, as `send(2)`: how much of `bytes` was taken. A source that buffers some until there is
     /// room returns `true` from [`output_pending`](Source::output_pending), and takes no more while it
-    /// has much buffered.
+    /// has much buffered. The system's `ENOBUFS` and `ENOMEM`, passed on as they are, mean that the bytes
+    /// are to be offered again later.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Output in pieces, as `sendmsg(2)`. By default sends the first piece that is not empty.
@@ -102,6 +105,9 @@ pub trait Source: 'static {
         false
     }
 }
+
+/// Makes a new source out of the one that a channel has.
+pub(crate) type MakeSource = Box<dyn FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>>>;
 
 /// A plain socket.
 #[derive(Debug)]

@@ -10,9 +10,9 @@ use crate::link::due::Due;
 use crate::link::held::Held;
 use crate::link::marks::Marks;
 use crate::link::outbox::Outbox;
-use crate::link::peer::Peer;
 use crate::link::rare::Rare;
 use crate::net::address::Address;
+use crate::net::peer::Peer;
 use crate::reason::Reason;
 use crate::sys::Kind;
 use crate::sys::poll::Interest;
@@ -226,6 +226,7 @@ impl Watch {
 
 /// The link of a vacant slot, which has ended.
 impl Default for Link {
+    #[inline(always)]
     fn default() -> Link {
         Link::with(None, Kind::Stream, Life::OVER)
     }
@@ -233,9 +234,20 @@ impl Default for Link {
 
 impl Link {
     #[inline(always)]
-    pub(crate) fn new(socket: Held, kind: Kind) -> Link {
+    pub(crate) fn new(socket: Held, kind: Kind, peer: Peer, local: Option<Arc<Address>>, asks: bool) -> Link {
         let life = if kind == Kind::Listener { Life::Listening } else { Life::Opening };
-        Link::with(Some(socket), kind, life)
+        Link { peer, local, due: Due::to_open(asks), ..Link::with(Some(socket), kind, life) }
+    }
+
+    pub(crate) fn of_socket(socket: Held, kind: Kind) -> Link {
+        Link::new(socket, kind, Peer::Unknown, None, true)
+    }
+
+    /// Take the place of the link of a vacant slot, in which there is nothing left to drop.
+    #[inline(always)]
+    pub(crate) fn put_into(self, vacant: &mut Link) {
+        debug_assert!(vacant.is_told() && vacant.socket.is_none() && vacant.rare.is_none());
+        std::mem::forget(std::mem::replace(vacant, self));
     }
 
     /// A channel that connects.
@@ -246,10 +258,10 @@ impl Link {
     #[inline(always)]
     fn with(socket: Option<Held>, kind: Kind, life: Life) -> Link {
         Link {
-            due: Due::TO_OPEN,
+            due: Due::to_open(true),
             kind,
             role: Role::User,
-            listed: false,
+            listed: true,
             default_logged: false,
             turn: 0,
             read_left: READ_BUDGET,

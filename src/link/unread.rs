@@ -46,12 +46,14 @@ impl Unread {
 /// A source whose input begins with what was put back, for a new source to wrap.
 pub(crate) struct Replay {
     unread: Unread,
+    /// The end was read before: it follows.
+    ended: bool,
     source: Box<dyn Source>,
 }
 
 impl Replay {
-    pub(crate) fn new(unread: Unread, source: Box<dyn Source>) -> Replay {
-        Replay { unread, source }
+    pub(crate) fn new(unread: Unread, ended: bool, source: Box<dyn Source>) -> Replay {
+        Replay { unread, ended, source }
     }
 }
 
@@ -61,17 +63,19 @@ impl Source for Replay {
     }
 
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.unread.take(buffer) {
-            0 => {
-                self.unread = Unread::default();
-                self.source.recv(buffer)
-            }
-            read => Ok(read),
+        if self.unread.len() > 0 {
+            return Ok(self.unread.take(buffer));
+        }
+        // Free its memory.
+        self.unread = Unread::default();
+        match self.ended {
+            true => Ok(0),
+            false => self.source.recv(buffer),
         }
     }
 
     fn input_pending(&self) -> bool {
-        self.unread.len() > 0 || self.source.input_pending()
+        self.unread.len() > 0 || self.ended || self.source.input_pending()
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,5 +1,7 @@
 //! What the poller watches for a channel, and when that is less than the channel wants.
 
+use std::os::fd::{AsRawFd, RawFd};
+
 use crate::clock::Turn;
 use crate::link::held::Held;
 use crate::link::rare::Rest;
@@ -19,11 +21,13 @@ impl Link {
     }
 
     /// Whether `handle_read` may be called, apart from what `readable` says.
+    #[inline]
     fn may_read(&self) -> bool {
-        self.is_open() && !self.is_at_end() && !self.is_paused()
+        self.is_open() && !self.is_at_end() && !self.is_paused() && !self.is_upgrading()
     }
 
     /// Whether `handle_read` may be called.
+    #[inline]
     pub(crate) fn reads(&self) -> bool {
         self.may_read() && self.input.wanted
     }
@@ -40,11 +44,12 @@ impl Link {
             && self.output.is_empty()
             && self.output.is_open()
             && self.is_established()
+            && !self.is_short()
     }
 
     /// What the poller should watch; `None` for nothing, not even hang-ups.
     pub(crate) fn interest(&self) -> Option<Interest> {
-        let flushing = self.output.blocked && !self.output.is_empty();
+        let flushing = self.output.blocked && !self.output.is_empty() && !self.is_short();
         match self.rest() {
             Rest::No | Rest::Output(_) => {}
             Rest::HungUp | Rest::Input(_) => {
@@ -68,13 +73,44 @@ impl Link {
         }
     }
 
+    /// The same for an open stream over a plain socket, with nothing queued, due, to be asked or rare about
+    /// it: the common case of the settle.
+    #[inline]
+    pub(crate) fn interest_if_usual(&self) -> Option<Interest> {
+        let usual = self.is_open()
+            && self.is_plain_and_idle_stream()
+            && self.rare.is_none()
+            && self.due.is_at_most_a_look();
+        if !usual {
+            return None;
+        }
+        let wanted = Interest { read: self.reads(), write: self.output.wanted };
+        debug_assert_eq!(self.interest(), Some(wanted));
+        Some(wanted)
+    }
+
     /// What the poller was last told.
+    #[inline]
     pub(crate) fn registered(&self) -> Option<Interest> {
         self.watch.told
     }
 
+    #[inline]
     pub(crate) fn set_registered(&mut self, told: Option<Interest>) {
         self.watch.told = told;
+        if let Some(Held::Own(own)) = &mut self.socket {
+            own.watched = told.and_then(|_| Some(own.descriptor()?.as_raw_fd()));
+        }
+    }
+
+    /// The number under which a source is registered that now shows another descriptor, or none.
+    pub(crate) fn exchanged(&self) -> Option<RawFd> {
+        match &self.socket {
+            Some(Held::Own(own)) => {
+                own.watched.filter(|watched| own.descriptor().map(|fd| fd.as_raw_fd()) != Some(*watched))
+            }
+            _ => None,
+        }
     }
 
     /// Progress: a byte was received or sent, or a connection accepted.
@@ -147,6 +183,13 @@ impl Link {
         true
     }
 
+    /// One turn without progress is enough to suspend it again: a `writable` that is always true is so again
+    /// after each message.
+    pub(crate) fn tries_once(&mut self, most: u8) {
+        self.watch.progress = false;
+        self.watch.idle_turns = most - 1;
+    }
+
     /// Count one more rest; returns how many there were in a row before it.
     pub(crate) fn count_rest(&mut self) -> u8 {
         let before = self.watch.rests;
@@ -157,6 +200,11 @@ impl Link {
     /// How many there were in a row.
     pub(crate) fn rests(&self) -> u8 {
         self.watch.rests
+    }
+
+    /// Whether the channel is suspended for the first time, to log that once.
+    pub(crate) fn is_first_rest(&mut self) -> bool {
+        !std::mem::replace(&mut self.rare().has_rested, true)
     }
 
     pub(crate) fn forget_rests(&mut self) {

@@ -1,9 +1,11 @@
 //! `Address`, which names one end of a socket, and `ToAddress`, the forms in which callers give one.
 //! Looking names up is in `resolve.rs`.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+#[cfg(target_os = "android")]
+use std::os::android::net::SocketAddrExt;
 #[cfg(target_os = "linux")]
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix;
@@ -27,7 +29,7 @@ pub enum Address {
     Ip(SocketAddr),
     /// A Unix-domain socket bound to a path.
     Unix(Box<Path>),
-    /// A Unix-domain socket bound to a name that is in no file system. Linux only.
+    /// A Unix-domain socket bound to a name that is in no file system. Linux and Android only.
     Abstract(Box<[u8]>),
     /// A socket without a name, as `socketpair` makes them.
     Unnamed,
@@ -48,11 +50,19 @@ impl Address {
     }
 }
 
+/// As [`ToAddress`] takes it; control characters of a path, which a peer may have chosen, are escaped.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Ip(address) => address.fmt(f),
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Unix(path) => {
+                // The peer has chosen it, and may have put a line break or an escape sequence into it.
+                f.write_str("unix:")?;
+                path.display().to_string().chars().try_for_each(|c| match c.is_control() {
+                    true => write!(f, "{}", c.escape_default()),
+                    false => f.write_char(c),
+                })
+            }
             Address::Abstract(name) => write!(f, "unix:@{}", name.escape_ascii()),
             Address::Unnamed => f.write_str("unix:(unnamed)"),
         }
@@ -95,7 +105,7 @@ impl<I: Into<IpAddr>> From<(I, u16)> for Address {
 
 impl From<unix::net::SocketAddr> for Address {
     fn from(address: unix::net::SocketAddr) -> Self {
-        #[cfg(target_os = "linux")]
+        #[cfg(any(target_os = "linux", target_os = "android"))]
         if let Some(name) = address.as_abstract_name() {
             return Address::Abstract(name.into());
         }
@@ -240,10 +250,13 @@ fn unix_address(path: &str) -> io::Result<Address> {
     match path.strip_prefix('@') {
         None => Path::new(path).to_address(),
         Some("") => Err(not_an_address("unix:@", "unix:@NAME")),
-        Some(name) if cfg!(target_os = "linux") => Ok(Address::Abstract(name.as_bytes().into())),
-        Some(_) => {
-            Err(not_an_address(&format!("unix:{path}"), "unix:PATH (abstract names exist on Linux only)"))
+        Some(name) if cfg!(any(target_os = "linux", target_os = "android")) => {
+            Ok(Address::Abstract(name.as_bytes().into()))
         }
+        Some(_) => Err(not_an_address(
+            &format!("unix:{path}"),
+            "unix:PATH (abstract names are for Linux and Android)",
+        )),
     }
 }
 

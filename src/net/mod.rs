@@ -4,6 +4,7 @@
 pub(crate) mod address;
 pub(crate) mod datagram;
 pub(crate) mod options;
+pub(crate) mod peer;
 pub(crate) mod resolve;
 pub(crate) mod socket;
 pub(crate) mod unix;

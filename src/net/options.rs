@@ -36,7 +36,7 @@ pub struct ListenOptions {
     pub recv_buffer: Option<usize>,
     /// `SO_SNDBUF` of accepted sockets, in bytes (likewise).
     pub send_buffer: Option<usize>,
-    /// The name of the network interface to accept connections from (any). Linux only: an error
+    /// The name of the network interface to accept connections from (any). Linux and Android only: an error
     /// elsewhere.
     pub interface: Option<String>,
     /// The permissions of a Unix-domain socket's file, such as `0o660` (what the umask leaves). They
@@ -143,7 +143,8 @@ pub struct ConnectOptions {
     /// The address of this end (chosen by the system): `bind`, Python's `local_addr` and
     /// `source_address`.
     pub local: Option<Address>,
-    /// The name of the network interface to connect through (any). Linux only: an error elsewhere.
+    /// The name of the network interface to connect through (any). Linux and Android only: an error
+    /// elsewhere.
     pub interface: Option<String>,
     /// How long a connect to a name may take, look-up and all addresses together (30 s). For any
     /// connect there is [`set_timeout`](crate::Channel::set_timeout).
@@ -238,7 +239,7 @@ pub struct DatagramOptions {
     pub recv_buffer: Option<usize>,
     /// `SO_SNDBUF`, in bytes (the system's default).
     pub send_buffer: Option<usize>,
-    /// The name of the network interface to send and receive through (any). Linux only: an error
+    /// The name of the network interface to send and receive through (any). Linux and Android only: an error
     /// elsewhere.
     pub interface: Option<String>,
     /// The permissions of a Unix-domain socket's file (what the umask leaves).

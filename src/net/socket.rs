@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::sync::Arc;
 
 use crate::net::address::Address;
+use crate::net::peer::Peer;
 use crate::net::unix::SocketFile;
 use crate::sys;
 use crate::sys::Kind;
@@ -38,6 +39,13 @@ pub struct Socket {
     pub(crate) nonblocking: bool,
     /// Shared by all connections of a listener that is bound to one address.
     pub(crate) local: Option<Arc<Address>>,
+    pub(crate) peer: Peer,
+    pub(crate) named: Option<Box<Named>>,
+}
+
+/// What few sockets have: names in the file system.
+#[derive(Debug, Default)]
+pub(crate) struct Named {
     pub(crate) peer: Option<Address>,
     /// The file of a socket that is bound to a path.
     pub(crate) file: Option<Box<SocketFile>>,
@@ -45,7 +53,7 @@ pub struct Socket {
 
 impl Socket {
     pub(crate) fn stream(fd: OwnedFd) -> Socket {
-        Socket { fd, kind: Kind::Stream, nonblocking: false, local: None, peer: None, file: None }
+        Socket { fd, kind: Kind::Stream, nonblocking: false, local: None, peer: Peer::Unknown, named: None }
     }
 
     /// Adopt a descriptor whose kind only the system knows: one that was inherited, or sent by another
@@ -81,10 +89,52 @@ impl Socket {
     /// # Errors
     /// `NotConnected` where there is none; those of the system.
     pub fn peer_addr(&self) -> io::Result<Address> {
-        match &self.peer {
-            Some(address) => Ok(address.clone()),
+        let elsewhere = || self.named.as_ref()?.peer.clone();
+        match self.peer.address().or_else(elsewhere) {
+            Some(address) => Ok(address),
             None => sys::peer_addr(self.as_fd()),
         }
+    }
+
+    pub(crate) fn set_peer(&mut self, address: &Address) {
+        self.peer = Peer::new(address);
+        if matches!(self.peer, Peer::Elsewhere) {
+            self.named.get_or_insert_default().peer = Some(address.clone());
+        }
+    }
+
+    /// Keep an address that is of a rare kind, and return a copy.
+    #[cold]
+    pub(crate) fn keep_peer(&mut self, far: Option<Box<Address>>) -> Address {
+        let address = far.map_or(Address::Unnamed, |far| *far);
+        self.set_peer(&address);
+        address
+    }
+
+    /// Ask the system what is not known, and make it non-blocking.
+    #[cold]
+    pub(crate) fn complete(&mut self) -> io::Result<()> {
+        if !self.nonblocking {
+            sys::set_nonblocking(self.as_fd())?;
+            self.nonblocking = true;
+        }
+        if self.kind == Kind::Listener {
+            // A listener passes its address on to accepted sockets, which saves a call for each.
+            if self.local.is_none() {
+                self.local = sys::local_addr(self.as_fd()).ok().map(Arc::new);
+            }
+        } else if matches!(self.peer, Peer::Unknown) {
+            if let Ok(peer) = sys::peer_addr(self.as_fd()) {
+                self.set_peer(&peer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is left for `complete` to do, as after `accept`. (A listener has no peer.)
+    #[inline]
+    pub(crate) fn is_complete(&self) -> bool {
+        self.nonblocking && !matches!(self.peer, Peer::Unknown)
     }
 }
 
@@ -164,7 +214,7 @@ impl From<UnixDatagram> for Socket {
 /// The file of a listener on a Unix-domain address is kept: removing it is up to the new owner.
 impl From<Socket> for OwnedFd {
     fn from(socket: Socket) -> Self {
-        if let Some(file) = socket.file {
+        if let Some(file) = socket.named.and_then(|named| named.file) {
             file.keep();
         }
         socket.fd

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::net::address::Address;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::sys::faults;
 
 /// The process at the other end of a Unix-domain socket, as of its connect; returned by
@@ -26,7 +27,7 @@ use crate::sys::faults;
 /// let (near, _far) = std::os::unix::net::UnixStream::pair()?;
 /// let mut map = ChannelMap::new()?;
 /// let quiet = map.add(near, Quiet)?;
-/// # #[cfg(target_os = "linux")]
+/// # #[cfg(any(target_os = "linux", target_os = "android"))]
 /// assert_eq!(map.channel(quiet)?.peer_credentials()?.pid, std::process::id());
 /// # std::io::Result::Ok(())
 /// ```
@@ -41,7 +42,7 @@ pub struct Credentials {
     pub gid: u32,
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn credentials(fd: BorrowedFd<'_>) -> io::Result<Credentials> {
     faults::pass(faults::Call::Option)?;
     let peer = rustix::net::sockopt::socket_peercred(fd)?;
@@ -52,9 +53,9 @@ pub(crate) fn credentials(fd: BorrowedFd<'_>) -> io::Result<Credentials> {
     })
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn credentials(_: BorrowedFd<'_>) -> io::Result<Credentials> {
-    Err(io::Error::new(ErrorKind::Unsupported, "the peer's credentials are available on Linux only"))
+    Err(io::Error::new(ErrorKind::Unsupported, "only Linux and Android tell the peer's credentials"))
 }
 
 pub(crate) fn sock_addr(address: &Address) -> io::Result<SockAddr> {

@@ -2,11 +2,13 @@
 //! decided in `link/datagram.rs` and `event_loop/datagram.rs`.
 
 use std::io::{self, IoSliceMut};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags};
-use socket2::{Domain, InterfaceIndexOrAddress, SockRef, Socket, Type};
+#[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
+use socket2::InterfaceIndexOrAddress;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::net::address::Address;
 use crate::net::options::DatagramOptions;
@@ -74,17 +76,34 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: Option<&Address>) -> io
     })
 }
 
+#[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
+fn multicast_v4(socket: &Socket, group: Ipv4Addr, interface: u32, join: bool) -> io::Result<()> {
+    let interface = InterfaceIndexOrAddress::Index(interface);
+    match join {
+        true => socket.join_multicast_v4_n(&group, &interface),
+        false => socket.leave_multicast_v4_n(&group, &interface),
+    }
+}
+
+/// The system names an interface for IPv4 groups by its address, not by its number.
+#[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
+fn multicast_v4(socket: &Socket, group: Ipv4Addr, interface: u32, join: bool) -> io::Result<()> {
+    match (interface, join) {
+        (0, true) => socket.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED),
+        (0, false) => socket.leave_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED),
+        _ => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this system cannot join an IPv4 group on an interface that is given by its number",
+        )),
+    }
+}
+
 /// Join a multicast group, or leave it.
 pub(crate) fn multicast(fd: BorrowedFd<'_>, group: IpAddr, interface: u32, join: bool) -> io::Result<()> {
     faults::pass(Call::Option)?;
     let socket = SockRef::from(&fd);
     match (group, join) {
-        (IpAddr::V4(group), true) => {
-            socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))
-        }
-        (IpAddr::V4(group), false) => {
-            socket.leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))
-        }
+        (IpAddr::V4(group), join) => multicast_v4(&socket, group, interface, join),
         (IpAddr::V6(group), true) => socket.join_multicast_v6(&group, interface),
         (IpAddr::V6(group), false) => socket.leave_multicast_v6(&group, interface),
     }

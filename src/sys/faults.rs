@@ -30,6 +30,8 @@ pub enum Call {
     Address,
     /// `setsockopt` or `fcntl`
     Option,
+    /// `ioctl` of `SIOCOUTQ`, or what stands for it
+    Unsent,
     /// `epoll_ctl` or what stands for it, through `polling`
     Control,
     /// `epoll_wait` or what stands for it

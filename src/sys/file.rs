@@ -21,7 +21,7 @@ pub(crate) struct FileMode {
 }
 
 impl FileMode {
-    /// The same for all descriptors that share one open file.
+    /// The same for all descriptors that share one open file, and perhaps for others.
     pub(crate) fn key(&self) -> (u64, u64, bool, bool) {
         (self.inode.0, self.inode.1, self.reads, self.writes)
     }
@@ -54,6 +54,19 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let mut flags = rustix::fs::fcntl_getfl(fd)?;
     flags.set(OFlags::NONBLOCK, on);
     Ok(rustix::fs::fcntl_setfl(fd, flags)?)
+}
+
+/// Whether two descriptors share one open file, and with it the flags. No portable call says so: a flag that
+/// means nothing to a pipe or a terminal is changed through one, looked for through the other, and restored.
+pub(crate) fn is_same_open_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let changed = || -> rustix::io::Result<bool> {
+        let (flags, before) = (rustix::fs::fcntl_getfl(one)?, rustix::fs::fcntl_getfl(other)?);
+        rustix::fs::fcntl_setfl(one, flags ^ OFlags::APPEND)?;
+        let after = rustix::fs::fcntl_getfl(other);
+        rustix::fs::fcntl_setfl(one, flags)?;
+        Ok((after? ^ before).contains(OFlags::APPEND))
+    };
+    changed().unwrap_or(false)
 }
 
 /// Whether the pipe's other end is closed.

@@ -7,6 +7,7 @@ pub(crate) mod faults;
 pub(crate) mod file;
 pub(crate) mod poll;
 pub(crate) mod stream;
+pub(crate) mod unsent;
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
@@ -16,6 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix};
 use socket2::{SockAddr, SockRef, Socket, Type};
 
@@ -40,13 +42,15 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
+#[inline(never)]
 fn address_of_any(any: SocketAddrAny) -> Option<Address> {
     if matches!(any.address_family(), AddressFamily::INET | AddressFamily::INET6) {
         return SocketAddr::try_from(any).ok().map(Address::Ip);
     }
     let unix = SocketAddrUnix::try_from(any).ok()?;
-    #[cfg(target_os = "linux")]
-    if let Some(name) = unix.abstract_name() {
+    // A socket without a name has an empty one here.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(name) = unix.abstract_name().filter(|name| !name.is_empty()) {
         return Some(Address::Abstract(name.into()));
     }
     let path = unix.path_bytes().filter(|path| !path.is_empty())?;
@@ -80,15 +84,18 @@ fn set_common(
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 fn bind_to(socket: &Socket, interface: &str) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("interface {interface:?}: {error}"));
     socket.bind_device(Some(interface.as_bytes())).map_err(named)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn bind_to(_: &Socket, _: &str) -> io::Result<()> {
-    Err(io::Error::new(ErrorKind::Unsupported, "sockets can be bound to an interface on Linux only"))
+    Err(io::Error::new(
+        ErrorKind::Unsupported,
+        "sockets can be bound to an interface on Linux and Android only",
+    ))
 }
 
 /// What a socket carries.
@@ -134,6 +141,12 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_nonblocking(true)
 }
 
+/// Whether there is input, or its end, or an error: `poll(2)`.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}
+
 /// `SO_ERROR`: the socket's pending error, which reading clears.
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     faults::pass(Call::TakeError)?;
@@ -163,7 +176,7 @@ fn address_of(address: &SockAddr) -> Address {
 }
 
 /// One `epoll_pwait` on the descriptor of `polling`'s own poller. `events` is cleared first.
-#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
 #[inline(always)]
 pub(crate) fn epoll_wait(
     epoll: impl std::os::fd::AsFd,
@@ -178,7 +191,7 @@ pub(crate) fn epoll_wait(
 }
 
 /// Rounded up: a timer must not be early.
-#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
 fn whole_millis(timeout: Duration) -> rustix::event::Timespec {
     /// Whole milliseconds within an `i32` need only the call that every kernel has.
     const LONGEST: u64 = 24 * 60 * 60 * 1000;
@@ -188,7 +201,7 @@ fn whole_millis(timeout: Duration) -> rustix::event::Timespec {
 }
 
 /// The portable wait: `polling` makes the call.
-#[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+#[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
 pub(crate) fn polling_wait(
     poller: &polling::Poller,
     events: &mut polling::Events,

@@ -1,9 +1,9 @@
 //! The one file that speaks to `polling`: which descriptor is watched for what, and the wait.
-//! Level mode only. The only `unsafe` of the library is here.
+//! Level mode only. One of the two places with `unsafe`; the other is `unsent.rs`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use polling::{Event, PollMode, Poller};
@@ -15,9 +15,9 @@ use crate::sys::faults::{self, Call};
 const BATCH: usize = 1024;
 
 /// Whether the wait is our own call on `polling`'s descriptor, or `polling`'s.
-#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
 type Batch = Vec<rustix::event::epoll::Event>;
-#[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+#[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
 type Batch = Vec<Event>;
 
 pub(crate) struct Poll {
@@ -72,21 +72,38 @@ impl Poll {
         Ok(Poll { poller, batch: Batch::with_capacity(BATCH), events })
     }
 
-    /// What ends a wait from another thread.
+    /// What ends a wait from another thread. It does not keep the poller's descriptors open.
     pub(crate) fn waker(&self) -> Waker {
-        Waker(self.poller.clone())
+        Waker(Arc::downgrade(&self.poller))
     }
 
     /// Watch a descriptor. Hang-ups and errors are reported even if `interest` is in nothing.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, key: usize, interest: Interest) -> io::Result<()> {
         faults::pass(Call::Control)?;
-        // SAFETY: the descriptor is owned by the source of a channel, and every place that closes or gives
-        // away a source calls `delete` first (`finish` and `free_orphans` in teardown.rs; handover.rs;
-        // `won` in dial.rs).
+        // SAFETY: `polling` asks that a source be deleted before it is dropped. It keeps the number of the
+        // descriptor and `key`, neither of which it follows anywhere; the kernel (epoll, kqueue) takes a
+        // closed descriptor out by itself. So all that a breach can cause is an event under a key that is
+        // out of date, and keys are slots that are looked up, and say themselves whether they are in use.
+        // Nevertheless every place that closes or gives away a source deletes it first: `finish` and
+        // `drop_source` in teardown.rs, `change_source` in upgrade.rs, `detach` in handover.rs, `won` in
+        // dial.rs. A source of the user's may close its descriptor, or exchange it, in safe code: `unwatch`
+        // in registration.rs notices that its number has changed, and deletes the old one.
         #[allow(unsafe_code)]
         unsafe {
             self.poller.add_with_mode(fd.as_raw_fd(), event(key, interest), PollMode::Level)
         }
+    }
+
+    /// Delete a descriptor that its source no longer shows, by its number. No channel of this poller has
+    /// that number now.
+    pub(crate) fn delete_left(&self, fd: RawFd) {
+        // SAFETY: the number was that of a descriptor. It is looked up in the poller's own table, and if it
+        // was closed, or is another's now, which is not in this poller, that is all that happens: nothing
+        // is read, written or closed through it, and it is not kept.
+        #[allow(unsafe_code)]
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        // This fails if the kernel has taken it out before.
+        let _ = self.delete(fd);
     }
 
     pub(crate) fn modify(&self, fd: BorrowedFd<'_>, key: usize, interest: Interest) -> io::Result<()> {
@@ -101,7 +118,7 @@ impl Poll {
 
     /// Wait until something is ready or `timeout` is over; [`key`](Poll::key) and
     /// [`event`](Poll::event) then give each. `Interrupted` if a signal came.
-    #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
     #[inline(always)]
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         sys::epoll_wait(&*self.poller, &mut self.batch, timeout)
@@ -112,7 +129,7 @@ impl Poll {
     #[cold]
     #[inline(never)]
     pub(crate) fn take_notification_back(&mut self, key: usize) {
-        #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+        #[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
         if key as u64 == NOTIFY_KEY {
             self.events.clear();
             // If it fails, so will our next wait.
@@ -122,7 +139,7 @@ impl Poll {
     }
 
     /// The key of an event, and whether all that it asks for is a read: input, the peer's end, an error.
-    #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
     #[inline(always)]
     pub(crate) fn key(&self, at: usize) -> Option<(usize, bool)> {
         use rustix::event::epoll::EventFlags;
@@ -132,7 +149,7 @@ impl Poll {
         Some((event.data.u64() as usize, TO_READ.contains(flags)))
     }
 
-    #[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
     pub(crate) fn event(&self, at: usize) -> Ready {
         use rustix::event::epoll::EventFlags;
         let Some(event) = self.batch.get(at) else { return Ready::default() };
@@ -146,7 +163,7 @@ impl Poll {
         }
     }
 
-    #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+    #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.batch.clear();
         sys::polling_wait(&self.poller, &mut self.events, timeout)?;
@@ -154,20 +171,20 @@ impl Poll {
         Ok(())
     }
 
-    #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+    #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
     pub(crate) fn key(&self, at: usize) -> Option<(usize, bool)> {
         let Ready { write, urgent, .. } = self.ready(at)?;
         Some((self.batch.get(at)?.key, !(write || urgent)))
     }
 
-    #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+    #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
     pub(crate) fn event(&self, at: usize) -> Ready {
         self.ready(at).unwrap_or_default()
     }
 
     /// `polling` reports hang-ups, errors and urgent data as readable and writable, too: look at what
     /// the channel is registered for.
-    #[cfg(not(all(target_os = "linux", not(dispatch_loop_polling_wait))))]
+    #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
     fn ready(&self, at: usize) -> Option<Ready> {
         let event = self.batch.get(at)?;
         Some(Ready {
@@ -182,12 +199,14 @@ impl Poll {
 
 /// Ends the current wait, or the next one. Calls between two waits cost one system call
 /// together.
-pub(crate) struct Waker(Arc<Poller>);
+pub(crate) struct Waker(Weak<Poller>);
 
 impl Waker {
     pub(crate) fn wake(&self) {
-        // It can only fail when the poller is beyond use, which its own wait will tell.
-        let _ = self.0.notify();
+        if let Some(poller) = self.0.upgrade() {
+            // It can only fail when the poller is beyond use, which its own wait will tell.
+            let _ = poller.notify();
+        }
     }
 }
 
@@ -198,7 +217,7 @@ impl AsFd for Poll {
 }
 
 /// The key that `polling` 3 keeps for itself.
-#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
 const NOTIFY_KEY: u64 = usize::MAX as u64;
 
 fn event(key: usize, interest: Interest) -> Event {

@@ -6,11 +6,13 @@ use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer};
 use socket2::{Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::net::address::Address;
 use crate::net::options::{ConnectOptions, ListenOptions};
+use crate::net::peer::Peer;
 use crate::net::unix::SocketFile;
 use crate::sys::errno::{is_in_progress, would_block};
 use crate::sys::faults::{self, Call};
@@ -26,12 +28,16 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// As [`recv`], but a signal may interrupt it.
 #[inline(always)]
-pub(crate) fn recv_once(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    let most = faults::pass_bytes(Call::Recv, buffer.len())?;
-    match rustix::net::recv(fd, &mut buffer[..most], RecvFlags::empty()) {
-        Ok((_, read)) => Ok(read),
-        Err(errno) => Err(error_of(errno)),
-    }
+pub(crate) fn recv_once(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let most = faults::pass_bytes(Call::Recv, buffer.len()).map_err(errno_of)?;
+    let (_, read) = rustix::net::recv(fd, &mut buffer[..most], RecvFlags::empty())?;
+    Ok(read)
+}
+
+/// Of a fault that was injected.
+#[cold]
+fn errno_of(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 /// As [`send`], but a signal may interrupt it.
@@ -85,8 +91,11 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).shutdown(Shutdown::Write)
 }
 
-/// One connection out of the backlog, non-blocking and close-on-exec.
-pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
+/// A connection, non-blocking and close-on-exec, and its peer's address; in a box if that is of a rare kind.
+pub(crate) type Accepted = (OwnedFd, Peer, Option<Box<Address>>);
+
+/// One connection out of the backlog.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Accepted> {
     uninterrupted(|| {
         faults::pass(Call::Accept)?;
         accept_once(listener)
@@ -94,18 +103,30 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)>
 }
 
 #[cfg(not(target_vendor = "apple"))]
-fn accept_once(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
-    use rustix::net::SocketFlags;
+#[inline(always)]
+fn accept_once(listener: BorrowedFd<'_>) -> io::Result<Accepted> {
+    use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags};
+    use std::net::SocketAddrV4;
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (fd, peer) = rustix::net::acceptfrom_with(listener, flags)?;
-    Ok((fd, peer.and_then(crate::sys::address_of_any).unwrap_or(Address::Unnamed)))
+    match peer.as_ref().map(SocketAddrAny::address_family) {
+        Some(AddressFamily::INET) => {
+            let v4 = peer.and_then(|any| SocketAddrV4::try_from(any).ok());
+            Ok((fd, v4.map_or(Peer::Unnamed, Peer::v4), None))
+        }
+        _ => {
+            let (peer, far) = Peer::split(peer.and_then(crate::sys::address_of_any));
+            Ok((fd, peer, far))
+        }
+    }
 }
 
 #[cfg(target_vendor = "apple")]
-fn accept_once(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
+fn accept_once(listener: BorrowedFd<'_>) -> io::Result<Accepted> {
     let (socket, peer) = SockRef::from(&listener).accept()?;
     socket.set_nonblocking(true)?;
-    Ok((socket.into(), crate::sys::address_of(&peer)))
+    let (peer, far) = Peer::split(Some(crate::sys::address_of(&peer)));
+    Ok((socket.into(), peer, far))
 }
 
 /// A bound, listening, non-blocking socket, and its file if it has one.

@@ -38,6 +38,11 @@ impl Credit {
         self.ended.store(ended, Ordering::SeqCst);
     }
 
+    /// Whether bytes that were taken have not reached the channel.
+    pub(crate) fn owes(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) > 0
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         let owed = self.in_flight.load(Ordering::SeqCst) + self.queued.load(Ordering::SeqCst);
         owed > self.high.load(Ordering::SeqCst)

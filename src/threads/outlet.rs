@@ -23,8 +23,8 @@ const WRITE: usize = 64 * 1024;
 ///
 /// [`send`](Outlet::send) waits while what is on its way to the channel plus what is queued there exceeds
 /// the high watermark, so a thread that reads a file of any size needs bounded memory. When the channel
-/// ends, the loop stops or the map is dropped, it returns with an error. As an [`io::Write`], an outlet
-/// takes at most 64 KiB per call.
+/// ends, [`run`](crate::run) returns or the map is dropped, it returns with an error. As an [`io::Write`],
+/// an outlet takes at most 64 KiB per call.
 ///
 /// ```
 /// use dispatch_loop::{Channel, ChannelMap, Dispatcher};
@@ -77,7 +77,7 @@ impl ChannelMap {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "this channel carries no data"));
         }
         let credit = link.rare().credit.get_or_insert_with(Credit::new).clone();
-        credit.set(link.queued(), link.limits().high, link.is_shut());
+        credit.set(link.queued_cost(), link.limits().high, link.is_shut());
         let queue = self.open_queue();
         queue.tell_waiters();
         Ok(Outlet { shared: queue.shared(), token, credit })

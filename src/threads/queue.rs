@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::panicked;
+use crate::guard::drop_caught;
 use crate::report::Escaped;
 use crate::sys::poll::Waker;
 use crate::threads::bell::Bell;
@@ -19,6 +20,9 @@ use crate::threads::send_error::SendError;
 const OPEN: u8 = 0;
 const STOPPED: u8 = 1;
 const GONE: u8 = 2;
+
+/// Set in `Shared::room`: no place is given away, however many there are.
+const SHUT: usize = 1 << (usize::BITS - 1);
 
 pub(crate) struct Shared<M> {
     /// One queue for all, so that what one thread sends keeps its order.
@@ -75,7 +79,7 @@ impl<M> Shared<M> {
 
     /// Give the message back if there is no room.
     fn try_send(&self, message: M) -> Result<(), M> {
-        let take_place = |room: usize| room.checked_sub(1);
+        let take_place = |room: usize| if room & SHUT == 0 { room.checked_sub(1) } else { None };
         match self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_place) {
             Ok(_) => {
                 // The other end is in this very struct.
@@ -135,9 +139,7 @@ impl<M> Shared<M> {
     fn drop_all(&self) {
         while let Some(message) = self.take() {
             // The closure is the user's, and its drop may panic.
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(message))) {
-                log::warn!("the drop of a message {}", Escaped(panicked(payload)));
-            }
+            drop_caught("a message", message);
         }
     }
 
@@ -164,7 +166,7 @@ impl<M> Shared<M> {
     pub(crate) fn unwatch(&self, number: u64) {
         // Its drop is the user's, and may come back here.
         let watch = self.watches().remove(&number);
-        drop(watch);
+        drop_caught("an `on_stop`", watch);
     }
 
     fn watches(&self) -> MutexGuard<'_, BTreeMap<u64, Watch>> {
@@ -179,6 +181,8 @@ impl<M> Shared<M> {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| watch())) {
                 log::warn!("an `on_stop` {}", Escaped(panicked(payload)));
             }
+            // The last one, if its guard was dropped meanwhile.
+            drop_caught("an `on_stop`", watch);
         }
     }
 
@@ -231,6 +235,11 @@ impl<M> Shared<M> {
         self.bell.end_waiting();
     }
 
+    /// Give places away again.
+    fn open(&self) {
+        self.room.fetch_and(!SHUT, Ordering::SeqCst);
+    }
+
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -248,6 +257,7 @@ impl<M> Shared<M> {
 /// The loop's end of the queue, which exists once a `Remote` or an `Outlet` was made.
 pub(crate) struct Queue<M> {
     shared: Arc<Shared<M>>,
+    capacity: usize,
 }
 
 impl<M> Queue<M> {
@@ -256,7 +266,7 @@ impl<M> Queue<M> {
         let shared = Shared {
             queue: sender,
             taken: receiver,
-            room: AtomicUsize::new(capacity),
+            room: AtomicUsize::new(if stopped { capacity | SHUT } else { capacity }),
             waker,
             bell: Bell::new(),
             stop: AtomicBool::new(false),
@@ -267,7 +277,7 @@ impl<M> Queue<M> {
             watches: Mutex::default(),
             last_watch: AtomicU64::new(0),
         };
-        Queue { shared: Arc::new(shared) }
+        Queue { shared: Arc::new(shared), capacity }
     }
 
     /// What the threads' ends hold.
@@ -314,15 +324,28 @@ impl<M> Queue<M> {
         self.shared.stop.store(false, Ordering::SeqCst);
     }
 
+    /// Give no place away any more, if all that was accepted has run.
+    pub(crate) fn shut_if_empty(&self) -> bool {
+        let room = self.shared.room.fetch_or(SHUT, Ordering::SeqCst) & !SHUT;
+        // A thread may have its place, and be about to use it.
+        if room == self.capacity && self.is_empty() {
+            return true;
+        }
+        self.shared.open();
+        self.shared.tell_waiters();
+        false
+    }
+
     /// Refuse what comes from now on, and wake who waits; or take it again.
     pub(crate) fn set_stopped(&self, stopped: bool) {
         if stopped {
             self.shared.stops.fetch_add(1, Ordering::SeqCst);
-        }
-        self.shared.state.store(if stopped { STOPPED } else { OPEN }, Ordering::SeqCst);
-        if stopped {
+            self.shared.state.store(STOPPED, Ordering::SeqCst);
+            self.shared.room.fetch_or(SHUT, Ordering::SeqCst);
             self.shared.tell_of_the_stop();
         } else {
+            self.shared.open();
+            self.shared.state.store(OPEN, Ordering::SeqCst);
             self.shared.tell_waiters();
         }
     }
@@ -375,7 +398,7 @@ thread_local! {
 
 /// Whether this thread owns a map: then it must not wait for a loop, be it its own or another's.
 pub(crate) fn owns_a_map() -> bool {
-    MAPS.get() > 0
+    MAPS.try_with(Cell::get).is_ok_and(|maps| maps > 0)
 }
 
 /// Counts a map as its thread's for as long as it lives.

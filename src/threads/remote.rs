@@ -64,9 +64,9 @@ impl Remote {
         }
     }
 
-    /// Run `f` on the loop's thread; if the loop is stopped, once it runs again. Needs no room in the
-    /// queue and never waits: for what must not be refused and happens once, such as the drop of a guard
-    /// that undoes something on its channel.
+    /// Run `f` on the loop's thread; if [`run`](crate::run) has returned, once the loop runs again. Needs no
+    /// room in the queue and never waits: for what must not be refused and happens once, such as the drop of
+    /// a guard that undoes something on its channel.
     ///
     /// ```
     /// use dispatch_loop::ChannelMap;
@@ -122,17 +122,17 @@ impl Remote {
         self.shared.post(message, false).map_err(|error| error.map(Message::into_bytes))
     }
 
-    /// Whether messages are refused: the loop is stopped and neither [`run`](crate::run) nor
-    /// [`turn`](ChannelMap::turn) was called again, or the map was dropped.
+    /// Whether messages are refused: [`run`](crate::run) has returned, for whatever reason, and neither it
+    /// nor [`turn`](ChannelMap::turn) was called again, or the map was dropped.
     pub fn is_stopped(&self) -> bool {
         self.shared.is_stopped()
     }
 
-    /// Call `f` each time the loop stops, and when the map is dropped, for as long as the guard lives, so
-    /// that a thread that waits for the loop does not wait for ever.
+    /// Call `f` each time [`run`](crate::run) returns, and when the map is dropped, for as long as the guard
+    /// lives, so that a thread that waits for the loop does not wait for ever.
     ///
     /// `f` runs on the loop's thread and should do no more than wake that thread, which finds
-    /// [`is_stopped`](Remote::is_stopped) already `true`. A panic of `f` is caught and logged. A stop
+    /// [`is_stopped`](Remote::is_stopped) already `true`. A panic of `f` is caught and logged. A return
     /// before this call is not reported.
     ///
     /// ```

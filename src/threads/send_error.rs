@@ -21,8 +21,8 @@ pub enum SendError<T> {
     /// The queue is full, and the call did not wait: it was one that never does, or this thread owns a
     /// map, and two loops that waited for each other would wait for ever.
     Full(T),
-    /// The loop is stopped: [`run`](crate::run) or [`turn`](crate::ChannelMap::turn) has not been
-    /// called again.
+    /// The loop is stopped: [`run`](crate::run) has returned, for whatever reason, and neither it nor
+    /// [`turn`](crate::ChannelMap::turn) was called again.
     Stopped(T),
     /// The map was dropped; or, for an outlet, the channel has ended.
     Ended(T),

@@ -162,7 +162,7 @@ fn a_terminal_goes_both_ways_and_ends_with_its_other_side() {
 }
 
 #[cfg(target_os = "linux")]
-fn terminal() -> (OwnedFd, OwnedFd) {
+pub(super) fn terminal() -> (OwnedFd, OwnedFd) {
     let master = OpenOptions::new().read(true).write(true).open("/dev/ptmx").unwrap();
     let mut number: libc::c_int = 0;
     let unlock: libc::c_int = 0;

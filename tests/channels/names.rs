@@ -132,17 +132,20 @@ fn addresses_that_all_refuse_are_all_named_in_order() {
 fn the_deadline_covers_all_addresses_and_names_the_silent_one() {
     let (_full, _clients, silent) = black_hole(V4);
     let (_bound, dead) = refusing(V6);
-    let log = Log::new();
-    let mut map = map_with(&[dead, silent]);
-    let options = ConnectOptions::default().with_timeout(Duration::from_millis(50));
-    map.connect_with("name:1", &options, Recorder::new("a", &log)).unwrap();
-    run_out(&mut map, &log);
-    let error = &log.of("a")[0];
-    assert!(
-        error.contains(&format!("{dead}: ")) && error.contains(&format!("{silent}: no answer")),
-        "{error}"
-    );
-    assert!(map.is_empty() && map.wait_limit().is_none());
+    // On a busy machine it may pass before the second is tried.
+    for millis in [50, 500, 5000] {
+        let log = Log::new();
+        let mut map = map_with(&[dead, silent]);
+        let options = ConnectOptions::default().with_timeout(Duration::from_millis(millis));
+        map.connect_with("name:1", &options, Recorder::new("a", &log)).unwrap();
+        run_out(&mut map, &log);
+        assert!(map.is_empty() && map.wait_limit().is_none());
+        let error = &log.of("a")[0];
+        if error.contains(&format!("{dead}: ")) && error.contains(&format!("{silent}: no answer")) {
+            return;
+        }
+        assert!(millis < 5000, "{error}");
+    }
 }
 
 /// A lookup that hangs keeps nobody waiting, counts as a channel, and its answer that comes too late
@@ -165,7 +168,8 @@ fn a_lookup_that_hangs_keeps_nobody_waiting() {
             "deadline" => ConnectOptions::default().with_timeout(Duration::from_millis(30)),
             _ => ConnectOptions::default(),
         };
-        let client = map.connect_with("name:1", &options, Recorder::new(end, &log)).unwrap().token();
+        // A name for each: of one, two look-ups that hang are the most.
+        let client = map.connect_with((end, 1), &options, Recorder::new(end, &log)).unwrap().token();
         wait_until("it is asked", || asked.load(SeqCst) > 0);
         asked.store(0, SeqCst);
         assert!(!map.is_idle());
@@ -190,9 +194,9 @@ fn a_lookup_that_hangs_keeps_nobody_waiting() {
     drop(map);
 }
 
-/// More names than threads: all are looked up, at most four at once.
+/// More connects than threads: all are looked up, at most two at once of one name.
 #[test]
-fn at_most_four_names_are_looked_up_at_once() {
+fn at_most_two_look_ups_of_one_name_run_at_once() {
     let (listener, to) = accepting(V4);
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (now, peak) = (running.clone(), most.clone());
@@ -212,7 +216,7 @@ fn at_most_four_names_are_looked_up_at_once() {
         while listener.accept().is_ok() {}
         log.count("a open") == 100
     });
-    assert!((1..=4).contains(&most.load(SeqCst)));
+    assert!((1..=2).contains(&most.load(SeqCst)));
 }
 
 /// A stop comes while the name is looked up: nothing is lost, the next run goes on with it.

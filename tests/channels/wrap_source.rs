@@ -18,7 +18,7 @@ use crate::support::records::{Options, Records};
 use crate::support::turning::{run_out, turn_idle, turn_until};
 
 fn wrap(ch: &mut Channel<'_>, client: bool) -> io::Result<()> {
-    ch.wrap_source(|plain| Ok(Box::new(Records::new(plain, client, Options::default()))))
+    ch.wrap_source(move |plain| Ok(Box::new(Records::new(plain, client, Options::default()))))
 }
 
 /// Both ends become records after the connection is there: `handle_open` waits for the handshake.
@@ -95,7 +95,10 @@ fn a_source_put_around_midway_opens_nothing_twice() {
         });
         run_out(&mut map, &log);
         assert_eq!(far.join().unwrap(), b"secret");
-        assert_eq!(log.of("a"), ["open", "got STARTTLS", "got secret", "eof", "close: end of stream"]);
+        assert_eq!(
+            log.of("a"),
+            ["open", "got STARTTLS", "wrapped", "got secret", "eof", "close: end of stream"]
+        );
     }
 }
 
@@ -142,6 +145,6 @@ fn a_source_that_cannot_be_made_ends_the_channel() {
         .on("open", |ch| ch.wrap_source(|_| Err(io::Error::new(ErrorKind::InvalidInput, "no certificate"))));
     map.add(near, recorder).unwrap();
     run_out(&mut map, &log);
-    assert_eq!(log.of("a"), ["open", "close: no certificate"]);
+    assert_eq!(log.of("a"), ["open", "error: no certificate", "close: no certificate"]);
     assert_eq!(far.read(&mut [0]).unwrap(), 0, "the socket is not closed");
 }

@@ -46,6 +46,7 @@ fn close_and_abort_twice_from_every_hook_are_one_end() {
             for acts in [[Close, Close], [Close, Abort], [Abort, Abort], [Abort, Close], [Shutdown, Abort]] {
                 let log = Log::new();
                 let mut map = ChannelMap::new().unwrap();
+                map.set_linger_limit(0);
                 let recorder = Recorder::new("a", &log).on(hook, move |ch| {
                     let _ = ch.recv(&mut [0; 64]);
                     acts.iter().for_each(|what| act(ch, *what));
@@ -91,6 +92,7 @@ fn close_and_abort_work_on_any_channel_from_anywhere() {
         for acts in [[Act::Close, Act::Close], [Act::Close, Act::Abort], [Act::Abort, Act::Close]] {
             let log = Log::new();
             let mut map = ChannelMap::new().unwrap();
+            map.set_linger_limit(0);
             let victims = Rc::new(RefCell::new(Vec::<Token>::new()));
             let others = victims.clone();
             let listener = Recorder::new("listener", &log).on_accept(move |ch, _, _| {

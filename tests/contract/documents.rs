@@ -7,7 +7,11 @@ use std::path::Path;
 fn names(text: &str) -> Vec<&str> {
     let quoted = text.split('`').skip(1).step_by(2);
     quoted
-        .filter(|name| name.contains("::") && name.chars().all(|c| c.is_alphanumeric() || "_:".contains(c)))
+        .filter(|name| {
+            name.contains("::")
+                && name.starts_with(char::is_lowercase)
+                && name.chars().all(|c| c.is_alphanumeric() || "_:".contains(c))
+        })
         .collect()
 }
 

@@ -55,6 +55,7 @@ fn a_failure_outside_its_hooks_ends_the_channel() {
             for (panics, answer) in [(true, OnError::Keep), (false, OnError::End), (false, OnError::Keep)] {
                 let log = Log::new();
                 let mut map = ChannelMap::new().unwrap();
+                map.set_linger_limit(0);
                 let (_, mut far_echo) = echo(&mut map, on, &log);
                 let (near, mut far) = pair(on);
                 let handle = map.add(near, Recorder::new("a", &log).on_error(answer)).unwrap();
@@ -95,6 +96,7 @@ fn handle_error_may_keep_the_channel() {
         for hook in hooks() {
             let log = Log::new();
             let mut map = ChannelMap::new().unwrap();
+            map.set_linger_limit(0);
             let mut failed = false;
             let recorder = Recorder::new("a", &log).on_error(OnError::Keep).on(hook, move |ch| {
                 let _ = ch.recv(&mut [0; 100]);
@@ -132,6 +134,7 @@ fn close_and_an_error_in_one_hook_are_one_end_with_the_first_reason() {
         for hook in hooks() {
             let log = Log::new();
             let mut map = ChannelMap::new().unwrap();
+            map.set_linger_limit(0);
             let recorder = Recorder::new("a", &log).on(hook, |ch| {
                 let _ = ch.recv(&mut [0; 100]);
                 ch.close();
@@ -202,6 +205,7 @@ fn an_error_about_another_channel_ends_nobody() {
         for hook in hooks() {
             let log = Log::new();
             let mut map = ChannelMap::new().unwrap();
+            map.set_linger_limit(0);
             let gone = map.listen(on, Recorder::new("gone", &log)).unwrap().token();
             map.channel(gone).unwrap().close();
             turn_until(&mut map, &log, |_| log.closed("gone"));

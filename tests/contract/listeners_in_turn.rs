@@ -1,22 +1,15 @@
 //! Several listeners in a shortage of descriptors.
 
-#[cfg(debug_assertions)]
 use dispatch_loop::ChannelMap;
-#[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, clear, count, inject};
 
-#[cfg(debug_assertions)]
 use crate::support::opened::address_of;
-#[cfg(debug_assertions)]
 use crate::support::peers::{connect, unix_pair};
-#[cfg(debug_assertions)]
 use crate::support::recorder::{Log, Recorder};
-#[cfg(debug_assertions)]
 use crate::support::turning::turn_until;
 
 /// EDGE_CASES 12: each descriptor that becomes free is for the listener that has waited longest in vain, so
 /// that the clients of one listener do not keep out those of the others.
-#[cfg(debug_assertions)]
 #[test]
 fn listeners_that_are_short_of_descriptors_take_turns() {
     const NAMES: [&str; 3] = ["a", "b", "c"];

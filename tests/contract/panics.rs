@@ -154,6 +154,7 @@ fn a_panic_in_handle_close_or_in_a_drop_is_logged() {
         for drop_map in [false, true] {
             let log = Log::new();
             let mut map = ChannelMap::new().unwrap();
+            map.set_linger_limit(0);
             let lines = logged("boom").len();
             let mut fars = Vec::new();
             for _ in 0..3 {

@@ -294,6 +294,7 @@ fn close_gives_a_producer_that_waits_until_its_deadline() {
             for woken in [false, true] {
                 let log = Log::new();
                 let (mut map, token, mut far) = opened(on, Recorder::new("a", &log));
+                map.set_linger_limit(0);
                 let tap = Tap::default();
                 let mut ch = view(&mut map, token);
                 ch.push(b"before ").unwrap();
@@ -448,12 +449,9 @@ fn discard_queued_empties_the_queue_and_frees_its_producers() {
                 _ => {}
             }
             turn_quiet(&mut map);
-            if then == "shutdown" {
+            if matches!(then, "shutdown" | "close") {
                 far.shutdown(Shutdown::Write).unwrap();
                 run_out(&mut map, &log);
-                assert_eq!(reads_to_end(far).join().unwrap(), b"out");
-            } else if then == "close" {
-                assert!(map.is_empty());
                 assert_eq!(reads_to_end(far).join().unwrap(), b"out");
             } else {
                 assert_calm(&mut map);
@@ -507,7 +505,8 @@ fn discard_queued_of_a_full_queue_tells_the_low_mark() {
             view(&mut map, token).discard_queued();
             turn_quiet(&mut map);
             if closing {
-                assert!(map.is_empty());
+                far.shutdown(Shutdown::Write).unwrap();
+                run_out(&mut map, &log);
                 assert_eq!(log.of("a"), ["open", "high", "close: closed"]);
                 continue;
             }

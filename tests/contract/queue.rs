@@ -24,6 +24,7 @@ fn a_broadcast_serves_the_rest() {
     for on in loopbacks() {
         let log = Log::new();
         let (mut map, slow, _far) = opened(on, Recorder::new("slow", &log));
+        map.set_linger_limit(0);
         let add = |map: &mut ChannelMap, name| {
             let (near, far) = pair(on);
             (map.add(near, Recorder::new(name, &log)).unwrap().token(), far)
@@ -64,6 +65,7 @@ fn a_push_that_goes_out_in_part_goes_on_from_there() {
         for way in 0..4 {
             let log = Log::new();
             let mut map = ChannelMap::new().unwrap();
+            map.set_linger_limit(0);
             let (tokens, fars): (Vec<_>, Vec<_>) = (0..3)
                 .map(|_| {
                     let (near, far) = pair(on);

@@ -182,6 +182,7 @@ fn what_a_producer_fails_in_is_cut_short() {
             let mut got = Vec::new();
             let end = far.read_to_end(&mut got).unwrap_err();
             assert_eq!((end.kind(), &got[..]), (std::io::ErrorKind::ConnectionReset, &b"half"[..]));
+            assert_eq!(log.of("a").last().unwrap(), "close: the disk");
         }
     }
 }
@@ -432,7 +433,7 @@ mod kinds {
         let mut map = ChannelMap::new().unwrap();
         map.set_resolver(move |_, _| Ok(vec![to]));
         let options = ConnectOptions::default().with_timeout(None);
-        inject(Call::Control, 0, 1, Fault::Errno(libc::ENOSPC));
+        inject(Call::Control, 0, 1, Fault::Errno(libc::EPERM));
         map.connect_with("name:1", &options, Recorder::new("a", &log)).unwrap();
         turn_until(&mut map, &log, |_| log.closed("a"));
     }
@@ -856,14 +857,19 @@ mod gathered {
 
     /// A broadcast to the channel whose hook was running was dropped without a word where only what that
     /// hook had pushed before put it over the hard limit.
+    #[cfg(debug_assertions)]
     #[test]
     fn a_broadcast_counts_what_the_hook_has_pushed() {
+        use dispatch_loop::faults::{Fault, inject};
+
         let log = Log::new();
         let (near, mut far) = unix_pair();
         let recorder = Recorder::new("a", &log).on("read", |ch| {
             ch.read_with(|_, _| Ok(()))?;
             ch.push(&[1; 4000])?;
             let token = ch.token();
+            // The socket has no room for what was pushed.
+            inject(Call::Send, 0, 2, Fault::Errno(libc::EAGAIN));
             ch.map_mut().broadcast([token], &[2; 2000]);
             Ok(())
         });

@@ -398,13 +398,13 @@ fn a_signal_does_not_end_the_wait() {
     let loops = done.clone();
     // SAFETY: it asks for nothing and cannot fail.
     #[allow(unsafe_code)]
-    let this_thread = unsafe { libc::pthread_self() };
+    let this_thread = unsafe { libc::pthread_self() } as usize;
     let signals = std::thread::spawn(move || {
         let begun = Instant::now();
         while !loops.load(Ordering::SeqCst) && begun.elapsed() < DEADLINE {
             // SAFETY: the thread is alive, because it joins this one.
             #[allow(unsafe_code)]
-            let sent = unsafe { libc::pthread_kill(this_thread, libc::SIGUSR1) };
+            let sent = unsafe { libc::pthread_kill(this_thread as libc::pthread_t, libc::SIGUSR1) };
             assert_eq!(sent, 0);
             std::thread::sleep(10 * MILLISECOND);
         }

@@ -3,6 +3,9 @@
 
 #[path = "../../examples/common/lines.rs"]
 mod lines;
+#[allow(dead_code)]
+#[path = "../../examples/common/shown.rs"]
+mod shown;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -51,6 +54,24 @@ fn long_lines_come_in_pieces() {
             }
         }
     }
+}
+
+/// 105.
+#[test]
+fn long_lines_are_not_cut_inside_a_character() {
+    for text in ["\u{e4}", "\u{20ac}", "\u{1f430}"] {
+        for before in 0..text.len() {
+            let line = "x".repeat(before) + &text.repeat(2 * PIECE / text.len());
+            for size in [1000, PIECE, line.len()] {
+                let got = cut(line.as_bytes().chunks(size));
+                let whole: Vec<&str> = got.iter().map(|piece| std::str::from_utf8(piece).unwrap()).collect();
+                assert!(whole.concat() == line && got.iter().all(|piece| piece.len() <= PIECE));
+            }
+        }
+    }
+    // What is no text has no characters.
+    let binary = vec![0xff; 2 * PIECE];
+    assert_eq!(cut(binary.chunks(1000)).concat(), binary);
 }
 
 fn cut<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
@@ -154,6 +175,24 @@ fn who_does_not_read_is_cut_off() {
     assert_eq!(server.end_by("TERM").code, Some(0));
 }
 
+/// 117: however short the lines are; who reads misses nothing meanwhile.
+#[cfg(target_os = "linux")]
+#[test]
+fn many_that_do_not_read_cost_bounded_memory() {
+    let (mut server, address) = serve_with(&["--log", "off"]);
+    let deaf: Vec<TcpStream> = (0..40).map(|_| join(&server, &address)).collect();
+    let mut client = join(&server, &address);
+    let lines = [vec![b'x'; 199], vec![b'\n']].concat().repeat(200);
+    for _ in 0..200 {
+        server.type_in(&lines);
+        assert!(read_exactly(&mut client, lines.len()) == lines);
+    }
+    let peak = server.peak_memory();
+    assert!(peak < 128 * 1024, "{peak} KiB for 8 MB to 40 clients");
+    drop(deaf);
+    assert_eq!(server.end_by("TERM").code, Some(0));
+}
+
 // agent_client
 
 #[test]
@@ -194,10 +233,12 @@ fn the_peer_may_end_first() {
     client.end().assert_quiet_success();
 }
 
-/// As a `kill` of a server does that has not read all: the rest of the file goes nowhere, and nobody waits.
+/// 102: as a `kill` of a server does that has not read all: the rest of the file goes nowhere, nobody waits,
+/// and nobody believes that it has arrived.
 #[test]
-fn the_peer_may_end_in_the_middle_of_a_pipe() {
+fn a_peer_that_ends_in_the_middle_of_a_pipe_is_a_failure() {
     let (mut client, mut server) = client_of(&["--log", "off"]);
+    let address = server.local_addr().unwrap().to_string();
     let mut input = client.take_input();
     let writer = thread::spawn(move || {
         let chunk = vec![0; PIECE];
@@ -205,7 +246,7 @@ fn the_peer_may_end_in_the_middle_of_a_pipe() {
     });
     read_exactly(&mut server, 100_000);
     drop(server);
-    client.end().assert_quiet_success();
+    client.end().assert_failure(&address);
     writer.join().unwrap();
 }
 
@@ -291,7 +332,11 @@ fn server_and_client_understand_each_other() {
 // What the tests are made of.
 
 fn serve() -> (Program, SocketAddr) {
-    let server = Program::start_typed("agent_server", ["127.0.0.1:0"]);
+    serve_with(&[])
+}
+
+fn serve_with(options: &[&str]) -> (Program, SocketAddr) {
+    let server = Program::start_typed("agent_server", options.iter().chain(&["127.0.0.1:0"]));
     let address = server.listening();
     (server, address)
 }

@@ -78,6 +78,28 @@ fn it_fails_when_something_else_comes_back() {
     }
 }
 
+/// 103: also when it comes after all that was expected.
+#[test]
+fn it_fails_when_more_comes_back_later() {
+    let (client, mut peer, address) = client_of(&["--message".as_ref(), "hello".as_ref()]);
+    let sent = read_exactly(&mut peer, 5);
+    peer.write_all(&sent).unwrap();
+    assert_eq!(read_to_end(&mut peer), b"", "it ends its side when all came back");
+    peer.write_all(b"hello").unwrap();
+    drop(peer);
+    client.end().assert_failure(&address);
+}
+
+/// 103: it does not wait for ever for a server that does not end.
+#[test]
+fn it_ends_when_all_came_back_though_the_server_does_not() {
+    let (client, mut peer, _) = client_of(&["--message".as_ref(), "hello".as_ref()]);
+    let sent = read_exactly(&mut peer, 5);
+    peer.write_all(&sent).unwrap();
+    client.end().assert_quiet_success();
+    drop(peer);
+}
+
 #[test]
 fn it_fails_when_nobody_listens() {
     let (_held, address) = refuser();

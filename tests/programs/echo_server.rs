@@ -136,7 +136,8 @@ fn it_does_not_wait_for_a_client_that_is_owed_nothing() {
     assert_eq!(read_piece(&mut peer), b"here");
     let begin = Instant::now();
     server.finish("TERM");
-    assert!(begin.elapsed() < Duration::from_secs(2), "took {:?}", begin.elapsed());
+    // It gets FIN, and 2 s to end.
+    assert!(begin.elapsed() < Duration::from_secs(10), "took {:?}", begin.elapsed());
     assert_eq!(read_to_end(&mut peer), b"");
 }
 

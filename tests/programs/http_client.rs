@@ -142,6 +142,20 @@ fn other_statuses_are_failures_with_their_body_printed() {
     }
 }
 
+/// 118: any number of them.
+#[test]
+fn answers_in_between_are_passed_over() {
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\nContent-Length: 5\r\n\r\n";
+    let answer = format!("HTTP/1.1 100 Continue\r\n\r\n{early}{early}HTTP/1.0 200 OK\r\n\r\nbody");
+    for piece in [1, 1000] {
+        let ended = fetch(answer.as_bytes(), piece);
+        ended.assert_quiet_success();
+        assert_eq!(ended.stdout, "body");
+    }
+    fetch("HTTP/1.1 100 Continue\r\n\r\n".as_bytes(), 1000).assert_failure("end of the head");
+    fetch("HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000).as_bytes(), 1000).assert_failure("longer");
+}
+
 #[test]
 fn bodies_cut_short_are_failures() {
     for (answer, body) in

@@ -14,7 +14,6 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::support::dirs::Dir;
 use crate::support::peers::{connect, pattern, read_to_end, reset};
 use crate::support::programs::{Program, command, listener};
-use crate::support::waiting::wait_until;
 
 // The command line.
 
@@ -408,7 +407,7 @@ fn malformed_heads_are_refused() {
     let malformed = [
         (400, b"\0\0\0\0\r\n\r\n".to_vec()),
         (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
-        (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
+        (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
         (400, vec![b'A'; 100]),
         (400, line("GET")),
         (400, line("GET ")),
@@ -420,7 +419,13 @@ fn malformed_heads_are_refused() {
         (400, line("GET /a HTTP/1.")),
         (400, line("GET /a HTTP/1.2")),
         (400, line("GET /a HTTP/1.10")),
-        (400, line("GET /a HTTP/2.0")),
+        (505, line("GET /a HTTP/2.0")),
+        (505, line("GET /a HTTP/0.9")),
+        (400, line("GET /a HTTP/2")),
+        (400, target(b"https:///a")),
+        (417, get("Host: x\r\nExpect: a miracle\r\n")),
+        (413, get("Host: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n")),
+        (200, get("Host: x\r\nExpect: 100-continue\r\n")),
         (400, line("GET /a http/1.1")),
         (400, line("GET /a HTTP/1.1 ")),
         (400, line("GET /a HTTP/1.1 b")),
@@ -859,17 +864,26 @@ fn one_file_at_a_time_is_open_for_a_client() {
     assert_eq!(server.end_by("INT").code, Some(0));
 }
 
+/// 111: a crowd waits in the backlog; those that are in are served, and then those that have waited.
 #[test]
-fn a_shortage_of_descriptors_is_answered_and_passes() {
+fn a_crowd_waits_and_who_is_in_is_served() {
     let dir = Dir::new();
     dir.file("file", b"content");
     let (server, address) = serve_limited(&dir, 24);
     let mut client = Client::new(&address);
     assert_eq!(client.get("/file").status, 200);
-    let crowd: Vec<TcpStream> = (0..40).map(|_| connect(&address)).collect();
-    wait_until("no descriptor is left for the file", || client.get("/file").status == 503);
-    drop(crowd);
-    wait_until("there is one again", || client.get("/file").status == 200);
+    let mut crowd: Vec<Client> = (0..40).map(|_| Client::new(&address)).collect();
+    for _ in 0..100 {
+        assert_eq!(client.get("/file").status, 200);
+        assert_eq!(client.get("/").status, 200);
+    }
+    for waiting in &mut crowd {
+        waiting.send("GET /file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    }
+    for mut waiting in crowd {
+        assert_eq!(waiting.answer().body, b"content");
+    }
+    assert_eq!(client.get("/file").status, 200);
     assert_eq!(server.end_by("INT").code, Some(0));
 }
 

@@ -99,6 +99,8 @@ fn a_slow_reader_costs_no_memory_and_holds_up_nobody() {
         assert!(peak < 48 * 1024, "{peak} KiB");
     }
     assert!(read_to_end(&mut slow[7]) == poem.bytes[1..]);
+    // The others would be waited for: the system still holds something for them.
+    drop(slow);
     finish(server);
 }
 
@@ -244,6 +246,45 @@ fn one_failing_server_is_no_reason_not_to_ask_the_others() {
     let got = format!("Task 3: got 5 bytes of poetry from {good_address}");
     let expected = [&got, "Task 3 finished", "good", "Task 3: 5 bytes of poetry"];
     assert_eq!(lines_before_the_time(&ended, 1), expected);
+}
+
+/// 115: a poem that does not end is no poem.
+#[test]
+fn an_endless_poem_is_a_failure_in_bounded_memory() {
+    let (listener, address) = listener();
+    let client = Program::start("poetry_client", [&address]);
+    let mut server = accept(&listener);
+    let piece = vec![b'x'; 64 * 1024];
+    let mut sent = 0;
+    while server.write_all(&piece).is_ok() {
+        sent += piece.len();
+        assert!(sent < 256 * 1024 * 1024, "it takes everything");
+    }
+    let ended = client.end();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("Task 1: error: ") && ended.stderr.contains("16 MiB"), "{}", ended.stderr);
+}
+
+/// 115: a server that says nothing; a request that comes too slowly. It takes a minute:
+/// `cargo test --test programs -- --ignored`.
+#[cfg(feature = "layers")]
+#[ignore = "takes a minute"]
+#[test]
+fn patience_ends() {
+    let (listener, address) = listener();
+    let client = Program::start("poetry_client", [&address]);
+    let _silent = accept(&listener);
+    let (server, address) = Program::serve("app_server", ["--log", "error", "127.0.0.1:0"]);
+    let mut slow = connect(&address);
+    slow.write_all(b"\xff\xff").unwrap();
+    let begin = Instant::now();
+    while slow.write_all(b" ").is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(70), "it waits for ever");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let ended = client.end();
+    assert!(ended.code == Some(1) && ended.stderr.contains("timed out"), "{ended:?}");
+    assert_eq!(server.end_by("TERM").code, Some(0));
 }
 
 #[test]

@@ -70,9 +70,12 @@ impl Proxy {
         wait_until("every descriptor is closed", || self.descriptors() <= most);
     }
 
+    /// All is well; that clients were dropped, it may say.
     #[track_caller]
     fn end(self) {
-        self.program.finish("TERM");
+        let ended = self.program.end_by("TERM");
+        let is_quiet = ended.stderr.lines().all(|line| line.contains(" is dropped: upstream "));
+        assert!(ended.code == Some(0) && is_quiet, "{ended:?}");
     }
 }
 
@@ -266,6 +269,57 @@ fn a_reset_with_a_full_queue_comes_after_what_the_proxy_has() {
 }
 
 /// After the FIN of the other side it is still noticed.
+/// 114: what the upstream was told has arrived, arrives, though the proxy has passed all of it to the system
+/// and the client starts to read late.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_was_acknowledged_before_a_reset_arrives() {
+    const LEN: usize = 1_000_000;
+    for (half_closes, label) in [(false, "reset"), (true, "half-close, then reset")] {
+        let (listener, upstream) = listener();
+        let proxy = Proxy::to(&upstream);
+        let idle = proxy.descriptors();
+        let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        client.set_recv_buffer_size(16 * 1024).unwrap();
+        client.connect(&proxy.address.parse::<SocketAddr>().unwrap().into()).unwrap();
+        let mut client = TcpStream::from(client);
+        limit_time(&client);
+        let mut server = accept(&listener);
+        server.write_all(&pattern(LEN)).unwrap();
+        if half_closes {
+            server.shutdown(Shutdown::Write).unwrap();
+        }
+        wait_until("all is acknowledged", || unacknowledged(&server) == 0);
+        reset(server);
+        wait_until("the proxy knows of the reset", || proxy.descriptors() <= idle + 1);
+        // The client that is to be reset reads slowly.
+        let mut got = Vec::new();
+        let mut piece = vec![0; 50_000];
+        while got.len() < LEN {
+            let read = client
+                .read(&mut piece)
+                .unwrap_or_else(|error| panic!("{label}: {error} after {}", got.len()));
+            assert!(read > 0, "{label}: the end after {}", got.len());
+            got.extend_from_slice(&piece[..read]);
+        }
+        assert!(got == pattern(LEN), "{label}");
+        proxy.wait_for_descriptors(idle);
+        proxy.end();
+    }
+}
+
+/// Bytes that the other side has not acknowledged (Linux).
+#[cfg(target_os = "linux")]
+fn unacknowledged(socket: &TcpStream) -> u64 {
+    let ends =
+        [socket.local_addr().unwrap(), socket.peer_addr().unwrap()].map(|end| format!(":{:04X}", end.port()));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let line = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut line = line.filter(|line| line[1].ends_with(&ends[0]) && line[2].ends_with(&ends[1]));
+    let queues = line.next().expect("the connection in the table")[4];
+    u64::from_str_radix(queues.split_once(':').unwrap().0, 16).unwrap()
+}
+
 #[test]
 fn a_reset_after_a_half_close_goes_through() {
     both_directions(|proxy, mut actor, mut watcher| {
@@ -319,6 +373,57 @@ fn an_upstream_that_refuses_resets_the_client() {
         assert_eq!(read_exactly(&mut server, 4), b"now?");
         proxy.end();
     }
+}
+
+/// 112: without being asked to, it says who was dropped, and why.
+#[test]
+fn the_log_says_why_a_client_was_dropped() {
+    let (upstream, address) = refusing("127.0.0.1:0".parse().unwrap());
+    let proxy = Proxy::start(["127.0.0.1:0", &address.to_string()]);
+    let mut refused = proxy.client();
+    let mut names = vec![refused.local_addr().unwrap()];
+    cut_short(&mut refused);
+    upstream.listen(8).unwrap();
+    let upstream = TcpListener::from(OwnedFd::from(upstream));
+    let mut client = proxy.client();
+    names.push(client.local_addr().unwrap());
+    let mut server = accept(&upstream);
+    client.write_all(b"hello").unwrap();
+    read_exactly(&mut server, 5);
+    reset(server);
+    cut_short(&mut client);
+    // One that goes by itself was not dropped.
+    let client = proxy.client();
+    let mut server = accept(&upstream);
+    drop(client);
+    assert_eq!(read_to_end(&mut server), b"");
+    drop(server);
+    let ended = proxy.program.end_by("TERM");
+    let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.contains(" is dropped: ")).collect();
+    assert_eq!(lines.len(), 2, "{ended:?}");
+    for ((line, name), why) in lines.iter().zip(&names).zip(["refused", "reset"]) {
+        let said = format!("{name} is dropped: upstream {address}: ");
+        assert!(line.contains(&said) && line.contains(why), "{ended:?}");
+    }
+}
+
+/// 111: what a client needs is there before it is let in.
+#[test]
+fn a_crowd_waits_in_the_backlog() {
+    let (_echo, upstream) = Program::serve("echo_server", ["127.0.0.1:0"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"ulimit -n 32; exec "$0" "$@""#]).arg(command("tcp_proxy").get_program());
+    shell.args(["127.0.0.1:0", &upstream.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let proxy = Program::spawn(shell);
+    let address = proxy.listening();
+    let mut crowd: Vec<TcpStream> = (0..60).map(|_| connect(&address)).collect();
+    for client in &mut crowd {
+        client.write_all(b"hello").unwrap();
+    }
+    for mut client in crowd {
+        assert_eq!(read_exactly(&mut client, 5), b"hello");
+    }
+    proxy.finish("TERM");
 }
 
 #[test]

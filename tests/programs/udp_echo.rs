@@ -189,3 +189,31 @@ fn it_logs_what_it_is_asked_to() {
     let line = format!("{}: 5 bytes", socket.local_addr().unwrap());
     assert!(ended.code == Some(0) && ended.stderr.contains(&line), "{ended:?}");
 }
+
+/// 116: somebody gives the server's own address as the sender's. (Only a superuser can: others see that
+/// nothing happens.)
+#[cfg(target_os = "linux")]
+#[test]
+fn it_does_not_answer_itself() {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let Ok(raw) = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)) else { return };
+    for on in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let program = Program::start("udp_echo", ["--log", "debug", on]);
+        let port = program.listening().port();
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        raw.bind(&loopback.into()).unwrap();
+        let [high, low] = port.to_be_bytes();
+        // Ports, length, no checksum, data.
+        let forged = [high, low, high, low, 0, 13, 0, 0, b'h', b'e', b'l', b'l', b'o'];
+        raw.send_to(&forged, &loopback.into()).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let socket = socket(loopback);
+        for _ in 0..100 {
+            socket.send_to(b"ping", address).unwrap();
+            expect(address, &socket, b"ping");
+        }
+        let ended = program.end_by("TERM");
+        let from_itself = ended.stderr.matches(&format!(" {address}: 5 bytes\n")).count();
+        assert_eq!((ended.code, from_itself), (Some(0), 1), "{ended:?}");
+    }
+}

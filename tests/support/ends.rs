@@ -105,7 +105,7 @@ impl Kind {
         let handle = map.add(TcpStream::from(OwnedFd::from(socket)), d).unwrap();
         if self.layers > 0 {
             let mut ch = map.channel(handle).unwrap();
-            ch.wrap_source(|plain| Ok(self.wrap(plain, client, false))).unwrap();
+            ch.wrap_source(move |plain| Ok(self.wrap(plain, client, false))).unwrap();
         }
         handle
     }

@@ -88,6 +88,9 @@ impl Dispatcher for Told {
     fn handle_low(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
         self.of("handle_low")
     }
+    fn handle_wrapped(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
+        self.of("handle_wrapped")
+    }
     fn handle_drained(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
         self.of("handle_drained")
     }
@@ -120,6 +123,7 @@ pub fn call(dispatcher: &mut dyn Dispatcher, ch: &mut Channel<'_>, datagram: &Da
     dispatcher.handle_high(ch).unwrap();
     dispatcher.handle_low(ch).unwrap();
     dispatcher.handle_drained(ch).unwrap();
+    dispatcher.handle_wrapped(ch).unwrap();
     dispatcher.handle_timeout(ch).unwrap();
     assert_eq!(dispatcher.handle_eof(ch).unwrap(), Eof::KeepWriting);
     assert_eq!(dispatcher.handle_error(ch, &error), OnError::Keep);

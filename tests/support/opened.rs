@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use dispatch_loop::{Channel, ChannelMap, Handle, Socket, Token};
+use dispatch_loop::{Channel, ChannelMap, Handle, OnLimit, Socket, Token};
 
 use super::peers::{pair, reads_to_end};
 use super::recorder::{Log, Recorder};
@@ -34,14 +34,18 @@ pub fn view(map: &mut ChannelMap, token: Token) -> Channel<'_> {
 }
 
 /// Push more than the system has room for while the peer does not read, and let it take what it
-/// takes.
+/// takes, down to the last byte: a push at its limit offers it more than the poller reports room for.
 pub fn fill(map: &mut ChannelMap, log: &Log, token: Token) -> usize {
     const PUSHED: usize = 12 << 20;
     view(map, token).set_watermarks(usize::MAX, usize::MAX);
     view(map, token).push_vec(vec![b'f'; PUSHED]).unwrap();
     let (mut before, mut stuck) = (0, 0);
     turn_until(map, log, |map| {
-        let queued = view(map, token).queued();
+        let mut ch = view(map, token);
+        ch.set_limit(0, OnLimit::Refuse);
+        ch.push(b"?").unwrap_err();
+        ch.set_limit(16 << 20, OnLimit::Refuse);
+        let queued = ch.queued();
         stuck = if queued == before { stuck + 1 } else { 0 };
         before = queued;
         stuck == 20

@@ -40,7 +40,16 @@ pub fn unix_pair() -> (UnixStream, UnixStream) {
 
 /// The reading end and the writing end of a pipe.
 pub fn pipe() -> (File, File) {
+    #[cfg(not(target_vendor = "apple"))]
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    #[cfg(target_vendor = "apple")]
+    let (reader, writer) = {
+        let ends = rustix::pipe::pipe().unwrap();
+        for end in [&ends.0, &ends.1] {
+            rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC).unwrap();
+        }
+        ends
+    };
     (reader.into(), writer.into())
 }
 

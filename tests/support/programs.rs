@@ -127,6 +127,11 @@ impl Program {
         self.input.take().unwrap()
     }
 
+    /// Its number with the system.
+    pub fn number(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The most memory that it has had, in KiB (Linux).
     pub fn peak_memory(&self) -> usize {
         match memory::peak_memory(self.child.id()) {

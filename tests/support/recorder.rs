@@ -199,6 +199,9 @@ impl Dispatcher for Recorder {
     fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         self.ran("low", ch)
     }
+    fn handle_wrapped(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.ran("wrapped", ch)
+    }
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         let given = self.hooks.contains_key("timeout");
         self.ran("timeout", ch)?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, count};
-use dispatch_loop::{ChannelMap, LoopOptions, Token, run_with};
+use dispatch_loop::{ChannelMap, Token};
 
 use super::recorder::Log;
 use super::waiting::{DEADLINE, wait_for_input};
@@ -19,15 +19,15 @@ pub fn turn_until(map: &mut ChannelMap, log: &Log, mut done: impl FnMut(&mut Cha
     }
 }
 
-/// Turn until the map is empty, as `run` does: a wake-up that is missing makes it fail.
+/// Turn until the map is empty, as `run` does, but no longer than to the deadline: a wake-up that is
+/// missing makes it fail.
 #[track_caller]
 pub fn run_out(map: &mut ChannelMap, log: &Log) {
     let deadline = Instant::now() + DEADLINE;
     while !map.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         assert!(!left.is_zero(), "it does not end; so far: {:#?}", log.events());
-        let options = LoopOptions::default().with_timeout(left).with_count(1);
-        run_with(map, &options).unwrap();
+        map.turn(Some(left)).unwrap();
     }
 }
 

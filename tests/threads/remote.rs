@@ -410,7 +410,8 @@ fn a_wait_that_a_message_ends_counts_and_the_message_runs() {
     let (remote, ran) = (map.remote(), Arc::new(AtomicUsize::new(0)));
     for n in 1..=50 {
         let (remote, one) = (remote.clone(), adding(&ran, 1));
-        let thread = thread::spawn(move || remote.call(one).unwrap());
+        // It may come before `run` does.
+        let thread = thread::spawn(move || remote.call_after_stop(one).unwrap());
         run_with(&mut map, &LoopOptions::default().with_count(1)).unwrap();
         assert_eq!(ran.load(SeqCst), n);
         joined(thread);
@@ -430,7 +431,7 @@ fn run_goes_on_for_messages_and_not_for_remotes() {
     remote.call(move |_| from_it.call(last).unwrap()).unwrap();
     run_to_its_end(&mut map);
     assert_eq!(ran.load(SeqCst), 1600);
-    remote.call(|_| ()).unwrap();
+    assert!(matches!(remote.call(|_| ()), Err(SendError::Stopped(_))));
 }
 
 /// Rule 15, and 13: a message whose drop panics is no reason to forget the others.

@@ -202,18 +202,23 @@ fn signals_that_cannot_be_watched_are_refused() {
     run_to_its_end(&mut map);
 }
 
-/// Rule 13: the panic ends that watch; others, and the loop, go on.
+/// EDGE_CASES 97, rule 13: it is logged, the next signal calls it again, and others go on.
 #[test]
-fn a_watch_that_panics_ends() {
+fn a_watch_that_panics_is_called_again() {
     capture_log();
-    let (mut map, came) = (held(), Count::default());
-    let panics = map.on_signal(SIGCONT, |_| panic!("on purpose")).unwrap();
+    let (mut map, came, panicked) = (held(), Count::default(), Count::default());
+    let count = panicked.clone();
+    let panics = map.on_signal(SIGCONT, move |_| {
+        count.set(count.get() + 1);
+        panic!("on purpose");
+    });
     map.on_signal(SIGCONT, counting(&came)).unwrap();
-    raise(SIGCONT).unwrap();
-    turn_until(&mut map, &Log::new(), |map| !map.contains(panics) && came.get() == 1);
-    assert_eq!(logged("on purpose").len(), 1);
-    raise(SIGCONT).unwrap();
-    turn_until(&mut map, &Log::new(), |_| came.get() == 2);
+    for n in 1..=3 {
+        raise(SIGCONT).unwrap();
+        turn_until(&mut map, &Log::new(), |_| came.get() == n && panicked.get() == n);
+    }
+    assert_eq!(logged("a signal's callback panicked: on purpose").len(), 3);
+    assert!(map.contains(panics.unwrap()));
 }
 
 /// What a server does on SIGTERM: everything ends, the watch as well, and `run` returns.

@@ -132,7 +132,7 @@ impl<'a> ChatChannel<'a> {
     /// As [`Channel::wrap_source`].
     pub fn wrap_source<F>(&mut self, f: F) -> io::Result<()>
     where
-        F: FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>>,
+        F: FnOnce(Box<dyn Source>) -> io::Result<Box<dyn Source>> + 'static,
     {
         self.channel_mut().wrap_source(f)
     }

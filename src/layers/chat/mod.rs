@@ -150,6 +150,11 @@ pub trait Chat: 'static {
         Ok(())
     }
 
+    /// See [`Dispatcher::handle_wrapped`](crate::Dispatcher::handle_wrapped).
+    fn handle_wrapped(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// See [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout).
     fn handle_timeout(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         ch.channel_mut().time_out();

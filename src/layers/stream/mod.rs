@@ -49,7 +49,7 @@
 //! - **An end is an end, a loss is an error.** Reading returns `Ok(0)` only if the peer has ended its
 //!   stream. A connection that is lost, or that is ended from the loop's side, gives an error with the
 //!   cause, on every further call; what arrived before is read first.
-//! - **No call waits for a loop that does not run.** When the loop is stopped or its map is dropped, calls
+//! - **No call waits for a loop that does not run.** When `run` has returned or the map is dropped, calls
 //!   that wait fail with `BrokenPipe`. After the next `run` the stream continues, and nothing is lost.
 //! - **Not on the loop's own thread.** There, every call that could block fails with `Deadlock`, even if
 //!   it would not have blocked, so that the mistake shows at once.
