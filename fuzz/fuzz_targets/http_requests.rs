@@ -5,22 +5,29 @@
 #[allow(dead_code)]
 #[path = "../../examples/http_server/answer.rs"]
 mod answer;
+#[path = "../../examples/http_server/conditions.rs"]
+mod conditions;
 #[path = "../../examples/http_server/connection.rs"]
 mod connection;
 #[path = "../../examples/http_server/listing.rs"]
 mod listing;
+#[path = "../../examples/http_server/listings.rs"]
+mod listings;
 #[path = "../../examples/http_server/request.rs"]
 mod request;
 #[path = "../../examples/http_server/site.rs"]
 mod site;
 
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::rc::Rc;
 
 use connection::Connection;
+use dispatch_loop::ChannelMap;
 use dispatch_loop_fuzz::{pieces, wire};
 use libfuzzer_sys::fuzz_target;
+use listings::Listings;
 use site::Site;
 
 /// What lies outside of the root, and must not come out.
@@ -67,13 +74,27 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn serve(pieces: &[&[u8]], gulp: usize) -> Vec<u8> {
-    thread_local!(static SITE: Rc<Site> = Rc::new(make()));
-    let answer = wire::serve(pieces, gulp, Connection::new(SITE.with(Rc::clone)));
+    thread_local!(static SERVICE: Rc<Service> = Rc::new(make()));
+    let answer = wire::serve(pieces, gulp, Connection::new(SERVICE.with(Rc::clone)));
     assert!(!answer.windows(SECRET.len()).any(|window| window == SECRET), "it is out");
     answer
 }
 
-fn make() -> Site {
+/// What all connections share.
+pub struct Service {
+    site: Site,
+    listings: RefCell<Listings>,
+    places: Places,
+}
+
+/// There are no listeners, and there is room for all.
+struct Places;
+
+impl Places {
+    fn give_back(&self, _: &mut ChannelMap, _: usize) {}
+}
+
+fn make() -> Service {
     let folder = std::env::temp_dir().join(format!("http_requests-{}", std::process::id()));
     let root = folder.join("root");
     fs::create_dir_all(root.join("sub")).unwrap();
@@ -83,7 +104,7 @@ fn make() -> Site {
     let _ = symlink("../secret", root.join("out"));
     let _ = symlink("..", root.join("up"));
     let _ = symlink("../data", root.join("sub/in"));
-    Site::new(&root).unwrap()
+    Service { site: Site::new(&root).unwrap(), listings: RefCell::default(), places: Places }
 }
 
 fn data() -> Vec<u8> {
