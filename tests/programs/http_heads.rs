@@ -14,7 +14,8 @@ fn a_method_that_is_too_long_is_refused_whether_or_not_the_target_has_begun() {
     let (server, address) =
         Program::serve("http_server", ["--root", dir.path().to_str().unwrap(), "127.0.0.1:0"]);
     let long = "M".repeat(64);
-    for head in [long.clone(), format!("{long} "), format!("{long} / HTTP/1.1\r\n\r\n")] {
+    let rests = ["", " ", " / HTTP/1.1\r\n\r\n", " / HTTP/2.0\r\n\r\n", " / something else"];
+    for head in rests.map(|rest| long.clone() + rest) {
         let mut client = connect(&address);
         client.write_all(head.as_bytes()).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
