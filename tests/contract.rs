@@ -49,6 +49,8 @@ mod contract {
     mod house;
     mod interest;
     mod keys;
+    #[cfg(debug_assertions)]
+    mod listeners_in_turn;
     mod loop_options;
     mod memory;
     mod model;

@@ -203,6 +203,11 @@ impl Link {
         before
     }
 
+    /// How many there were in a row.
+    pub(crate) fn rests(&self) -> u8 {
+        self.watch.rests
+    }
+
     /// Whether the channel is suspended for the first time, to log that once.
     pub(crate) fn is_first_rest(&mut self) -> bool {
         !std::mem::replace(&mut self.rare().has_rested, true)
