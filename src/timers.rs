@@ -46,6 +46,8 @@ struct Entry<A> {
     owner: u32,
     before: u32,
     behind: u32,
+    /// It does not keep the loop going, whatever its action.
+    background: bool,
     action: Option<A>,
 }
 
@@ -129,7 +131,15 @@ impl<A: Keeps> Timers<A> {
     pub(crate) fn set(&mut self, deadline: Time, owner: Option<u32>, action: A) -> TimerKey {
         let owner = owner.unwrap_or(NONE);
         let generation = self.first_generation;
-        let new = Entry { generation, place: RUNNING, owner, before: NONE, behind: NONE, action: None };
+        let new = Entry {
+            generation,
+            place: RUNNING,
+            owner,
+            before: NONE,
+            behind: NONE,
+            background: false,
+            action: None,
+        };
         let entry = match self.free.pop() {
             Some(entry) => {
                 let generation = self.entries[entry as usize].generation;
@@ -216,6 +226,19 @@ impl<A: Keeps> Timers<A> {
         all.entries.into_iter().filter_map(|entry| entry.action).collect()
     }
 
+    /// Whether a timer of a kind that keeps the loop going is not to do so. `false` if it is not set.
+    pub(crate) fn set_background(&mut self, key: TimerKey, on: bool) -> bool {
+        let Some(place) = self.entry(key).map(|entry| entry.place) else { return false };
+        let entry = &mut self.entries[key.entry as usize];
+        entry.background = on;
+        let keeps = !on && entry.action.as_ref().is_some_and(A::keeps);
+        if let Some(node) = self.heap.get_mut(place as usize) {
+            self.keeping = self.keeping + usize::from(keeps) - usize::from(node.keeps);
+            node.keeps = keeps;
+        }
+        true
+    }
+
     fn entry(&self, key: TimerKey) -> Option<&Entry<A>> {
         self.entries.get(key.entry as usize).filter(|entry| entry.generation == key.generation)
     }
@@ -281,7 +304,7 @@ impl<A: Keeps> Timers<A> {
 
     fn insert(&mut self, deadline: Time, entry: u32, action: A) {
         self.last_order += 1;
-        let keeps = action.keeps();
+        let keeps = action.keeps() && !self.entries[entry as usize].background;
         self.keeping += usize::from(keeps);
         self.entries[entry as usize].action = Some(action);
         self.heap.push(Node { deadline, order: self.last_order, entry, keeps });

@@ -36,6 +36,7 @@ mod contract {
     mod answers;
     mod asyncore;
     #[cfg(debug_assertions)]
+    mod background;
     mod calls;
     mod close;
     mod closing;

@@ -1,5 +1,5 @@
 //! Signals as callbacks of the loop. A signal handler may do very little, so that of `signal-hook` writes a
-//! byte to a socket pair whose other end is a channel in the background.
+//! byte to a socket pair whose other end is a channel of the library's own.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -10,6 +10,10 @@ use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::event_loop::messages::guarded;
+use crate::link::held::Held;
+use crate::link::source::Plain;
+use crate::link::state::Link;
+use crate::sys::Kind;
 use crate::token::Token;
 
 impl ChannelMap {
@@ -17,8 +21,10 @@ impl ChannelMap {
     /// `signal-hook`'s `consts`): asyncio's `add_signal_handler`. Signals in quick succession may cause
     /// one call. Requires the feature `signals`.
     ///
-    /// This makes a channel in the background, which does not keep [`run`](crate::run) going. Once it is
-    /// closed, the signal does nothing. A panic of `f` is caught and logged.
+    /// The watch does not keep [`run`](crate::run) going, and is none of the map's channels:
+    /// [`len`](ChannelMap::len), [`tokens`](ChannelMap::tokens) and [`close_all`](ChannelMap::close_all)
+    /// pass over it. Its token is for closing it; then the signal does nothing. A panic of `f` is caught
+    /// and logged.
     ///
     /// # Errors
     /// The signal cannot be caught (`InvalidInput`), or no descriptor is left.
@@ -38,9 +44,9 @@ impl ChannelMap {
         }
         let (reader, writer) = UnixStream::pair()?;
         let id = low_level::pipe::register(signal, writer)?;
-        let token = self.add(reader, Watch { f: Box::new(f), id })?.token();
-        self.channel(token)?.set_background(true);
-        Ok(token)
+        reader.set_nonblocking(true)?;
+        let link = Link::of_socket(Held::Plain(Plain(reader.into())), Kind::Stream);
+        self.insert_internal(link, Watch { f: Box::new(f), id })
     }
 }
 

@@ -38,6 +38,25 @@ impl ChannelMap {
         self.timer_id(key)
     }
 
+    /// Put a timer in the background, or take it back: while it is there it does not keep
+    /// [`run`](crate::run) going, as [`set_background`](Channel::set_background) does for a channel. For
+    /// housekeeping. `false` if the timer has run or was cancelled. A timer is not in the background at
+    /// first.
+    ///
+    /// ```
+    /// use dispatch_loop::ChannelMap;
+    /// use std::time::Duration;
+    ///
+    /// let mut map = ChannelMap::new()?;
+    /// let sweep = map.call_every(Duration::from_secs(60), |map| println!("{} channels", map.len()));
+    /// map.set_timer_background(sweep, true);
+    /// dispatch_loop::run(&mut map)?;                  // there is nothing else to do
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn set_timer_background(&mut self, timer: TimerId, on: bool) -> bool {
+        timer.map == self.id && self.timers.set_background(timer.key, on)
+    }
+
     /// Cancel a timer, even from within itself; `false` if it has run or was cancelled already.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         if timer.map != self.id {

@@ -54,6 +54,9 @@ pub struct LoopOptions {
     /// grows with the number of channels. For ported programs whose answers change without the loop
     /// noticing. Default `false`.
     pub rescan: bool,
+    /// Go on also when no channel, timer or message is left, until [`stop`](ChannelMap::stop) is called. For
+    /// a map that is fed by a [`Remote`](crate::Remote). Default `false`.
+    pub until_stopped: bool,
 }
 
 impl LoopOptions {
@@ -75,6 +78,13 @@ impl LoopOptions {
     #[must_use]
     pub fn with_rescan(mut self, rescan: bool) -> LoopOptions {
         self.rescan = rescan;
+        self
+    }
+
+    /// Set [`until_stopped`](LoopOptions::until_stopped).
+    #[must_use]
+    pub fn with_until_stopped(mut self, until_stopped: bool) -> LoopOptions {
+        self.until_stopped = until_stopped;
         self
     }
 }
@@ -124,7 +134,8 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             return Ok(());
         }
         let counted_out = options.count.is_some_and(|count| waits >= count);
-        let idle = map.is_idle() && map.queue.as_ref().is_none_or(Queue::shut_if_empty);
+        let idle =
+            !options.until_stopped && map.is_idle() && map.queue.as_ref().is_none_or(Queue::shut_if_empty);
         if idle || counted_out {
             map.set_stopped(true);
             if idle {
@@ -137,7 +148,7 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             true => quick_turns(map, &mut waits, options.count.unwrap_or(u64::MAX)),
             false => {
                 waits += 1;
-                turn_of_entered(map, options.timeout, options.rescan, true)
+                turn_of_entered(map, options.timeout, options.rescan, Turning::of(options))
             }
         };
         if let Err(error) = turned {
@@ -158,7 +169,7 @@ impl ChannelMap {
         refuse_nested(self)?;
         let _entered = Entered::now(self.id);
         self.let_messages_in();
-        turn_of_entered(self, timeout, false, false)
+        turn_of_entered(self, timeout, false, Turning::Once)
     }
 
     /// Whether [`run`] would return: no channel is left except those in the background
@@ -207,6 +218,21 @@ fn refuse_nested(map: &ChannelMap) -> io::Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Who turns, and for how long.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turning {
+    /// `turn` does.
+    Once,
+    UntilIdle,
+    UntilStopped,
+}
+
+impl Turning {
+    fn of(options: &LoopOptions) -> Turning {
+        if options.until_stopped { Turning::UntilStopped } else { Turning::UntilIdle }
+    }
 }
 
 /// Turns that begin with nothing due but future timers, in a tight loop under one `catch_unwind`, up to
@@ -264,11 +290,11 @@ fn turn_of_entered(
     map: &mut ChannelMap,
     timeout: Option<Duration>,
     rescan: bool,
-    in_run: bool,
+    turning: Turning,
 ) -> io::Result<()> {
     let id = map.id;
     map.turn.number = map.turn.number.wrapping_add(1);
-    let (timeout, begun) = match before_the_wait(map, timeout, rescan, in_run) {
+    let (timeout, begun) = match before_the_wait(map, timeout, rescan, turning) {
         Some(wait) => wait,
         None => return Ok(()),
     };
@@ -342,7 +368,7 @@ fn before_the_wait(
     map: &mut ChannelMap,
     timeout: Option<Duration>,
     rescan: bool,
-    in_run: bool,
+    turning: Turning,
 ) -> Option<(Option<Duration>, Time)> {
     let id = map.id;
     if map.out > 0 || !map.gather.is_free() {
@@ -365,8 +391,8 @@ fn before_the_wait(
     }
     // Do not wait if a hook called `stop`, if the settle ended the last channel (callers of `turn` look
     // for that), or if nothing could end the wait.
-    let stopped = in_run && map.is_stop_asked();
-    let over = map.is_idle() && (!was_idle || timeout.is_none());
+    let stopped = turning != Turning::Once && map.is_stop_asked();
+    let over = turning != Turning::UntilStopped && map.is_idle() && (!was_idle || timeout.is_none());
     let now = map.clock.now();
     if stopped || over {
         return Some((Some(Duration::ZERO), now));

@@ -322,14 +322,15 @@ fn set_close_timeout_counts_from_when_it_is_called_whatever_closing_waits_for() 
     ch.push_producer(|_: &mut Vec<u8>| Ok(More::Later)).unwrap();
     ch.close();
     turn_quiet(&mut map);
+    let mut set = Instant::now();
     for patience in [60_000, 100] {
+        set = Instant::now();
         view(&mut map, token).set_close_timeout(patience * MILLISECOND);
         let waits = waits_in(&mut map, 20 * MILLISECOND);
         assert!(waits <= 5, "{waits} waits");
     }
-    let set = Instant::now();
     run_out(&mut map, &log);
-    assert!(set.elapsed() >= 70 * MILLISECOND);
+    assert!(set.elapsed() >= 100 * MILLISECOND);
     assert_eq!(log.of("a"), ["open", "close: timed out"]);
     cut_short(far);
 }

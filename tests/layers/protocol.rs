@@ -788,7 +788,7 @@ impl Protocol for Relay {
 #[cfg(debug_assertions)]
 #[test]
 fn a_slow_reader_costs_a_bounded_queue() {
-    slow_reader(1 << 30, false);
+    slow_reader(1 << 28, false);
     slow_reader(32 << 20, true);
 }
 

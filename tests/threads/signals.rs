@@ -94,7 +94,7 @@ fn a_watch_keeps_run_neither_going_nor_awake() {
     let watch = map.on_signal(SIGHUP, |_| ()).unwrap();
     let begun = Instant::now();
     run_to_its_end(&mut map);
-    assert!(map.contains(watch) && map.len() == 1);
+    assert!(map.contains(watch) && map.is_empty());
     // With a timer it stays until that has run, in a few waits.
     let ran = Count::default();
     let fired = ran.clone();
@@ -240,4 +240,22 @@ fn a_signal_may_close_everything() {
     run_to_its_end(&mut map);
     thread.join().unwrap();
     assert_eq!(closed.get(), 2);
+}
+
+/// It is none of the map's channels: nobody counts it, and `close_all` leaves it.
+#[test]
+fn a_watch_is_no_channel_of_the_maps() {
+    let (mut map, came) = (ChannelMap::new().unwrap(), Count::default());
+    let watch = map.on_signal(SIGTTIN, counting(&came)).unwrap();
+    turn_idle(&mut map);
+    assert_eq!((map.len(), map.tokens().count(), map.numbers().channels), (0, 0, 0));
+    assert!(map.is_idle());
+    map.close_all();
+    turn_idle(&mut map);
+    raise(SIGTTIN).unwrap();
+    map.turn(Some(DEADLINE)).unwrap();
+    assert_eq!(came.get(), 1);
+    // Its token closes it.
+    map.channel(watch).unwrap().close();
+    turn_until(&mut map, &Log::new(), |map| !map.contains(watch));
 }
