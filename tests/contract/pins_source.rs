@@ -1,11 +1,14 @@
 //! Sources around sockets with input that was put back.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
 use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time::Duration;
 
 use dispatch_loop::{ChannelMap, Eof, Interest, Source};
 
-use crate::support::ends::record_kinds;
+use crate::support::ends::{Wire, record_kinds};
 use crate::support::logging::{capture_log, logged};
 use crate::support::opened::{opened, opened_on, view};
 use crate::support::peers::{loopbacks, pattern, read_to_end, reads_to_end, unix_pair};
@@ -213,4 +216,43 @@ fn a_hook_that_takes_an_urgent_byte_in_each_of_many_turns_is_never_suspended() {
         turn_until(&mut map, &log, |_| log.count("a expt") == n);
     }
     assert_eq!(logged("64 turns"), [""; 0]);
+}
+
+/// A source that takes nothing, though its socket has room: it is full, and is not asked again in that turn.
+struct Full(Wire, Rc<Cell<usize>>);
+
+impl Source for Full {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.0.descriptor()
+    }
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buffer)
+    }
+    fn send(&mut self, _: &[u8]) -> io::Result<usize> {
+        self.1.set(self.1.get() + 1);
+        Ok(0)
+    }
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_source_that_takes_nothing_is_asked_once_a_turn() {
+    let log = Log::new();
+    let (near, _far) = unix_pair();
+    near.set_nonblocking(true).unwrap();
+    let asked = Rc::new(Cell::new(0));
+    let mut map = ChannelMap::new().unwrap();
+    let source = Full(Wire(near.into()), asked.clone());
+    let token = map.add_source(source, Recorder::new("a", &log)).unwrap().token();
+    turn_quiet(&mut map);
+    view(&mut map, token).push(b"never taken").unwrap();
+    for _ in 0..3 {
+        let before = asked.get();
+        map.turn(Some(Duration::ZERO)).unwrap();
+        assert!(asked.get() - before <= 2, "{} times", asked.get() - before);
+    }
+    assert!(asked.get() > 0);
+    assert_eq!(view(&mut map, token).queued(), 11);
 }
