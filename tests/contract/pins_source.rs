@@ -256,3 +256,19 @@ fn a_source_that_takes_nothing_is_asked_once_a_turn() {
     assert!(asked.get() > 0);
     assert_eq!(view(&mut map, token).queued(), 11);
 }
+
+/// EDGE_CASES 44: what makes the source panics; that ends the channel, as after a failed handshake.
+#[test]
+fn a_panic_in_what_makes_a_source_ends_its_channel_alone() {
+    let log = Log::new();
+    let (near, _far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    let (other, mut other_far) = unix_pair();
+    let other = map.add(other, Recorder::new("other", &log)).unwrap().token();
+    view(&mut map, token).wrap_source(|_| panic!("boom")).unwrap();
+    turn_until(&mut map, &log, |map| !map.contains(token));
+    assert_eq!(log.of("a"), ["open", "error: panicked: boom", "close: panicked: boom"]);
+    other_far.write_all(b"alive").unwrap();
+    arrive(&mut map, other);
+    assert_eq!(log.input("other"), b"alive");
+}
