@@ -1,7 +1,7 @@
 //! Sources around sockets with input that was put back.
 
 use std::cell::Cell;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -271,4 +271,21 @@ fn a_panic_in_what_makes_a_source_ends_its_channel_alone() {
     other_far.write_all(b"alive").unwrap();
     arrive(&mut map, other);
     assert_eq!(log.input("other"), b"alive");
+}
+
+/// `wrap_source`: once the end was told, input that is put back can be given to no new source.
+#[test]
+fn a_source_for_input_that_was_put_back_after_the_end_is_refused() {
+    let log = Log::new();
+    let (near, far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log).eof(Eof::KeepWriting));
+    far.shutdown(std::net::Shutdown::Write).unwrap();
+    arrive(&mut map, token);
+    assert_eq!(log.of("a").last().unwrap(), "eof");
+    let mut ch = view(&mut map, token);
+    ch.pause_reading();
+    ch.unread(b"put back");
+    let refused = ch.wrap_source(|inside| Ok(Box::new(Through(inside)))).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotConnected);
+    assert!(map.contains(token));
 }
