@@ -8,11 +8,11 @@ use std::thread;
 
 #[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
-use dispatch_loop::{ChannelMap, Interest, Source};
+use dispatch_loop::{ChannelMap, Interest, More, Source};
 
 use crate::support::ends::Wire;
 use crate::support::opened::{opened, view};
-use crate::support::peers::{loopbacks, read_to_end, reset, unix_pair};
+use crate::support::peers::{loopbacks, pipe, read_to_end, reset, unix_pair};
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{run_out, turn_quiet, turn_until, turns_at_once};
 use crate::support::waiting::{wait_for_hang_up, wait_for_input};
@@ -89,6 +89,24 @@ fn a_lingering_channel_whose_socket_says_would_block_goes_on() {
     drop(far);
     wait_for_hang_up(&near);
     assert!(turns_at_once(&mut map, 10, |map| map.is_empty()));
+}
+
+/// Rule 10: a closing pipe that has nothing to send now notices that nobody reads it.
+#[test]
+fn a_closing_pipe_whose_producer_waits_notices_that_its_reader_has_gone() {
+    let log = Log::new();
+    let (reader, writer) = pipe();
+    let mut map = ChannelMap::new().unwrap();
+    let token = map.add_file(writer, Recorder::new("a", &log)).unwrap().token();
+    turn_quiet(&mut map);
+    let mut ch = view(&mut map, token);
+    ch.push_producer(|_: &mut Vec<u8>| Ok(More::Later)).unwrap();
+    ch.close();
+    turn_quiet(&mut map);
+    assert_eq!(log.of("a"), ["open"]);
+    drop(reader);
+    run_out(&mut map, &log);
+    assert_eq!(log.of("a"), ["open", "close: broken pipe"]);
 }
 
 /// A source whose own end cannot be sent at once.

@@ -1,18 +1,18 @@
 //! Output, where a small slip of the library would pass unseen: what counts towards the watermarks, what
 //! a suspended channel still sends.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use dispatch_loop::More;
 #[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, count, inject};
+use dispatch_loop::{More, OnLimit};
 
 use crate::support::opened::{fill, opened_on, view};
 use crate::support::peers::{read_now, reads_to_end, unix_pair};
-use crate::support::recorder::{Log, Recorder};
-use crate::support::turning::{arrive, assert_calm, turn_quiet, turn_until, turns_at_once};
+use crate::support::recorder::{Log, Recorder, text};
+use crate::support::turning::{arrive, assert_calm, run_out, turn_quiet, turn_until, turns_at_once};
 
 /// EDGE_CASES 27: while something is behind it in the queue.
 #[test]
@@ -141,4 +141,23 @@ fn watermarks_that_are_moved_past_the_queue_are_told() {
     view(&mut map, token).set_watermarks(usize::MAX, usize::MAX);
     turn_quiet(&mut map);
     assert_eq!(log.of("a"), ["open", "high", "low"]);
+}
+
+/// Rules 7 and 16: the socket is offered the queue before a push is refused; if it turns out to be gone, the
+/// push is as any to a peer that is gone.
+#[cfg(debug_assertions)]
+#[test]
+fn a_push_over_the_limit_that_meets_a_reset_is_no_error() {
+    let log = Log::new();
+    let (near, _far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    fill(&mut map, &log, token);
+    let mut ch = view(&mut map, token);
+    ch.pause_reading();
+    ch.set_limit(1000, OnLimit::Refuse);
+    assert_eq!(ch.push(b"more").unwrap_err().kind(), ErrorKind::QuotaExceeded);
+    inject(Call::Send, 0, 1, Fault::Errno(libc::ECONNRESET));
+    view(&mut map, token).push(b"more").unwrap();
+    run_out(&mut map, &log);
+    assert_eq!(log.of("a"), ["open", &format!("close: {}", text(libc::ECONNRESET))]);
 }

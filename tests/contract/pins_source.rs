@@ -1,11 +1,14 @@
 //! Sources around sockets with input that was put back.
 
-use std::io::{self, IoSlice, Write};
+use std::cell::Cell;
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time::Duration;
 
 use dispatch_loop::{ChannelMap, Eof, Interest, Source};
 
-use crate::support::ends::record_kinds;
+use crate::support::ends::{Wire, record_kinds};
 use crate::support::logging::{capture_log, logged};
 use crate::support::opened::{opened, opened_on, view};
 use crate::support::peers::{loopbacks, pattern, read_to_end, reads_to_end, unix_pair};
@@ -213,4 +216,76 @@ fn a_hook_that_takes_an_urgent_byte_in_each_of_many_turns_is_never_suspended() {
         turn_until(&mut map, &log, |_| log.count("a expt") == n);
     }
     assert_eq!(logged("64 turns"), [""; 0]);
+}
+
+/// A source that takes nothing, though its socket has room: it is full, and is not asked again in that turn.
+struct Full(Wire, Rc<Cell<usize>>);
+
+impl Source for Full {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.0.descriptor()
+    }
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buffer)
+    }
+    fn send(&mut self, _: &[u8]) -> io::Result<usize> {
+        self.1.set(self.1.get() + 1);
+        Ok(0)
+    }
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_source_that_takes_nothing_is_asked_once_a_turn() {
+    let log = Log::new();
+    let (near, _far) = unix_pair();
+    near.set_nonblocking(true).unwrap();
+    let asked = Rc::new(Cell::new(0));
+    let mut map = ChannelMap::new().unwrap();
+    let source = Full(Wire(near.into()), asked.clone());
+    let token = map.add_source(source, Recorder::new("a", &log)).unwrap().token();
+    turn_quiet(&mut map);
+    view(&mut map, token).push(b"never taken").unwrap();
+    for _ in 0..3 {
+        let before = asked.get();
+        map.turn(Some(Duration::ZERO)).unwrap();
+        assert!(asked.get() - before <= 2, "{} times", asked.get() - before);
+    }
+    assert!(asked.get() > 0);
+    assert_eq!(view(&mut map, token).queued(), 11);
+}
+
+/// EDGE_CASES 44: what makes the source panics; that ends the channel, as after a failed handshake.
+#[test]
+fn a_panic_in_what_makes_a_source_ends_its_channel_alone() {
+    let log = Log::new();
+    let (near, _far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log));
+    let (other, mut other_far) = unix_pair();
+    let other = map.add(other, Recorder::new("other", &log)).unwrap().token();
+    view(&mut map, token).wrap_source(|_| panic!("boom")).unwrap();
+    turn_until(&mut map, &log, |map| !map.contains(token));
+    assert_eq!(log.of("a"), ["open", "error: panicked: boom", "close: panicked: boom"]);
+    other_far.write_all(b"alive").unwrap();
+    arrive(&mut map, other);
+    assert_eq!(log.input("other"), b"alive");
+}
+
+/// `wrap_source`: once the end was told, input that is put back can be given to no new source.
+#[test]
+fn a_source_for_input_that_was_put_back_after_the_end_is_refused() {
+    let log = Log::new();
+    let (near, far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log).eof(Eof::KeepWriting));
+    far.shutdown(std::net::Shutdown::Write).unwrap();
+    arrive(&mut map, token);
+    assert_eq!(log.of("a").last().unwrap(), "eof");
+    let mut ch = view(&mut map, token);
+    ch.pause_reading();
+    ch.unread(b"put back");
+    let refused = ch.wrap_source(|inside| Ok(Box::new(Through(inside)))).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotConnected);
+    assert!(map.contains(token));
 }
