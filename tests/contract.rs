@@ -48,6 +48,7 @@ mod contract {
     mod handle_close;
     mod house;
     mod interest;
+    mod interplay;
     mod keys;
     mod loop_options;
     mod memory;
