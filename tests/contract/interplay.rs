@@ -1,13 +1,13 @@
 //! Limits, producers, broadcasts and ends where they meet.
 
-use std::io;
+use std::io::{self, Read};
 
-use dispatch_loop::{More, OnError, OnLimit};
+use dispatch_loop::{ChannelMap, More, OnError, OnLimit, Token};
 
 use crate::support::opened::{opened_on, view};
-use crate::support::peers::{loopbacks, pair, reads_all};
+use crate::support::peers::{loopbacks, pair, reads_all, unix_pair};
 use crate::support::recorder::{Log, Recorder};
-use crate::support::turning::{run_out, turn_until};
+use crate::support::turning::{run_out, turn_quiet, turn_until};
 
 /// EDGE_CASES 171. The error was dropped, and what came after the producer was taken for the rest.
 #[test]
@@ -45,4 +45,37 @@ fn a_producer_that_failed_is_told_though_a_push_offers_the_queue_before() {
             assert!(end.is_err() || got.starts_with(&[b'x'; 62 * 1024]), "{on_error:?} {way}");
         }
     }
+}
+
+/// A channel whose peer reads nothing, with so much queued.
+fn behind(map: &mut ChannelMap, log: &Log, name: &'static str, queued: usize) -> (Token, impl Read + use<>) {
+    let (near, far) = unix_pair();
+    let token = map.add(near, Recorder::new(name, log)).unwrap().token();
+    turn_quiet(map);
+    let mut ch = view(map, token);
+    while ch.queued() == 0 {
+        ch.push(&[b'f'; 8 * 1024]).unwrap();
+    }
+    ch.push_vec(vec![b'f'; queued]).unwrap();
+    turn_quiet(map);
+    (token, far)
+}
+
+/// EDGE_CASES 172. What is broadcast is held until the last channel has it, so ending one channel freed
+/// nothing, and every channel that had anything queued was ended.
+#[test]
+fn a_broadcast_over_the_limit_of_the_map_ends_no_more_channels_than_need_be() {
+    const LIMIT: usize = 8 << 20;
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let (small, _small) = behind(&mut map, &log, "small", 500_000);
+    let (one, _one) = behind(&mut map, &log, "one", 10_000);
+    let (other, _other) = behind(&mut map, &log, "other", 10_000);
+    map.set_limit(LIMIT);
+    map.broadcast([one, other], &vec![b'b'; LIMIT]);
+    turn_until(&mut map, &log, |map| !map.contains(one) && !map.contains(other));
+    turn_quiet(&mut map);
+    assert!(map.contains(small));
+    assert_eq!(log.count("small close"), 0);
+    assert_eq!(log.of("one").last().unwrap(), &format!("close: {}", dispatch_loop::Reason::Limit));
 }
