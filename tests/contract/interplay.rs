@@ -1,6 +1,7 @@
 //! Limits, producers, broadcasts and ends where they meet.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 
 use dispatch_loop::{ChannelMap, More, OnError, OnLimit, Token};
 
@@ -8,6 +9,7 @@ use crate::support::opened::{opened_on, view};
 use crate::support::peers::{loopbacks, pair, reads_all, unix_pair};
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{run_out, turn_quiet, turn_until};
+use crate::support::waiting::wait_for_input;
 
 /// EDGE_CASES 171. The error was dropped, and what came after the producer was taken for the rest.
 #[test]
@@ -78,4 +80,61 @@ fn a_broadcast_over_the_limit_of_the_map_ends_no_more_channels_than_need_be() {
     assert!(map.contains(small));
     assert_eq!(log.count("small close"), 0);
     assert_eq!(log.of("one").last().unwrap(), &format!("close: {}", dispatch_loop::Reason::Limit));
+}
+
+/// A channel that reads once and closes, and its peer.
+fn that_closes(map: &mut ChannelMap, log: &Log, name: &'static str) -> (Token, TcpStream) {
+    let (near, far) = pair(loopbacks()[0]);
+    let closes = Recorder::new(name, log).on("read", |ch| {
+        ch.close();
+        Ok(())
+    });
+    (map.add(near, closes).unwrap().token(), far)
+}
+
+/// EDGE_CASES 173. One whose peer has ended in the same turn counts no longer: the other is not cut off.
+#[test]
+fn a_lingering_channel_whose_peer_has_ended_makes_room_for_another() {
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    map.set_linger_limit(1);
+    let (old, mut old_far) = that_closes(&mut map, &log, "old");
+    let (new, mut new_far) = that_closes(&mut map, &log, "new");
+    turn_quiet(&mut map);
+    old_far.write_all(b"request").unwrap();
+    wait_for_input(view(&mut map, old).socket().unwrap());
+    turn_quiet(&mut map);
+    assert!(map.contains(old), "it lingers");
+    // Both in one turn, the close first.
+    new_far.write_all(b"request").unwrap();
+    wait_for_input(view(&mut map, new).socket().unwrap());
+    drop(old_far);
+    wait_for_input(view(&mut map, old).socket().unwrap());
+    turn_quiet(&mut map);
+    assert!(!map.contains(old));
+    assert!(map.contains(new), "{:?}", log.events());
+    drop(new_far);
+    run_out(&mut map, &log);
+}
+
+/// EDGE_CASES 174. A limit that is lowered holds for those that linger already.
+#[test]
+fn a_lowered_limit_on_lingering_channels_holds_at_once() {
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let names = ["a", "b", "c"];
+    let mut fars = names.map(|name| that_closes(&mut map, &log, name));
+    turn_quiet(&mut map);
+    for (token, far) in &mut fars {
+        far.write_all(b"request").unwrap();
+        wait_for_input(view(&mut map, *token).socket().unwrap());
+        turn_quiet(&mut map);
+    }
+    assert_eq!(map.len(), 3);
+    map.set_linger_limit(1);
+    turn_quiet(&mut map);
+    assert_eq!(names.map(|name| log.closed(name)), [true, true, false], "the oldest give way");
+    map.set_linger_limit(0);
+    turn_quiet(&mut map);
+    assert!(map.is_empty());
 }
