@@ -1,12 +1,13 @@
 //! Limits, producers, broadcasts and ends where they meet.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 
 use dispatch_loop::{ChannelMap, More, OnError, OnLimit, Token};
 
 use crate::support::opened::{opened_on, view};
-use crate::support::peers::{loopbacks, pair, reads_all, unix_pair};
+use crate::support::peers::{loopbacks, pair, read_now, reads_all, unix_pair};
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{run_out, turn_quiet, turn_until};
 use crate::support::waiting::wait_for_input;
@@ -49,17 +50,15 @@ fn a_producer_that_failed_is_told_though_a_push_offers_the_queue_before() {
     }
 }
 
-/// A channel whose peer reads nothing, with so much queued.
-fn behind(map: &mut ChannelMap, log: &Log, name: &'static str, queued: usize) -> (Token, impl Read + use<>) {
+/// A channel whose peer reads nothing, with at least so much queued.
+fn behind(map: &mut ChannelMap, log: &Log, name: &'static str, queued: usize) -> (Token, UnixStream) {
     let (near, far) = unix_pair();
     let token = map.add(near, Recorder::new(name, log)).unwrap().token();
     turn_quiet(map);
-    let mut ch = view(map, token);
-    while ch.queued() == 0 {
-        ch.push(&[b'f'; 8 * 1024]).unwrap();
+    while view(map, token).queued() < queued {
+        view(map, token).push_vec(vec![b'f'; 20_000]).unwrap();
+        turn_quiet(map);
     }
-    ch.push_vec(vec![b'f'; queued]).unwrap();
-    turn_quiet(map);
     (token, far)
 }
 
@@ -137,4 +136,38 @@ fn a_lowered_limit_on_lingering_channels_holds_at_once() {
     map.set_linger_limit(0);
     turn_quiet(&mut map);
     assert!(map.is_empty());
+}
+
+/// EDGE_CASES 175. What follows the output waited for an event that did not come: a close was a time-out, a FIN
+/// and an upgrade never happened.
+#[test]
+fn what_follows_the_output_follows_though_a_limit_has_sent_the_last_of_it() {
+    for way in ["close", "shutdown_write", "wrap_source"] {
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let (token, mut far) = behind(&mut map, &log, "a", 20_000);
+        let mut ch = view(&mut map, token);
+        match way {
+            "close" => ch.close(),
+            "shutdown_write" => ch.shutdown_write(),
+            _ => ch.wrap_source(Ok).unwrap(),
+        }
+        turn_quiet(&mut map);
+        assert!(view(&mut map, token).queued() > 10_000);
+        far.set_nonblocking(true).unwrap();
+        let (got, ended) = read_now(&mut far);
+        assert!(!got.is_empty() && !ended);
+        if way == "wrap_source" {
+            view(&mut map, token).set_limit(10_000, OnLimit::Refuse);
+            view(&mut map, token).push(&[b'p'; 10_001]).unwrap_err();
+        } else {
+            map.set_limit(10_000);
+        }
+        assert_eq!(view(&mut map, token).queued(), 0, "all is sent");
+        turn_quiet(&mut map);
+        let (_, ended) = read_now(&mut far);
+        assert_eq!(ended, way != "wrap_source", "{way}");
+        assert_eq!(log.has("a wrapped"), way == "wrap_source");
+        assert_eq!(log.has("a close: closed"), way == "close", "{way}");
+    }
 }
