@@ -49,6 +49,7 @@ mod contract {
     mod handle_close;
     mod house;
     mod interest;
+    mod interplay;
     mod keys;
     #[cfg(debug_assertions)]
     mod listeners_in_turn;

@@ -191,16 +191,26 @@ impl ChannelMap {
                 continue;
             }
             if link.has_room(turn, gathered + bytes.len()) {
-                drop(self.put(token, Pushed::Broadcast(bytes, &mut broadcast), true));
+                drop(self.put_uncounted(token, Pushed::Broadcast(bytes, &mut broadcast), true));
+                self.enter_queue(token);
             } else {
                 link.end_by_reset(Reason::Limit);
                 self.touch(token);
             }
         }
+        // It holds the bytes, whichever channels end.
+        drop(broadcast);
+        self.keep_to_the_limit();
     }
 
     /// Push to a channel, from any caller.
     pub(crate) fn put(&mut self, token: Token, pushed: Pushed<'_>, limited: bool) -> io::Result<()> {
+        self.put_uncounted(token, pushed, limited)?;
+        self.count_queue(token);
+        Ok(())
+    }
+
+    fn put_uncounted(&mut self, token: Token, pushed: Pushed<'_>, limited: bool) -> io::Result<()> {
         self.touch(token);
         let Some(seat) = self.slots.get_mut(token) else { return Err(LookupError::Gone(token).into()) };
         if self.gather.is_of(token) && seat.link.gathers() {
@@ -215,7 +225,6 @@ impl ChannelMap {
         if seat.link.push(self.turn, before, pushed, limited)? {
             self.gather.sent(token);
         }
-        self.count_queue(token);
         Ok(())
     }
 

@@ -18,14 +18,19 @@ impl ChannelMap {
     /// Something was queued on a channel.
     #[inline]
     pub(crate) fn count_queue(&mut self, token: Token) {
-        let Some(seat) = self.slots.get_mut(token) else { return };
-        if seat.link.count_queue(&self.total.account) {
+        if self.enter_queue(token) {
             self.keep_to_the_limit();
         }
     }
 
+    /// As `count_queue`, without a look at the limit; `false` if nothing is queued.
     #[inline]
-    fn keep_to_the_limit(&mut self) {
+    pub(crate) fn enter_queue(&mut self, token: Token) -> bool {
+        self.slots.get_mut(token).is_some_and(|seat| seat.link.count_queue(&self.total.account))
+    }
+
+    #[inline]
+    pub(crate) fn keep_to_the_limit(&mut self) {
         if self.total.is_over() {
             self.end_those_furthest_behind();
         }

@@ -73,15 +73,17 @@ impl ChannelMap {
     /// one that has lingered longest is closed. With 0 none lingers.
     pub fn set_linger_limit(&mut self, channels: usize) {
         self.lingering.limit = channels;
+        make_room(self);
     }
 }
 
 /// If too many linger, the oldest give way.
 fn make_room(map: &mut ChannelMap) {
     let slots = &map.slots;
-    map.lingering.tidy(|token| slots.get(token).is_some_and(|seat| seat.link.is_lingering()));
+    map.lingering.tidy(|token| slots.get(token).is_some_and(|seat| seat.link.counts_as_lingering()));
     while let Some(oldest) = map.lingering.too_many() {
-        if let Some(link) = map.link_mut(oldest).filter(|link| link.is_lingering()) {
+        // One whose peer has ended in this turn still counts, and is the first to go.
+        if let Some(link) = map.link_mut(oldest).filter(|link| link.counts_as_lingering()) {
             link.stop_lingering();
             map.lingering.ended();
             map.touch(oldest);

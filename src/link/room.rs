@@ -2,6 +2,7 @@
 //! takes what it is sent never meets the limit.
 
 use crate::clock::Turn;
+use crate::link::due::Step;
 use crate::link::sending::Flushed;
 use crate::link::state::{Link, WRITE_BUDGET};
 
@@ -36,6 +37,8 @@ impl Link {
             break;
         }
         self.write_left = left.min(self.write_left);
+        // What comes after what was sent: an upgrade, FIN, the end.
+        self.due.set(Step::Flush);
         self.takes(bytes) || self.is_broken()
     }
 

@@ -53,7 +53,8 @@ pub(crate) enum Flushed {
     Blocked,
     /// The budget is used up; the socket may take more.
     Budget,
-    /// The first piece is a producer that has nothing now, or is not to be asked.
+    /// The first piece is a producer that has nothing now; or one that is not to be asked, or has failed, which
+    /// is told where producers are asked.
     Stalled,
     /// The first piece is an upgrade: all before it is sent.
     Upgrade,
@@ -81,7 +82,8 @@ impl Outbox {
             match self.pieces.front() {
                 None => return Flushed::Empty,
                 Some(Piece::Upgrade(_)) => return Flushed::Upgrade,
-                Some(Piece::Producer(_)) if self.stalled || !produces => return Flushed::Stalled,
+                Some(Piece::Producer(_)) if self.stalled => return Flushed::Stalled,
+                Some(Piece::Producer(_) | Piece::Failed(..)) if !produces => return Flushed::Stalled,
                 Some(_) if *budget == 0 => return Flushed::Budget,
                 Some(Piece::Failed(..)) => return self.take_failure(),
                 Some(_) => {}
