@@ -66,6 +66,7 @@ mod contract {
     mod queue;
     mod read;
     mod regressions;
+    mod replaced;
     mod relay;
     mod repeating;
     mod room;
