@@ -65,6 +65,7 @@ mod contract {
     mod producers;
     mod queue;
     mod read;
+    mod refused;
     mod regressions;
     mod replaced;
     mod relay;
