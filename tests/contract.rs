@@ -44,6 +44,8 @@ mod contract {
     mod drops;
     mod errors;
     #[cfg(debug_assertions)]
+    mod failed_listener;
+    #[cfg(debug_assertions)]
     mod faults;
     mod handle_close;
     mod house;
@@ -67,9 +69,9 @@ mod contract {
     mod read;
     mod refused;
     mod regressions;
-    mod replaced;
     mod relay;
     mod repeating;
+    mod replaced;
     mod room;
     mod short_way;
     #[cfg(debug_assertions)]
