@@ -31,6 +31,7 @@ mod channels {
     mod datagram_peer;
     mod detach;
     mod exchange;
+    mod exchange_same;
     mod files;
     mod lookups;
     mod names;

@@ -45,6 +45,8 @@ mod contract {
     mod drops;
     mod errors;
     #[cfg(debug_assertions)]
+    mod failed_listener;
+    #[cfg(debug_assertions)]
     mod faults;
     mod handle_close;
     mod house;
@@ -70,9 +72,11 @@ mod contract {
     mod producers;
     mod queue;
     mod read;
+    mod refused;
     mod regressions;
     mod relay;
     mod repeating;
+    mod replaced;
     mod room;
     mod short_way;
     #[cfg(debug_assertions)]

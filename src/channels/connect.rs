@@ -55,20 +55,24 @@ impl ChannelMap {
     ) -> io::Result<Handle<D>> {
         let literal = address.to_address();
         let address = match (literal, address.to_name()) {
-            (Ok(address), _) => address,
             (Err(_), Some((host, port))) => return self.dial(host, port, options, dispatcher),
-            (Err(error), None) => return Err(error),
+            (address, _) => address,
         };
-        let (fd, file, begun) =
-            sys::stream::connect(&address, options).map_err(|error| about("connect to", &address, &error))?;
-        let mut link = Link::connecting(Some(Held::Plain(Plain(fd))), Connecting::InProgress);
-        link.stamp(self.clock.now());
-        link.set_peer(Some(address));
-        if let Some(file) = file {
-            link.rare().file = Some(Box::new(file));
-        }
-        let later = link.connect_began(begun);
-        let handle = self.insert(link, dispatcher)?;
+        let now = self.clock.now();
+        let mut later = false;
+        let made = address.and_then(|address| {
+            let begun = sys::stream::connect(&address, options);
+            let (fd, file, begun) = begun.map_err(|error| about("connect to", &address, &error))?;
+            let mut link = Link::connecting(Some(Held::Plain(Plain(fd))), Connecting::InProgress);
+            link.stamp(now);
+            link.set_peer(Some(address));
+            if let Some(file) = file {
+                link.rare().file = Some(Box::new(file));
+            }
+            later = link.connect_began(begun);
+            Ok(link)
+        });
+        let handle = self.insert(made, dispatcher)?;
         if later {
             connect::connect_later(self, handle.token(), 0);
         }
@@ -119,7 +123,7 @@ impl ChannelMap {
         });
         let mut link = Link::connecting(None, Connecting::ByName(dial));
         link.stamp(self.clock.now());
-        let handle = self.insert(link, dispatcher)?;
+        let handle = self.insert(Ok(link), dispatcher)?;
         let token = handle.token();
         if let Some(timeout) = options.timeout {
             let deadline = self.set_timer(Some(token), timeout, Action::DialTimeout(token));

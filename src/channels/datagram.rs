@@ -37,17 +37,21 @@ impl ChannelMap {
         options: &DatagramOptions,
         dispatcher: D,
     ) -> io::Result<Handle<D>> {
-        let address = literal(&address, "names are not looked up here")?;
-        let (fd, file) =
-            sys::datagram::bind(&address, options).map_err(|error| about("bind to", &address, &error))?;
-        let mut link = Link::of_socket(Held::Plain(Plain(fd)), Kind::Datagram);
-        link.set_local(link.fd().and_then(|fd| sys::local_addr(fd).ok()).map(Arc::new));
-        link.set_peer(options.peer.clone());
-        if let Some(file) = file {
-            link.rare().file = Some(Box::new(file));
-        }
-        self.insert(link, dispatcher)
+        self.insert(bound(&address, options), dispatcher)
     }
+}
+
+fn bound(address: &impl ToAddress, options: &DatagramOptions) -> io::Result<Link> {
+    let address = literal(address, "names are not looked up here")?;
+    let (fd, file) =
+        sys::datagram::bind(&address, options).map_err(|error| about("bind to", &address, &error))?;
+    let mut link = Link::of_socket(Held::Plain(Plain(fd)), Kind::Datagram);
+    link.set_local(link.fd().and_then(|fd| sys::local_addr(fd).ok()).map(Arc::new));
+    link.set_peer(options.peer.clone());
+    if let Some(file) = file {
+        link.rare().file = Some(Box::new(file));
+    }
+    Ok(link)
 }
 
 impl Channel<'_> {

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
+use crate::link::held::Held;
 use crate::link::source::Source;
+use crate::link::state::Link;
 use crate::sys::poll::Interest;
 use crate::sys::{self, Kind};
 use crate::token::Handle;
@@ -50,8 +52,22 @@ impl ChannelMap {
     /// them. Send a file with [`producers::from_reader`](crate::producers::from_reader); read one in a
     /// thread, with [`read_lines`](crate::read_lines) or into an [`Outlet`](crate::Outlet).
     pub fn add_file<D: Dispatcher>(&mut self, file: impl AsFd, dispatcher: D) -> io::Result<Handle<D>> {
-        let file = File::new(file.as_fd())?;
-        // Only the poller knows what it accepts.
+        let made = self.accepted(file.as_fd()).map(|file| {
+            let reads = file.mode.reads;
+            // Input that is not read is left for others that have the file open, so do not linger.
+            let mut link = Link::of_socket(Held::own(Box::new(file)), Kind::File);
+            link.set_peer(link.fd().and_then(|fd| sys::peer_addr(fd).ok()));
+            if !reads {
+                link.has_no_input();
+            }
+            link
+        });
+        self.insert(made, dispatcher)
+    }
+
+    /// Only the poller knows what it accepts.
+    fn accepted(&self, file: BorrowedFd<'_>) -> io::Result<File> {
+        let file = File::new(file)?;
         match self.poll.add(file.fd(), usize::MAX >> 1, Interest::NONE) {
             Ok(()) => self.poll.delete(file.fd())?,
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(not_pollable()),
@@ -59,16 +75,7 @@ impl ChannelMap {
             Err(error) if sys::errno::out_of_resources(&error) => {}
             Err(error) => return Err(error),
         }
-        let reads = file.mode.reads;
-        let handle = self.add_source(file, dispatcher)?;
-        if let Some(link) = self.link_mut(handle.token()) {
-            // Input that is not read is left for others that have the file open, so do not linger.
-            link.set_kind(Kind::File);
-            if !reads {
-                link.has_no_input();
-            }
-        }
-        Ok(handle)
+        Ok(file)
     }
 }
 

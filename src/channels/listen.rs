@@ -48,11 +48,13 @@ impl ChannelMap {
         options: &ListenOptions,
         dispatcher: D,
     ) -> io::Result<Handle<D>> {
-        let address = literal(&address, "listen_all listens on all its addresses")?;
-        let about = |error| about("listen on", &address, &error);
-        let (fd, file) = sys::stream::listen(&address, options).map_err(about)?;
-        let local = sys::local_addr(fd.as_fd()).map_err(about)?;
-        self.insert(listener(fd, local, file), dispatcher)
+        let made = literal(&address, "listen_all listens on all its addresses").and_then(|address| {
+            let about = |error| about("listen on", &address, &error);
+            let (fd, file) = sys::stream::listen(&address, options).map_err(about)?;
+            let local = sys::local_addr(fd.as_fd()).map_err(about)?;
+            Ok(listener(fd, local, file))
+        });
+        self.insert(made, dispatcher)
     }
 
     /// Listen on every address that `address` stands for: `"localhost:80"` is often one IPv4 and one
@@ -91,7 +93,10 @@ impl ChannelMap {
             let dispatcher = make(&local);
             listeners.push((listener(fd, local, file), dispatcher));
         }
-        listeners.into_iter().map(|(link, dispatcher)| self.insert(link, dispatcher)).collect()
+        // If the map takes none, each is dropped by itself.
+        let added: Vec<_> =
+            listeners.into_iter().map(|(link, dispatcher)| self.insert(Ok(link), dispatcher)).collect();
+        added.into_iter().collect()
     }
 
     fn all_of(&self, text: &str) -> io::Result<Vec<Address>> {

@@ -249,11 +249,13 @@ impl<'a> Channel<'a> {
     }
 
     /// Announce that the source may be ready to read or to write. Needed for a source without a
-    /// descriptor. The channel is served in the next turn as if its socket were ready.
+    /// descriptor, and for one that has exchanged its descriptor for another of the same number. The channel is served in the next turn as if its socket were ready.
     pub fn source_ready(&mut self) {
         self.touch();
         let token = self.token;
-        if let Some(link) = self.map.link_mut(token).filter(|link| !link.is_pending()) {
+        let Some(link) = self.map.link_mut(token) else { return };
+        link.announced();
+        if !link.is_pending() {
             link.set_pending(true);
             self.map.pending.push(token);
         }

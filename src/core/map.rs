@@ -198,7 +198,9 @@ impl ChannelMap {
         of: TypeId,
     ) -> io::Result<Token> {
         if !socket.is_complete() {
-            socket.complete()?;
+            if let Err(error) = socket.complete() {
+                return Err(refused(dispatcher, error));
+            }
         }
         let asks = self.asks(of);
         let (token, place) = self.seat(dispatcher)?;
@@ -220,7 +222,7 @@ impl ChannelMap {
         let peer = source.descriptor().and_then(|fd| sys::peer_addr(fd).ok());
         let mut link = Link::of_socket(source, Kind::Stream);
         link.set_peer(peer);
-        self.insert(link, dispatcher)
+        self.insert(Ok(link), dispatcher)
     }
 
     /// Add an internal channel.
@@ -230,12 +232,21 @@ impl ChannelMap {
         dispatcher: D,
     ) -> io::Result<Token> {
         link.set_role(Role::Internal);
-        let handle = self.insert(link, dispatcher)?;
+        let handle = self.insert(Ok(link), dispatcher)?;
         self.internal += 1;
         Ok(handle.token())
     }
 
-    pub(crate) fn insert<D: Dispatcher>(&mut self, mut link: Link, dispatcher: D) -> io::Result<Handle<D>> {
+    /// Add a channel, if it could be made.
+    pub(crate) fn insert<D: Dispatcher>(
+        &mut self,
+        made: io::Result<Link>,
+        dispatcher: D,
+    ) -> io::Result<Handle<D>> {
+        let mut link = match made {
+            Ok(link) => link,
+            Err(error) => return Err(refused(Box::new(dispatcher), error)),
+        };
         link.set_asks(self.asks(TypeId::of::<D>()));
         match self.seat(Box::new(dispatcher)) {
             Ok((token, place)) => {
@@ -253,10 +264,12 @@ impl ChannelMap {
     #[inline(always)]
     fn seat(&mut self, dispatcher: Box<dyn Dispatcher>) -> io::Result<(Token, &mut Link)> {
         if self.ended {
-            return Err(refused(dispatcher, io::ErrorKind::BrokenPipe, "the channel map is being dropped"));
+            let why = "the channel map is being dropped";
+            return Err(refused(dispatcher, io::Error::new(io::ErrorKind::BrokenPipe, why)));
         }
         let Some((token, seat)) = self.slots.occupy() else {
-            return Err(refused(dispatcher, io::ErrorKind::QuotaExceeded, "the channel map is full"));
+            let why = "the channel map is full";
+            return Err(refused(dispatcher, io::Error::new(io::ErrorKind::QuotaExceeded, why)));
         };
         seat.dispatcher = Some(dispatcher);
         self.dirty.push(token);
@@ -386,9 +399,9 @@ impl ChannelMap {
 
 /// The dispatcher cannot be added: drop it.
 #[cold]
-fn refused(dispatcher: Box<dyn Dispatcher>, kind: io::ErrorKind, why: &str) -> io::Error {
+fn refused(dispatcher: Box<dyn Dispatcher>, why: io::Error) -> io::Error {
     drop_caught("a dispatcher", dispatcher);
-    io::Error::new(kind, why)
+    why
 }
 
 /// The poller's descriptor: readable when a [`turn`](ChannelMap::turn) has something to do.

@@ -130,7 +130,7 @@ fn not_put_back(map: &mut ChannelMap, token: Token, mut dispatcher: Box<dyn Disp
     }
     // The hook swapped or dropped the map. The last hook belongs to the dispatcher that has the channel
     // now.
-    if !take_replaced(token) && !last {
+    if !last && !take_replaced(token) {
         let mut channel = Channel::foreign(map, token);
         let end = || dispatcher.handle_close(&mut channel, &Reason::MapEnded);
         let ended = catch_unwind(AssertUnwindSafe(end));

@@ -119,15 +119,18 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
     let mut waits = 0;
     let mut id = map.id;
     let mut entered = Entered::now(id);
+    let mut queue = map.queue.as_ref().map(Queue::shared);
     loop {
         if map.id != id {
-            // A hook swapped the maps.
+            // A hook swapped the maps. The other one may never run again.
             drop(entered);
+            queue.take().iter().for_each(|left| left.set_stopped(true));
             refuse_nested(map)?;
             id = map.id;
             entered = Entered::now(id);
             map.let_messages_in();
         }
+        queue = queue.or_else(|| map.queue.as_ref().map(Queue::shared));
         if map.is_stop_asked() {
             map.take_stop();
             map.set_stopped(true);
@@ -151,10 +154,7 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
                 turn_of_entered(map, options.timeout, options.rescan, Turning::of(options))
             }
         };
-        if let Err(error) = turned {
-            map.set_stopped(true);
-            return Err(error);
-        }
+        turned.inspect_err(|_| map.set_stopped(true))?;
     }
 }
 
@@ -195,9 +195,9 @@ impl ChannelMap {
         }
     }
 
-    /// Its `run` has returned, perhaps, and it turns again.
+    /// Its `run` has returned or gone on with another map, perhaps, and it turns again.
     fn let_messages_in(&mut self) {
-        if self.stopped {
+        if self.stopped || self.queue.as_ref().is_some_and(Queue::is_stopped) {
             self.set_stopped(false);
         }
     }

@@ -14,7 +14,7 @@ use crate::token::Token;
 
 /// Tell the poller what the channel waits for now, if that changed.
 pub(crate) fn register(map: &mut ChannelMap, token: Token) {
-    if map.link(token).is_some_and(|link| link.exchanged().is_some()) {
+    if map.link_mut(token).is_some_and(Link::may_have_exchanged) {
         unwatch(map, token);
     }
     let Some(seat) = map.slots.get_mut(token) else { return };

@@ -60,12 +60,12 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     if !map.starved.is_empty() {
         backoff::wake_starved(map);
     }
-    let was_listener = map.link(token).is_some_and(|link| link.kind() == Kind::Listener);
+    // Before its last hook, which may swap the maps.
+    if map.link(token).is_some_and(|link| link.kind() == Kind::Listener) {
+        listener_ended(map, token, &reason);
+    }
     if let Some(dispatcher) = dispatcher {
         hooks::run_close(map, token, dispatcher, &reason);
-    }
-    if was_listener {
-        listener_ended(map, token, &reason);
     }
     if let Reason::Error(error) = reason {
         drop_guarded(&mut map.throttle, "an error", error);

@@ -16,12 +16,14 @@ pub(crate) struct Guarded {
     pub(crate) source: Box<dyn Source>,
     /// The number of the descriptor that the poller was told, while it is registered.
     pub(super) watched: Option<RawFd>,
+    /// It was said to be ready: its descriptor may be another of the same number.
+    pub(super) announced: bool,
     panic: RefCell<Option<io::Error>>,
 }
 
 impl Guarded {
     pub(crate) fn new(source: Box<dyn Source>) -> Guarded {
-        Guarded { source, watched: None, panic: RefCell::new(None) }
+        Guarded { source, watched: None, announced: false, panic: RefCell::new(None) }
     }
 
     /// The error of its panic, if there was one.

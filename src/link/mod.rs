@@ -129,10 +129,6 @@ impl Link {
         self.kind
     }
 
-    pub(crate) fn set_kind(&mut self, kind: Kind) {
-        self.kind = kind;
-    }
-
     pub(crate) fn is_datagram(&self) -> bool {
         self.kind == Kind::Datagram
     }

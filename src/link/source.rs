@@ -15,9 +15,10 @@ use crate::sys::poll::Interest;
 /// [`wrap_source`](crate::Channel::wrap_source).
 ///
 /// It owns its descriptor. If it exchanges it for another, the channel goes on with that one from the next
-/// time that the loop looks at it ([`source_ready`](crate::Channel::source_ready) asks it to); the old one must
-/// not have been duplicated, because then closing it does not take it out of epoll. No method may wait: `WouldBlock`
-/// means that nothing can be done now.
+/// time that the loop looks at it ([`source_ready`](crate::Channel::source_ready) asks it to, and must be called if
+/// the old one was closed first, so that the new one may have its number); the old one must not have been
+/// duplicated, because then closing it does not take it out of epoll. No method may wait: `WouldBlock` means that
+/// nothing can be done now.
 ///
 /// ```
 /// use dispatch_loop::Source;

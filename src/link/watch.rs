@@ -103,6 +103,22 @@ impl Link {
         }
     }
 
+    /// Its source is said to be ready.
+    pub(crate) fn announced(&mut self) {
+        if let Some(Held::Own(own)) = &mut self.socket {
+            own.announced = true;
+        }
+    }
+
+    /// Whether its source may show another descriptor than the one that is registered.
+    pub(crate) fn may_have_exchanged(&mut self) -> bool {
+        let announced = match &mut self.socket {
+            Some(Held::Own(own)) => std::mem::take(&mut own.announced),
+            _ => false,
+        };
+        announced || self.exchanged().is_some()
+    }
+
     /// The number under which a source is registered that now shows another descriptor, or none.
     pub(crate) fn exchanged(&self) -> Option<RawFd> {
         match &self.socket {

@@ -235,6 +235,23 @@ impl<M> Shared<M> {
         self.bell.end_waiting();
     }
 
+    /// Refuse what comes from now on, and wake who waits; or take it again. The end is for good.
+    pub(crate) fn set_stopped(&self, stopped: bool) {
+        if self.state.load(Ordering::SeqCst) == GONE {
+            return;
+        }
+        if stopped {
+            self.stops.fetch_add(1, Ordering::SeqCst);
+            self.state.store(STOPPED, Ordering::SeqCst);
+            self.room.fetch_or(SHUT, Ordering::SeqCst);
+            self.tell_of_the_stop();
+        } else {
+            self.open();
+            self.state.store(OPEN, Ordering::SeqCst);
+            self.tell_waiters();
+        }
+    }
+
     /// Give places away again.
     fn open(&self) {
         self.room.fetch_and(!SHUT, Ordering::SeqCst);
@@ -341,18 +358,12 @@ impl<M> Queue<M> {
         false
     }
 
-    /// Refuse what comes from now on, and wake who waits; or take it again.
     pub(crate) fn set_stopped(&self, stopped: bool) {
-        if stopped {
-            self.shared.stops.fetch_add(1, Ordering::SeqCst);
-            self.shared.state.store(STOPPED, Ordering::SeqCst);
-            self.shared.room.fetch_or(SHUT, Ordering::SeqCst);
-            self.shared.tell_of_the_stop();
-        } else {
-            self.shared.open();
-            self.shared.state.store(OPEN, Ordering::SeqCst);
-            self.shared.tell_waiters();
-        }
+        self.shared.set_stopped(stopped);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.shared.is_stopped()
     }
 
     /// The map goes: refuse everything for good, and wake who waits.

@@ -251,3 +251,33 @@ fn between_two_turns_remotes_are_let_in() {
     turn_until(&mut map, &log, |_| thread.is_finished());
     assert!(joined(thread));
 }
+
+thread_local! {
+    static AWAY: RefCell<Option<ChannelMap>> = const { RefCell::new(None) };
+}
+
+/// EDGE_CASES 401: a hook has swapped the map away, and `run` returned with the other one.
+#[test]
+fn who_waits_for_a_map_that_was_swapped_away_is_woken_when_run_returns() {
+    let mut map = ChannelMap::new().unwrap();
+    map.set_remote_capacity(1);
+    let remote = map.remote();
+    remote.call(|_| ()).unwrap();
+    let sender = remote.clone();
+    let waiter = waiting(move || (0..2).try_for_each(|_| sender.call(|_| ())).is_err());
+    map.call_soon(|map| {
+        AWAY.set(Some(ChannelMap::new().unwrap()));
+        AWAY.with_borrow_mut(|away| std::mem::swap(map, away.as_mut().unwrap()));
+    });
+    run(&mut map).unwrap();
+    assert!(joined(waiter));
+    assert!(remote.is_stopped());
+    // It goes on.
+    let mut away = AWAY.take().unwrap();
+    away.turn(Some(Duration::ZERO)).unwrap();
+    remote.call(|_| ()).unwrap();
+    // And the end of one that was swapped away is for good.
+    away.call_soon(|map| *map = ChannelMap::new().unwrap());
+    run(&mut away).unwrap();
+    assert!(matches!(remote.call(|_| ()), Err(SendError::Ended(_))));
+}
