@@ -2,8 +2,8 @@
 //! slows the other down, a half-close is passed on as one, a reset as one.
 //!
 //! It shows two channels that know each other by their handles. Each pushes what it reads to its twin;
-//! the twin's `handle_high` pauses it, and `handle_low` lets it go on, so however much goes through,
-//! only a little of it is here.
+//! `auto_pause_with` pauses it while the twin's queue is high, so however much goes through, only a
+//! little of it is here.
 //!
 //! ```sh
 //! cargo run --release --example tcp_proxy -- 127.0.0.1:8080 example.org:80
@@ -83,6 +83,7 @@ impl Dispatcher for Proxy {
             self.places.give_back(map, 1); // the client gives back its own
             return upstream.map(drop);
         };
+        ch.auto_pause_with(upstream)?;
         ch.pause_reading(); // until there is somebody to take it
         map.get_mut(client)?.twin = Some(upstream);
         Ok(())
@@ -125,16 +126,6 @@ impl Dispatcher for Half {
             }
             Ok(())
         })
-    }
-
-    fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.with_twin(ch, |twin| twin.pause_reading());
-        Ok(())
-    }
-
-    fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.with_twin(ch, |twin| twin.resume_reading());
-        Ok(())
     }
 
     fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
