@@ -5,6 +5,9 @@
 //! `auto_pause_with` pauses it while the twin's queue is high, so however much goes through, only a
 //! little of it is here.
 //!
+//! One loss it cannot prevent: a reset ends at once a side that is paused for its slow twin, and what that
+//! side's system had received, and nobody had read, goes with it. What was read arrives before the reset.
+//!
 //! ```sh
 //! cargo run --release --example tcp_proxy -- 127.0.0.1:8080 example.org:80
 //! ```
