@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::dirs::Dir;
-use crate::support::peers::{accept, connect, read_exactly, read_to_end};
+use crate::support::peers::{accept, connect, limit_time, pattern, read_exactly, read_to_end};
 use crate::support::programs::{Ended, Program, listener, read_piece};
 
 /// A connection that is closed with all sent may wait for its peer's end until so long nothing comes.
@@ -88,6 +88,29 @@ fn a_connection_that_only_lingers_is_not_cut_off() {
     let ended = server.end();
     sender.join().unwrap();
     ended.assert_quiet_success();
+}
+
+/// 172: a client reads nothing for as long as the server waits for it; all of its answer was sent, is with the
+/// system, and arrives when the server has ended.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_the_system_holds_when_a_server_ends_is_not_cut_off() {
+    const LEN: usize = 1_000_000;
+    let dir = Dir::new();
+    dir.file("a", &pattern(LEN));
+    let root = dir.path().to_str().unwrap();
+    let (server, address) = Program::serve("http_server", ["--root", root, "127.0.0.1:0"]);
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    client.set_recv_buffer_size(16 * 1024).unwrap();
+    client.connect(&address.into()).unwrap();
+    let mut client = TcpStream::from(client);
+    limit_time(&client);
+    client.write_all(b"GET /a HTTP/1.0\r\n\r\n").unwrap();
+    let begin = read_exactly(&mut client, 1);
+    server.signal("TERM");
+    server.end().assert_quiet_success();
+    let answer = [begin, read_to_end(&mut client)].concat();
+    assert!(answer.ends_with(&pattern(LEN)), "{} bytes", answer.len());
 }
 
 /// A client that asks for a page and then sends, a byte at a time, until it cannot.
