@@ -96,6 +96,7 @@ impl Dispatcher for Proxy {
 /// One side of a forwarded connection.
 #[derive(Default)]
 struct Half {
+    /// `None` when it was reset, and this side is to be.
     twin: Option<Handle<Half>>,
     /// Of this side, if it is not the client's.
     upstream: Option<Rc<str>>,
@@ -121,7 +122,8 @@ impl Dispatcher for Half {
     }
 
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        let Some(twin) = self.twin else { return Ok(()) };
+        // Who is to be reset may have to write before it reads what came before.
+        let Some(twin) = self.twin else { return ch.read_with(|_, _| Ok(())) };
         ch.read_with(|ch, data| {
             let pushed = ch.map_mut().channel(twin).is_ok_and(|mut twin| twin.push(data).is_ok());
             if !pushed {
@@ -154,12 +156,14 @@ impl Dispatcher for Half {
             });
         }
         self.with_twin(ch, reset_when_sent);
+        if let Some(Ok(twin)) = self.twin.map(|twin| ch.map_mut().get_mut(twin)) {
+            twin.twin = None;
+        }
     }
 }
 
 /// The other side was reset: so shall this be, when its peer has what came before, or takes nothing of it.
 fn reset_when_sent(ch: &mut Channel<'_>) {
-    ch.pause_reading();
     let mut before = ch.unsent();
     if before == 0 || ch.is_connecting() {
         return ch.abort();
