@@ -2,8 +2,8 @@
 //! in one loop.
 //!
 //! It shows `read_lines`, which reads what cannot be polled in a thread of its own and hands it to
-//! the loop; `broadcast`, which waits for nobody and cuts off who does not read; and a set of
-//! clients that the listener and its connections share.
+//! the loop; `broadcast`, which waits for nobody, holds a line once for all, and cuts off who does not
+//! read at the default limit of 16 MiB; and a set of clients that the listener and its connections share.
 //!
 //! ```sh
 //! cargo run --release --example agent_server
@@ -20,20 +20,17 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use common::{Exit, Lines};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Line, OnLimit, Reason, Socket, Token};
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Line, Reason, Socket, Token};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
 usage: agent_server [--log LEVEL] [ADDR]
 
 Sends each line of stdin to all clients, and prints the lines that they send, until Ctrl-C. A client that
-leaves more than 2 MiB unread is cut off.
+leaves more than 16 MiB unread is cut off.
 
   ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:8111); port 0 asks for a
                      free one";
-
-/// How many bytes may wait for a client to read them.
-const MOST_UNREAD: usize = 2 * 1024 * 1024;
 
 fn main() -> ExitCode {
     common::main(HELP, run)
@@ -91,11 +88,6 @@ struct Client {
 }
 
 impl Dispatcher for Client {
-    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.set_limit(MOST_UNREAD, OnLimit::End);
-        Ok(())
-    }
-
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         if common::is_behind(ch) {
             return Ok(()); // it comes again when stdout was read

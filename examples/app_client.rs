@@ -19,6 +19,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
 use app::{Receiver, malformed};
 use common::Exit;
@@ -105,6 +106,8 @@ impl Chat for Answer {
             },
         };
         *self.outcome.borrow_mut() = Some(Ok(result));
+        // Whether the server ends, too, is of no interest: it has answered.
+        ch.channel_mut().set_linger(Duration::ZERO);
         ch.close();
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! A chat room: what one member writes, all others read, under the writer's name.
 //!
 //! It shows `Chat`, which delivers lines however the network has split them, and what it does with a line
-//! that never ends; a room that all connections share, and `broadcast` to it, which never waits and cuts
-//! off members that do not read; and how the room protects those that do read from one that writes
-//! without end.
+//! that never ends; and a room that all connections share, and `broadcast` to it, which never waits and
+//! cuts off members that do not read. A member that takes its lines as they come loses none, however fast
+//! another one writes: a socket is offered what is queued before its limit counts.
 //!
 //! ```sh
 //! cargo run --release --example chat_server
@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::Duration;
 
 use common::Exit;
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
@@ -42,12 +41,6 @@ const TOO_LONG: &[u8] = b"* line too long\r\n";
 
 /// How many bytes may wait for a client to read them.
 const MOST_UNREAD: usize = 1024 * 1024;
-
-/// After this many bytes to every member the room takes a breath: it reads from no member for a moment.
-/// Meanwhile the loop sends each client 64 KiB a turn, so a client that reads gets all of it, however much
-/// the others write.
-const BREATH: usize = 32 * 1024;
-const PAUSE: Duration = Duration::from_millis(5);
 
 fn main() -> ExitCode {
     common::main(HELP, run)
@@ -91,9 +84,6 @@ struct Room {
     members: BTreeMap<u64, Member>,
     /// The last number that was given out.
     last: u64,
-    /// Bytes sent to every member since the last breath.
-    said: usize,
-    breathing: bool,
 }
 
 struct Member {
@@ -122,16 +112,6 @@ impl Room {
         let names: Vec<&str> = self.members.values().map(|member| member.name.as_str()).collect();
         names.join(", ")
     }
-
-    fn listen(&self, map: &mut ChannelMap, on: bool) {
-        for member in self.members.values() {
-            match map.channel(member.token) {
-                Ok(mut ch) if on => ch.resume_reading(),
-                Ok(mut ch) => ch.pause_reading(),
-                Err(_) => {}
-            }
-        }
-    }
 }
 
 struct Guest {
@@ -151,9 +131,7 @@ impl Chat for Guest {
     }
 
     fn found_terminator(&mut self, ch: &mut ChatChannel<'_>, line: &[u8]) -> io::Result<()> {
-        self.take(ch, line.strip_suffix(b"\r").unwrap_or(line))?;
-        self.breathe(ch);
-        Ok(())
+        self.take(ch, line.strip_suffix(b"\r").unwrap_or(line))
     }
 
     fn handle_overlong(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
@@ -218,27 +196,8 @@ impl Guest {
     }
 
     fn tell_others(&self, ch: &mut ChatChannel<'_>, line: &[u8]) {
-        let mut room = self.room.borrow_mut();
-        room.said += line.len();
+        let room = self.room.borrow();
         let others = room.members.iter().filter(|(number, _)| **number != self.number);
         ch.map_mut().broadcast(others.map(|(_, member)| member.token), line);
-    }
-
-    /// If much was said, stop reading for a moment, in which what is queued goes out.
-    fn breathe(&self, ch: &mut ChatChannel<'_>) {
-        let mut room = self.room.borrow_mut();
-        if room.said < BREATH {
-            return;
-        }
-        room.listen(ch.map_mut(), false);
-        if !std::mem::replace(&mut room.breathing, true) {
-            let room = self.room.clone();
-            ch.map_mut().call_later(PAUSE, move |map| {
-                let mut room = room.borrow_mut();
-                room.said = 0;
-                room.breathing = false;
-                room.listen(map, true);
-            });
-        }
     }
 }

@@ -137,6 +137,7 @@ impl Dispatcher for Connection {
 
     /// The server has nothing more to say.
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.set_linger(Duration::ZERO); // it was waited for
         ch.close();
         Ok(())
     }

@@ -19,6 +19,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
 use common::Exit;
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher, Terminator};
@@ -182,6 +183,8 @@ impl Chat for Fetch {
 impl Fetch {
     fn finish(&mut self, ch: &mut ChatChannel<'_>) {
         *self.outcome.borrow_mut() = self.status.take();
+        // Whether the server ends, too, is of no interest: it has answered.
+        ch.channel_mut().set_linger(Duration::ZERO);
         ch.close();
     }
 }

@@ -54,6 +54,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     let (reader, writer) = stream::connect(&mut map, address.as_str())?;
+    // It ends when each line was answered: whether the server ends, too, is of no interest then.
+    map.channel(reader.token()).map_err(io::Error::from)?.set_linger(Duration::ZERO);
     // The loop ends with the conversation, not with the connection. That may be lost while the user
     // thinks about the next line, and it is the loop that notices Ctrl-C.
     let keep = map.call_later(Duration::MAX, |_| ());

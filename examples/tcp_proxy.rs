@@ -2,8 +2,11 @@
 //! slows the other down, a half-close is passed on as one, a reset as one.
 //!
 //! It shows two channels that know each other by their handles. Each pushes what it reads to its twin;
-//! the twin's `handle_high` pauses it, and `handle_low` lets it go on, so however much goes through,
-//! only a little of it is here.
+//! `auto_pause_with` pauses it while the twin's queue is high, so however much goes through, only a
+//! little of it is here.
+//!
+//! One loss it cannot prevent: a reset ends at once a side that is paused for its slow twin, and what that
+//! side's system had received, and nobody had read, goes with it. What was read arrives before the reset.
 //!
 //! ```sh
 //! cargo run --release --example tcp_proxy -- 127.0.0.1:8080 example.org:80
@@ -83,6 +86,7 @@ impl Dispatcher for Proxy {
             self.places.give_back(map, 1); // the client gives back its own
             return upstream.map(drop);
         };
+        ch.auto_pause_with(upstream)?;
         ch.pause_reading(); // until there is somebody to take it
         map.get_mut(client)?.twin = Some(upstream);
         Ok(())
@@ -92,6 +96,7 @@ impl Dispatcher for Proxy {
 /// One side of a forwarded connection.
 #[derive(Default)]
 struct Half {
+    /// `None` when it was reset, and this side is to be.
     twin: Option<Handle<Half>>,
     /// Of this side, if it is not the client's.
     upstream: Option<Rc<str>>,
@@ -117,7 +122,8 @@ impl Dispatcher for Half {
     }
 
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        let Some(twin) = self.twin else { return Ok(()) };
+        // Who is to be reset may have to write before it reads what came before.
+        let Some(twin) = self.twin else { return ch.read_with(|_, _| Ok(())) };
         ch.read_with(|ch, data| {
             let pushed = ch.map_mut().channel(twin).is_ok_and(|mut twin| twin.push(data).is_ok());
             if !pushed {
@@ -125,16 +131,6 @@ impl Dispatcher for Half {
             }
             Ok(())
         })
-    }
-
-    fn handle_high(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.with_twin(ch, |twin| twin.pause_reading());
-        Ok(())
-    }
-
-    fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.with_twin(ch, |twin| twin.resume_reading());
-        Ok(())
     }
 
     fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
@@ -160,12 +156,14 @@ impl Dispatcher for Half {
             });
         }
         self.with_twin(ch, reset_when_sent);
+        if let Some(Ok(twin)) = self.twin.map(|twin| ch.map_mut().get_mut(twin)) {
+            twin.twin = None;
+        }
     }
 }
 
 /// The other side was reset: so shall this be, when its peer has what came before, or takes nothing of it.
 fn reset_when_sent(ch: &mut Channel<'_>) {
-    ch.pause_reading();
     let mut before = ch.unsent();
     if before == 0 || ch.is_connecting() {
         return ch.abort();

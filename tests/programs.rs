@@ -25,6 +25,8 @@ mod programs {
     mod chat_server;
     mod echo_client;
     mod echo_server;
+    #[cfg(feature = "layers")]
+    mod endings;
     mod every_program;
     #[cfg(feature = "layers")]
     mod http_client;

@@ -20,7 +20,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dispatch_loop::{ChannelMap, Dispatcher, Handle, ListenOptions, ToAddress};
+use dispatch_loop::{ChannelMap, Dispatcher, Handle, ListenOptions, ToAddress, Token};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
 pub use lines::Lines;
@@ -30,6 +30,9 @@ pub use stdout::{flush, is_behind, print, print_received, say_received};
 
 /// How long a program that is told to end goes on sending what is queued.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// How long it then waits for the end of a peer that has everything: a way there and back.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// Why a program ends without having done its work.
 pub enum Exit {
@@ -231,12 +234,23 @@ pub fn serve(mut map: ChannelMap) -> Result<(), Exit> {
 /// The orderly end: accept no more, send what is queued. What takes longer than three seconds is cut
 /// off when the map is dropped.
 pub fn drain(mut map: ChannelMap) -> io::Result<()> {
+    let tokens: Vec<Token> = map.tokens().collect();
+    for &token in &tokens {
+        if let Ok(mut ch) = map.channel(token) {
+            ch.set_linger(LINGER);
+        }
+    }
     map.close_all();
     let deadline = Instant::now() + GRACE;
     while !map.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            log::warn!("{} connections were cut off: they took too long", map.len());
+            // What the system has goes out all the same.
+            let is_cut_off = |token: &Token| map.channel(*token).is_ok_and(|ch| ch.queued() > 0);
+            match tokens.into_iter().filter(is_cut_off).count() {
+                0 => {}
+                number => log::warn!("{number} connections were cut off: they took too long"),
+            }
             break;
         }
         // Where there is something to do at once, it may be the end of the last channel, and a turn

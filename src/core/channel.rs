@@ -6,8 +6,10 @@ use std::io::{self};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use crate::core::action::Action;
 use crate::core::map::ChannelMap;
 use crate::error::{ChannelError, LookupError};
+use crate::guard::drop_each;
 use crate::link::due::Step;
 use crate::link::state::Link;
 use crate::net::address::Address;
@@ -130,8 +132,8 @@ impl<'a> Channel<'a> {
     /// How long a closing channel that has sent everything may wait for the peer's end: until 2 s pass
     /// without any input, and at most `longest` (default 30 s) in all; both from when the peer's system has
     /// everything, for which the [close timeout](Channel::set_close_timeout) is the limit. Zero: close at
-    /// once, and risk that what the peer sends meanwhile destroys what it has not got. nginx's
-    /// `lingering_time`; C's `SO_LINGER` is something else.
+    /// once, and risk that what the peer sends meanwhile destroys what it has not got. Also for a channel
+    /// that lingers already. nginx's `lingering_time`; C's `SO_LINGER` is something else.
     ///
     /// On a Unix-domain socket nothing can be destroyed, and only input that is there already is dropped
     /// this way. How many channels linger at once has a limit:
@@ -143,6 +145,11 @@ impl<'a> Channel<'a> {
                 link.end_of_ending();
             }
         });
+        if self.link().is_some_and(Link::is_lingering) {
+            // It has no other timers. This one finds out how much time is left.
+            drop_each(&mut self.map.throttle, "a timer", self.map.timers.cancel_owned(self.token.slot));
+            self.map.set_timer(Some(self.token), Duration::ZERO, Action::Linger(self.token));
+        }
     }
 
     /// Whether the channel is closing or has ended: nothing more can be pushed.

@@ -13,6 +13,9 @@ use crate::sys;
 /// How long a channel lingers without any input.
 pub(crate) const QUIET: Duration = Duration::from_secs(2);
 
+/// How often at most is looked whether the peer's system has everything.
+const GLANCE: Duration = Duration::from_millis(10);
+
 impl Link {
     /// Bytes that were sent, and that the system holds. 0 if it does not tell.
     pub(crate) fn held(&self) -> usize {
@@ -66,7 +69,7 @@ impl Link {
             self.stamp(now);
             self.rare().lingering = Some(now);
             let limit = leaving.last.after(self.rare().close_timeout);
-            return (limit > now).then(|| limit.min(now.after(QUIET)));
+            return (limit > now).then(|| limit.min(now.after(longest.clamp(GLANCE, QUIET))));
         }
         let begun = self.rare().lingering.unwrap_or(now);
         let silent = self.active().unwrap_or(begun);

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
 use std::thread;
+use std::time::{Duration, Instant};
 
 #[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
@@ -73,6 +74,23 @@ fn a_lingering_channel_ends_when_its_peer_resets() {
     wait_for_hang_up(&near);
     assert!(turns_at_once(&mut map, 10, |map| map.is_empty()));
     assert_eq!(log.of("a"), ["open", "close: closed"]);
+}
+
+/// EDGE_CASES 174: it need not wait for the 2 s without input, which it was to wait for.
+#[test]
+fn a_lingering_channel_may_be_given_less_time() {
+    let log = Log::new();
+    let (mut map, _near, far) = lingering(&log);
+    let begun = Instant::now();
+    for less in [60, 20] {
+        let token = map.tokens().next().unwrap();
+        view(&mut map, token).set_linger(Duration::from_millis(less));
+    }
+    run_out(&mut map, &log);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_millis(1500), "after {took:?}");
+    assert_eq!(log.of("a"), ["open", "close: closed"]);
+    drop(far);
 }
 
 /// EDGE_CASES 20: ready, but nothing is there; that is no end.

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::support::peers::{accept, loopbacks, pattern, read_exactly, read_to_end, reset};
 use crate::support::programs::{Ended, Program, command, listener, refuser};
@@ -90,13 +91,15 @@ fn it_fails_when_more_comes_back_later() {
     client.end().assert_failure(&address);
 }
 
-/// 103: it does not wait for ever for a server that does not end.
+/// 103: it does not wait for ever for a server that does not end, but for 2 s once.
 #[test]
 fn it_ends_when_all_came_back_though_the_server_does_not() {
     let (client, mut peer, _) = client_of(&["--message".as_ref(), "hello".as_ref()]);
     let sent = read_exactly(&mut peer, 5);
     peer.write_all(&sent).unwrap();
+    let begun = Instant::now();
     client.end().assert_quiet_success();
+    assert!(begun.elapsed() < Duration::from_millis(3900), "after {:?}", begun.elapsed());
     drop(peer);
 }
 

@@ -268,7 +268,23 @@ fn a_reset_with_a_full_queue_comes_after_what_the_proxy_has() {
     });
 }
 
-/// After the FIN of the other side it is still noticed.
+/// 173: it writes, as an echo does, and reads no further until that was taken.
+#[test]
+fn a_reset_reaches_a_peer_that_writes_before_it_reads() {
+    both_directions(|proxy, mut actor, mut watcher| {
+        let open = proxy.descriptors();
+        let (sent, _) = flood(&mut actor, LOAD, pattern_at);
+        flood(&mut watcher, LOAD, pattern_at).1.unwrap();
+        reset(actor);
+        proxy.wait_for_descriptors(open - 1);
+        watcher.write_all(&pattern(16 * MIB)).expect("it is taken, for nobody");
+        let got = cut_short(&mut watcher);
+        assert!(!got.is_empty() && got.len() < sent, "{} of {sent} bytes", got.len());
+        assert_flooded(&got);
+        proxy.wait_for_descriptors(open - 2);
+    });
+}
+
 /// 114: what the upstream was told has arrived, arrives, though the proxy has passed all of it to the system
 /// and the client starts to read late.
 #[cfg(target_os = "linux")]
@@ -320,6 +336,7 @@ fn unacknowledged(socket: &TcpStream) -> u64 {
     u64::from_str_radix(queues.split_once(':').unwrap().0, 16).unwrap()
 }
 
+/// After the FIN of the other side it is still noticed.
 #[test]
 fn a_reset_after_a_half_close_goes_through() {
     both_directions(|proxy, mut actor, mut watcher| {
