@@ -50,11 +50,14 @@ mod contract {
     mod interest;
     mod interplay;
     mod keys;
+    #[cfg(debug_assertions)]
+    mod listeners_in_turn;
     mod loop_options;
     mod memory;
     mod model;
     #[cfg(debug_assertions)]
     mod no_room;
+    mod numbers;
     mod panics;
     mod pins_errors;
     mod pins_lingering;
