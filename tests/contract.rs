@@ -85,6 +85,7 @@ mod contract {
     mod swap;
     mod time;
     mod timeouts;
+    mod way_out;
     mod world;
     mod wrappers;
     mod write;
