@@ -43,6 +43,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The names of all, in the order of [`index`](Reason::index).
+    pub(crate) const NAMES: [&str; 8] =
+        ["end of stream", "closed", "aborted", "error", "timed out", "limit", "detached", "map ended"];
+
+    /// Where its name is in `NAMES`.
+    pub(crate) fn index(&self) -> usize {
+        match self {
+            Reason::EndOfStream => 0,
+            Reason::Closed => 1,
+            Reason::Aborted => 2,
+            Reason::Error(_) => 3,
+            Reason::TimedOut => 4,
+            Reason::Limit => 5,
+            Reason::Detached => 6,
+            Reason::MapEnded => 7,
+        }
+    }
+
     /// The error, if the cause was one.
     pub fn error(&self) -> Option<&io::Error> {
         match self {

@@ -107,6 +107,10 @@ impl<A: Keeps> Timers<A> {
     }
 
     #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.heap.is_empty()
     }

@@ -53,11 +53,14 @@ mod contract {
     mod house;
     mod interest;
     mod keys;
+    #[cfg(debug_assertions)]
+    mod listeners_in_turn;
     mod loop_options;
     mod memory;
     mod model;
     #[cfg(debug_assertions)]
     mod no_room;
+    mod numbers;
     mod panics;
     mod pins_errors;
     mod pins_lingering;

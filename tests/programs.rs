@@ -28,6 +28,7 @@ mod programs {
     mod every_program;
     #[cfg(feature = "layers")]
     mod http_client;
+    mod http_heads;
     mod http_rules;
     mod http_server;
     mod listeners;

@@ -85,16 +85,21 @@ impl<'a> Request<'a> {
 pub fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, Status> {
     let mut fields = [EMPTY_HEADER; FIELDS];
     let mut head = httparse::Request::new(&mut fields);
+    // The same for a method that is not whole and one that is: how a head is cut makes no difference.
+    let end_of = |method: &str| method.as_ptr() as usize - input.as_ptr() as usize + method.len();
     let len = match head.parse(input) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => usize::MAX,
         Err(Error::TooManyHeaders) => return Err(FIELDS_TOO_LARGE),
+        Err(Error::Version) if head.method.is_some_and(|method| end_of(method) >= AROUND_TARGET) => {
+            return Err(BAD_REQUEST);
+        }
         Err(Error::Version) => return other_version(input).map_or(Ok(None), Err),
         Err(_) => return Err(BAD_REQUEST),
     };
     let so_far = len.min(input.len());
     match (head.method, head.path) {
-        (None, _) if so_far > AROUND_TARGET => Err(BAD_REQUEST),
+        (method, _) if method.map_or(so_far, end_of) >= AROUND_TARGET => Err(BAD_REQUEST),
         (_, None) if so_far > TARGET + AROUND_TARGET => Err(TARGET_TOO_LONG),
         (_, Some(target)) if target.len() > TARGET => Err(TARGET_TOO_LONG),
         (_, Some(_)) if so_far > HEAD => Err(FIELDS_TOO_LARGE),

@@ -1,5 +1,8 @@
-//! What holds for every framing. The targets hand in any bytes, and sizes to cut them by; run one
-//! with `cargo +nightly fuzz run lines`.
+//! What holds for every framing, and a connection in memory. The targets hand in any bytes, and sizes to
+//! cut them by. `seeds` has a few inputs to begin with: `cp -rn fuzz/seeds/. fuzz/corpus`, then
+//! `cargo +nightly fuzz run chat`.
+
+pub mod wire;
 
 use dispatch_loop::framing::{FrameError, Framing};
 
@@ -21,6 +24,11 @@ pub fn check<F: Framing>(make: impl Fn() -> F, limit: usize, bytes: &[u8], sizes
         }
     }
     comes_back(make(), bytes);
+}
+
+/// Pieces of these sizes, over and over; none of them is empty.
+pub fn pieces<'a>(bytes: &'a [u8], sizes: &[u8]) -> Vec<&'a [u8]> {
+    cut(bytes, sizes).into_iter().filter(|piece| !piece.is_empty()).collect()
 }
 
 /// Pieces of these sizes, over and over.

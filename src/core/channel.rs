@@ -209,6 +209,16 @@ impl<'a> Channel<'a> {
         self.named(sys::stream::set_keep_alive(fd, silence))
     }
 
+    /// Bytes received on this channel so far; of what a source of your own has read, what it has given.
+    pub fn bytes_in(&self) -> u64 {
+        self.link().map_or(0, |link| link.traffic().0)
+    }
+
+    /// Bytes of this channel that the system, or a source of your own, has taken so far.
+    pub fn bytes_out(&self) -> u64 {
+        self.link().map_or(0, |link| link.traffic().1)
+    }
+
     /// Whether this is a listener: Python's `accepting`.
     pub fn is_listening(&self) -> bool {
         self.link().is_some_and(Link::is_listening)

@@ -25,10 +25,12 @@ use crate::link::source::{Plain, Source};
 use crate::link::state::{Link, Role};
 use crate::net::resolve::{self, Resolver};
 use crate::net::socket::Socket;
+use crate::numbers::Counters;
 use crate::report::{Escaped, Throttle, text_of};
 use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
 use crate::threads::queue::{Owner, Queue};
+use crate::threads::readers::Reading;
 use crate::timers::Timers;
 use crate::token::{Handle, Token};
 
@@ -107,6 +109,9 @@ pub struct ChannelMap {
     /// Dispatchers that are out of their slots, for a hook or a `with`.
     pub(crate) out: u32,
     pub(crate) throttle: Throttle,
+    pub(crate) counters: Counters,
+    /// Who reads the numbers from other threads, once there is somebody.
+    pub(crate) reading: Option<Reading>,
     /// Messages of other threads, once a `Remote` or an `Outlet` was made.
     pub(crate) queue: Option<Queue<Message>>,
     remote_capacity: usize,
@@ -157,6 +162,8 @@ impl ChannelMap {
             ended: false,
             out: 0,
             throttle: Throttle::new(),
+            counters: Counters::default(),
+            reading: None,
             queue: None,
             remote_capacity: REMOTE_CAPACITY,
             background: 0,

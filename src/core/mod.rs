@@ -11,6 +11,7 @@ pub(crate) mod gather;
 pub(crate) mod input;
 pub(crate) mod lingering;
 pub(crate) mod map;
+pub(crate) mod numbers;
 pub(crate) mod output;
 pub(crate) mod partners;
 pub(crate) mod slots;

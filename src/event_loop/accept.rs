@@ -50,14 +50,19 @@ fn accept_some(map: &mut ChannelMap, token: Token, dispatcher: &mut dyn Dispatch
                 link.forget_rests();
                 // If the listener is bound to one address, that is the local one of each connection.
                 let local = link.local().filter(|local| is_one_address(local)).cloned();
+                map.counters.accepts += 1;
+                map.counters.hooks += 1;
                 hand_over(map, token, dispatcher, accepted, local);
             }
             Err(error) if would_block(&error) => break,
-            Err(error) if sys::errno::out_of_resources(&error) || sys::errno::listener_is_broken(&error) => {
-                return Err(error);
+            Err(error) => {
+                map.counters.accept_errors += 1;
+                if sys::errno::out_of_resources(&error) || sys::errno::listener_is_broken(&error) {
+                    return Err(error);
+                }
+                // Only this connection failed, while it waited.
+                log::debug!("channel {token}: a connection died in the backlog: {error}");
             }
-            // Only this connection failed, while it waited.
-            Err(error) => log::debug!("channel {token}: a connection died in the backlog: {error}"),
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Channels that are suspended, and resumed after a pause that grows: those that are ready turn after turn
 //! without progress, and those for which there is no descriptor or memory.
 
+use std::cmp::Reverse;
 use std::io;
 use std::time::Duration;
 
@@ -133,9 +134,12 @@ pub(crate) fn resume(map: &mut ChannelMap, token: Token) {
     map.touch(token);
 }
 
-/// A descriptor is free again: resume the channels that wait for one.
+/// A descriptor is free again: resume the channels that wait for one, those first that were in vain most
+/// often. A listener that gets it begins to count anew, so listeners take turns.
 pub(crate) fn wake_starved(map: &mut ChannelMap) {
-    for token in std::mem::take(&mut map.starved) {
+    let mut starved = std::mem::take(&mut map.starved);
+    starved.sort_by_key(|&token| Reverse(map.link(token).map_or(0, Link::rests)));
+    for token in starved {
         resume(map, token);
     }
 }

@@ -95,7 +95,7 @@ pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
     let dropped = drop_input_once(map, token);
     let Some(link) = map.link_mut(token) else { return };
     match dropped {
-        Ok(1..) => link.moved(turn),
+        Ok(read @ 1..) => link.has_received(turn, read),
         Err(error) if would_block(&error) => {}
         Ok(_) | Err(_) => link.end_of_ending(),
     }

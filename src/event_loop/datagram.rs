@@ -25,7 +25,7 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
         let Some(fd) = link.fd() else { break };
         match sys::datagram::recv(fd, &mut buffer[..]) {
             Ok((read, from, truncated)) => {
-                link.moved(turn);
+                link.has_received(turn, read);
                 let left = link.read_budget(turn);
                 *left = left.saturating_sub(read as u32);
                 let from = from.or_else(|| link.peer()).unwrap_or(Address::Unnamed);

@@ -72,6 +72,7 @@ pub(crate) fn call_lent<R>(
         map.gather.begin(token);
     }
     map.out += 1;
+    map.counters.hooks += 1;
     let result = catch_unwind(AssertUnwindSafe(|| f(&mut *dispatcher, map)));
     put_back(map, token, dispatcher, false);
     if gathers {
@@ -204,6 +205,7 @@ pub(crate) fn run_close(
     reason: &Reason,
 ) {
     map.out += 1;
+    map.counters.hooks += 1;
     let mut channel = Channel::own(map, token);
     let closed = catch_unwind(AssertUnwindSafe(|| dispatcher.handle_close(&mut channel, reason)));
     put_back(map, token, dispatcher, true);

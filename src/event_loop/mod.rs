@@ -235,12 +235,11 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
                     return Ok(());
                 }
                 let timeout = map.time_to_first_timer();
+                map.turn_is_over();
                 map.turn.number = map.turn.number.wrapping_add(1);
                 map.poll.wait(timeout)?;
                 *waits += 1;
-                if timeout.is_some() {
-                    map.turn.time = map.clock.now();
-                }
+                map.waited(timeout.is_some());
                 next = 0;
             }
         });
@@ -254,6 +253,7 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
     }
     if map.id == id {
         finish_turn(map, id);
+        map.turn_is_over();
     }
     Ok(())
 }
@@ -277,12 +277,11 @@ fn turn_of_entered(
         Err(error) => wait_again(map, error, timeout, begun)?,
     }
     let _at_work = map.queue.as_ref().map(Queue::at_work);
-    if !map.timers.is_empty() {
-        map.turn.time = map.clock.now();
-    }
+    map.waited(!map.timers.is_empty());
     serve::serve_all(map);
     if map.id == id {
         finish_turn(map, id);
+        map.turn_is_over();
     }
     Ok(())
 }

@@ -90,6 +90,7 @@ fn fell_back(map: &mut ChannelMap, token: Token, dispatcher: Option<Box<dyn Disp
 #[inline(always)]
 fn read_quickly(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>) -> bool {
     map.gather.begin(token);
+    map.counters.hooks += 1;
     let mut lent = Lent { map, token, dispatcher: Some(dispatcher) };
     let Some(dispatcher) = &mut lent.dispatcher else { return false };
     let result = (**dispatcher).handle_read(&mut Channel::own(lent.map, token));

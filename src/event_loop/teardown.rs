@@ -40,6 +40,8 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     let dispatcher = seat.dispatcher.take();
     let link = &mut seat.link;
     let (reason, reset) = link.tell_end();
+    let (received, sent) = link.traffic();
+    map.counters.ended(&reason, received, sent);
     // It is not settled again, whatever its last hook does.
     link.listed = true;
     match link.take_source() {

@@ -28,6 +28,7 @@ pub(crate) fn run_timers(map: &mut ChannelMap) {
     };
     for _ in 0..TIMERS {
         let Some(due) = map.timers.take_due(now, last_order) else { return };
+        map.counters.lag.record(now.since(due.deadline));
         fire(map, due, now);
         if map.id != id {
             return;

@@ -130,6 +130,7 @@ impl Link {
     fn sent(&mut self, turn: Turn, len: usize) {
         let left = self.write_budget(turn);
         *left = left_of(*left, len);
+        self.sent += len as u64;
         self.forget_shortage();
         self.moved(turn);
     }

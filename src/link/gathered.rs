@@ -27,7 +27,10 @@ impl Link {
             return Ok(());
         }
         match sys::stream::send_once(plain.fd(), bytes) {
-            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(sent) if sent == bytes.len() => {
+                self.sent += sent as u64;
+                Ok(())
+            }
             result => Err(result),
         }
     }
@@ -37,7 +40,10 @@ impl Link {
     #[inline(never)]
     pub(crate) fn sent_in_part(&mut self, turn: Turn, bytes: &[u8], result: io::Result<usize>) {
         let sent = match result {
-            Ok(sent) => sent,
+            Ok(sent) => {
+                self.sent += sent as u64;
+                sent
+            }
             Err(error) if would_block(&error) => 0,
             Err(error) if is_interrupted(&error) => return self.send_gathered(turn, bytes),
             Err(error) if is_shortage(&error) => {

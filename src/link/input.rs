@@ -43,6 +43,7 @@ impl Link {
                 // A plain socket that returns less than was asked for has no more. This saves the last
                 // call of a hook that reads until there is nothing.
                 self.read_left = 0;
+                self.received += read as u64;
                 Ok(read)
             }
             Ok(_) => Ok(self.read_all(most)),
@@ -55,6 +56,7 @@ impl Link {
     #[inline(never)]
     fn read_all(&mut self, most: usize) -> usize {
         self.read_left = READ_BUDGET - most as u32;
+        self.received += most as u64;
         most
     }
 
@@ -123,6 +125,7 @@ impl Link {
             }
             Ok(read) => {
                 let read = read.min(most);
+                self.received += read as u64;
                 self.moved(turn);
                 self.read_left = if plain && read < most { 0 } else { self.read_left - read as u32 };
                 Ok(read)
@@ -152,7 +155,7 @@ impl Link {
         let Some(fd) = self.fd() else { return Err(nothing_now()) };
         match sys::stream::recv_urgent(fd, buffer) {
             Ok(read) => {
-                self.moved(turn);
+                self.has_received(turn, read);
                 Ok(read)
             }
             // There is no urgent byte, or it was taken, or what is no TCP socket never has one: a terminal

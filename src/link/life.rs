@@ -12,6 +12,7 @@ use crate::link::dial::Dial;
 use crate::link::due::Step;
 use crate::link::rare::Rest;
 use crate::link::state::{Connecting, Ending, InputEnd, Life, Link, Stage, Way};
+use crate::numbers::Numbers;
 use crate::reason::Reason;
 use crate::sys;
 use crate::sys::errno::connection_is_gone;
@@ -98,6 +99,26 @@ impl Link {
             Life::Ending(Ending { stage: Stage::Lingering, .. }) => "lingering",
             Life::Ending(_) => "ended",
         }
+    }
+
+    /// Bytes received, and sent.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        (self.received, self.sent)
+    }
+
+    /// Add the channel to a snapshot.
+    pub(crate) fn add_to(&self, numbers: &mut Numbers) {
+        let state = match &self.life {
+            Life::Listening => &mut numbers.listening,
+            Life::Connecting(_) => &mut numbers.connecting,
+            Life::Opening | Life::Open => &mut numbers.open,
+            Life::Ending(_) => &mut numbers.closing,
+        };
+        *state += 1;
+        numbers.channels += 1;
+        numbers.queued += self.queued() as u64;
+        numbers.bytes_in += self.received;
+        numbers.bytes_out += self.sent;
     }
 
     // Connecting.

@@ -160,6 +160,7 @@ impl Link {
         match sent {
             Ok(0) => Ok((0, offered)),
             Ok(sent) => {
+                self.sent += sent as u64;
                 self.output.undrained |= self.output_pending();
                 self.moved(turn);
                 Ok((sent, offered))
@@ -308,9 +309,10 @@ impl Link {
         let (Some(source), Some(queue)) = (&mut self.socket, &mut self.output.queue) else {
             return Flushed::Empty;
         };
-        let mut moved = false;
-        let flushed = queue.flush(source, &mut self.write_left, &mut moved, produces);
-        if moved {
+        let mut sent = 0;
+        let flushed = queue.flush(source, &mut self.write_left, &mut sent, produces);
+        if sent > 0 {
+            self.sent += sent as u64;
             self.output.undrained |= self.output_pending();
             self.forget_shortage();
             self.moved(turn);

@@ -64,13 +64,13 @@ pub(crate) enum Flushed {
 }
 
 impl Outbox {
-    /// Send as much as possible within `budget`, from which each call is subtracted; `moved` is set if a
-    /// byte was sent. Producers are asked only if `produces`.
+    /// Send as much as possible within `budget`, from which each call is subtracted; what was
+    /// sent is added to `sent`. Producers are asked only if `produces`.
     pub(crate) fn flush(
         &mut self,
         source: &mut Held,
         budget: &mut u32,
-        moved: &mut bool,
+        sent: &mut usize,
         produces: bool,
     ) -> Flushed {
         let plain = source.is_plain();
@@ -91,7 +91,7 @@ impl Outbox {
             match result {
                 Ok(taken) => {
                     self.advance(taken);
-                    *moved |= taken > 0;
+                    *sent += taken;
                     // A source may take one record at a time, and still have room.
                     if taken == 0 || (plain && taken < offered) {
                         return Flushed::Blocked;

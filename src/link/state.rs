@@ -32,6 +32,9 @@ pub(crate) struct Link {
     pub(super) turn: u32,
     pub(super) read_left: u32,
     pub(super) write_left: u32,
+    /// Bytes that have come from the peer, and that the system has taken for it.
+    pub(super) received: u64,
+    pub(super) sent: u64,
     /// When a byte was last received or sent, or the channel began; updated while there are timers.
     pub(super) active: Option<Time>,
     pub(super) life: Life,
@@ -47,7 +50,7 @@ pub(crate) struct Link {
 
 // 10,000 idle channels are 10,000 of these.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Link>() <= 136);
+const _: () = assert!(size_of::<Link>() <= 152);
 
 /// The stage of a channel's life. Data that only one stage has is in that variant.
 pub(crate) enum Life {
@@ -266,6 +269,8 @@ impl Link {
             turn: 0,
             read_left: READ_BUDGET,
             write_left: WRITE_BUDGET,
+            received: 0,
+            sent: 0,
             active: None,
             life,
             socket,

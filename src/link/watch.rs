@@ -135,6 +135,12 @@ impl Link {
         self.active = Some(turn.time);
     }
 
+    /// Progress: this many bytes were received.
+    pub(crate) fn has_received(&mut self, turn: Turn, bytes: usize) {
+        self.received += bytes as u64;
+        self.moved(turn);
+    }
+
     pub(crate) fn has_moved(&self) -> bool {
         self.watch.progress
     }
@@ -211,6 +217,11 @@ impl Link {
         let before = self.watch.rests;
         self.watch.rests = before.saturating_add(1);
         before
+    }
+
+    /// How many there were in a row.
+    pub(crate) fn rests(&self) -> u8 {
+        self.watch.rests
     }
 
     /// Whether the channel is suspended for the first time, to log that once.

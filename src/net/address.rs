@@ -179,7 +179,7 @@ impl ToAddress for (&str, u16) {
     }
 
     fn to_name(&self) -> Option<(String, u16)> {
-        is_name(self.0).then(|| (self.0.to_owned(), self.1))
+        (is_name(self.0) && self.0.parse::<IpAddr>().is_err()).then(|| (self.0.to_owned(), self.1))
     }
 }
 
@@ -195,8 +195,11 @@ impl ToAddress for str {
     }
 
     fn to_name(&self) -> Option<(String, u16)> {
+        if self.starts_with("unix:") {
+            return None;
+        }
         let (host, port) = self.rsplit_once(':')?;
-        Some((host.to_owned(), port.parse().ok()?)).filter(|_| is_name(host))
+        (host, port.parse().ok()?).to_name()
     }
 }
 

@@ -124,6 +124,12 @@ impl Poll {
         sys::epoll_wait(&*self.poller, &mut self.batch, timeout)
     }
 
+    /// How many descriptors the last wait has reported.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.batch.len()
+    }
+
     /// If this is `polling`'s own key, [`Waker::wake`] was called. Its own wait, with no time to spend,
     /// takes that back; what else it reports is level-triggered and in our batch already.
     #[cold]

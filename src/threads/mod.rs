@@ -3,7 +3,9 @@
 pub(crate) mod bell;
 pub(crate) mod credit;
 pub(crate) mod lines;
+pub(crate) mod meter;
 pub(crate) mod outlet;
 pub(crate) mod queue;
+pub(crate) mod readers;
 pub(crate) mod remote;
 pub(crate) mod send_error;

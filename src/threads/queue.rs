@@ -306,6 +306,11 @@ impl<M> Queue<M> {
         Answers(self.shared.clone())
     }
 
+    /// Messages that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.shared.taken.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.shared.taken.is_empty()
     }

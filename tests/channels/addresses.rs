@@ -30,6 +30,21 @@ fn what_is_no_address_is_quoted_in_the_error() {
 }
 
 #[test]
+fn what_is_an_address_is_no_name() {
+    for text in ["127.0.0.1:80", "[::1]:80", "unix:80", "unix:a:80", "unix:@a"] {
+        assert!(text.to_address().is_ok(), "{text}");
+        assert_eq!(text.to_name(), None, "{text}");
+    }
+    for host in ["127.0.0.1", "::1"] {
+        assert!((host, 80).to_address().is_ok(), "{host}");
+        assert_eq!((host, 80).to_name(), None, "{host}");
+    }
+    for text in ["localhost:80", "1.2.3:80", "units:80"] {
+        assert!(text.to_address().is_err() && text.to_name().is_some(), "{text}");
+    }
+}
+
+#[test]
 fn addresses_are_made_of_those_of_std() {
     let v4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80);
     let v6 = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 80, 0, 0);

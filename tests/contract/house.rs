@@ -7,8 +7,16 @@ use std::path::Path;
 
 /// The folders and files of each floor, the lowest first. The longest match counts.
 const FLOORS: [&[&str]; 6] = [
-    &["clock", "error", "guard", "reason", "report", "timers", "token"],
-    &["net", "sys", "threads/bell", "threads/credit", "threads/queue", "threads/send_error"],
+    &["clock", "error", "guard", "numbers", "reason", "report", "timers", "token"],
+    &[
+        "net",
+        "sys",
+        "threads/bell",
+        "threads/credit",
+        "threads/queue",
+        "threads/readers",
+        "threads/send_error",
+    ],
     &["link"],
     &["core"],
     &["event_loop"],

@@ -98,9 +98,10 @@ fn a_source_around_input_that_was_put_back_reads_that_first_and_then_as_ever() {
         let (mut map, token) = opened_on(near, Recorder::new("a", &log).eof(Eof::KeepWriting));
         let mut ch = view(&mut map, token);
         ch.unread(b"put back, ");
-        for _ in 0..layers {
-            ch.wrap_source(|inside| Ok(Box::new(Through(inside)))).unwrap();
-        }
+        ch.wrap_source(move |inside| {
+            Ok((0..layers).fold(inside, |inside, _| Box::new(Through(inside)) as Box<dyn Source>))
+        })
+        .unwrap();
         turn_quiet(&mut map);
         assert_eq!(log.input("a"), b"put back, ");
         assert_calm(&mut map);
