@@ -34,6 +34,8 @@ mod support {
 mod contract {
     mod accept;
     mod answers;
+    #[cfg(debug_assertions)]
+    mod anything;
     mod asyncore;
     #[cfg(debug_assertions)]
     mod background;

@@ -303,11 +303,16 @@ impl ChannelMap {
         self.keep_time();
         self.touch(token);
         let _entered = Entered::now(self.id);
+        // That is said of the dispatcher before this one, whose hook may be running.
+        let replaced = take_replaced(token);
         let ran = lend(self, token, true, |dispatcher, ch| {
             let dispatcher =
                 (dispatcher as &mut dyn Any).downcast_mut().ok_or(LookupError::OtherType(token))?;
             f(dispatcher, ch)
         });
+        if replaced {
+            note_replaced(token);
+        }
         match ran {
             Ran::Returned(Ok(value)) => Ok(value),
             Ran::Returned(Err(error)) => {
