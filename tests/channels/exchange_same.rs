@@ -39,7 +39,7 @@ impl Source for Renewed {
     }
 }
 
-/// EDGE_CASES 403: the kernel watched neither of the two, and the loop did not notice.
+/// EDGE_CASES 132: the kernel watched neither of the two, and the loop did not notice.
 #[test]
 fn a_descriptor_of_the_same_number_is_watched_once_it_is_announced() {
     let log = Log::new();

@@ -1,4 +1,4 @@
-//! Hooks that do anything, at the fastest places of the loop: EDGE_CASES 402. Whatever they do, a dispatcher
+//! Hooks that do anything, at the fastest places of the loop: EDGE_CASES 131. Whatever they do, a dispatcher
 //! has one end, nothing runs after it, and the loop goes on.
 
 use std::cell::{Cell, RefCell};
@@ -474,7 +474,7 @@ fn play(seed: u64, no_swaps: bool) {
     }
 }
 
-/// EDGE_CASES 402.
+/// EDGE_CASES 131.
 #[test]
 fn whatever_hooks_do_a_dispatcher_has_one_end() {
     alone(None, || {

@@ -1,4 +1,4 @@
-//! Whose error it is with which a listener has ended: EDGE_CASES 406.
+//! Whose error it is with which a listener has ended: EDGE_CASES 135.
 
 use std::cell::RefCell;
 use std::mem;

@@ -12,7 +12,7 @@ use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{run_out, turn_quiet, turn_until};
 use crate::support::waiting::wait_for_input;
 
-/// EDGE_CASES 171. The error was dropped, and what came after the producer was taken for the rest.
+/// EDGE_CASES 124. The error was dropped, and what came after the producer was taken for the rest.
 #[test]
 fn a_producer_that_failed_is_told_though_a_push_offers_the_queue_before() {
     for on_error in [OnError::End, OnError::Keep] {
@@ -62,7 +62,7 @@ fn behind(map: &mut ChannelMap, log: &Log, name: &'static str, queued: usize) ->
     (token, far)
 }
 
-/// EDGE_CASES 172. What is broadcast is held until the last channel has it, so ending one channel freed
+/// EDGE_CASES 125. What is broadcast is held until the last channel has it, so ending one channel freed
 /// nothing, and every channel that had anything queued was ended.
 #[test]
 fn a_broadcast_over_the_limit_of_the_map_ends_no_more_channels_than_need_be() {
@@ -91,7 +91,7 @@ fn that_closes(map: &mut ChannelMap, log: &Log, name: &'static str) -> (Token, T
     (map.add(near, closes).unwrap().token(), far)
 }
 
-/// EDGE_CASES 173. One whose peer has ended in the same turn counts no longer: the other is not cut off.
+/// EDGE_CASES 126. One whose peer has ended in the same turn counts no longer: the other is not cut off.
 #[test]
 fn a_lingering_channel_whose_peer_has_ended_makes_room_for_another() {
     let log = Log::new();
@@ -116,7 +116,7 @@ fn a_lingering_channel_whose_peer_has_ended_makes_room_for_another() {
     run_out(&mut map, &log);
 }
 
-/// EDGE_CASES 174. A limit that is lowered holds for those that linger already.
+/// EDGE_CASES 127. A limit that is lowered holds for those that linger already.
 #[test]
 fn a_lowered_limit_on_lingering_channels_holds_at_once() {
     let log = Log::new();
@@ -138,7 +138,7 @@ fn a_lowered_limit_on_lingering_channels_holds_at_once() {
     assert!(map.is_empty());
 }
 
-/// EDGE_CASES 175. What follows the output waited for an event that did not come: a close was a time-out, a FIN
+/// EDGE_CASES 128. What follows the output waited for an event that did not come: a close was a time-out, a FIN
 /// and an upgrade never happened.
 #[test]
 fn what_follows_the_output_follows_though_a_limit_has_sent_the_last_of_it() {

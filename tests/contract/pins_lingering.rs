@@ -76,7 +76,7 @@ fn a_lingering_channel_ends_when_its_peer_resets() {
     assert_eq!(log.of("a"), ["open", "close: closed"]);
 }
 
-/// EDGE_CASES 174: it need not wait for the 2 s without input, which it was to wait for.
+/// EDGE_CASES 123: it need not wait for the 2 s without input, which it was to wait for.
 #[test]
 fn a_lingering_channel_may_be_given_less_time() {
     let log = Log::new();

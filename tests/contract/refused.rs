@@ -1,4 +1,4 @@
-//! Dispatchers that could not be added, and whose drops panic: EDGE_CASES 404.
+//! Dispatchers that could not be added, and whose drops panic: EDGE_CASES 133.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! A dispatcher that was replaced has no end of its own: EDGE_CASES 405.
+//! A dispatcher that was replaced has no end of its own: EDGE_CASES 134.
 
 use std::cell::Cell;
 use std::io;
@@ -34,7 +34,7 @@ impl Dispatcher for Old {
     }
 }
 
-/// EDGE_CASES 405. The end of the new one, inside the drop of the map, took with it the note that the old one was replaced.
+/// EDGE_CASES 134. The end of the new one, inside the drop of the map, took with it the note that the old one was replaced.
 #[test]
 fn a_replaced_dispatcher_is_not_told_the_end_of_its_successor() {
     let log = Log::new();
@@ -66,7 +66,7 @@ impl Dispatcher for Lends {
     }
 }
 
-/// EDGE_CASES 405: in a `with` on the new one the maps are swapped. That the old one was replaced was taken to
+/// EDGE_CASES 134: in a `with` on the new one the maps are swapped. That the old one was replaced was taken to
 /// be said of the new one.
 #[test]
 fn the_end_of_a_lent_successor_is_its_own() {

@@ -353,7 +353,7 @@ fn a_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// EDGE_CASES 176.
+/// EDGE_CASES 129.
 #[test]
 fn what_is_pushed_in_any_way_arrives_in_order_and_once() {
     let config = ProptestConfig {

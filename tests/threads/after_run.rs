@@ -256,7 +256,7 @@ thread_local! {
     static AWAY: RefCell<Option<ChannelMap>> = const { RefCell::new(None) };
 }
 
-/// EDGE_CASES 401: a hook has swapped the map away, and `run` returned with the other one.
+/// EDGE_CASES 130: a hook has swapped the map away, and `run` returned with the other one.
 #[test]
 fn who_waits_for_a_map_that_was_swapped_away_is_woken_when_run_returns() {
     let mut map = ChannelMap::new().unwrap();
