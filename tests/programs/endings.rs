@@ -12,7 +12,7 @@ use crate::support::programs::{Ended, Program, listener, read_piece};
 /// A connection that is closed with all sent may wait for its peer's end until so long nothing comes.
 const LINGERS: Duration = Duration::from_secs(2);
 
-/// 170: the server has sent all, and keeps the connection.
+/// 119: the server has sent all, and keeps the connection.
 #[test]
 fn a_client_that_has_its_answer_does_not_wait_for_the_server() {
     const HEADER: &[u8] =
@@ -35,7 +35,7 @@ fn a_client_that_has_its_answer_does_not_wait_for_the_server() {
     }
 }
 
-/// 170: nor does a conversation that is over.
+/// 119: nor does a conversation that is over.
 #[test]
 fn a_conversation_that_is_over_does_not_wait_for_the_server() {
     let (listener, address) = listener();
@@ -49,7 +49,7 @@ fn a_conversation_that_is_over_does_not_wait_for_the_server() {
     ends_soon(client, "stream_client").assert_quiet_success();
 }
 
-/// 171: clients that have all that was sent to them, and neither send nor end, hold up no server; each is
+/// 120: clients that have all that was sent to them, and neither send nor end, hold up no server; each is
 /// told the end.
 #[test]
 fn a_server_does_not_wait_for_clients_that_have_all() {
@@ -72,7 +72,7 @@ fn a_server_does_not_wait_for_clients_that_have_all() {
     }
 }
 
-/// 172: a client goes on sending to a connection that the server has closed with all sent. Nothing is cut
+/// 121: a client goes on sending to a connection that the server has closed with all sent. Nothing is cut
 /// off by a signal then, and the log does not say so.
 #[test]
 fn a_connection_that_only_lingers_is_not_cut_off() {
@@ -90,7 +90,7 @@ fn a_connection_that_only_lingers_is_not_cut_off() {
     ended.assert_quiet_success();
 }
 
-/// 172: a client reads nothing for as long as the server waits for it; all of its answer was sent, is with the
+/// 121: a client reads nothing for as long as the server waits for it; all of its answer was sent, is with the
 /// system, and arrives when the server has ended.
 #[cfg(target_os = "linux")]
 #[test]

@@ -268,7 +268,7 @@ fn a_reset_with_a_full_queue_comes_after_what_the_proxy_has() {
     });
 }
 
-/// 173: it writes, as an echo does, and reads no further until that was taken.
+/// 122: it writes, as an echo does, and reads no further until that was taken.
 #[test]
 fn a_reset_reaches_a_peer_that_writes_before_it_reads() {
     both_directions(|proxy, mut actor, mut watcher| {
