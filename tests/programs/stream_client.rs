@@ -30,8 +30,10 @@ fn a_line_is_sent_when_the_one_before_it_is_answered() {
         // Not before it has its answer, which comes in two pieces.
         server.write_all(b"answer ").unwrap();
         server.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let early = server.read(&mut [0]).unwrap_err();
-        assert!(matches!(early.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{early}");
+        let early = server.read(&mut [0]).unwrap_err().kind();
+        // A wait with a time limit may be interrupted when the whole machine is stopped for a moment.
+        let kinds = [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted];
+        assert!(kinds.contains(&early), "{early}");
         server.set_read_timeout(Some(DEADLINE)).unwrap();
         server.write_all(format!("{number}\n").as_bytes()).unwrap();
         assert_eq!(client.line(), format!("answer {number}"));
