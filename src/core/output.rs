@@ -40,7 +40,7 @@ impl Channel<'_> {
     /// # Errors
     /// `BrokenPipe` after `close`, `abort` or `shutdown_write`; `QuotaExceeded`, with nothing
     /// taken, over the hard limit (see [`set_limit`](Channel::set_limit)). A hook that returns that error
-    /// about another channel ends the other one with [`Reason::Limit`](crate::Reason::Limit), by a reset:
+    /// about another channel ends the other one with [`Reason::Limit`], by a reset:
     /// bytes are missing in its stream. [`auto_pause_with`](Channel::auto_pause_with) keeps it from
     /// happening.
     #[inline]
@@ -177,7 +177,7 @@ impl Channel<'_> {
 impl ChannelMap {
     /// Push the same bytes to several channels. Never fails: channels that are gone or ending, and
     /// listeners, are skipped; a channel that would exceed its hard limit, though its socket was offered
-    /// what is queued, ends with [`Reason::Limit`], whatever its [`OnLimit`](crate::OnLimit).
+    /// what is queued, ends with [`Reason::Limit`], whatever its [`OnLimit`].
     ///
     /// What channels have to wait for is held once for all of them, small pieces included.
     pub fn broadcast(&mut self, tokens: impl IntoIterator<Item = Token>, bytes: &[u8]) {

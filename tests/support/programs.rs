@@ -80,7 +80,17 @@ impl Program {
     }
 
     pub fn spawn(mut command: Command) -> Program {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        command.stderr(Stdio::piped());
+        // Another test that starts a program may still hold one open for writing that was just copied.
+        let mut spawned = command.spawn();
+        wait_until("the program can be started", || {
+            let busy = matches!(&spawned, Err(error) if error.kind() == ErrorKind::ExecutableFileBusy);
+            if busy {
+                spawned = command.spawn();
+            }
+            !busy
+        });
+        let mut child = spawned.unwrap();
         let (lines, stdout) = channel();
         if let Some(stdout) = child.stdout.take() {
             thread::spawn(move || {
