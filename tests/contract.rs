@@ -39,6 +39,7 @@ mod contract {
     mod asyncore;
     #[cfg(debug_assertions)]
     mod background;
+    #[cfg(debug_assertions)]
     mod calls;
     mod close;
     mod closing;

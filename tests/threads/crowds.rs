@@ -229,7 +229,7 @@ fn wake_ups_are_coalesced() {
 /// Rule 15: each sends to the other more than fits; whoever is refused goes on turning.
 #[test]
 fn two_loops_that_fill_each_others_queues_do_not_deadlock() {
-    const MESSAGES: u32 = 5_000;
+    const MESSAGES: u32 = 2_000;
     let (to_a, from_b) = mpsc::channel();
     let (to_b, from_a) = mpsc::channel();
     let ends = [(to_b, from_b), (to_a, from_a)].map(|(give, take)| {
