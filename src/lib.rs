@@ -198,7 +198,7 @@
 //!
 //! A turn costs O(channels that are ready or dirty), however many there are. A message that is
 //! echoed costs one `recv`, one `send` and its share of one wait, and no allocation. An idle channel
-//! takes 160 bytes (on 64-bit systems) and its boxed dispatcher, and no buffer.
+//! takes 176 bytes (on 64-bit systems) and its boxed dispatcher, and no buffer.
 //!
 //! # Logging
 //!

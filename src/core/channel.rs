@@ -2,7 +2,7 @@
 
 use std::any::TypeId;
 use std::fmt;
-use std::io::{self};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::link::state::Link;
 use crate::net::address::Address;
 use crate::net::unix::{self, Credentials};
 use crate::reason::Reason;
-use crate::sys::{self};
+use crate::sys;
 use crate::token::Token;
 
 /// The view of one channel that a hook is given: what `self` was to an `asyncore.dispatcher`.
@@ -256,7 +256,8 @@ impl<'a> Channel<'a> {
     }
 
     /// Announce that the source may be ready to read or to write. Needed for a source without a
-    /// descriptor, and for one that has exchanged its descriptor for another of the same number. The channel is served in the next turn as if its socket were ready.
+    /// descriptor, and for one that has exchanged its descriptor for another of the same number. The
+    /// channel is served in the next turn as if its socket were ready.
     pub fn source_ready(&mut self) {
         self.touch();
         let token = self.token;

@@ -117,7 +117,7 @@ pub struct ChannelMap {
     remote_capacity: usize,
     /// Channels that do not keep the loop going.
     pub(crate) background: usize,
-    /// Internal channels: connect attempts.
+    /// Internal channels: connect attempts, signal watches.
     pub(crate) internal: usize,
     pub(crate) resolver: Resolver,
     /// The dispatcher type whose default `readable`, or `writable`, ran last.

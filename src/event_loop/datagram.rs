@@ -1,6 +1,6 @@
 //! Receiving datagrams: one hook for each.
 
-use std::io::{self};
+use std::io;
 
 use crate::core::map::ChannelMap;
 use crate::event_loop::hooks;

@@ -33,16 +33,6 @@ pub(crate) fn call<R>(
     lend(map, token, false, f)
 }
 
-/// As `call`, without a call of our own in between.
-#[inline(always)]
-pub(crate) fn call_inline<R>(
-    map: &mut ChannelMap,
-    token: Token,
-    f: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> R,
-) -> Ran<R> {
-    lend(map, token, false, f)
-}
-
 #[inline(always)]
 fn lend<R>(
     map: &mut ChannelMap,
@@ -146,7 +136,7 @@ pub(crate) fn run(
     hook: &'static str,
     f: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()>,
 ) {
-    let ran = call_inline(map, token, f);
+    let ran = lend(map, token, false, f);
     if !matches!(ran, Ran::Returned(Ok(()))) {
         did_not_succeed(map, token, hook, ran);
     }
