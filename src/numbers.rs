@@ -71,13 +71,14 @@ pub struct Numbers {
     pub messages: usize,
     /// How long turns took, without their waits. Recorded while there is a [`Meter`](crate::Meter).
     pub turn_time: Histogram,
-    /// How late timers ran. Recorded while there is a [`Meter`](crate::Meter).
+    /// How late timers ran.
     pub lag: Histogram,
 }
 
 impl Numbers {
     /// How many channels have ended for each reason, with its name: `"end of stream"`, `"closed"`,
-    /// `"aborted"`, `"error"`, `"timed out"`, `"limit"`, `"detached"`, `"map ended"`.
+    /// `"aborted"`, `"error"`, `"timed out"`, `"limit"`, `"detached"`, `"map ended"`. The
+    /// library's own channels, such as the attempts of a `connect` by name, are among them.
     pub fn closes(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Reason::NAMES.into_iter().zip(self.closes)
     }
