@@ -19,6 +19,7 @@ mod support {
     pub mod recorder;
     #[warn(dead_code)]
     pub mod records;
+    pub mod through;
     #[warn(dead_code)]
     pub mod turning;
     pub mod waiting;

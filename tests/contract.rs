@@ -26,6 +26,7 @@ mod support {
     #[warn(dead_code)]
     pub mod recorder;
     pub mod records;
+    pub mod through;
     pub mod turning;
     #[warn(dead_code)]
     pub mod waiting;

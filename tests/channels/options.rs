@@ -17,6 +17,7 @@ use crate::support::ends::Wire;
 use crate::support::opened::address_of;
 use crate::support::peers::{loopbacks, pair, unix_pair};
 use crate::support::recorder::{Log, Recorder};
+use crate::support::through::Through;
 use crate::support::turning::{run_out, turn_until};
 
 /// What the system says of a channel's socket.
@@ -262,42 +263,6 @@ impl Source for Slow {
     }
 }
 
-/// Passes everything on.
-struct Around(Box<dyn Source>);
-
-impl Source for Around {
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.0.descriptor()
-    }
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.recv(buffer)
-    }
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.send(bytes)
-    }
-    fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.send_vectored(pieces)
-    }
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        if self.0.output_pending() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.0.shutdown_write()
-    }
-    fn interest(&self, wanted: Interest) -> Interest {
-        self.0.interest(wanted)
-    }
-    fn drive(&mut self, ready: Interest) -> io::Result<bool> {
-        self.0.drive(ready)
-    }
-    fn input_pending(&self) -> bool {
-        self.0.input_pending()
-    }
-    fn output_pending(&self) -> bool {
-        self.0.output_pending()
-    }
-}
-
 /// EDGE_CASES 101: whether or not what was put back has been read by then.
 #[test]
 fn output_goes_through_input_that_was_put_back() {
@@ -312,7 +277,7 @@ fn output_goes_through_input_that_was_put_back() {
         map.turn(Some(Duration::ZERO)).unwrap();
         let mut ch = map.channel(handle).unwrap();
         ch.unread(b"put back, ");
-        ch.wrap_source(|old| Ok(Box::new(Around(old)))).unwrap();
+        ch.wrap_source(|old| Ok(Box::new(Through(old)))).unwrap();
         if reads_first {
             far.write_all(b"and new").unwrap();
             turn_until(&mut map, &log, |_| log.input("a") == b"put back, and new");

@@ -6,51 +6,16 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use dispatch_loop::{ChannelMap, Eof, Interest, Source};
+use dispatch_loop::{ChannelMap, Eof, Source};
 
 use crate::support::ends::{Wire, record_kinds};
 use crate::support::logging::{capture_log, logged};
 use crate::support::opened::{opened, opened_on, view};
 use crate::support::peers::{loopbacks, pattern, read_to_end, reads_to_end, unix_pair};
 use crate::support::recorder::{Log, Recorder};
+use crate::support::through::Through;
 use crate::support::turning::{arrive, assert_calm, run_out, turn_quiet, turn_until};
 use crate::support::waiting::DEADLINE;
-
-/// Asks the source inside for everything.
-struct Through(Box<dyn Source>);
-
-impl Source for Through {
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.0.descriptor()
-    }
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.recv(buffer)
-    }
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.send(bytes)
-    }
-    fn send_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.send_vectored(pieces)
-    }
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        self.0.shutdown_write()
-    }
-    fn is_established(&self) -> bool {
-        self.0.is_established()
-    }
-    fn interest(&self, wanted: Interest) -> Interest {
-        self.0.interest(wanted)
-    }
-    fn drive(&mut self, ready: Interest) -> io::Result<bool> {
-        self.0.drive(ready)
-    }
-    fn input_pending(&self) -> bool {
-        self.0.input_pending()
-    }
-    fn output_pending(&self) -> bool {
-        self.0.output_pending()
-    }
-}
 
 /// `discard_unread`: what was put back is gone, and nothing else.
 #[test]
