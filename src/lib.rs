@@ -211,6 +211,7 @@
 compile_error!("dispatch-loop is for Unix systems: Linux, macOS and the BSDs");
 
 mod channels;
+mod bucket;
 mod clock;
 mod core;
 mod error;
