@@ -34,6 +34,8 @@ pub(crate) enum Action {
     Resume(Token),
     /// The pause of a shortage is over.
     Resend(Token),
+    /// The time of a handshake is over.
+    Handshake(Token),
     /// Check whether the end of a broken connection is overdue.
     Broken(Token),
     /// Try again to begin a connect; with the number of failed tries.
@@ -50,7 +52,8 @@ impl Keeps for Action {
             Action::Call(_) | Action::CallEvery(..) | Action::Channel(..) | Action::ChannelEvery(..) => true,
             // Closing is foreground work.
             Action::Flush(_) | Action::Linger(_) => true,
-            Action::Idle(_) | Action::Resume(_) | Action::Resend(_) | Action::Broken(_) => false,
+            Action::Idle(_) | Action::Resume(_) | Action::Resend(_) => false,
+            Action::Handshake(_) | Action::Broken(_) => false,
             Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
         }
     }

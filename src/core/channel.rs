@@ -11,6 +11,7 @@ use crate::core::map::ChannelMap;
 use crate::error::{ChannelError, LookupError};
 use crate::guard::drop_each;
 use crate::link::due::Step;
+use crate::link::source::Source;
 use crate::link::state::Link;
 use crate::net::address::Address;
 use crate::net::unix::{self, Credentials};
@@ -269,6 +270,12 @@ impl<'a> Channel<'a> {
         }
     }
 
+    /// The source of this channel, if it is of this type: what was given to
+    /// [`add_source`](ChannelMap::add_source), or made for [`wrap_source`](Channel::wrap_source) and is in place.
+    pub fn source<T: Source>(&self) -> Option<&T> {
+        self.link()?.source()?.as_type()
+    }
+
     /// The socket, for options that have no method here; `None` in `handle_close`. Do not read, write
     /// or close it directly.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
@@ -320,7 +327,7 @@ impl<'a> Channel<'a> {
     }
 
     #[inline]
-    pub(super) fn change(&mut self, f: impl FnOnce(&mut Link)) {
+    pub(crate) fn change(&mut self, f: impl FnOnce(&mut Link)) {
         if let Some(link) = self.map.touch_link(self.token) {
             f(link);
         }

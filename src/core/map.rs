@@ -97,6 +97,8 @@ pub struct ChannelMap {
     /// The error of the listener that ended last, if it ended with one.
     pub(crate) failed_listener: Option<io::Error>,
     pub(crate) lingering: Lingering,
+    /// The turn in which a handshake last went on, and how many did in it.
+    pub(crate) handshakes: (u32, u32),
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
@@ -154,6 +156,7 @@ impl ChannelMap {
             starved: Vec::new(),
             failed_listener: None,
             lingering: Lingering::default(),
+            handshakes: (0, 0),
             gather: Gather::new(),
             buffers: Buffers::default(),
             total: Total::default(),

@@ -8,6 +8,7 @@ pub(crate) mod connect;
 pub(crate) mod datagram;
 pub(crate) mod dial;
 pub(crate) mod drive;
+pub(crate) mod handshake;
 pub(crate) mod hooks;
 pub(crate) mod messages;
 pub(crate) mod output;

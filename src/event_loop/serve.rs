@@ -8,7 +8,7 @@ use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
-use crate::event_loop::{accept, backoff, closing, datagram, drive, hooks, output, settle};
+use crate::event_loop::{accept, backoff, closing, datagram, drive, handshake, hooks, output, settle};
 use crate::guard::drop_error;
 use crate::link::due::Step;
 use crate::link::rare::Rest;
@@ -239,6 +239,10 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     // The channel has ended since its event.
     if token.is_stale() {
         return;
+    }
+    let Some(link) = map.link_mut(token) else { return };
+    if link.shakes_hands() && !handshake::has_its_turn(map) {
+        return handshake::put_off(map, token);
     }
     let Some(link) = map.link_mut(token) else { return };
     link.begin_event();

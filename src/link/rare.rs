@@ -8,6 +8,7 @@ use crate::clock::Time;
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::partners::Partners;
+use crate::link::source::MakeSource;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
 use crate::net::unix::SocketFile;
@@ -18,6 +19,9 @@ use crate::timers::TimerKey;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may wait for the peer's end after that.
 pub(super) const LINGER: Duration = Duration::from_secs(30);
+
+/// How long the handshake of a source may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why less is watched than the channel wants: it is suspended. A rest that a timer ends carries the
 /// timer, so none lasts for ever.
@@ -103,6 +107,11 @@ pub(crate) struct Rare {
     pub(super) rest: Rest,
     pub(super) has_rested: bool,
     pub(super) upgrade: Upgrade,
+    /// Makes the source, once the connect has succeeded.
+    pub(super) to_wrap: Option<MakeSource>,
+    /// How long a handshake may take, and the timer of one that is under way.
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) handshake_timer: Option<TimerKey>,
     pub(crate) partners: Partners,
     /// The error with which the connection broke, while input is still read.
     pub(super) lost: Option<Arc<io::Error>>,
@@ -136,6 +145,9 @@ impl Default for Rare {
             rest: Rest::No,
             has_rested: false,
             upgrade: Upgrade::No,
+            to_wrap: None,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            handshake_timer: None,
             partners: Partners::default(),
             lost: None,
             end_timer: None,

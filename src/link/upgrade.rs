@@ -20,9 +20,20 @@ impl Link {
             let what = "the end was told, and input was put back, which no new source can be given";
             return Err(io::Error::new(ErrorKind::NotConnected, what));
         }
+        if self.rare.as_ref().is_some_and(|rare| rare.to_wrap.is_some()) {
+            return Err(io::Error::new(
+                ErrorKind::ResourceBusy,
+                "the source is to be changed once connected",
+            ));
+        }
         match self.life {
             _ if self.is_datagram() || self.is_broken() => {}
             Life::Connecting(Connecting::Done) | Life::Opening => return Ok(Some(make)),
+            Life::Connecting(Connecting::Failed(_)) => {}
+            Life::Connecting(_) => {
+                self.rare().to_wrap = Some(make);
+                return Ok(None);
+            }
             Life::Open => {
                 self.output.queue().push_upgrade(make);
                 self.rare().upgrade = Upgrade::Waiting;
@@ -32,6 +43,11 @@ impl Link {
             _ => {}
         }
         Err(io::Error::new(ErrorKind::NotConnected, "the channel has no open stream"))
+    }
+
+    /// What was asked for while connecting, once the connection is made.
+    pub(crate) fn take_to_wrap(&mut self) -> Option<MakeSource> {
+        self.rare.as_mut()?.to_wrap.take()
     }
 
     /// A change of the source is under way: input is for the new one.
