@@ -246,7 +246,11 @@ pub use link::source::Source;
 pub use net::address::{Address, ToAddress};
 pub use net::datagram::Datagram;
 pub use net::options::{ConnectOptions, DatagramOptions, ListenOptions};
+#[cfg(feature = "proxy-protocol")]
+pub use net::proxy::{ProxyHeader, ProxyVersion};
 pub use net::socket::{Detached, Socket};
+#[cfg(feature = "proxy-protocol")]
+pub use net::trust::ProxyOptions;
 pub use net::unix::Credentials;
 pub use numbers::{Histogram, Numbers};
 pub use reason::Reason;
@@ -281,6 +285,10 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/threads.md")]
 struct Threads;
+
+#[cfg(all(doctest, feature = "proxy-protocol"))]
+#[doc = include_str!("../docs/balancer.md")]
+struct Balancer;
 
 #[cfg(all(doctest, feature = "layers"))]
 #[doc = include_str!("../docs/layers.md")]

@@ -37,6 +37,8 @@ mod channels {
     mod lookups;
     mod names;
     mod odd_files;
+    mod proxied;
+    mod proxy_headers;
     // OpenBSD has no time of keep-alive for a socket.
     #[cfg(not(target_os = "openbsd"))]
     mod options;

@@ -5,5 +5,7 @@ pub(crate) mod datagram;
 pub(crate) mod file;
 pub(crate) mod handover;
 pub(crate) mod listen;
+#[cfg(feature = "proxy-protocol")]
+pub(crate) mod proxied;
 #[cfg(feature = "signals")]
 pub(crate) mod signal;

@@ -177,7 +177,8 @@ impl<'a> Channel<'a> {
         self.named(asked)
     }
 
-    /// The address of the other end, as `accept` or `connect` had it: Python's `getpeername()`.
+    /// The address of the other end, as `accept` or `connect` had it, or as a balancer has told it: Python's
+    /// `getpeername()`.
     ///
     /// # Errors
     /// `NotConnected` if there is none, as on a listener.
@@ -317,7 +318,7 @@ impl<'a> Channel<'a> {
         self.named(result)
     }
 
-    pub(super) fn link(&self) -> Option<&Link> {
+    pub(crate) fn link(&self) -> Option<&Link> {
         self.map.link(self.token)
     }
 

@@ -1,6 +1,8 @@
 //! A user's source, before its channel reads and writes.
 
 use crate::core::map::ChannelMap;
+#[cfg(feature = "proxy-protocol")]
+use crate::event_loop::preface;
 use crate::link::due::Step;
 use crate::sys::errno::{is_shortage, would_block};
 use crate::sys::poll::{Interest, Ready};
@@ -27,6 +29,8 @@ pub(crate) fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
             if moved {
                 link.moved(turn);
             }
+            #[cfg(feature = "proxy-protocol")]
+            preface::driven(map, token);
             true
         }
         Err(error) if would_block(&error) || is_shortage(&error) => true,

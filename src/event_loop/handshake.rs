@@ -35,7 +35,7 @@ pub(crate) fn watch(map: &mut ChannelMap, token: Token) {
     if !link.shakes_hands() || link.is_ending() || link.rare().handshake_timer.is_some() {
         return;
     }
-    let timeout = link.rare().handshake_timeout;
+    let timeout = link.handshake_timeout();
     let timer = map.set_timer(Some(token), timeout, Action::Handshake(token));
     if let Some(link) = map.link_mut(token) {
         link.rare().handshake_timer = Some(timer);
@@ -47,7 +47,7 @@ pub(crate) fn overdue(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     link.rare().handshake_timer = None;
     if link.shakes_hands() && !link.is_ending() {
-        let why = format!("the handshake was not done after {:?}", link.rare().handshake_timeout);
+        let why = format!("{} was not done after {:?}", link.handshake_name(), link.handshake_timeout());
         link.wrap_failed(io::Error::new(io::ErrorKind::TimedOut, why));
         map.touch(token);
     }

@@ -13,6 +13,8 @@ pub(crate) mod hooks;
 pub(crate) mod messages;
 pub(crate) mod output;
 pub(crate) mod overdue;
+#[cfg(feature = "proxy-protocol")]
+pub(crate) mod preface;
 pub(crate) mod registration;
 pub(crate) mod serve;
 pub(crate) mod settle;

@@ -18,6 +18,8 @@ pub(crate) mod outbox;
 pub(crate) mod output;
 pub(crate) mod partners;
 pub(crate) mod piece;
+#[cfg(feature = "proxy-protocol")]
+pub(crate) mod preface;
 pub(crate) mod producer;
 pub(crate) mod pushed;
 pub(crate) mod rare;

@@ -8,6 +8,8 @@ use crate::clock::Time;
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::partners::Partners;
+#[cfg(feature = "proxy-protocol")]
+use crate::link::preface::Proxied;
 use crate::link::source::MakeSource;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
@@ -21,7 +23,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const LINGER: Duration = Duration::from_secs(30);
 
 /// How long the handshake of a source may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why less is watched than the channel wants: it is suspended. A rest that a timer ends carries the
 /// timer, so none lasts for ever.
@@ -112,6 +114,9 @@ pub(crate) struct Rare {
     /// How long a handshake may take, and the timer of one that is under way.
     pub(crate) handshake_timeout: Duration,
     pub(crate) handshake_timer: Option<TimerKey>,
+    /// What a balancer has told.
+    #[cfg(feature = "proxy-protocol")]
+    pub(super) proxied: Option<Box<Proxied>>,
     pub(crate) partners: Partners,
     /// The error with which the connection broke, while input is still read.
     pub(super) lost: Option<Arc<io::Error>>,
@@ -148,6 +153,8 @@ impl Default for Rare {
             to_wrap: None,
             handshake_timeout: HANDSHAKE_TIMEOUT,
             handshake_timer: None,
+            #[cfg(feature = "proxy-protocol")]
+            proxied: None,
             partners: Partners::default(),
             lost: None,
             end_timer: None,

@@ -2,10 +2,11 @@
 //! done at once; afterwards it waits in the queue, behind what was pushed before it.
 
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 use crate::link::due::Step;
 use crate::link::held::Held;
-use crate::link::rare::Upgrade;
+use crate::link::rare::{HANDSHAKE_TIMEOUT, Upgrade};
 use crate::link::source::{MakeSource, Source};
 use crate::link::state::{Connecting, InputEnd, Life, Link};
 use crate::link::unread::Replay;
@@ -28,6 +29,11 @@ impl Link {
         }
         match self.life {
             _ if self.is_datagram() || self.is_broken() => {}
+            #[cfg(feature = "proxy-protocol")]
+            Life::Opening if self.awaits_header() => {
+                self.rare().to_wrap = Some(make);
+                return Ok(None);
+            }
             Life::Connecting(Connecting::Done) | Life::Opening => return Ok(Some(make)),
             Life::Connecting(Connecting::Failed(_)) => {}
             Life::Connecting(_) => {
@@ -69,6 +75,8 @@ impl Link {
     /// Take out the old source, for a new one to be made of it. It begins with the input that was put
     /// back.
     pub(crate) fn take_source_to_wrap(&mut self) -> Option<Box<dyn Source>> {
+        #[cfg(feature = "proxy-protocol")]
+        self.drop_preface();
         let old = self.socket.take()?.into_box();
         let ended = self.input.end == InputEnd::Read;
         let unread = self.rare.as_mut().and_then(|rare| rare.unread.take());
@@ -109,6 +117,23 @@ impl Link {
     pub(crate) fn shakes_hands(&self) -> bool {
         let begun = self.rare.as_ref().is_some_and(|rare| rare.upgrade == Upgrade::Begun);
         (self.is_opening() || begun) && !self.is_established()
+    }
+
+    pub(crate) fn handshake_name(&self) -> &'static str {
+        #[cfg(feature = "proxy-protocol")]
+        if self.awaits_header() {
+            return "the PROXY header";
+        }
+        "the handshake"
+    }
+
+    /// How long that may take.
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        #[cfg(feature = "proxy-protocol")]
+        if let Some(timeout) = self.header_timeout() {
+            return timeout;
+        }
+        self.rare.as_ref().map_or(HANDSHAKE_TIMEOUT, |rare| rare.handshake_timeout)
     }
 
     /// Whether `handle_wrapped` is to run now; `true` once.

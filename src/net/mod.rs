@@ -5,6 +5,10 @@ pub(crate) mod address;
 pub(crate) mod datagram;
 pub(crate) mod options;
 pub(crate) mod peer;
+#[cfg(feature = "proxy-protocol")]
+pub(crate) mod proxy;
 pub(crate) mod resolve;
 pub(crate) mod socket;
+#[cfg(feature = "proxy-protocol")]
+pub(crate) mod trust;
 pub(crate) mod unix;
