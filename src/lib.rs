@@ -243,6 +243,7 @@ pub use link::producer::{More, Producer};
 pub use link::source::Source;
 pub use net::address::{Address, ToAddress};
 pub use net::datagram::Datagram;
+pub use net::limits::{AcceptLimit, AcceptLimitError, AcceptLimits, AtLimit};
 pub use net::options::{ConnectOptions, DatagramOptions, ListenOptions};
 pub use net::socket::{Detached, Socket};
 pub use net::unix::Credentials;
