@@ -245,6 +245,7 @@ pub use link::producer::{More, Producer};
 pub use link::source::Source;
 pub use net::address::{Address, ToAddress};
 pub use net::datagram::Datagram;
+pub use net::limits::{AcceptLimit, AcceptLimitError, AcceptLimits, AtLimit};
 pub use net::options::{ConnectOptions, DatagramOptions, ListenOptions};
 #[cfg(feature = "proxy-protocol")]
 pub use net::proxy::{ProxyHeader, ProxyVersion};
