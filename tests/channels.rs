@@ -30,6 +30,7 @@ mod channels {
     mod closing;
     mod datagram;
     mod datagram_peer;
+    mod descriptors;
     mod detach;
     mod exchange;
     mod exchange_same;

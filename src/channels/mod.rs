@@ -2,6 +2,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod datagram;
+pub(crate) mod descriptors;
 pub(crate) mod file;
 pub(crate) mod handover;
 pub(crate) mod listen;

@@ -80,6 +80,17 @@ impl Link {
     }
 
     pub(crate) fn recv(&mut self, turn: Turn, buffer: &mut [u8]) -> io::Result<usize> {
+        self.recv_by(turn, buffer, |source, buffer| source.as_dyn().recv(buffer))
+    }
+
+    /// Input as `read` reads it from the source.
+    #[inline(always)]
+    pub(super) fn recv_by(
+        &mut self,
+        turn: Turn,
+        buffer: &mut [u8],
+        read: impl FnOnce(&mut Held, &mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         match &self.life {
             Life::Listening => return Err(no_stream()),
             _ if self.is_datagram() => return Err(no_bytes()),
@@ -105,7 +116,7 @@ impl Link {
         }
         let Some(source) = &mut self.socket else { return Err(nothing_now()) };
         let plain = source.is_plain();
-        let result = source.as_dyn().recv(&mut buffer[..most]);
+        let result = read(source, &mut buffer[..most]);
         self.received(turn, result, most, plain)
     }
 

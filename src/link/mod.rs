@@ -5,6 +5,7 @@ pub(crate) mod account;
 pub(crate) mod admission;
 pub(crate) mod chunk;
 pub(crate) mod datagram;
+pub(crate) mod descriptors;
 pub(crate) mod dial;
 pub(crate) mod due;
 pub(crate) mod gathered;

@@ -2,6 +2,7 @@
 //! sockets share, and the waits. What a call means to a channel is decided elsewhere.
 
 pub(crate) mod datagram;
+pub(crate) mod descriptors;
 pub(crate) mod errno;
 pub(crate) mod faults;
 pub(crate) mod file;
