@@ -148,6 +148,7 @@
 //! | `stream` | code that reads and writes top-down, in a thread | `asyncio.StreamReader`, `StreamWriter` |
 //! | `framing` | lines, netstrings and length prefixes, in any of these | |
 //! | `producers` | output that is made while it is sent | `asynchat.simple_producer` |
+//! | `hand_over` | a server that is restarted without refusing a connect | |
 //! | `reconnect` | a client that connects again when its connection ends | Twisted's `ReconnectingClientFactory` |
 //!
 //! # What holds
@@ -239,7 +240,7 @@ pub use self::core::wrapper::Wrapper;
 pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]
-pub use layers::{chat, framing, producers, protocol, reconnect, stream};
+pub use layers::{chat, framing, hand_over, producers, protocol, reconnect, stream};
 pub use link::marks::OnLimit;
 pub use link::producer::{More, Producer};
 pub use link::source::Source;
@@ -287,7 +288,7 @@ struct Readme;
 #[doc = include_str!("../docs/threads.md")]
 struct Threads;
 
-#[cfg(all(doctest, feature = "proxy-protocol"))]
+#[cfg(all(doctest, feature = "layers", feature = "proxy-protocol"))]
 #[doc = include_str!("../docs/balancer.md")]
 struct Balancer;
 

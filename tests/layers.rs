@@ -8,6 +8,7 @@
 #[allow(dead_code)]
 #[path = "support"]
 mod support {
+    pub mod dirs;
     pub mod echo;
     pub mod every_hook;
     #[warn(dead_code)]
@@ -30,6 +31,7 @@ use dispatch_loop::*;
 mod layers {
     mod chat;
     mod framing;
+    mod hand_over;
     mod outside;
     mod producers;
     mod protocol;

@@ -10,7 +10,9 @@ use crate::event_loop::{hooks, upgrade};
 use crate::guard::drop_guarded;
 use crate::link::held::Held;
 use crate::link::source::{MakeSource, Source};
+use crate::net::address::Address;
 use crate::net::socket::{Detached, Socket};
+use crate::net::unix::SocketFile;
 use crate::reason::Reason;
 use crate::token::{Handle, Token};
 
@@ -112,6 +114,18 @@ impl Channel<'_> {
         let token = self.token();
         let result = self.map_mut().wrap_source(token, Box::new(f));
         self.named(result)
+    }
+
+    /// Remove the file of this listener's Unix-domain address when the channel ends, as is done for one that
+    /// [`listen`](ChannelMap::listen) has made: for a listener that was taken over from another process, which leaves
+    /// the file. No effect on other channels, or if there is no such file.
+    pub fn adopt_socket_file(&mut self) {
+        let Ok(Address::Unix(path)) = self.local_addr() else { return };
+        self.change(|link| {
+            if link.is_listening() && link.rare().file.is_none() {
+                link.rare().file = SocketFile::adopt(&path).ok().map(Box::new);
+            }
+        });
     }
 
     /// Take the socket out of the map, with input that was put back ([`unread`](Channel::unread)) and

@@ -104,12 +104,17 @@ impl SocketFile {
             }
             result => result?,
         }
-        let file = fs::symlink_metadata(path)?;
-        let bound = SocketFile { path: fs::canonicalize(path)?, inode: (file.dev(), file.ino()) };
+        let bound = SocketFile::adopt(path)?;
         if let Some(mode) = mode {
             fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         }
         Ok(bound)
+    }
+
+    /// The file to which a socket is bound already.
+    pub(crate) fn adopt(path: &Path) -> io::Result<SocketFile> {
+        let file = fs::symlink_metadata(path)?;
+        Ok(SocketFile { path: fs::canonicalize(path)?, inode: (file.dev(), file.ino()) })
     }
 
     /// Do not remove it on drop.
