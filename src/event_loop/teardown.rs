@@ -59,7 +59,7 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
         let timers = map.timers.cancel_owned(token.slot);
         drop_each(&mut map.throttle, "a timer", timers);
     }
-    if let Some(permit) = permit {
+    if let Some(mut permit) = permit {
         permit.give_back(map.id);
     }
     if !map.starved.is_empty() {

@@ -46,6 +46,16 @@ pub enum AtLimit {
 /// Over the limit of one peer a connection is always accepted and refused, never left to wait: the backlog
 /// is one line, and nobody else is to stand in it behind that peer.
 ///
+/// When a limit begins to hold somebody up, and when it has held nobody up for 2 s, there is a line in the log:
+/// at the level `warn` if connections are refused, else at `info`. [`Numbers::refusals`] and
+/// [`Numbers::rests`] count them, and [`handle_accept_error`] is told of each, and of each new attempt of a
+/// listener that rests: whenever a place may have become free, in another map also after a pause of at most
+/// 1 s (on Linux at once).
+///
+/// [`Numbers::refusals`]: crate::Numbers::refusals
+/// [`Numbers::rests`]: crate::Numbers::rests
+/// [`handle_accept_error`]: crate::Dispatcher::handle_accept_error
+///
 /// [`Socket`]: crate::Socket
 /// [`OwnedFd`]: std::os::fd::OwnedFd
 /// [`detach`]: crate::Channel::detach
@@ -116,23 +126,28 @@ impl AcceptLimits {
     /// (`ulimit -n`, 1,024 where nobody has changed it):
     ///
     /// - in total, as many connections as there are descriptors, less an eighth of them or 64, for files,
-    ///   connections elsewhere, and those that are just closing (896 of 1,024). A server that needs more than
-    ///   one descriptor for each connection sets [`with_total`](Self::with_total) accordingly.
-    /// - of one peer, a 32nd of that, at least 4 and at most 64 (28 of 896): more than a browser opens, and so
-    ///   few that 31 addresses together do not keep others out. Behind some addresses there are many people;
-    ///   who expects them sets more.
-    /// - 1,000 a second, and as many at once: what a process can greet without neglecting those that it has.
-    /// - descriptors [held back](Self::with_descriptor_reserve): a quarter of the difference above (32).
-    /// - At the limits the others wait in the backlog ([`AtLimit::Wait`]).
+    ///   connections elsewhere, and those that are just closing (896 of 1,024);
+    /// - the others as [`public_with_total`](Self::public_with_total) has them.
     pub fn public() -> AcceptLimits {
-        let all = sys::descriptor_limit().unwrap_or(1 << 20).min(1 << 20) as usize;
-        let spare = (all / 8).max(64).min(all / 2);
-        let total = all - spare;
+        let all = descriptors();
+        AcceptLimits::public_with_total(all - spare(all))
+    }
+
+    /// The same for a server that needs more than one descriptor for each connection, or memory for so many
+    /// at most:
+    ///
+    /// - of one peer, a 32nd of the total, at least 4 and at most 64 (28 of 896): more than a browser opens,
+    ///   and so few that 31 addresses together do not keep others out of a server for 128 and more. Behind
+    ///   some addresses there are many people; who expects them sets more.
+    /// - 1,000 a second, and as many at once: what a process can greet without neglecting those that it has.
+    /// - descriptors [held back](Self::with_descriptor_reserve): a 32nd of all, at least 16 (32 of 1,024).
+    /// - At the limits the others wait in the backlog ([`AtLimit::Wait`]).
+    pub fn public_with_total(connections: usize) -> AcceptLimits {
         AcceptLimits::default()
-            .with_total(total)
-            .with_per_peer((total / 32).clamp(4, 64))
+            .with_total(connections)
+            .with_per_peer((connections / 32).clamp(4, 64))
             .with_rate(1000, 1000)
-            .with_descriptor_reserve((spare / 4) as u32)
+            .with_descriptor_reserve((spare(descriptors()) / 4) as u32)
     }
 
     /// The most connections at a time (no limit).
@@ -193,8 +208,8 @@ impl AcceptLimits {
         self.settings.at_limit == AtLimit::Wait
     }
 
-    pub(crate) fn last_word(&self) -> Option<&[u8]> {
-        self.settings.last_word.as_deref()
+    pub(crate) fn last_word(&self) -> Option<&Arc<[u8]>> {
+        self.settings.last_word.as_ref()
     }
 
     pub(crate) fn reserve(&self) -> u32 {
@@ -255,6 +270,16 @@ impl AcceptLimits {
     }
 }
 
+/// How many descriptors the process may have, or a large number.
+fn descriptors() -> usize {
+    sys::descriptor_limit().map_or(1 << 20, |limit| limit.min(1 << 20) as usize)
+}
+
+/// How many of them are not for connections.
+fn spare(all: usize) -> usize {
+    (all / 8).max(64).min(all / 2)
+}
+
 /// What listeners with the same limits share.
 #[derive(Debug, Default)]
 struct Counts(Mutex<State>);
@@ -312,7 +337,7 @@ pub(crate) struct Permit {
 
 impl Permit {
     /// The descriptor is closed. The map of this number looks itself for who waits there.
-    pub(crate) fn give_back(mut self: Box<Self>, map: u32) {
+    pub(crate) fn give_back(&mut self, map: u32) {
         self.end(Some(map));
     }
 
