@@ -267,6 +267,13 @@ pub use threads::send_error::SendError;
 pub use timers::TimerId;
 pub use token::{Handle, Token};
 
+/// What a service manager such as systemd gives to a program, and what the program tells it: sockets
+/// ([`inherited`](service::inherited)), [`ready`](service::ready), [`stopping`](service::stopping); and, on the map,
+/// [`keep_watchdog`](ChannelMap::keep_watchdog).
+pub mod service {
+    pub use crate::channels::service::{inherited, notify, ready, stopping};
+}
+
 /// For this crate's own tests, and in debug builds alone: makes a chosen system call fail, counts the
 /// calls. Not part of the API.
 #[cfg(debug_assertions)]

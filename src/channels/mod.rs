@@ -8,5 +8,6 @@ pub(crate) mod handover;
 pub(crate) mod listen;
 #[cfg(feature = "proxy-protocol")]
 pub(crate) mod proxied;
+pub(crate) mod service;
 #[cfg(feature = "signals")]
 pub(crate) mod signal;

@@ -6,6 +6,7 @@ pub(crate) mod descriptors;
 pub(crate) mod errno;
 pub(crate) mod faults;
 pub(crate) mod file;
+pub(crate) mod inherited;
 pub(crate) mod poll;
 pub(crate) mod stream;
 pub(crate) mod unsent;
