@@ -210,8 +210,8 @@
 #[cfg(not(unix))]
 compile_error!("dispatch-loop is for Unix systems: Linux, macOS and the BSDs");
 
-mod channels;
 mod bucket;
+mod channels;
 mod clock;
 mod core;
 mod error;
@@ -238,6 +238,7 @@ pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]
 pub use layers::{chat, framing, producers, protocol, reconnect, stream};
+pub use link::deadlines::{Deadline, Deadlines, MinRate};
 pub use link::marks::OnLimit;
 pub use link::producer::{More, Producer};
 pub use link::source::Source;

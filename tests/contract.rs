@@ -45,6 +45,7 @@ mod contract {
     mod close;
     mod closing;
     mod connect;
+    mod deadlines;
     mod documents;
     mod drops;
     mod errors;

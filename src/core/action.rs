@@ -26,6 +26,8 @@ pub(crate) enum Action {
     ChannelEvery(Token, Duration, RepeatedChannelCall),
     /// Check whether the channel was idle for too long.
     Idle(Token),
+    /// Look whether a deadline of the channel has passed.
+    Deadline(Token),
     /// Check whether a closing channel still makes progress with its queue.
     Flush(Token),
     /// The peer's time to end after our FIN is over.
@@ -50,7 +52,8 @@ impl Keeps for Action {
             Action::Call(_) | Action::CallEvery(..) | Action::Channel(..) | Action::ChannelEvery(..) => true,
             // Closing is foreground work.
             Action::Flush(_) | Action::Linger(_) => true,
-            Action::Idle(_) | Action::Resume(_) | Action::Resend(_) | Action::Broken(_) => false,
+            Action::Idle(_) | Action::Deadline(_) => false,
+            Action::Resume(_) | Action::Resend(_) | Action::Broken(_) => false,
             Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
         }
     }

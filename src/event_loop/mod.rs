@@ -6,6 +6,7 @@ pub(crate) mod broken;
 pub(crate) mod closing;
 pub(crate) mod connect;
 pub(crate) mod datagram;
+pub(crate) mod deadlines;
 pub(crate) mod dial;
 pub(crate) mod drive;
 pub(crate) mod hooks;

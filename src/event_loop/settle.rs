@@ -157,6 +157,7 @@ fn conclude(map: &mut ChannelMap, token: Token) {
             map.tell_partners(token, pause);
         }
         broken::watch(map, token);
+        map.watch_deadlines(token);
     }
     map.count_queue(token);
     let Some(link) = map.link_mut(token) else { return };

@@ -9,7 +9,7 @@ use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::messages::guarded;
-use crate::event_loop::{backoff, broken, connect, dial, hooks, overdue, settle};
+use crate::event_loop::{backoff, broken, connect, deadlines, dial, hooks, overdue, settle};
 use crate::guard::drop_guarded;
 use crate::link::state::Link;
 use crate::timers::{Due, TimerKey};
@@ -52,6 +52,7 @@ fn fire(map: &mut ChannelMap, due: Due<Action>, now: Time) {
             drop_guarded(&mut map.throttle, "a timer", f);
         }
         Action::Idle(token) => idle(map, token, key, now),
+        Action::Deadline(token) => deadlines::look(map, token, key, now),
         Action::Flush(token) => overdue::closing(map, token, key, now),
         Action::Linger(token) => overdue::lingering(map, token, key, now),
         once => {
@@ -74,6 +75,7 @@ fn fire_once(map: &mut ChannelMap, action: Action) {
         Action::CallEvery(..)
         | Action::ChannelEvery(..)
         | Action::Idle(_)
+        | Action::Deadline(_)
         | Action::Flush(_)
         | Action::Linger(_) => {}
     }

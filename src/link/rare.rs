@@ -8,6 +8,7 @@ use crate::clock::Time;
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::partners::Partners;
+use crate::link::running::Running;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
 use crate::net::unix::SocketFile;
@@ -76,6 +77,8 @@ pub(crate) struct Rare {
     /// Set by `set_timeout`, and its timer.
     pub(crate) timeout: Option<Duration>,
     pub(crate) idle_timer: Option<TimerKey>,
+    /// Set by `set_deadlines`.
+    pub(super) deadlines: Option<Box<Running>>,
     pub(crate) close_timeout: Duration,
     /// The timer that bounds the flush of a closing channel.
     pub(crate) close_timer: Option<TimerKey>,
@@ -119,6 +122,7 @@ impl Default for Rare {
         Rare {
             timeout: None,
             idle_timer: None,
+            deadlines: None,
             close_timeout: CLOSE_TIMEOUT,
             close_timer: None,
             leaving: None,
