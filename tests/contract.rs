@@ -40,6 +40,7 @@ mod contract {
     mod asyncore;
     #[cfg(debug_assertions)]
     mod background;
+    mod bandwidth;
     #[cfg(debug_assertions)]
     mod calls;
     mod close;

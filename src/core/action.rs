@@ -34,6 +34,8 @@ pub(crate) enum Action {
     Linger(Token),
     /// Resume a suspended channel.
     Resume(Token),
+    /// A direction has waited for its bandwidth.
+    Bandwidth(Token),
     /// The pause of a shortage is over.
     Resend(Token),
     /// Check whether the end of a broken connection is overdue.
@@ -53,7 +55,7 @@ impl Keeps for Action {
             // Closing is foreground work.
             Action::Flush(_) | Action::Linger(_) => true,
             Action::Idle(_) | Action::Deadline(_) => false,
-            Action::Resume(_) | Action::Resend(_) | Action::Broken(_) => false,
+            Action::Resume(_) | Action::Resend(_) | Action::Bandwidth(_) | Action::Broken(_) => false,
             Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
         }
     }

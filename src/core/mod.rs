@@ -3,6 +3,7 @@
 
 pub(crate) mod access;
 pub(crate) mod action;
+pub(crate) mod bandwidth;
 pub(crate) mod buffer;
 pub(crate) mod channel;
 pub(crate) mod deadlines;

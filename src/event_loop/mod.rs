@@ -2,6 +2,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod backoff;
+pub(crate) mod bandwidth;
 pub(crate) mod broken;
 pub(crate) mod closing;
 pub(crate) mod connect;

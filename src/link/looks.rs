@@ -115,9 +115,10 @@ impl Link {
             unsent: (self.queued_for_peer() + held) as u64,
             ending,
         };
-        let waits_for_us = self.is_short();
+        let (held_back, waits) = (self.output_is_held_back(), self.waits_to_send());
         let Some(running) = self.running() else { return Look::Nothing };
-        if waits_for_us {
+        if running.has_waited(waits) || held_back {
+            // That is not the peer's fault.
             running.count_output_anew(now);
         }
         running.look(seen)

@@ -2,6 +2,7 @@
 //! folder and change only by transitions, each of which records in `due` what follows from it.
 
 pub(crate) mod account;
+pub(crate) mod bandwidth;
 pub(crate) mod chunk;
 pub(crate) mod datagram;
 pub(crate) mod deadlines;
@@ -29,6 +30,7 @@ pub(crate) mod sending;
 pub(crate) mod shortage;
 pub(crate) mod source;
 pub(crate) mod state;
+pub(crate) mod tokens;
 pub(crate) mod unread;
 pub(crate) mod upgrade;
 pub(crate) mod watch;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::link::bandwidth::Flow;
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::partners::Partners;
@@ -112,6 +113,9 @@ pub(crate) struct Rare {
     /// The timer that bounds that.
     pub(crate) end_timer: Option<TimerKey>,
     pub(super) shortage: Shortage,
+    /// Set by `set_read_bandwidth` and `set_write_bandwidth`.
+    pub(super) read_flow: Option<Box<Flow>>,
+    pub(super) write_flow: Option<Box<Flow>>,
     /// Errors for `handle_error` and `handle_network_error`.
     pub(crate) failure: Option<io::Error>,
     pub(crate) network_error: Option<io::Error>,
@@ -144,6 +148,8 @@ impl Default for Rare {
             lost: None,
             end_timer: None,
             shortage: Shortage::None,
+            read_flow: None,
+            write_flow: None,
             failure: None,
             network_error: None,
         }
@@ -158,6 +164,8 @@ impl Rare {
             && self.upgrade == Upgrade::No
             && self.lost.is_none()
             && self.credit.is_none()
+            && self.read_flow.is_none()
+            && self.write_flow.is_none()
             && self.limits.exceed_a_gathering()
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Running {
     received: u64,
     message_rate: Samples,
     output_rate: Samples,
+    /// How often output had waited for its bandwidth.
+    waits: u32,
 }
 
 impl Running {
@@ -67,6 +69,7 @@ impl Running {
             received,
             message_rate: Samples::new(now),
             output_rate: Samples::new(now),
+            waits: 0,
             set: set.clone(),
         }
     }
@@ -106,6 +109,11 @@ impl Running {
 
     pub(super) fn count_output_anew(&mut self, now: Time) {
         self.output_rate = Samples::new(now);
+    }
+
+    /// Whether output has waited for its bandwidth since the last look.
+    pub(super) fn has_waited(&mut self, waits: u32) -> bool {
+        std::mem::replace(&mut self.waits, waits) != waits
     }
 
     /// Whether output is to be looked at that was not there when it was last looked at.
