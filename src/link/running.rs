@@ -79,10 +79,8 @@ impl Running {
         match self.paused {
             Some(since) if counts => {
                 let paused = now.since(since);
-                for from in [Some(&mut self.opened), Some(&mut self.read), self.message.as_mut()] {
-                    if let Some(from) = from {
-                        *from = from.after(paused).min(now);
-                    }
+                for from in [&mut self.opened, &mut self.read].into_iter().chain(&mut self.message) {
+                    *from = from.after(paused).min(now);
                 }
                 self.message_rate = Samples::new(now);
                 self.paused = None;

@@ -13,10 +13,13 @@ use crate::support::turning::turn_until;
 
 use super::talk::{Talk, deliver, reach, talking};
 
+/// What is sent, and whether a message has begun then.
+type Piece = (&'static [u8], bool);
+
 /// EDGE_CASES 244: after each piece, whether a message has begun that is not complete.
 #[test]
 fn a_message_of_a_chat_has_begun_while_a_part_of_it_is_there() {
-    let cases: [(Terminator, &[(&[u8], bool)]); 4] = [
+    let cases: [(Terminator, &[Piece]); 4] = [
         ("\r\n".into(), &[(b"a", true), (b"b\r", true), (b"\nc\r\n", false), (b"\r", true), (b"\n", false)]),
         ("\n".into(), &[(b"one\ntwo\n", false), (b"one\ntwo\nth", true), (b"ree\n", false)]),
         (4.into(), &[(b"123", true), (b"4", false), (b"12345", true), (b"678", false)]),
