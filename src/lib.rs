@@ -240,6 +240,8 @@ pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]
 pub use layers::{chat, framing, producers, protocol, reconnect, stream};
+pub use link::bandwidth::Bandwidth;
+pub use link::deadlines::{Deadline, Deadlines, MinRate};
 pub use link::marks::OnLimit;
 pub use link::producer::{More, Producer};
 pub use link::source::Source;

@@ -40,11 +40,13 @@ mod contract {
     mod asyncore;
     #[cfg(debug_assertions)]
     mod background;
+    mod bandwidth;
     #[cfg(debug_assertions)]
     mod calls;
     mod close;
     mod closing;
     mod connect;
+    mod deadlines;
     mod documents;
     mod drops;
     mod errors;

@@ -29,6 +29,7 @@ use dispatch_loop::*;
 
 mod layers {
     mod chat;
+    mod deadlines;
     mod framing;
     mod outside;
     mod producers;

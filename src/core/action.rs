@@ -26,12 +26,16 @@ pub(crate) enum Action {
     ChannelEvery(Token, Duration, RepeatedChannelCall),
     /// Check whether the channel was idle for too long.
     Idle(Token),
+    /// Look whether a deadline of the channel has passed.
+    Deadline(Token),
     /// Check whether a closing channel still makes progress with its queue.
     Flush(Token),
     /// The peer's time to end after our FIN is over.
     Linger(Token),
     /// Resume a suspended channel.
     Resume(Token),
+    /// A direction has waited for its bandwidth.
+    Bandwidth(Token),
     /// The pause of a shortage is over.
     Resend(Token),
     /// Check whether the end of a broken connection is overdue.
@@ -52,8 +56,8 @@ impl Keeps for Action {
             Action::Call(_) | Action::CallEvery(..) | Action::Channel(..) | Action::ChannelEvery(..) => true,
             // Closing is foreground work.
             Action::Flush(_) | Action::Linger(_) => true,
-            Action::Idle(_) | Action::Resume(_) | Action::Resend(_) | Action::Broken(_) => false,
-            Action::Limits(_) => false,
+            Action::Idle(_) | Action::Deadline(_) | Action::Limits(_) => false,
+            Action::Resume(_) | Action::Resend(_) | Action::Bandwidth(_) | Action::Broken(_) => false,
             Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
         }
     }

@@ -4,6 +4,7 @@ use std::any::{Any, TypeId};
 use std::io;
 
 use crate::core::channel::Channel;
+use crate::link::deadlines::Deadline;
 use crate::net::address::Address;
 use crate::net::datagram::Datagram;
 use crate::net::socket::Socket;
@@ -154,6 +155,14 @@ pub trait Dispatcher: Any {
     /// connecting: the connect took that long). Default: ends the channel with
     /// [`Reason::TimedOut`]. If the channel lives on, the time starts anew.
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.time_out();
+        Ok(())
+    }
+
+    /// One of the deadlines of [`set_deadlines`](Channel::set_deadlines) has passed. Default: ends the
+    /// channel with [`Reason::TimedOut`]. If the channel lives on, that deadline counts anew, but not a
+    /// lifetime.
+    fn handle_deadline(&mut self, ch: &mut Channel<'_>, deadline: Deadline) -> io::Result<()> {
         ch.time_out();
         Ok(())
     }

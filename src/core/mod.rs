@@ -3,8 +3,10 @@
 
 pub(crate) mod access;
 pub(crate) mod action;
+pub(crate) mod bandwidth;
 pub(crate) mod buffer;
 pub(crate) mod channel;
+pub(crate) mod deadlines;
 pub(crate) mod dispatcher;
 pub(crate) mod foreground;
 pub(crate) mod gather;

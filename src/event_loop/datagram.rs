@@ -19,13 +19,14 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
     for _ in 0..DATAGRAMS {
         let turn = map.turn;
         let Some(link) = map.link_mut(token) else { break };
-        if !link.reads() || *link.read_budget(turn) == 0 {
+        if !link.reads() || *link.read_budget(turn) == 0 || link.admit_input(1) == 0 {
             break;
         }
         let Some(fd) = link.fd() else { break };
         match sys::datagram::recv(fd, &mut buffer[..]) {
             Ok((read, from, truncated)) => {
                 link.has_received(turn, read);
+                link.input_passed(read, false);
                 let left = link.read_budget(turn);
                 *left = left.saturating_sub(read as u32);
                 let from = from.or_else(|| link.peer()).unwrap_or(Address::Unnamed);

@@ -11,7 +11,7 @@ use crate::core::dispatcher::Eof;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
-use crate::event_loop::{backoff, broken, datagram, output, registration, teardown, upgrade};
+use crate::event_loop::{backoff, bandwidth, broken, datagram, output, registration, teardown, upgrade};
 use crate::link::due::{Due, Step};
 use crate::link::held::Held;
 use crate::link::life::OpenStep;
@@ -141,7 +141,7 @@ fn conclude(map: &mut ChannelMap, token: Token) {
         link.end_by_reset(Reason::from(error));
     }
     // A broken connection may still hold input, but nothing reads it.
-    if link.is_broken() && link.is_open() && !link.reads() {
+    if link.is_broken() && link.is_open() && !link.wants_input() {
         link.end(Reason::Closed);
     }
     if link.is_over() {
@@ -157,6 +157,8 @@ fn conclude(map: &mut ChannelMap, token: Token) {
             map.tell_partners(token, pause);
         }
         broken::watch(map, token);
+        bandwidth::watch(map, token);
+        map.watch_deadlines(token);
     }
     map.count_queue(token);
     let Some(link) = map.link_mut(token) else { return };

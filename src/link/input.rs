@@ -103,6 +103,10 @@ impl Link {
             *self.read_budget(turn) -= read as u32;
             return Ok(read);
         }
+        let most = self.admit_input(most);
+        if most == 0 {
+            return Err(nothing_now());
+        }
         let Some(source) = &mut self.socket else { return Err(nothing_now()) };
         let plain = source.is_plain();
         let result = source.as_dyn().recv(&mut buffer[..most]);
@@ -126,6 +130,7 @@ impl Link {
             Ok(read) => {
                 let read = read.min(most);
                 self.received += read as u64;
+                self.input_passed(read, read == most);
                 self.moved(turn);
                 self.read_left = if plain && read < most { 0 } else { self.read_left - read as u32 };
                 Ok(read)

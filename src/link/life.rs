@@ -386,7 +386,7 @@ impl Link {
         self.output.blocked = false;
         // What a source of one's own says of its state is not known here.
         let gone = self.has_own_source() || connection_is_gone(&error);
-        if gone && (self.is_opening() || self.reads()) {
+        if gone && (self.is_opening() || self.wants_input()) {
             self.rare().lost.get_or_insert(error);
             self.due.set(Step::Look);
         } else {

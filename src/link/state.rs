@@ -130,11 +130,19 @@ pub(super) struct Input {
     pub(super) auto_pause: bool,
     /// In the list of channels with buffered input.
     pub(super) pending: bool,
+    /// A message has begun that is not complete.
+    pub(super) in_message: bool,
 }
 
 impl Input {
-    pub(super) const NEW: Input =
-        Input { end: InputEnd::NotYet, wanted: true, paused: false, auto_pause: false, pending: false };
+    pub(super) const NEW: Input = Input {
+        end: InputEnd::NotYet,
+        wanted: true,
+        paused: false,
+        auto_pause: false,
+        pending: false,
+        in_message: false,
+    };
 }
 
 /// The state of the output direction.
