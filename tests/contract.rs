@@ -46,6 +46,7 @@ mod contract {
     mod closing;
     mod connect;
     mod documents;
+    mod drain;
     mod drops;
     mod errors;
     #[cfg(debug_assertions)]

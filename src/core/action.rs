@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
+use crate::drain::DrainProgress;
 use crate::threads::credit::Credit;
 use crate::timers::Keeps;
 use crate::token::Token;
@@ -17,6 +18,9 @@ pub(crate) type MapCall = Box<dyn FnOnce(&mut ChannelMap)>;
 pub(crate) type RepeatedMapCall = Rc<RefCell<dyn FnMut(&mut ChannelMap)>>;
 pub(crate) type ChannelCall = Box<dyn FnOnce(&mut Channel<'_>) -> io::Result<()>>;
 pub(crate) type RepeatedChannelCall = Rc<RefCell<dyn FnMut(&mut Channel<'_>) -> io::Result<()>>>;
+
+/// Shared by the map and the call.
+pub(crate) type DrainCall = Rc<RefCell<dyn FnMut(&mut ChannelMap, &DrainProgress)>>;
 
 /// What a timer does.
 pub(crate) enum Action {
@@ -41,6 +45,8 @@ pub(crate) enum Action {
     /// A connect by name: try its next address; give up.
     DialNext(Token),
     DialTimeout(Token),
+    /// Look which channels of a map that drains can be closed.
+    Drain,
 }
 
 impl Keeps for Action {
@@ -51,7 +57,7 @@ impl Keeps for Action {
             // Closing is foreground work.
             Action::Flush(_) | Action::Linger(_) => true,
             Action::Idle(_) | Action::Resume(_) | Action::Resend(_) | Action::Broken(_) => false,
-            Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
+            Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) | Action::Drain => false,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::messages::guarded;
-use crate::event_loop::{backoff, broken, connect, dial, hooks, overdue, settle};
+use crate::event_loop::{backoff, broken, connect, dial, drain, hooks, overdue, settle};
 use crate::guard::drop_guarded;
 use crate::link::state::Link;
 use crate::timers::{Due, TimerKey};
@@ -71,6 +71,7 @@ fn fire_once(map: &mut ChannelMap, action: Action) {
         Action::Resume(token) => backoff::resume(map, token),
         Action::Resend(token) => broken::resend(map, token),
         Action::Broken(token) => broken::overdue(map, token),
+        Action::Drain => drain::sweep(map),
         Action::CallEvery(..)
         | Action::ChannelEvery(..)
         | Action::Idle(_)

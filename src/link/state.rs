@@ -130,11 +130,19 @@ pub(super) struct Input {
     pub(super) auto_pause: bool,
     /// In the list of channels with buffered input.
     pub(super) pending: bool,
+    /// Work for the peer is under way that nothing else shows.
+    pub(super) busy: bool,
 }
 
 impl Input {
-    pub(super) const NEW: Input =
-        Input { end: InputEnd::NotYet, wanted: true, paused: false, auto_pause: false, pending: false };
+    pub(super) const NEW: Input = Input {
+        end: InputEnd::NotYet,
+        wanted: true,
+        paused: false,
+        auto_pause: false,
+        pending: false,
+        busy: false,
+    };
 }
 
 /// The state of the output direction.
