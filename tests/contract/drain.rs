@@ -1,4 +1,4 @@
-//! The orderly end of all that a map serves: EDGE_CASES 270 to 284.
+//! The orderly end of all that a map serves: EDGE_CASES 270 to 284 and 290 to 294.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,6 +16,7 @@ use dispatch_loop::{
     Socket, run, run_with,
 };
 
+use crate::support::ends::kinds;
 use crate::support::logging::{capture_log, logged};
 use crate::support::opened::{address_of, opened, view};
 use crate::support::peers::{
@@ -741,4 +742,126 @@ fn a_peer_that_ends_while_the_map_drains_is_told_as_ever() {
     let (rest, end) = read_all(&mut &far);
     assert!(rest.is_empty() && end.is_ok());
     wait_until("the channel is gone", || map.is_empty());
+}
+
+/// 290: the side upstream has nothing to do while the client takes what came from there.
+#[test]
+fn the_two_sides_of_a_relay_are_idle_together() {
+    for on in loopbacks() {
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let (near, slow) = narrow_pair(on);
+        let client = map.add(near, Recorder::new("client", &log)).unwrap();
+        let (near, _upstream) = pair(on);
+        let upstream = map.add(near, Recorder::new("upstream", &log)).unwrap();
+        map.channel(client).unwrap().auto_pause_with(upstream).unwrap();
+        map.channel(client).unwrap().push_vec(vec![b's'; 4 << 20]).unwrap();
+        map.drain(&at_once());
+        let waited = Instant::now() + Duration::from_millis(200);
+        turn_until(&mut map, &log, |_| Instant::now() > waited);
+        assert!(!log.closed("client") && !log.closed("upstream"));
+        let slow = reads_to_end(slow);
+        run(&mut map).unwrap();
+        assert_eq!(slow.join().unwrap().len(), 4 << 20);
+        assert_eq!(counts(&map), (2, 0, 0));
+    }
+}
+
+/// 291: a poem that is recited a piece at a time, whenever there is room.
+#[test]
+fn who_wants_to_write_is_not_idle() {
+    for on in loopbacks() {
+        let log = Log::new();
+        let left = Rc::new(Cell::new(1_000_000));
+        let (asked, sends) = (left.clone(), left.clone());
+        let recorder =
+            Recorder::new("a", &log).quiet().writable(move |_| asked.get() > 0).on("write", move |ch| {
+                let sent = ch.send(&vec![b'x'; sends.get().min(10_000)])?;
+                sends.set(sends.get() - sent);
+                Ok(())
+            });
+        let (near, far) = narrow_pair(on);
+        let mut map = ChannelMap::new().unwrap();
+        map.add(near, recorder).unwrap();
+        map.drain(&at_once());
+        let waited = Instant::now() + Duration::from_millis(200);
+        turn_until(&mut map, &log, |_| Instant::now() > waited);
+        let far = reads_to_end(far);
+        run(&mut map).unwrap();
+        assert_eq!((left.get(), far.join().unwrap().len()), (0, 1_000_000));
+    }
+}
+
+/// 292: what closes by itself is not given as long as otherwise to see the peer's end.
+#[test]
+fn what_lingers_does_not_hold_it_up() {
+    for before in [true, false] {
+        let log = Log::new();
+        let (mut map, token, mut far) = opened(loopbacks()[0], Recorder::new("a", &log));
+        view(&mut map, token).push(b"last").unwrap();
+        view(&mut map, token).set_busy(true);
+        if before {
+            view(&mut map, token).close();
+            turn_idle(&mut map);
+        } else {
+            map.call_later(Duration::from_millis(30), move |map| view(map, token).close());
+        }
+        let begun = Instant::now();
+        map.drain(&at_once());
+        run(&mut map).unwrap();
+        // Otherwise it is 2 s.
+        assert!(begun.elapsed() < Duration::from_millis(1900), "{:?}", begun.elapsed());
+        assert_eq!(read_to_end(&mut far), b"last");
+        assert_eq!(counts(&map), (0, 1, 0));
+    }
+}
+
+/// 293: a source with a farewell says it.
+#[test]
+fn an_idle_source_says_goodbye() {
+    for kind in kinds() {
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let (_, far) = kind.open(&mut map, Recorder::new("a", &log), |far| far.read_to_end());
+        turn_until(&mut map, &log, |_| log.has("a open"));
+        map.drain(&at_once());
+        let begun = Instant::now();
+        run(&mut map).unwrap();
+        assert!(begun.elapsed() < Duration::from_millis(1900), "{kind:?}: {:?}", begun.elapsed());
+        assert_eq!(far.join().unwrap().unwrap(), b"", "{kind:?}");
+        assert_eq!((log.count("a close: closed"), counts(&map)), (1, (1, 0, 0)), "{kind:?}");
+    }
+}
+
+/// 294: a listener that is paused lets in who waits once somebody resumes it, and nobody when there is
+/// nobody to do so.
+#[test]
+fn a_paused_listener_is_waited_for_while_somebody_may_resume_it() {
+    for resumed in [true, false] {
+        let mut map = ChannelMap::new().unwrap();
+        let server = map.listen(loopbacks()[0], AnsweringServer).unwrap();
+        let address = address_of(&mut map, server);
+        map.channel(server).unwrap().pause_reading();
+        let (near, _far) = pair(loopbacks()[0]);
+        let log = Log::new();
+        let busy = map.add(near, Recorder::new("busy", &log)).unwrap();
+        map.channel(busy).unwrap().set_busy(true);
+        let mut client = connect(&address);
+        client.write_all(b"x").unwrap();
+        map.drain(&at_once());
+        let waited = Instant::now() + Duration::from_millis(100);
+        turn_until(&mut map, &log, |_| Instant::now() > waited);
+        assert!(map.contains(server));
+        if resumed {
+            map.channel(server).unwrap().resume_reading();
+            turn_until(&mut map, &log, |map| !map.contains(server));
+        }
+        map.channel(busy).unwrap().set_busy(false);
+        run(&mut map).unwrap();
+        assert_eq!(map.numbers().accepts, u64::from(resumed));
+        match resumed {
+            true => assert_eq!(read_to_end(&mut client), b"x."),
+            false => assert_eq!(cut_short(client), b""),
+        }
+    }
 }
