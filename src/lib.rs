@@ -216,6 +216,7 @@ mod bucket;
 mod channels;
 mod clock;
 mod core;
+mod drain;
 mod error;
 mod event_loop;
 mod guard;
@@ -236,6 +237,7 @@ pub use self::core::channel::Channel;
 pub use self::core::dispatcher::{Dispatcher, Eof, OnError};
 pub use self::core::map::ChannelMap;
 pub use self::core::wrapper::Wrapper;
+pub use drain::{DrainOptions, DrainProgress, DrainState};
 pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]

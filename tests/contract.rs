@@ -48,6 +48,7 @@ mod contract {
     mod connect;
     mod deadlines;
     mod documents;
+    mod drain;
     mod drops;
     mod errors;
     #[cfg(debug_assertions)]

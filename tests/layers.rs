@@ -30,6 +30,7 @@ use dispatch_loop::*;
 mod layers {
     mod chat;
     mod deadlines;
+    mod draining;
     mod framing;
     mod outside;
     mod producers;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
+use crate::drain::DrainProgress;
 use crate::threads::credit::Credit;
 use crate::timers::Keeps;
 use crate::token::Token;
@@ -17,6 +18,9 @@ pub(crate) type MapCall = Box<dyn FnOnce(&mut ChannelMap)>;
 pub(crate) type RepeatedMapCall = Rc<RefCell<dyn FnMut(&mut ChannelMap)>>;
 pub(crate) type ChannelCall = Box<dyn FnOnce(&mut Channel<'_>) -> io::Result<()>>;
 pub(crate) type RepeatedChannelCall = Rc<RefCell<dyn FnMut(&mut Channel<'_>) -> io::Result<()>>>;
+
+/// Shared by the map and the call.
+pub(crate) type DrainCall = Rc<RefCell<dyn FnMut(&mut ChannelMap, &DrainProgress)>>;
 
 /// What a timer does.
 pub(crate) enum Action {
@@ -47,6 +51,8 @@ pub(crate) enum Action {
     /// A connect by name: try its next address; give up.
     DialNext(Token),
     DialTimeout(Token),
+    /// Look which channels of a map that drains can be closed.
+    Drain,
 }
 
 impl Keeps for Action {
@@ -56,7 +62,7 @@ impl Keeps for Action {
             Action::Call(_) | Action::CallEvery(..) | Action::Channel(..) | Action::ChannelEvery(..) => true,
             // Closing is foreground work.
             Action::Flush(_) | Action::Linger(_) => true,
-            Action::Idle(_) | Action::Deadline(_) | Action::Limits(_) => false,
+            Action::Idle(_) | Action::Deadline(_) | Action::Limits(_) | Action::Drain => false,
             Action::Resume(_) | Action::Resend(_) | Action::Bandwidth(_) | Action::Broken(_) => false,
             Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
         }

@@ -151,6 +151,14 @@ pub trait Dispatcher: Any {
         Ok(())
     }
 
+    /// The map is being [drained](crate::ChannelMap::drain): what is begun from now on may not come to its
+    /// end. The place to tell the peer so, as HTTP does by `Connection: close`. Runs once, on listeners, too; not
+    /// on a channel that was not open yet, whose `handle_open` can ask
+    /// [`is_draining`](crate::ChannelMap::is_draining). Default: does nothing.
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// No byte was received or sent for as long as [`set_timeout`](Channel::set_timeout) allows (while
     /// connecting: the connect took that long). Default: ends the channel with
     /// [`Reason::TimedOut`]. If the channel lives on, the time starts anew.

@@ -13,12 +13,13 @@ use std::time::Duration;
 use log::Level;
 
 use crate::clock::{Clock, Time, Turn};
-use crate::core::action::{Action, Message};
+use crate::core::action::{Action, DrainCall, Message};
 use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
 use crate::core::lingering::Lingering;
 use crate::core::slots::Slots;
+use crate::drain::Drain;
 use crate::guard::drop_caught;
 use crate::link::account::Total;
 use crate::link::due::Step;
@@ -104,6 +105,10 @@ pub struct ChannelMap {
     /// The error of the listener that ended last, if it ended with one.
     pub(crate) failed_listener: Option<io::Error>,
     pub(crate) lingering: Lingering,
+    /// Once a drain was begun.
+    pub(crate) drain: Option<Box<Drain>>,
+    /// Who is told how far it is.
+    pub(crate) on_drain: Option<DrainCall>,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
@@ -163,6 +168,8 @@ impl ChannelMap {
             alarm: None,
             failed_listener: None,
             lingering: Lingering::default(),
+            drain: None,
+            on_drain: None,
             gather: Gather::new(),
             buffers: Buffers::default(),
             total: Total::default(),

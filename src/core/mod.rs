@@ -8,6 +8,7 @@ pub(crate) mod buffer;
 pub(crate) mod channel;
 pub(crate) mod deadlines;
 pub(crate) mod dispatcher;
+pub(crate) mod drain;
 pub(crate) mod foreground;
 pub(crate) mod gather;
 pub(crate) mod input;

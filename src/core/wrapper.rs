@@ -151,6 +151,10 @@ impl<W: Wrapper> Dispatcher for W {
         self.inner_mut().handle_wrapped(ch)
     }
 
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.inner_mut().handle_drain(ch)
+    }
+
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         self.inner_mut().handle_timeout(ch)
     }

@@ -122,6 +122,9 @@ fn carry_out(map: &mut ChannelMap, token: Token, due: Due) {
     if due.has(Step::Wrapped) || map.link(token).is_some_and(|link| link.is_due(Step::Wrapped)) {
         upgrade::tell_wrapped(map, token);
     }
+    if due.has(Step::Drain) {
+        tell_drain(map, token);
+    }
 }
 
 /// Flush, and do what follows the output.
@@ -269,6 +272,12 @@ fn tell_drained(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     if link.takes_drained() && link.is_open() && !link.is_broken() {
         hooks::run(map, token, "handle_drained", |dispatcher, ch| dispatcher.handle_drained(ch));
+    }
+}
+
+fn tell_drain(map: &mut ChannelMap, token: Token) {
+    if map.link(token).is_some_and(|link| link.is_open() || link.is_listening()) {
+        hooks::run(map, token, "handle_drain", |dispatcher, ch| dispatcher.handle_drain(ch));
     }
 }
 

@@ -15,6 +15,7 @@ use crate::link::state::{Connecting, Ending, InputEnd, Life, Link, Stage, Way};
 use crate::numbers::Numbers;
 use crate::reason::Reason;
 use crate::sys;
+use crate::sys::Kind;
 use crate::sys::errno::connection_is_gone;
 
 impl Link {
@@ -22,6 +23,11 @@ impl Link {
 
     pub(crate) fn is_listening(&self) -> bool {
         matches!(self.life, Life::Listening)
+    }
+
+    /// Also one that has ended.
+    pub(crate) fn is_listener(&self) -> bool {
+        self.kind == Kind::Listener
     }
 
     pub(crate) fn is_connecting(&self) -> bool {

@@ -3,7 +3,7 @@
 use crate::clock::Time;
 use crate::link::deadlines::{Deadline, Deadlines};
 use crate::link::running::{Look, Running, Seen};
-use crate::link::state::Link;
+use crate::link::state::{Link, Work};
 use crate::timers::TimerKey;
 
 impl Link {
@@ -13,7 +13,7 @@ impl Link {
         let mut running = (!is_over).then(|| Box::new(Running::new(set, self.received, now)));
         if let Some(running) = &mut running {
             running.count_input(self.counts_input(), now);
-            if self.input.in_message {
+            if self.has_message_begun() {
                 running.begin_message(self.received, now);
             }
         }
@@ -42,7 +42,7 @@ impl Link {
     /// A message has begun; `true` if there are deadlines for which that is news.
     #[inline]
     pub(crate) fn begin_message(&mut self) -> bool {
-        let begun = std::mem::replace(&mut self.input.in_message, true);
+        let begun = self.input.work.set(Work::MESSAGE, true);
         !begun && self.rare.as_ref().is_some_and(|rare| rare.deadlines.is_some())
     }
 
@@ -55,7 +55,7 @@ impl Link {
     /// The message is complete.
     #[inline]
     pub(crate) fn end_message(&mut self) {
-        if std::mem::take(&mut self.input.in_message) {
+        if self.input.work.set(Work::MESSAGE, false) {
             if let Some(running) = self.running() {
                 running.end_message();
             }
@@ -63,7 +63,7 @@ impl Link {
     }
 
     pub(crate) fn has_message_begun(&self) -> bool {
-        self.input.in_message
+        self.input.work.has(Work::MESSAGE)
     }
 
     /// Whether input counts: reading is not paused, or a handshake is under way.

@@ -97,6 +97,9 @@ impl Dispatcher for Told {
     fn handle_drained(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
         self.of("handle_drained")
     }
+    fn handle_drain(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
+        self.of("handle_drain")
+    }
     fn handle_timeout(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
         self.of("handle_timeout")
     }
@@ -131,6 +134,7 @@ pub fn call(dispatcher: &mut dyn Dispatcher, ch: &mut Channel<'_>, datagram: &Da
     dispatcher.handle_low(ch).unwrap();
     dispatcher.handle_drained(ch).unwrap();
     dispatcher.handle_wrapped(ch).unwrap();
+    dispatcher.handle_drain(ch).unwrap();
     dispatcher.handle_timeout(ch).unwrap();
     dispatcher.handle_deadline(ch, Deadline::Read).unwrap();
     assert_eq!(dispatcher.handle_eof(ch).unwrap(), Eof::KeepWriting);

@@ -94,7 +94,8 @@ impl Recorder {
     }
 
     /// Also do this in the hook called `hook`: `open`, `connect`, `read`, `write`, `expt`, `eof`,
-    /// `high`, `low`, `timeout`, `deadline`, `error`, `close` (of the last two a result is of no consequence).
+    /// `high`, `low`, `drain`, `timeout`, `deadline`, `error`, `close` (of the last two a result is of no
+    /// consequence).
     pub fn on(
         mut self,
         hook: &'static str,
@@ -201,6 +202,9 @@ impl Dispatcher for Recorder {
     }
     fn handle_wrapped(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         self.ran("wrapped", ch)
+    }
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.ran("drain", ch)
     }
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         let given = self.hooks.contains_key("timeout");

@@ -221,6 +221,10 @@ impl<C: Chat> Dispatcher for ChatDispatcher<C> {
         self.with(ch, |chat, ch| chat.handle_wrapped(ch))
     }
 
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.with(ch, |chat, ch| chat.handle_drain(ch))
+    }
+
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         self.with(ch, |chat, ch| chat.handle_timeout(ch))
     }

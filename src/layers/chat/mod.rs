@@ -155,6 +155,11 @@ pub trait Chat: 'static {
         Ok(())
     }
 
+    /// See [`Dispatcher::handle_drain`](crate::Dispatcher::handle_drain).
+    fn handle_drain(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// See [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout).
     fn handle_timeout(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         ch.channel_mut().time_out();
