@@ -103,6 +103,14 @@ impl SocketFile {
             }
             result => result?,
         }
+        SocketFile::of(path, mode).inspect_err(|_| {
+            // What was bound to it is about to be closed.
+            let _ = fs::remove_file(path);
+        })
+    }
+
+    /// The file that was just made.
+    fn of(path: &Path, mode: Option<u32>) -> io::Result<SocketFile> {
         faults::pass(Call::File)?;
         let file = fs::symlink_metadata(path)?;
         faults::pass(Call::File)?;
