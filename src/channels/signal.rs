@@ -46,8 +46,8 @@ impl ChannelMap {
         }
         faults::pass(Call::Pair)?;
         let (reader, writer) = UnixStream::pair()?;
-        let id = low_level::pipe::register(signal, writer)?;
         sys::set_nonblocking(reader.as_fd())?;
+        let id = low_level::pipe::register(signal, writer)?;
         let link = Link::of_socket(Held::Plain(Plain(reader.into())), Kind::Stream);
         self.insert_internal(link, Watch { f: Box::new(f), id })
     }
