@@ -34,6 +34,8 @@ mod support {
 
 mod contract {
     mod accept;
+    #[cfg(debug_assertions)]
+    mod after_faults;
     mod answers;
     #[cfg(debug_assertions)]
     mod anything;
