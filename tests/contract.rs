@@ -93,6 +93,7 @@ mod contract {
     mod timeouts;
     mod way_out;
     mod world;
+    mod world_more;
     mod wrappers;
     mod write;
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 
 use dispatch_loop::faults::{Call, Fault, clear, inject};
 use dispatch_loop::{Address, ChannelMap, ConnectOptions, DatagramOptions, ListenOptions, Token};
