@@ -34,6 +34,8 @@ mod support {
 
 mod contract {
     mod accept;
+    #[cfg(debug_assertions)]
+    mod after_faults;
     mod answers;
     #[cfg(debug_assertions)]
     mod anything;
@@ -96,6 +98,7 @@ mod contract {
     mod timeouts;
     mod way_out;
     mod world;
+    mod world_more;
     mod wrappers;
     mod write;
 }

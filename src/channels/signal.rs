@@ -2,6 +2,7 @@
 //! byte to a socket pair whose other end is a channel of the library's own.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -15,7 +16,8 @@ use crate::event_loop::messages::guarded;
 use crate::link::held::Held;
 use crate::link::source::Plain;
 use crate::link::state::Link;
-use crate::sys::Kind;
+use crate::sys::faults::{self, Call};
+use crate::sys::{self, Kind};
 use crate::token::Token;
 
 impl ChannelMap {
@@ -44,9 +46,10 @@ impl ChannelMap {
             let text = format!("signal {signal} cannot be caught");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
+        faults::pass(Call::Pair)?;
         let (reader, writer) = UnixStream::pair()?;
+        sys::set_nonblocking(reader.as_fd())?;
         let id = low_level::pipe::register(signal, writer)?;
-        reader.set_nonblocking(true)?;
         let link = Link::of_socket(Held::Plain(Plain(reader.into())), Kind::Stream);
         self.insert_internal(link, Watch { f: Box::new(f), id })
     }

@@ -101,7 +101,8 @@ pub trait Dispatcher: Any {
     }
 
     /// A datagram could not be sent or delivered: unreachable (reported on connected sockets only), or
-    /// too long. asyncio's `error_received`. The channel lives on. Default: does nothing.
+    /// too long. asyncio's `error_received`. The channel lives on; one that is closing is told, too. Default:
+    /// does nothing.
     fn handle_network_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> io::Result<()> {
         Ok(())
     }

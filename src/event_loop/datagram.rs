@@ -57,7 +57,11 @@ pub(crate) fn tell(map: &mut ChannelMap, token: Token, error: &io::Error) {
 /// Report the error that a send met since the last settle.
 pub(crate) fn tell_noted(map: &mut ChannelMap, token: Token) {
     let noted = map.link_mut(token).and_then(|link| link.rare_mut_if_any()?.network_error.take());
-    if let Some(error) = noted {
-        tell(map, token, &error);
+    let Some(error) = noted else { return };
+    // Also while it closes: what was pushed before that is lost.
+    if map.link(token).is_some_and(|link| !link.is_told()) {
+        hooks::run(map, token, "handle_network_error", |dispatcher, ch| {
+            dispatcher.handle_network_error(ch, &error)
+        });
     }
 }
