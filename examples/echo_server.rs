@@ -53,9 +53,9 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         addresses.push("127.0.0.1:8080".to_owned());
     }
 
-    let around = Rc::new(around);
+    let (around, options) = (Rc::new(around), Rc::new(options));
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     for address in &addresses {
         common::listen(&mut map, address, &options, || EchoServer {
             around: around.clone(),
@@ -75,14 +75,14 @@ struct Around {
 /// A listener.
 struct EchoServer {
     around: Rc<Around>,
-    options: ServerOptions,
+    options: Rc<ServerOptions>,
 }
 
 impl Dispatcher for EchoServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         log::info!("{peer} connected");
-        let client = ch.map_mut().add(socket, Echo { around: self.around.clone() })?;
-        self.options.set_on(&mut ch.map_mut().channel(client)?);
+        let (around, options) = (self.around.clone(), self.options.clone());
+        ch.map_mut().add(socket, Echo { around, options })?;
         Ok(())
     }
 }
@@ -90,12 +90,14 @@ impl Dispatcher for EchoServer {
 /// One client.
 struct Echo {
     around: Rc<Around>,
+    options: Rc<ServerOptions>,
 }
 
 impl Dispatcher for Echo {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         // While more than 64 KiB wait for the client to take them, read no more from it.
         ch.set_auto_pause(true);
+        self.options.set_on(ch);
         Ok(())
     }
 
@@ -106,6 +108,11 @@ impl Dispatcher for Echo {
             // In one piece, so that it also arrives in one, if it is short.
             false => ch.push_vec([prefix, data, suffix].concat()),
         })
+    }
+
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.options.close_in_time(ch); // it may never cease to send
+        Ok(())
     }
 
     // There is no `handle_eof`: by default what is queued is sent, then the connection is closed.

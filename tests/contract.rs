@@ -34,18 +34,23 @@ mod support {
 
 mod contract {
     mod accept;
+    #[cfg(debug_assertions)]
+    mod after_faults;
     mod answers;
     #[cfg(debug_assertions)]
     mod anything;
     mod asyncore;
     #[cfg(debug_assertions)]
     mod background;
+    mod bandwidth;
     #[cfg(debug_assertions)]
     mod calls;
     mod close;
     mod closing;
     mod connect;
+    mod deadlines;
     mod documents;
+    mod drain;
     mod drops;
     mod errors;
     #[cfg(debug_assertions)]
@@ -93,6 +98,7 @@ mod contract {
     mod timeouts;
     mod way_out;
     mod world;
+    mod world_more;
     mod wrappers;
     mod write;
 }

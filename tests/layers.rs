@@ -30,6 +30,8 @@ use dispatch_loop::*;
 
 mod layers {
     mod chat;
+    mod deadlines;
+    mod draining;
     mod framing;
     mod hand_over;
     mod outside;

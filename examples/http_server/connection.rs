@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use dispatch_loop::{Channel, Dispatcher, More, Reason, TimerId};
+use dispatch_loop::{Channel, Deadline, Deadlines, Dispatcher, More, Reason};
 
 use crate::Service;
 use crate::answer::{self, Answer, Body, REQUEST_TIMEOUT, Reply, Status};
@@ -29,13 +29,11 @@ pub struct Connection {
     begun: Vec<u8>,
     /// The listing that it has waited for, and of what.
     listing: Option<(PathBuf, Page)>,
-    /// Runs while there is one.
-    deadline: Option<TimerId>,
 }
 
 impl Connection {
     pub fn new(service: Rc<Service>) -> Connection {
-        Connection { service, begun: Vec::new(), listing: None, deadline: None }
+        Connection { service, begun: Vec::new(), listing: None }
     }
 
     /// The listing that it waits for is there: now it answers the request that was put back.
@@ -48,6 +46,7 @@ impl Connection {
 impl Dispatcher for Connection {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.set_timeout(Some(self.service.idle));
+        ch.set_deadlines(&Deadlines::default().with_message(HEAD));
         // Answer no more while some KiB of answers wait for the client to take them. A producer counts
         // for 4 KiB, so one is enough: a connection never has two files open.
         ch.set_auto_pause(true);
@@ -66,7 +65,12 @@ impl Dispatcher for Connection {
                 true => ch.unread(rest),
                 false => self.begun = rest.to_vec(),
             }
-            self.watch_the_clock(ch, used > 0);
+            if used > 0 {
+                ch.end_message();
+            }
+            if !self.begun.is_empty() {
+                ch.begin_message();
+            }
             Ok(())
         })
     }
@@ -78,6 +82,10 @@ impl Dispatcher for Connection {
             false => ch.close(),
         }
         Ok(())
+    }
+
+    fn handle_deadline(&mut self, ch: &mut Channel<'_>, _: Deadline) -> io::Result<()> {
+        refuse(ch, REQUEST_TIMEOUT, request::is_head(&self.begun))
     }
 
     fn handle_close(&mut self, _: &mut Channel<'_>, _: &Reason) {
@@ -106,8 +114,10 @@ impl Connection {
                         Err(status) => Answer::error(status),
                     };
                     used += len;
-                    send(ch, answer, &request)?;
-                    if !request.keeps_alive() {
+                    // Of a server that is told to end, the client hears so with the last answer.
+                    let is_last = !request.keeps_alive() || (ch.map().is_draining() && used == input.len());
+                    send(ch, answer, &request, is_last)?;
+                    if is_last {
                         ch.close();
                     }
                 }
@@ -141,17 +151,6 @@ impl Connection {
             }
         }
     }
-
-    /// Limit the time that a head may take; `answered`: what has begun now is another head.
-    fn watch_the_clock(&mut self, ch: &mut Channel<'_>, answered: bool) {
-        if let Some(deadline) = self.deadline.take_if(|_| answered) {
-            ch.cancel(deadline);
-        }
-        if !self.begun.is_empty() && self.deadline.is_none() {
-            let is_head = request::is_head(&self.begun);
-            self.deadline = Some(ch.call_later(HEAD, move |ch| refuse(ch, REQUEST_TIMEOUT, is_head)));
-        }
-    }
 }
 
 /// The last answer: to something that is not a request, so that it is unknown where it ends.
@@ -166,9 +165,9 @@ fn refuse(ch: &mut Channel<'_>, status: Status, is_head: bool) -> io::Result<()>
     Ok(())
 }
 
-fn send(ch: &mut Channel<'_>, mut answer: Answer, request: &Request<'_>) -> io::Result<()> {
+fn send(ch: &mut Channel<'_>, mut answer: Answer, request: &Request<'_>, is_last: bool) -> io::Result<()> {
     let connection = match request {
-        request if !request.keeps_alive() => "Connection: close\r\n",
+        _ if is_last => "Connection: close\r\n",
         request if request.is_old => "Connection: keep-alive\r\n",
         _ => "",
     };

@@ -290,6 +290,16 @@ impl<'a> Channel<'a> {
         self.map.set_background(self.token, on);
     }
 
+    /// Say that work for the peer is under way, which a [drain](ChannelMap::drain) is to let finish, until
+    /// this is taken back: half a message has come, another thread or channel finds the answer, an answer is
+    /// awaited. Output that is queued or not acknowledged, and input that waits, count without it. Off at
+    /// first.
+    pub fn set_busy(&mut self, on: bool) {
+        if let Some(link) = self.map.link_mut(self.token) {
+            link.set_busy(on);
+        }
+    }
+
     // For this crate.
 
     /// The default `readable` ran for a dispatcher of this type, so the type does not override it.

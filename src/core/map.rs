@@ -13,12 +13,13 @@ use std::time::Duration;
 use log::Level;
 
 use crate::clock::{Clock, Time, Turn};
-use crate::core::action::{Action, Message};
+use crate::core::action::{Action, DrainCall, Message};
 use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
 use crate::core::lingering::Lingering;
 use crate::core::slots::Slots;
+use crate::drain::Drain;
 use crate::guard::drop_caught;
 use crate::link::account::Total;
 use crate::link::due::Step;
@@ -106,6 +107,10 @@ pub struct ChannelMap {
     pub(crate) lingering: Lingering,
     /// The turn in which a handshake last went on, and how many did in it.
     pub(crate) handshakes: (u32, u32),
+    /// Once a drain was begun.
+    pub(crate) drain: Option<Box<Drain>>,
+    /// Who is told how far it is.
+    pub(crate) on_drain: Option<DrainCall>,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
@@ -166,6 +171,8 @@ impl ChannelMap {
             failed_listener: None,
             lingering: Lingering::default(),
             handshakes: (0, 0),
+            drain: None,
+            on_drain: None,
             gather: Gather::new(),
             buffers: Buffers::default(),
             total: Total::default(),

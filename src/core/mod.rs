@@ -3,9 +3,12 @@
 
 pub(crate) mod access;
 pub(crate) mod action;
+pub(crate) mod bandwidth;
 pub(crate) mod buffer;
 pub(crate) mod channel;
+pub(crate) mod deadlines;
 pub(crate) mod dispatcher;
+pub(crate) mod drain;
 pub(crate) mod foreground;
 pub(crate) mod gather;
 pub(crate) mod input;

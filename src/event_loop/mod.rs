@@ -4,11 +4,14 @@ pub(crate) mod accept;
 pub(crate) mod accepted;
 pub(crate) mod admission;
 pub(crate) mod backoff;
+pub(crate) mod bandwidth;
 pub(crate) mod broken;
 pub(crate) mod closing;
 pub(crate) mod connect;
 pub(crate) mod datagram;
+pub(crate) mod deadlines;
 pub(crate) mod dial;
+pub(crate) mod drain;
 pub(crate) mod drive;
 pub(crate) mod handshake;
 pub(crate) mod hooks;
@@ -141,6 +144,13 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             map.set_stopped(true);
             return Ok(());
         }
+        if map.drain.is_some() && drain::is_concluded(map) {
+            if map.id != id {
+                continue;
+            }
+            map.set_stopped(true);
+            return Ok(());
+        }
         let counted_out = options.count.is_some_and(|count| waits >= count);
         let idle =
             !options.until_stopped && map.is_idle() && map.queue.as_ref().is_none_or(Queue::shut_if_empty);
@@ -174,7 +184,12 @@ impl ChannelMap {
         refuse_nested(self)?;
         let _entered = Entered::now(self.id);
         self.let_messages_in();
-        turn_of_entered(self, timeout, false, Turning::Once)
+        let id = self.id;
+        turn_of_entered(self, timeout, false, Turning::Once)?;
+        if self.id == id && self.drain.is_some() {
+            drain::is_concluded(self);
+        }
+        Ok(())
     }
 
     /// Whether [`run`] would return: no channel is left except those in the background
@@ -397,7 +412,8 @@ fn before_the_wait(
     // Do not wait if a hook called `stop`, if the settle ended the last channel (callers of `turn` look
     // for that), or if nothing could end the wait.
     let stopped = turning != Turning::Once && map.is_stop_asked();
-    let over = turning != Turning::UntilStopped && map.is_idle() && (!was_idle || timeout.is_none());
+    let idle = turning != Turning::UntilStopped && map.is_idle() && (!was_idle || timeout.is_none());
+    let over = idle || (map.drain.is_some() && map.has_done_draining());
     let now = map.clock.now();
     if stopped || over {
         return Some((Some(Duration::ZERO), now));

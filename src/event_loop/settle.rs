@@ -11,7 +11,8 @@ use crate::core::dispatcher::Eof;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
-use crate::event_loop::{backoff, broken, datagram, handshake, output, registration, teardown, upgrade};
+use crate::event_loop::{backoff, bandwidth, broken, datagram, handshake, output};
+use crate::event_loop::{registration, teardown, upgrade};
 use crate::link::due::{Due, Step};
 use crate::link::held::Held;
 use crate::link::life::OpenStep;
@@ -122,6 +123,9 @@ fn carry_out(map: &mut ChannelMap, token: Token, due: Due) {
     if due.has(Step::Wrapped) || map.link(token).is_some_and(|link| link.is_due(Step::Wrapped)) {
         upgrade::tell_wrapped(map, token);
     }
+    if due.has(Step::Drain) {
+        tell_drain(map, token);
+    }
 }
 
 /// Flush, and do what follows the output.
@@ -141,7 +145,7 @@ fn conclude(map: &mut ChannelMap, token: Token) {
         link.end_by_reset(Reason::from(error));
     }
     // A broken connection may still hold input, but nothing reads it.
-    if link.is_broken() && link.is_open() && !link.reads() {
+    if link.is_broken() && link.is_open() && !link.wants_input() {
         link.end(Reason::Closed);
     }
     if link.is_over() {
@@ -161,6 +165,8 @@ fn conclude(map: &mut ChannelMap, token: Token) {
             map.tell_partners(token, pause);
         }
         broken::watch(map, token);
+        bandwidth::watch(map, token);
+        map.watch_deadlines(token);
     }
     map.count_queue(token);
     let Some(link) = map.link_mut(token) else { return };
@@ -274,6 +280,12 @@ fn tell_drained(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     if link.takes_drained() && link.is_open() && !link.is_broken() {
         hooks::run(map, token, "handle_drained", |dispatcher, ch| dispatcher.handle_drained(ch));
+    }
+}
+
+fn tell_drain(map: &mut ChannelMap, token: Token) {
+    if map.link(token).is_some_and(|link| link.is_open() || link.is_listening()) {
+        hooks::run(map, token, "handle_drain", |dispatcher, ch| dispatcher.handle_drain(ch));
     }
 }
 

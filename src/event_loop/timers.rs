@@ -9,7 +9,9 @@ use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::messages::guarded;
-use crate::event_loop::{admission, backoff, broken, connect, dial, handshake, hooks, overdue, settle};
+use crate::event_loop::{
+    admission, backoff, bandwidth, broken, connect, deadlines, dial, drain, handshake, hooks, overdue, settle,
+};
 use crate::guard::drop_guarded;
 use crate::link::state::Link;
 use crate::timers::{Due, TimerKey};
@@ -52,16 +54,17 @@ fn fire(map: &mut ChannelMap, due: Due<Action>, now: Time) {
             drop_guarded(&mut map.throttle, "a timer", f);
         }
         Action::Idle(token) => idle(map, token, key, now),
+        Action::Deadline(token) => deadlines::look(map, token, key, now),
         Action::Flush(token) => overdue::closing(map, token, key, now),
         Action::Linger(token) => overdue::lingering(map, token, key, now),
         once => {
             map.timers.release(key);
-            fire_once(map, once);
+            fire_once(map, once, now);
         }
     }
 }
 
-fn fire_once(map: &mut ChannelMap, action: Action) {
+fn fire_once(map: &mut ChannelMap, action: Action, now: Time) {
     match action {
         Action::Call(f) => guarded(map, "a timer", |map| f(map)),
         Action::Channel(token, f) => channel_call(map, token, |ch| f(ch)),
@@ -70,12 +73,15 @@ fn fire_once(map: &mut ChannelMap, action: Action) {
         Action::DialTimeout(token) => dial::timed_out(map, token),
         Action::Resume(token) => backoff::resume(map, token),
         Action::Limits(token) => admission::look_what_is_over(map, token),
+        Action::Bandwidth(token) => bandwidth::resume(map, token, now),
         Action::Resend(token) => broken::resend(map, token),
         Action::Handshake(token) => handshake::overdue(map, token),
         Action::Broken(token) => broken::overdue(map, token),
+        Action::Drain => drain::sweep(map),
         Action::CallEvery(..)
         | Action::ChannelEvery(..)
         | Action::Idle(_)
+        | Action::Deadline(_)
         | Action::Flush(_)
         | Action::Linger(_) => {}
     }
@@ -117,6 +123,12 @@ fn idle(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
     if deadline > now {
         // It is still the channel's timer, so it was not cancelled.
         let _ = map.timers.put_back(key, deadline, Action::Idle(token));
+        return;
+    }
+    // It is ours that nothing moves.
+    if map.link(token).is_some_and(Link::waits_for_its_turn) {
+        let next = overdue::look_again(now, timeout, now);
+        let _ = map.timers.put_back(key, next, Action::Idle(token));
         return;
     }
     // A peer that reads slowly makes no event.

@@ -127,7 +127,8 @@ impl Link {
             match self.offer(turn, before, &pushed) {
                 Ok((taken, offered)) => {
                     sent = taken;
-                    self.output.blocked = taken < offered && (taken == 0 || !self.has_own_source());
+                    let full = taken < offered && (taken == 0 || !self.has_own_source());
+                    self.output.blocked = full || self.waits_for_its_turn_to_send();
                 }
                 Err(error) if is_shortage(&error) => self.meets_shortage(),
                 Err(error) => return self.write_lost(error),
@@ -144,7 +145,8 @@ impl Link {
 
     /// Offer bytes to the socket; the queue is empty. Returns how many it took, of how many offered.
     fn offer(&mut self, turn: Turn, before: &[u8], pushed: &Pushed<'_>) -> io::Result<(usize, usize)> {
-        let most = *self.write_budget(turn) as usize;
+        let most = (*self.write_budget(turn) as usize).min(before.len() + pushed.len());
+        let most = self.admit_output(most);
         if most == 0 {
             return Ok((0, 0));
         }
@@ -167,6 +169,7 @@ impl Link {
             Ok(0) => Ok((0, offered)),
             Ok(sent) => {
                 self.sent += sent as u64;
+                self.output_passed(sent);
                 self.output.undrained |= self.output_pending();
                 self.moved(turn);
                 Ok((sent, offered))
@@ -242,7 +245,7 @@ impl Link {
 
     /// There is room again.
     pub(crate) fn unblock(&mut self) {
-        if !self.is_short() {
+        if !self.output_is_held_back() {
             self.output.blocked = false;
         }
     }
@@ -257,7 +260,8 @@ impl Link {
 
     /// Whether to try to flush.
     pub(crate) fn may_flush(&self) -> bool {
-        !self.output.is_empty() && (!self.output.blocked || (self.is_datagram() && !self.is_short()))
+        !self.output.is_empty()
+            && (!self.output.blocked || (self.is_datagram() && !self.output_is_held_back()))
     }
 
     /// Send what is queued, as far as the socket and the budget of the turn allow.
@@ -312,16 +316,29 @@ impl Link {
 
     fn flush_bytes(&mut self, turn: Turn, produces: bool) -> Flushed {
         self.renew_budgets(turn);
+        let most = self.admit_queued();
+        if self.waits_for_its_turn_to_send() {
+            return Flushed::Blocked;
+        }
         let (Some(source), Some(queue)) = (&mut self.socket, &mut self.output.queue) else {
             return Flushed::Empty;
         };
         let mut sent = 0;
-        let flushed = queue.flush(source, &mut self.write_left, &mut sent, produces);
+        let mut left = most;
+        let flushed = queue.flush(source, &mut left, &mut sent, produces);
+        self.write_left -= most - left;
         if sent > 0 {
             self.sent += sent as u64;
+            self.output_passed(sent);
             self.output.undrained |= self.output_pending();
             self.forget_shortage();
             self.moved(turn);
+        }
+        if matches!(flushed, Flushed::Budget) {
+            self.admit_queued();
+            if self.waits_for_its_turn_to_send() {
+                return Flushed::Blocked;
+            }
         }
         self.output.blocked = matches!(flushed, Flushed::Blocked);
         match flushed {
