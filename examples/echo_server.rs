@@ -49,19 +49,11 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             other => options.take(other.unexpected(), &mut args)?,
         }
     }
-    if addresses.is_empty() {
-        addresses.push("127.0.0.1:8080".to_owned());
-    }
-
     let (around, options) = (Rc::new(around), Rc::new(options));
     let mut map = ChannelMap::new()?;
     common::drain_on_signal(&mut map, &options)?;
-    for address in &addresses {
-        common::listen(&mut map, address, &options, || EchoServer {
-            around: around.clone(),
-            options: options.clone(),
-        })?;
-    }
+    let new = || EchoServer { around: around.clone(), options: options.clone() };
+    common::listen(&mut map, &addresses, "127.0.0.1:8080", &options, new)?;
     common::serve(map) // until a signal
 }
 
@@ -79,11 +71,9 @@ struct EchoServer {
 }
 
 impl Dispatcher for EchoServer {
-    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
-        log::info!("{peer} connected");
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
         let (around, options) = (self.around.clone(), self.options.clone());
-        ch.map_mut().add(socket, Echo { around, options })?;
-        Ok(())
+        self.options.add(ch.map_mut(), socket, Echo { around, options }).map(drop)
     }
 }
 
@@ -95,6 +85,7 @@ struct Echo {
 
 impl Dispatcher for Echo {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        log::info!("{} connected", ch.peer_addr()?);
         // While more than 64 KiB wait for the client to take them, read no more from it.
         ch.set_auto_pause(true);
         self.options.set_on(ch);

@@ -22,6 +22,7 @@ mod programs {
     mod agent;
     #[cfg(feature = "layers")]
     mod app;
+    mod balancer;
     #[cfg(feature = "layers")]
     mod chat_server;
     mod drain;

@@ -4,11 +4,13 @@
 // No program needs all of it.
 #![allow(dead_code, unused_imports)]
 
+mod front;
 mod lines;
 mod options;
 mod places;
 mod shown;
 mod stdout;
+mod take_over;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use dispatch_loop::{ChannelMap, Dispatcher, DrainOptions, DrainState, Handle, ToAddress};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
+pub use front::{adopt, inherited, listen};
 pub use lines::Lines;
 pub use options::{DRAIN, ServerOptions};
 pub use places::Places;
@@ -62,6 +65,11 @@ pub fn main(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>
 /// Run a server, which also has the options that all have.
 pub fn server(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
     main_with(help, ServerOptions::HELP, program)
+}
+
+/// The same, of one that can be taken over by a successor.
+pub fn lasting_server(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
+    main_with(&format!("{help}{}", ServerOptions::HELP_OF_TAKE_OVER), ServerOptions::HELP, program)
 }
 
 fn main_with(help: &str, more: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
@@ -167,20 +175,6 @@ pub fn address(text: OsString) -> Result<String, Exit> {
     }
 }
 
-/// Listen on all that `address` stands for, and say so: with port 0, only now is it known where.
-pub fn listen<D: Dispatcher>(
-    map: &mut ChannelMap,
-    address: &str,
-    options: &ServerOptions,
-    mut make: impl FnMut() -> D,
-) -> io::Result<Vec<Handle<D>>> {
-    let listeners = map.listen_all(address, &options.listening(), |_| make())?;
-    for listener in &listeners {
-        announce(map, *listener);
-    }
-    Ok(listeners)
-}
-
 /// Say where a listener listens: with port 0, only now is it known.
 pub fn announce<T>(map: &mut ChannelMap, listener: Handle<T>) {
     if let Some(address) = map.channel(listener).ok().and_then(|ch| ch.local_addr().ok()) {
@@ -203,6 +197,9 @@ fn is_signalled() -> bool {
 /// ends the program at once.
 pub fn drain_on_signal(map: &mut ChannelMap, options: &ServerOptions) -> io::Result<()> {
     map.on_drain(|_, progress| {
+        if progress.state == DrainState::Draining {
+            front::is_stopping();
+        }
         if progress.state == DrainState::Drained && progress.aborted > 0 {
             log::warn!("{} connections were cut off: they took too long", progress.aborted);
         }
@@ -240,6 +237,7 @@ fn drain_within(_: &mut ChannelMap, _: Duration) -> io::Result<()> {
 /// Run a server until a signal, and to its orderly end. It must not end by itself: if it does, its last
 /// listener has died.
 pub fn serve(mut map: ChannelMap) -> Result<(), Exit> {
+    front::is_ready(&mut map);
     dispatch_loop::run(&mut map)?;
     match map.drain_state() {
         DrainState::Drained => Ok(()),

@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use socket2::{Domain, Socket, Type};
 
 use crate::net::address::Address;
@@ -26,17 +26,25 @@ pub(crate) fn take(count: u16) -> io::Result<Option<Vec<OwnedFd>>> {
     faults::pass(Call::Option)?;
     let numbers = FIRST..FIRST + RawFd::from(count);
     for number in numbers.clone() {
-        // SAFETY: it is looked at, and whoever else may have it cannot close it meanwhile, unless the caller is wrong
-        // in that the process was given these descriptors and nobody has taken them.
+        // SAFETY: it is only asked for its flags; if it is closed meanwhile, so is the answer.
         #[allow(unsafe_code)]
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
-        // Also tells whether it is open.
+        // What was opened since the start, by `std` or any careful library, does not survive the start of a program,
+        // and what has survived that does not have the flag.
+        if fcntl_getfd(fd)?.contains(FdFlags::CLOEXEC) {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                format!("{number} was opened by the program"),
+            ));
+        }
+    }
+    // SAFETY: they are open, and were when the program was started, as was just seen. The service manager gave them to
+    // this process, as the caller has found in the environment, so nobody else owns them; and they are given away once.
+    #[allow(unsafe_code)]
+    let taken: Vec<OwnedFd> = numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect();
+    for fd in &taken {
         fcntl_setfd(fd, FdFlags::CLOEXEC)?;
     }
-    // SAFETY: they are open, as was just seen. The service manager gave them to this process, as the caller has found
-    // in the environment, so nobody else owns them; and they are given away here once.
-    #[allow(unsafe_code)]
-    let taken = numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect();
     Ok(Some(taken))
 }
 
