@@ -31,6 +31,7 @@ mod programs {
     #[cfg(feature = "layers")]
     mod endings;
     mod every_program;
+    mod haproxy;
     #[cfg(feature = "layers")]
     mod http_client;
     mod http_heads;

@@ -6,6 +6,7 @@ use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::net::address::Address;
+use crate::net::limits::Permit;
 use crate::net::proxy::ProxyHeader;
 use crate::net::socket::Socket;
 use crate::net::trust::ProxyOptions;
@@ -22,6 +23,10 @@ impl ChannelMap {
     /// malformed, too long or late, the channel ends as after a failed connect: `handle_error` is told the cause, then
     /// `handle_close`; if one comes of somebody who is not trusted, with an error as the reason. What a
     /// header says of no client (`LOCAL`, `UNKNOWN`: the balancer's own checks) leaves `peer_addr` as it was.
+    ///
+    /// Where a listener has a [limit per peer](crate::AcceptLimits::with_per_peer), the told address counts, and the
+    /// balancer's does not: over the limit the channel ends as above, with
+    /// [`AcceptLimitError`](crate::AcceptLimitError), without a last word.
     ///
     /// TLS begins behind the header: `start_tls` on the channel that this has returned.
     ///
@@ -79,7 +84,10 @@ impl ChannelMap {
         let handle = self.add(socket, dispatcher)?;
         if let Some(link) = self.link_mut(handle.token()) {
             match link.peer().is_some_and(|peer| options.trusts(&peer)) {
-                true => link.expect_header(options.max_len, options.timeout),
+                true => {
+                    link.permit().map(Permit::count_for_nobody);
+                    link.expect_header(options.max_len, options.timeout);
+                }
                 false => link.refuse_header(),
             }
         }

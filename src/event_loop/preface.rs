@@ -2,6 +2,8 @@
 
 use crate::core::map::ChannelMap;
 use crate::event_loop::upgrade;
+use crate::net::address::Address;
+use crate::net::limits::AcceptLimitError;
 use crate::token::Token;
 
 /// Its source was driven: if that has done its work, the plain socket takes its place, or the source that was asked
@@ -9,6 +11,15 @@ use crate::token::Token;
 pub(crate) fn driven(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     if !link.end_preface() {
+        return;
+    }
+    let address = link.peer();
+    let counted = link
+        .permit()
+        .map(|permit| permit.count_for(address.as_ref().and_then(Address::ip).map(|ip| ip.ip())));
+    if let Some(Err(full)) = counted {
+        link.wrap_failed(AcceptLimitError::error(full.clone(), address));
+        map.counters.refusals[full.limit() as usize] += 1;
         return;
     }
     // A handshake has a time of its own.

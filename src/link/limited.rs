@@ -34,6 +34,12 @@ impl Link {
         self.rare.as_deref().is_some_and(has)
     }
 
+    /// The place that the connection has.
+    #[cfg(feature = "proxy-protocol")]
+    pub(crate) fn permit(&mut self) -> Option<&mut Permit> {
+        self.rare.as_mut()?.permit.as_deref_mut()
+    }
+
     /// The place that the connection has taken.
     pub(crate) fn take_permit(&mut self) -> Option<Box<Permit>> {
         self.rare.as_mut()?.permit.take()

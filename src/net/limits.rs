@@ -242,7 +242,7 @@ impl AcceptLimits {
             }
         }
         counts.total += 1;
-        Ok(Box::new(Permit { counts: self.counts.clone(), peer: None, is_counted: true }))
+        Ok(Box::new(Permit { counts: self.counts.clone(), peer: None, per_peer: None, is_counted: true }))
     }
 
     /// A connection is let in.
@@ -254,19 +254,8 @@ impl AcceptLimits {
 
     /// Let the connection count for `ip`, and no longer for another address.
     pub(crate) fn count_for(&self, permit: &mut Permit, ip: Option<IpAddr>) -> Result<(), Full> {
-        let Some((most, ip)) = self.settings.per_peer.zip(ip) else { return Ok(()) };
-        let peer = Network::of(ip);
-        let mut counts = self.counts.lock();
-        let of_peer = counts.peers.entry(peer).or_default();
-        if *of_peer >= most {
-            counts.forget_if_none(peer);
-            return Err(Full::PerPeer(most, peer));
-        }
-        *of_peer += 1;
-        if let Some(before) = permit.peer.replace(peer) {
-            counts.leave(before);
-        }
-        Ok(())
+        permit.per_peer = self.settings.per_peer;
+        permit.count_for(ip)
     }
 }
 
@@ -330,12 +319,38 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Permit {
     counts: Arc<Counts>,
-    /// For whom it counts.
+    /// For whom it counts, and how many may.
     peer: Option<Network>,
+    per_peer: Option<usize>,
     is_counted: bool,
 }
 
 impl Permit {
+    /// Let the connection count for `ip`, and no longer for another address.
+    pub(crate) fn count_for(&mut self, ip: Option<IpAddr>) -> Result<(), Full> {
+        let Some((most, ip)) = self.per_peer.zip(ip) else { return Ok(()) };
+        let peer = Network::of(ip);
+        let mut counts = self.counts.lock();
+        let of_peer = counts.peers.entry(peer).or_default();
+        if *of_peer >= most {
+            counts.forget_if_none(peer);
+            return Err(Full::PerPeer(most, peer));
+        }
+        *of_peer += 1;
+        if let Some(before) = self.peer.replace(peer) {
+            counts.leave(before);
+        }
+        Ok(())
+    }
+
+    /// Whose connection it is will be told.
+    #[cfg(feature = "proxy-protocol")]
+    pub(crate) fn count_for_nobody(&mut self) {
+        if let Some(peer) = self.peer.take() {
+            self.counts.lock().leave(peer);
+        }
+    }
+
     /// The descriptor is closed. The map of this number looks itself for who waits there.
     pub(crate) fn give_back(&mut self, map: u32) {
         self.end(Some(map));

@@ -6,10 +6,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use dispatch_loop::{Address, Channel, ChannelMap, Handle, ProxyHeader, ProxyOptions, ProxyVersion};
+use dispatch_loop::{AcceptLimits, Address, Channel, ChannelMap, Handle, ListenOptions};
+use dispatch_loop::{ProxyHeader, ProxyOptions, ProxyVersion};
 
 use crate::support::ends::{Kind, record_kinds};
-use crate::support::peers::{limit_time, pair, read_to_end, unix_pair};
+use crate::support::peers::{connect, limit_time, pair, read_to_end, unix_pair};
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{arrive, assert_calm, run_out, turn_quiet, turn_until};
 
@@ -348,4 +349,47 @@ fn only_a_connection_can_be_proxied() {
         let error = ProxyOptions::default().with_trusted([text]).unwrap_err();
         assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
     }
+}
+
+/// EDGE_CASES 427: the balancer may have any number; each client that it tells of as many as it may.
+#[test]
+fn the_told_address_is_the_one_that_counts() {
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let limits = AcceptLimits::default().with_total(20).with_per_peer(2);
+    let listening = log.clone();
+    let server = Recorder::new("l", &log).on_accept(move |ch, socket, _| {
+        let client = Recorder::new("a", &listening);
+        ch.map_mut().add_proxied(socket, &ProxyOptions::default(), client).map(drop)
+    });
+    let options = ListenOptions::default().with_limits(limits.clone());
+    let server = map.listen_with(V4, &options, server).unwrap();
+    let address = map.channel(server).unwrap().local_addr().unwrap().ip().unwrap();
+    let open = |map: &mut ChannelMap, from: &str, events: usize| {
+        let mut far = connect(&address);
+        let header = ProxyHeader::new(from.parse::<Address>().unwrap(), client());
+        far.write_all(&header.to_bytes(ProxyVersion::V2).unwrap()).unwrap();
+        turn_until(map, &log, |_| log.count("a open") + log.count("a close") == events);
+        far
+    };
+    // Those whose header has not come count for nobody yet.
+    let waiting: Vec<_> = (0..5).map(|_| connect(&address)).collect();
+    turn_until(&mut map, &log, |_| limits.connections() == 5);
+    let first = open(&mut map, "192.0.2.1:1", 1);
+    let _second = open(&mut map, "192.0.2.1:2", 2);
+    let _other = open(&mut map, "192.0.2.2:1", 3);
+    assert_eq!(log.count("a open"), 3);
+    let _third = open(&mut map, "192.0.2.1:3", 4);
+    let events = log.of("a");
+    let end = &events[events.len() - 2..];
+    assert!(end[0].starts_with("error: ") && end[0].contains("per peer"), "{end:?}");
+    assert!(end[1].starts_with("close: "), "{end:?}");
+    assert_eq!(limits.connections(), 8);
+    // A place that is given back is the client's.
+    drop(first);
+    turn_until(&mut map, &log, |_| limits.connections() == 7);
+    let _again = open(&mut map, "192.0.2.1:4", 6);
+    assert_eq!(log.count("a open"), 4);
+    drop(waiting);
+    turn_until(&mut map, &log, |_| limits.connections() == 3);
 }
