@@ -210,8 +210,8 @@
 #[cfg(not(unix))]
 compile_error!("dispatch-loop is for Unix systems: Linux, macOS and the BSDs");
 
-mod channels;
 mod bucket;
+mod channels;
 mod clock;
 mod core;
 mod error;

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -29,8 +30,10 @@ use crate::numbers::Counters;
 use crate::report::{Escaped, Throttle, text_of};
 use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
+use crate::threads::pulse::Pulse;
 use crate::threads::queue::{Owner, Queue};
 use crate::threads::readers::Reading;
+use crate::threads::watcher::Watcher;
 use crate::timers::Timers;
 use crate::token::{Handle, Token};
 
@@ -97,6 +100,8 @@ pub struct ChannelMap {
     /// The error of the listener that ended last, if it ended with one.
     pub(crate) failed_listener: Option<io::Error>,
     pub(crate) lingering: Lingering,
+    /// What the loop is at, for other threads.
+    pub(crate) pulse: Arc<Pulse>,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
@@ -112,6 +117,7 @@ pub struct ChannelMap {
     pub(crate) counters: Counters,
     /// Who reads the numbers from other threads, once there is somebody.
     pub(crate) reading: Option<Reading>,
+    pub(crate) watcher: Option<Watcher>,
     /// Messages of other threads, once a `Remote` or an `Outlet` was made.
     pub(crate) queue: Option<Queue<Message>>,
     remote_capacity: usize,
@@ -140,6 +146,7 @@ impl ChannelMap {
         let Ok(id) = u32::try_from(id) else {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "no number is left for another map"));
         };
+        let pulse = Arc::new(Pulse::new());
         Ok(ChannelMap {
             id,
             slots: Slots::new(id),
@@ -154,7 +161,8 @@ impl ChannelMap {
             starved: Vec::new(),
             failed_listener: None,
             lingering: Lingering::default(),
-            gather: Gather::new(),
+            gather: Gather::new(pulse.clone()),
+            pulse,
             buffers: Buffers::default(),
             total: Total::default(),
             stopping: false,
@@ -164,6 +172,7 @@ impl ChannelMap {
             throttle: Throttle::new(),
             counters: Counters::default(),
             reading: None,
+            watcher: None,
             queue: None,
             remote_capacity: REMOTE_CAPACITY,
             background: 0,

@@ -18,6 +18,7 @@ use crate::net::socket::Socket;
 use crate::sys;
 use crate::sys::errno::would_block;
 use crate::sys::stream::Accepted;
+use crate::threads::pulse::Work;
 use crate::token::Token;
 
 /// Connections accepted per listener and turn.
@@ -50,7 +51,7 @@ fn accept_some(map: &mut ChannelMap, token: Token, dispatcher: &mut dyn Dispatch
                 // If the listener is bound to one address, that is the local one of each connection.
                 let local = link.local().filter(|local| is_one_address(local)).cloned();
                 map.counters.accepts += 1;
-                map.counters.hooks += 1;
+                map.begin_hook(Work::Accept, token);
                 hand_over(map, token, dispatcher, accepted, local);
             }
             Err(error) if would_block(&error) => break,
@@ -87,6 +88,7 @@ fn hand_over(
         let address = peer.address().unwrap_or_else(|| socket.keep_peer(far));
         dispatcher.handle_accept(&mut ch, socket, address)
     }));
+    map.pulse.end_work();
     if !matches!(result, Ok(Ok(()))) {
         not_taken(map, token, peer, result);
     }
