@@ -9,6 +9,7 @@
 #[path = "support"]
 mod support {
     pub mod dirs;
+    pub mod echo;
     pub mod ends;
     #[warn(dead_code)]
     pub mod every_hook;
@@ -34,6 +35,7 @@ mod support {
 
 mod contract {
     mod accept;
+    mod ages;
     mod answers;
     #[cfg(debug_assertions)]
     mod anything;
@@ -85,6 +87,7 @@ mod contract {
     mod short_way;
     #[cfg(debug_assertions)]
     mod shortage;
+    mod shown;
     mod suspension;
     mod swap;
     mod time;

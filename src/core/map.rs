@@ -13,6 +13,7 @@ use log::Level;
 
 use crate::clock::{Clock, Time, Turn};
 use crate::core::action::{Action, Message};
+use crate::core::ages::Ages;
 use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
@@ -118,6 +119,7 @@ pub struct ChannelMap {
     /// Who reads the numbers from other threads, once there is somebody.
     pub(crate) reading: Option<Reading>,
     pub(crate) watcher: Option<Watcher>,
+    pub(crate) ages: Ages,
     /// Messages of other threads, once a `Remote` or an `Outlet` was made.
     pub(crate) queue: Option<Queue<Message>>,
     remote_capacity: usize,
@@ -173,6 +175,7 @@ impl ChannelMap {
             counters: Counters::default(),
             reading: None,
             watcher: None,
+            ages: Ages::default(),
             queue: None,
             remote_capacity: REMOTE_CAPACITY,
             background: 0,
@@ -276,11 +279,13 @@ impl ChannelMap {
             let why = "the channel map is being dropped";
             return Err(refused(dispatcher, io::Error::new(io::ErrorKind::BrokenPipe, why)));
         }
+        let now = self.birth();
         let Some((token, seat)) = self.slots.occupy() else {
             let why = "the channel map is full";
             return Err(refused(dispatcher, io::Error::new(io::ErrorKind::QuotaExceeded, why)));
         };
         seat.dispatcher = Some(dispatcher);
+        self.ages.begins(token, now);
         self.dirty.push(token);
         Ok((token, &mut seat.link))
     }
@@ -417,14 +422,5 @@ fn refused(dispatcher: Box<dyn Dispatcher>, why: io::Error) -> io::Error {
 impl AsFd for ChannelMap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.poll.as_fd()
-    }
-}
-
-impl fmt::Debug for ChannelMap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChannelMap")
-            .field("id", &self.id)
-            .field("channels", &self.len())
-            .finish_non_exhaustive()
     }
 }

@@ -4,12 +4,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::core::ages::UNIT;
+use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::link::state::Role;
 use crate::numbers::Numbers;
 use crate::threads::queue::Queue;
 use crate::threads::readers::{Readers, Reading};
 use crate::threads::watcher::Watcher;
+use crate::token::Token;
 
 impl ChannelMap {
     /// What the loop has done, and what the map holds. Takes O(channels).
@@ -73,6 +76,7 @@ impl ChannelMap {
             self.begin_to_measure();
         } else if timed {
             self.turn.time = self.clock.now();
+            self.ages.timed(self.turn.number);
         }
         // After it was seen, so that nobody takes the wait for work.
         self.pulse.waited();
@@ -82,6 +86,7 @@ impl ChannelMap {
     #[inline(never)]
     fn begin_to_measure(&mut self) {
         self.turn.time = self.clock.now();
+        self.ages.timed(self.turn.number);
         if let Some(reading) = &mut self.reading {
             reading.begun = Some(self.turn.time);
             self.pulse.see(self.turn.time.instant());
@@ -109,5 +114,52 @@ impl ChannelMap {
         if readers.is_asked() {
             readers.publish(self.numbers());
         }
+    }
+}
+
+impl ChannelMap {
+    /// When a channel that is added now begins, in units. One reading of the clock is enough for a turn.
+    #[inline]
+    pub(crate) fn birth(&mut self) -> u32 {
+        if self.ages.born_in != self.turn.number || self.pulse.is_at_rest() {
+            self.ages.born_in = self.turn.number;
+            self.ages.born = self.units();
+        }
+        self.ages.born
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn units(&self) -> u32 {
+        // An age is a difference, so it does not matter that this wraps.
+        (self.pulse.age().as_millis() / UNIT.as_millis()) as u32
+    }
+
+    pub(crate) fn age_of(&self, token: Token) -> Duration {
+        let born = self.ages.births.get(token.slot as usize).filter(|_| self.contains(token));
+        born.map_or(Duration::ZERO, |born| UNIT * self.units().wrapping_sub(*born))
+    }
+}
+
+impl Channel<'_> {
+    /// How long ago the channel was added to the map, accepted, or begun to connect: to 10 ms, and to the
+    /// length of the turn in which that was. Right up to 497 days.
+    pub fn age(&self) -> Duration {
+        self.map.age_of(self.token)
+    }
+
+    /// How long ago a byte was last received or sent on this channel, to the length of a turn; its
+    /// [age](Channel::age) if none ever was. `None` if that is not known: the loop keeps the time of its turns
+    /// only while it has a timer, be it the [`set_timeout`](Channel::set_timeout) of any channel, because
+    /// nothing else needs it. `None` for a listener.
+    pub fn last_activity(&self) -> Option<Duration> {
+        let link = self.link().filter(|link| !link.is_listening())?;
+        if link.traffic() == (0, 0) {
+            return Some(self.age());
+        }
+        if self.map.timers.is_empty() || !self.map.ages.knows(link.last_turn()) {
+            return None;
+        }
+        Some(self.map.clock.now().since(link.active()?))
     }
 }

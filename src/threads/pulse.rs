@@ -141,6 +141,11 @@ impl Pulse {
         self.turns.load(Acquire) & AT_REST != 0
     }
 
+    /// How long ago it was made.
+    pub(crate) fn age(&self) -> Duration {
+        self.made.elapsed()
+    }
+
     pub(crate) fn see(&self, now: Instant) {
         let since = now.saturating_duration_since(self.made).as_nanos();
         self.seen.store(u64::try_from(since).unwrap_or(u64::MAX), Relaxed);
@@ -208,7 +213,7 @@ impl Pulse {
             return None;
         }
         let seen = Duration::from_nanos(self.seen.load(Relaxed));
-        Some(self.made.elapsed().saturating_sub(seen))
+        Some(self.age().saturating_sub(seen))
     }
 }
 
