@@ -36,6 +36,8 @@ pub(crate) enum Action {
     Resend(Token),
     /// Check whether the end of a broken connection is overdue.
     Broken(Token),
+    /// Look which limits of a listener are over.
+    Limits(Token),
     /// Try again to begin a connect; with the number of failed tries.
     Connect(Token, u32),
     /// A connect by name: try its next address; give up.
@@ -51,6 +53,7 @@ impl Keeps for Action {
             // Closing is foreground work.
             Action::Flush(_) | Action::Linger(_) => true,
             Action::Idle(_) | Action::Resume(_) | Action::Resend(_) | Action::Broken(_) => false,
+            Action::Limits(_) => false,
             Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
         }
     }

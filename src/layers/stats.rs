@@ -236,10 +236,11 @@ impl fmt::Display for Text<'_> {
             head(f, &name, "counter", help)?;
             writeln!(f, "dispatch_loop_{name} {value}")?;
         }
-        head(f, "closes_total", "counter", "Channels that have ended, by reason.")?;
-        for (reason, count) in n.closes() {
-            writeln!(f, "dispatch_loop_closes_total{{reason=\"{reason}\"}} {count}")?;
-        }
+        let refused = "Connections that were accepted and refused, by limit.";
+        by(f, "refusals_total", "limit", refused, n.refusals())?;
+        let rests = "How often a listener had to rest though somebody waited, by cause.";
+        by(f, "rests_total", "cause", rests, n.rests())?;
+        by(f, "closes_total", "reason", "Channels that have ended, by reason.", n.closes())?;
         head(f, "channels", "gauge", "Channels in the map, by state.")?;
         let states = [
             ("listening", n.listening),
@@ -265,6 +266,21 @@ impl fmt::Display for Text<'_> {
 
 fn head(f: &mut fmt::Formatter<'_>, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(f, "# HELP dispatch_loop_{name} {help}\n# TYPE dispatch_loop_{name} {kind}")
+}
+
+/// A counter for each value of a label.
+fn by<'a>(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    label: &str,
+    help: &str,
+    counts: impl Iterator<Item = (&'a str, u64)>,
+) -> fmt::Result {
+    head(f, name, "counter", help)?;
+    for (value, count) in counts {
+        writeln!(f, "dispatch_loop_{name}{{{label}=\"{value}\"}} {count}")?;
+    }
+    Ok(())
 }
 
 fn gauge(f: &mut fmt::Formatter<'_>, name: &str, help: &str, value: u64) -> fmt::Result {

@@ -15,6 +15,7 @@ pub(crate) enum Work {
     /// On the short way of a message only that it is some channel's hook is written down.
     Read,
     Accept,
+    AcceptError,
     Open,
     Connect,
     Datagram,
@@ -36,9 +37,10 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    const ALL: [(Work, &'static str); 20] = [
+    const ALL: [(Work, &'static str); 21] = [
         (Work::Read, "handle_read"),
         (Work::Accept, "handle_accept"),
+        (Work::AcceptError, "handle_accept_error"),
         (Work::Open, "handle_open"),
         (Work::Connect, "handle_connect"),
         (Work::Datagram, "handle_datagram"),
