@@ -36,6 +36,7 @@ mod layers {
     mod producers;
     mod protocol;
     mod reconnect;
+    mod stats;
     mod stream;
     mod talk;
 }

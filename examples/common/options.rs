@@ -96,14 +96,14 @@ Of every server:
         })
     }
 
-    /// How long a connection may be idle.
-    pub fn idle(&self) -> Option<Duration> {
-        self.idle.or(self.public.then_some(PUBLIC_IDLE))
+    /// How long a connection may be idle, where the server itself has a limit.
+    pub fn idle_or(&self, usual: Duration) -> Duration {
+        self.idle.unwrap_or(usual)
     }
 
     /// Let a new connection have what is said of it here.
     pub fn set_on(&self, ch: &mut Channel<'_>) {
-        if let Some(idle) = self.idle() {
+        if let Some(idle) = self.idle.or(self.public.then_some(PUBLIC_IDLE)) {
             ch.set_timeout(Some(idle));
         }
     }

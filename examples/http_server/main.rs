@@ -65,7 +65,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         }
     }
     let site = Site::new(&root).map_err(|error| Exit::Failure(format!("cannot serve {root:?}: {error}")))?;
-    let idle = options.idle().unwrap_or(connection::IDLE);
+    let idle = options.idle_or(connection::IDLE);
     let service = Service { site, idle, listings: RefCell::default() };
     let service = Rc::new(service);
 

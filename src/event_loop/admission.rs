@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::Level;
@@ -174,7 +175,7 @@ fn refuse(
     let address = address_of(&accepted);
     let (fd, peer, _) = accepted;
     let word = map.link(token).and_then(Link::accept_limits).and_then(|limits| limits.last_word());
-    if let Some(word) = word.map(<[u8]>::to_vec) {
+    if let Some(word) = word.cloned() {
         say_last_word(map, fd, peer, word);
     }
     tell(map, token, dispatcher, full, Some(address.unwrap_or(Address::Unnamed)));
@@ -185,13 +186,13 @@ struct Refused;
 impl Dispatcher for Refused {}
 
 /// Send the last word, and close in order. If there are many, the oldest give way.
-fn say_last_word(map: &mut ChannelMap, fd: OwnedFd, peer: Peer, word: Vec<u8>) {
+fn say_last_word(map: &mut ChannelMap, fd: OwnedFd, peer: Peer, word: Arc<[u8]>) {
     let mut link = Link::new(Held::Plain(Plain(fd)), Kind::Stream, peer, None, false);
     link.rare().linger = LAST;
     link.rare().close_timeout = LAST;
     let Ok(refused) = map.insert_internal(link, Refused) else { return };
     // It fails if the word is longer than a queue may be: then it is left out.
-    let _ = map.put(refused, Pushed::Vec(word), true);
+    let _ = map.put(refused, Pushed::Shared(word), true);
     map.begin_close(refused, Reason::Closed);
     map.refused.push_back(refused);
     if map.refused.len() > REFUSED {

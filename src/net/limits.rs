@@ -46,6 +46,16 @@ pub enum AtLimit {
 /// Over the limit of one peer a connection is always accepted and refused, never left to wait: the backlog
 /// is one line, and nobody else is to stand in it behind that peer.
 ///
+/// When a limit begins to hold somebody up, and when it has held nobody up for 2 s, there is a line in the log:
+/// at the level `warn` if connections are refused, else at `info`. [`Numbers::refusals`] and
+/// [`Numbers::rests`] count them, and [`handle_accept_error`] is told of each, and of each new attempt of a
+/// listener that rests: whenever a place may have become free, in another map also after a pause of at most
+/// 1 s (on Linux at once).
+///
+/// [`Numbers::refusals`]: crate::Numbers::refusals
+/// [`Numbers::rests`]: crate::Numbers::rests
+/// [`handle_accept_error`]: crate::Dispatcher::handle_accept_error
+///
 /// [`Socket`]: crate::Socket
 /// [`OwnedFd`]: std::os::fd::OwnedFd
 /// [`detach`]: crate::Channel::detach
@@ -198,8 +208,8 @@ impl AcceptLimits {
         self.settings.at_limit == AtLimit::Wait
     }
 
-    pub(crate) fn last_word(&self) -> Option<&[u8]> {
-        self.settings.last_word.as_deref()
+    pub(crate) fn last_word(&self) -> Option<&Arc<[u8]>> {
+        self.settings.last_word.as_ref()
     }
 
     pub(crate) fn reserve(&self) -> u32 {

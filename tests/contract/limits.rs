@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 #[cfg(debug_assertions)]
-use dispatch_loop::faults::{Call, count};
+use dispatch_loop::faults::{Call, Fault, count, inject};
 use dispatch_loop::{
     AcceptLimit, AcceptLimitError, AcceptLimits, Address, AtLimit, Channel, ChannelMap, Dispatcher, Handle,
     ListenOptions, Numbers, Socket,
@@ -21,7 +21,7 @@ use crate::support::opened::address_of;
 use crate::support::peers::{connect, limit_time, loopbacks, read_all, read_exactly};
 use crate::support::process::alone;
 use crate::support::recorder::Log;
-use crate::support::turning::{assert_calm, turn_idle, turn_until};
+use crate::support::turning::{assert_calm, turn_idle, turn_until, turns_at_once};
 
 struct Echo;
 
@@ -171,8 +171,9 @@ fn refused_connections_are_kept_in_bounded_number() {
     let (mut map, _, address) = limited(on_v4(), limits);
     let mut clients: Vec<_> = (0..200).map(|_| connect(&address)).collect();
     turn(&mut map, |map| refusals(&map.numbers()) == [("total", 200)]);
+    // At once: not when their time is over.
     let ended = |map: &ChannelMap| map.numbers().closes().map(|(_, n)| n).sum::<u64>();
-    turn(&mut map, |map| ended(map) >= 200 - 64);
+    assert!(turns_at_once(&mut map, 10, |map| ended(map) >= 200 - 64));
     // All have the word, also those that had to give way.
     for client in &mut clients {
         assert_eq!(read_exactly(client, 2), b"no");
@@ -437,4 +438,37 @@ fn the_public_profile_serves() {
     let _crowd: Vec<_> = (0..80).map(|_| connect_from("127.0.0.66", address)).collect();
     turn(&mut map, |map| map.numbers().accepts + map.numbers().refusals().map(|(_, n)| n).sum::<u64>() == 81);
     assert!(refusals(&map.numbers())[0].1 >= 80 - 64);
+}
+
+/// EDGE_CASES 216.
+#[cfg(debug_assertions)]
+#[test]
+fn the_listener_is_told_what_could_not_be_accepted() {
+    struct Strict(Rc<RefCell<Vec<Option<i32>>>>);
+    impl Dispatcher for Strict {
+        fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
+            ch.map_mut().add(socket, Echo).map(drop)
+        }
+        fn handle_accept_error(&mut self, _: &mut Channel<'_>, error: &io::Error) {
+            assert!(AcceptLimitError::of(error).is_none());
+            self.0.borrow_mut().push(error.raw_os_error());
+            panic!("the hook of a test");
+        }
+    }
+    for limits in [None, Some(AcceptLimits::default().with_total(100))] {
+        capture_log();
+        let told = Rc::default();
+        let mut map = ChannelMap::new().unwrap();
+        let options = ListenOptions::default().with_limits(limits);
+        let server = map.listen_with(on_v4(), &options, Strict(Rc::clone(&told))).unwrap();
+        let address = address_of(&mut map, server);
+        let mut client = connect(&address);
+        for errno in [libc::ECONNABORTED, libc::EMFILE] {
+            inject(Call::Accept, 0, 1, Fault::Errno(errno));
+        }
+        echoes(&mut map, &mut client);
+        assert_eq!(*told.borrow(), [Some(libc::ECONNABORTED), Some(libc::EMFILE)]);
+        assert_eq!(logged("handle_accept_error: panicked: the hook of a test").len(), 2);
+        assert_eq!((map.numbers().accept_errors, rests(&map.numbers())), (2, vec!["descriptors"]));
+    }
 }

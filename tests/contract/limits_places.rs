@@ -138,6 +138,8 @@ fn who_waits_is_let_in_when_a_socket_outside_is_dropped() {
     let (send, kept) = mpsc::channel();
     let keep = move |_: &mut ChannelMap, socket| send.send(socket).map_err(io::Error::other);
     let (mut map, address, limits, log) = server(Box::new(keep));
+    let token = map.tokens().next().unwrap();
+    map.channel(token).unwrap().set_accept_limits(limits.clone().with_per_peer(None)).unwrap();
     let _clients = [connect(&address), connect(&address)];
     turn_until(&mut map, &log, |map| map.numbers().rests().any(|rest| rest == ("total", 1)));
     assert_eq!((log.count("server accept"), limits.connections()), (1, 1));
@@ -166,6 +168,33 @@ fn a_place_goes_along_to_another_map_and_another_dispatcher() {
     drop(client);
     turn_until(&mut other, &log, |map| !map.contains(moved));
     assert_eq!(limits.connections(), 0);
+}
+
+/// EDGE_CASES 211. At once, not when a pause is over, on a system whose wait reports wake-ups.
+#[cfg(all(target_os = "linux", not(dispatch_loop_polling_wait)))]
+#[test]
+fn a_place_that_is_given_back_outside_wakes_who_waits_for_it() {
+    let (send, kept) = mpsc::channel();
+    let keep = move |_: &mut ChannelMap, socket| send.send(socket).map_err(io::Error::other);
+    let (mut map, address, limits, log) = server(Box::new(keep));
+    let limits = limits.with_per_peer(None);
+    let listener = map.tokens().next().unwrap();
+    map.channel(listener).unwrap().set_accept_limits(limits).unwrap();
+    let mut clients = vec![connect(&address)];
+    turn_until(&mut map, &log, |_| log.count("server accept") == 1);
+    // Once will do: this machine may be slow.
+    let woken = (0..20).any(|round| {
+        clients.push(connect(&address));
+        let rests = |map: &ChannelMap| map.numbers().rests().map(|(_, rests)| rests).sum::<u64>();
+        let (before, timers) = (rests(&map), map.numbers().lag.count());
+        turn_until(&mut map, &log, |map| rests(map) > before);
+        let socket: Socket = kept.recv().unwrap();
+        let holder = thread::spawn(move || drop(socket));
+        turn_until(&mut map, &log, |_| log.count("server accept") == round + 2);
+        holder.join().unwrap();
+        map.numbers().lag.count() == timers
+    });
+    assert!(woken);
 }
 
 /// EDGE_CASES 212. A place that becomes free in one thread wakes the listener of another.
