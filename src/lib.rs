@@ -150,6 +150,7 @@
 //! | `producers` | output that is made while it is sent | `asynchat.simple_producer` |
 //! | `hand_over` | a server that is restarted without refusing a connect | |
 //! | `reconnect` | a client that connects again when its connection ends | Twisted's `ReconnectingClientFactory` |
+//! | `stats` | the numbers of a map for Prometheus | `prometheus_client`'s `start_http_server` |
 //!
 //! # What holds
 //!
@@ -244,7 +245,7 @@ pub use drain::{DrainOptions, DrainProgress, DrainState};
 pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]
-pub use layers::{chat, framing, hand_over, producers, protocol, reconnect, stream};
+pub use layers::{chat, framing, hand_over, producers, protocol, reconnect, stats, stream};
 pub use link::bandwidth::Bandwidth;
 pub use link::deadlines::{Deadline, Deadlines, MinRate};
 pub use link::marks::OnLimit;
@@ -299,6 +300,7 @@ struct Readme;
 /// And those of the guide.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/threads.md")]
+#[doc = include_str!("../docs/operating.md")]
 struct Threads;
 
 #[cfg(all(doctest, feature = "layers", feature = "proxy-protocol"))]

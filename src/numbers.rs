@@ -110,7 +110,6 @@ const LIMITS: [&str; 4] = ["total", "per peer", "rate", "descriptors"];
 /// Counters that only the thread of the map touches.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) turns: u64,
     pub(crate) events: u64,
     pub(crate) hooks: u64,
     /// Of channels that have ended.
@@ -126,13 +125,6 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// A wait has returned, with so many events.
-    #[inline]
-    pub(crate) fn waited(&mut self, events: usize) {
-        self.turns += 1;
-        self.events += events as u64;
-    }
-
     /// A channel has ended.
     pub(crate) fn ended(&mut self, reason: &Reason, received: u64, sent: u64) {
         self.bytes_in += received;
@@ -141,10 +133,10 @@ impl Counters {
     }
 
     /// A snapshot; of what channels hold, those that have ended are in it.
-    pub(crate) fn snapshot(&self, taken: Instant) -> Numbers {
+    pub(crate) fn snapshot(&self, taken: Instant, turns: u64) -> Numbers {
         Numbers {
             taken,
-            turns: self.turns,
+            turns,
             events: self.events,
             hooks: self.hooks,
             bytes_in: self.bytes_in,

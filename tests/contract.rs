@@ -9,6 +9,7 @@
 #[path = "support"]
 mod support {
     pub mod dirs;
+    pub mod echo;
     pub mod ends;
     #[warn(dead_code)]
     pub mod every_hook;
@@ -36,6 +37,7 @@ mod contract {
     mod accept;
     #[cfg(debug_assertions)]
     mod after_faults;
+    mod ages;
     mod answers;
     #[cfg(debug_assertions)]
     mod anything;
@@ -92,6 +94,7 @@ mod contract {
     mod short_way;
     #[cfg(debug_assertions)]
     mod shortage;
+    mod shown;
     mod suspension;
     mod swap;
     mod time;

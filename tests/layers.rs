@@ -38,6 +38,7 @@ mod layers {
     mod producers;
     mod protocol;
     mod reconnect;
+    mod stats;
     mod stream;
     mod talk;
 }

@@ -29,4 +29,5 @@ mod threads {
     mod remote;
     #[cfg(feature = "signals")]
     mod signals;
+    mod slow_hooks;
 }

@@ -18,6 +18,7 @@ use crate::link::source::Plain;
 use crate::link::state::Link;
 use crate::sys::faults::{self, Call};
 use crate::sys::{self, Kind};
+use crate::threads::pulse::Work;
 use crate::token::Token;
 
 impl ChannelMap {
@@ -103,7 +104,7 @@ impl Dispatcher for Watch {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.read_with(|ch, _| {
             // A panic is logged, and the next signal calls it again.
-            guarded(ch.map_mut(), "a signal's callback", |map| (self.f)(map));
+            guarded(ch.map_mut(), Work::Signal, |map| (self.f)(map));
             Ok(())
         })
     }

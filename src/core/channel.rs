@@ -1,7 +1,6 @@
 //! What a hook may do: the view of one channel, which is its map and its token.
 
 use std::any::TypeId;
-use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -364,18 +363,5 @@ impl<'a> Channel<'a> {
             None => ChannelError::wrap(self.token, error),
             Some(_) => error,
         }
-    }
-}
-
-impl fmt::Debug for Channel<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut view = f.debug_struct("Channel");
-        view.field("token", &self.token);
-        if let Some(link) = self.link() {
-            view.field("state", &link.state_name())
-                .field("peer", &link.peer())
-                .field("queued", &self.queued());
-        }
-        view.finish()
     }
 }

@@ -14,6 +14,7 @@ use log::Level;
 
 use crate::clock::{Clock, Time, Turn};
 use crate::core::action::{Action, DrainCall, Message};
+use crate::core::ages::Ages;
 use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
@@ -33,8 +34,10 @@ use crate::numbers::Counters;
 use crate::report::{Escaped, Throttle, text_of};
 use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
+use crate::threads::pulse::Pulse;
 use crate::threads::queue::{Owner, Queue};
 use crate::threads::readers::Reading;
+use crate::threads::watcher::Watcher;
 use crate::timers::Timers;
 use crate::token::{Handle, Token};
 
@@ -111,6 +114,8 @@ pub struct ChannelMap {
     pub(crate) drain: Option<Box<Drain>>,
     /// Who is told how far it is.
     pub(crate) on_drain: Option<DrainCall>,
+    /// What the loop is at, for other threads.
+    pub(crate) pulse: Arc<Pulse>,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
@@ -126,6 +131,8 @@ pub struct ChannelMap {
     pub(crate) counters: Counters,
     /// Who reads the numbers from other threads, once there is somebody.
     pub(crate) reading: Option<Reading>,
+    pub(crate) watcher: Option<Watcher>,
+    pub(crate) ages: Ages,
     /// Messages of other threads, once a `Remote` or an `Outlet` was made.
     pub(crate) queue: Option<Queue<Message>>,
     remote_capacity: usize,
@@ -154,6 +161,7 @@ impl ChannelMap {
         let Ok(id) = u32::try_from(id) else {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "no number is left for another map"));
         };
+        let pulse = Arc::new(Pulse::new());
         Ok(ChannelMap {
             id,
             slots: Slots::new(id),
@@ -173,7 +181,8 @@ impl ChannelMap {
             handshakes: (0, 0),
             drain: None,
             on_drain: None,
-            gather: Gather::new(),
+            gather: Gather::new(pulse.clone()),
+            pulse,
             buffers: Buffers::default(),
             total: Total::default(),
             stopping: false,
@@ -183,6 +192,8 @@ impl ChannelMap {
             throttle: Throttle::new(),
             counters: Counters::default(),
             reading: None,
+            watcher: None,
+            ages: Ages::default(),
             queue: None,
             remote_capacity: REMOTE_CAPACITY,
             background: 0,
@@ -287,11 +298,13 @@ impl ChannelMap {
             let why = "the channel map is being dropped";
             return Err(refused(dispatcher, io::Error::new(io::ErrorKind::BrokenPipe, why)));
         }
+        let now = self.birth();
         let Some((token, seat)) = self.slots.occupy() else {
             let why = "the channel map is full";
             return Err(refused(dispatcher, io::Error::new(io::ErrorKind::QuotaExceeded, why)));
         };
         seat.dispatcher = Some(dispatcher);
+        self.ages.begins(token, now);
         self.dirty.push(token);
         Ok((token, &mut seat.link))
     }
@@ -434,14 +447,5 @@ fn refused(dispatcher: Box<dyn Dispatcher>, why: io::Error) -> io::Error {
 impl AsFd for ChannelMap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.poll.as_fd()
-    }
-}
-
-impl fmt::Debug for ChannelMap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChannelMap")
-            .field("id", &self.id)
-            .field("channels", &self.len())
-            .finish_non_exhaustive()
     }
 }

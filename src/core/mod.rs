@@ -3,6 +3,7 @@
 
 pub(crate) mod access;
 pub(crate) mod action;
+pub(crate) mod ages;
 pub(crate) mod bandwidth;
 pub(crate) mod buffer;
 pub(crate) mod channel;
@@ -17,6 +18,7 @@ pub(crate) mod map;
 pub(crate) mod numbers;
 pub(crate) mod output;
 pub(crate) mod partners;
+pub(crate) mod shown;
 pub(crate) mod slots;
 pub(crate) mod time;
 pub(crate) mod total;

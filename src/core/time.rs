@@ -81,6 +81,9 @@ impl ChannelMap {
         let now = self.clock.now();
         // The turn's time is updated only while there are timers; from here on there is one.
         self.turn.time = now;
+        if self.timers.is_empty() {
+            self.ages.first_timer(self.turn.number);
+        }
         self.timers.set(now.after(delay), owner.map(|token| token.slot), action)
     }
 

@@ -8,6 +8,7 @@ use crate::net::address::Address;
 use crate::net::datagram::Datagram;
 use crate::sys;
 use crate::sys::errno::would_block;
+use crate::threads::pulse::Work;
 use crate::token::Token;
 
 /// Datagrams that one channel may receive in one turn, in addition to the budget of bytes.
@@ -31,7 +32,7 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
                 *left = left.saturating_sub(read as u32);
                 let from = from.or_else(|| link.peer()).unwrap_or(Address::Unnamed);
                 let datagram = Datagram { data: &buffer[..read], from, truncated };
-                hooks::run(map, token, "handle_datagram", |dispatcher, ch| {
+                hooks::run(map, token, Work::Datagram, |dispatcher, ch| {
                     dispatcher.handle_datagram(ch, &datagram)
                 });
             }
@@ -48,7 +49,7 @@ pub(crate) fn receive(map: &mut ChannelMap, token: Token) {
 /// Report an error of the network.
 pub(crate) fn tell(map: &mut ChannelMap, token: Token, error: &io::Error) {
     if map.link(token).is_some_and(|link| link.is_open()) {
-        hooks::run(map, token, "handle_network_error", |dispatcher, ch| {
+        hooks::run(map, token, Work::NetworkError, |dispatcher, ch| {
             dispatcher.handle_network_error(ch, error)
         });
     }
@@ -60,7 +61,7 @@ pub(crate) fn tell_noted(map: &mut ChannelMap, token: Token) {
     let Some(error) = noted else { return };
     // Also while it closes: what was pushed before that is lost.
     if map.link(token).is_some_and(|link| !link.is_told()) {
-        hooks::run(map, token, "handle_network_error", |dispatcher, ch| {
+        hooks::run(map, token, Work::NetworkError, |dispatcher, ch| {
             dispatcher.handle_network_error(ch, &error)
         });
     }

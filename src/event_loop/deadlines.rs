@@ -7,6 +7,7 @@ use crate::event_loop::{hooks, settle};
 use crate::link::deadlines::Deadline;
 use crate::link::running::Look;
 use crate::reason::Reason;
+use crate::threads::pulse::Work;
 use crate::timers::TimerKey;
 use crate::token::Token;
 
@@ -40,6 +41,6 @@ fn passed(map: &mut ChannelMap, token: Token, deadline: Deadline) {
     }
     // In case the channel lives on.
     link.count_anew(deadline, now);
-    hooks::run(map, token, "handle_deadline", |dispatcher, ch| dispatcher.handle_deadline(ch, deadline));
+    hooks::run(map, token, Work::Deadline, |dispatcher, ch| dispatcher.handle_deadline(ch, deadline));
     map.look_at_deadlines(token, now);
 }

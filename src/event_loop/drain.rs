@@ -18,6 +18,7 @@ use crate::link::rare::Rest;
 use crate::link::state::{Link, Role};
 use crate::reason::Reason;
 use crate::sys;
+use crate::threads::pulse::Work;
 use crate::token::Token;
 
 /// How long a channel with everything sent may wait for the peer's end: a way there and back.
@@ -245,7 +246,7 @@ fn tell(map: &mut ChannelMap) {
     let Some(f) = map.on_drain.clone() else { return };
     let Some(progress) = map.drain_progress() else { return };
     if map.drain.as_mut().is_some_and(|drain| drain.tells(progress)) {
-        guarded(map, "a drain's hook", |map| f.borrow_mut()(map, &progress));
+        guarded(map, Work::DrainProgress, |map| f.borrow_mut()(map, &progress));
     }
     drop_guarded(&mut map.throttle, "a drain's hook", f);
 }

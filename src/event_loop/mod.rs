@@ -35,6 +35,7 @@ use crate::clock::Time;
 use crate::core::map::ChannelMap;
 use crate::event_loop::hooks::Entered;
 use crate::sys::errno::is_interrupted;
+use crate::threads::pulse::Running;
 use crate::threads::queue::Queue;
 use crate::token::Token;
 
@@ -127,15 +128,17 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
     let mut waits = 0;
     let mut id = map.id;
     let mut entered = Entered::now(id);
+    let mut running = map.running();
     let mut queue = map.queue.as_ref().map(Queue::shared);
     loop {
         if map.id != id {
             // A hook swapped the maps. The other one may never run again.
-            drop(entered);
+            drop((entered, running));
             queue.take().iter().for_each(|left| left.set_stopped(true));
             refuse_nested(map)?;
             id = map.id;
             entered = Entered::now(id);
+            running = map.running();
             map.let_messages_in();
         }
         queue = queue.or_else(|| map.queue.as_ref().map(Queue::shared));
@@ -183,6 +186,7 @@ impl ChannelMap {
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         refuse_nested(self)?;
         let _entered = Entered::now(self.id);
+        let _running = self.running();
         self.let_messages_in();
         let id = self.id;
         turn_of_entered(self, timeout, false, Turning::Once)?;
@@ -201,6 +205,14 @@ impl ChannelMap {
             && (self.internal == 0 || self.dirty.is_empty())
             && !self.timers.keeps()
             && self.queue.as_ref().is_none_or(Queue::is_empty)
+    }
+
+    /// The loop is run from now on.
+    fn running(&self) -> Running {
+        if self.reading.is_some() {
+            self.pulse.see(self.clock.now().instant());
+        }
+        Running::now(self.pulse.clone())
     }
 
     #[inline]
@@ -283,6 +295,7 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
                 let timeout = map.time_to_first_timer();
                 map.turn_is_over();
                 map.turn.number = map.turn.number.wrapping_add(1);
+                map.pulse.rest();
                 map.poll.wait(timeout)?;
                 *waits += 1;
                 map.waited(timeout.is_some());
@@ -318,6 +331,7 @@ fn turn_of_entered(
         Some(wait) => wait,
         None => return Ok(()),
     };
+    map.pulse.rest();
     match map.poll.wait(timeout) {
         Ok(()) => {}
         Err(error) => wait_again(map, error, timeout, begun)?,

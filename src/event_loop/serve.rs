@@ -18,6 +18,7 @@ use crate::report::Escaped;
 use crate::sys;
 use crate::sys::errno::would_block;
 use crate::sys::poll::Ready;
+use crate::threads::pulse::Work;
 use crate::token::Token;
 
 /// Serve every channel of the batch.
@@ -319,12 +320,7 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
     let turn = map.turn;
     let Some(link) = map.link_mut(token) else { return };
     if ready.urgent && link.reads() {
-        hooks::run(
-            map,
-            token,
-            "handle_expt",
-            but_not_would_block(|dispatcher, ch| dispatcher.handle_expt(ch)),
-        );
+        hooks::run(map, token, Work::Expt, but_not_would_block(|dispatcher, ch| dispatcher.handle_expt(ch)));
         // Level-triggered: what the hook left would be reported for ever.
         if let Some(link) = map.link_mut(token) {
             let _ = link.recv_urgent(turn, &mut [0]);
@@ -336,7 +332,7 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
             hooks::run(
                 map,
                 token,
-                "handle_read",
+                Work::Read,
                 but_not_would_block(|dispatcher, ch| dispatcher.handle_read(ch)),
             );
             settle::tell_eof(map, token);
@@ -361,7 +357,7 @@ fn serve_output(map: &mut ChannelMap, token: Token, ready: Ready) {
             hooks::run(
                 map,
                 token,
-                "handle_write",
+                Work::Write,
                 but_not_would_block(|dispatcher, ch| dispatcher.handle_write(ch)),
             );
         }

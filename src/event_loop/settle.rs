@@ -19,6 +19,7 @@ use crate::link::life::OpenStep;
 use crate::link::marks::Watermark;
 use crate::link::state::Link;
 use crate::reason::Reason;
+use crate::threads::pulse::Work;
 use crate::token::Token;
 
 /// The capacity that the empty list of dirty channels may keep.
@@ -189,7 +190,7 @@ pub(crate) fn open_due(map: &mut ChannelMap, token: Token) {
         OpenStep::Failed(error) => connect_failed(map, token, error),
         OpenStep::Ready => {
             link.opened();
-            hooks::run(map, token, "handle_open", |dispatcher, ch| dispatcher.handle_open(ch));
+            hooks::run(map, token, Work::Open, |dispatcher, ch| dispatcher.handle_open(ch));
         }
     }
 }
@@ -202,12 +203,12 @@ pub(crate) fn connected(map: &mut ChannelMap, token: Token, lost: Option<io::Err
     if let Some(make) = link.take_to_wrap() {
         upgrade::change_source(map, token, make);
     }
-    hooks::run(map, token, "handle_connect", |dispatcher, ch| dispatcher.handle_connect(ch));
+    hooks::run(map, token, Work::Connect, |dispatcher, ch| dispatcher.handle_connect(ch));
     open_due(map, token);
 }
 
 pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Error) {
-    let told = hooks::call(map, token, |dispatcher, ch| dispatcher.handle_error(ch, &error));
+    let told = hooks::call(map, token, Work::Error, |dispatcher, ch| dispatcher.handle_error(ch, &error));
     if let Ran::Panicked(second) = told {
         map.report(token, "handle_error", &second);
     }
@@ -239,7 +240,7 @@ pub(crate) fn tell_eof(map: &mut ChannelMap, token: Token) {
         // Not the end of the stream, but what the system reports after a reset.
         return link.end(Reason::Closed);
     }
-    let answer = match hooks::call(map, token, |dispatcher, ch| dispatcher.handle_eof(ch)) {
+    let answer = match hooks::call(map, token, Work::Eof, |dispatcher, ch| dispatcher.handle_eof(ch)) {
         Ran::Returned(Ok(answer)) => answer,
         Ran::Returned(Err(error)) => {
             hooks::failed(map, token, "handle_eof", error, false);
@@ -264,10 +265,10 @@ fn tell_watermarks(map: &mut ChannelMap, token: Token) {
     while let Some(mark) = map.link_mut(token).and_then(|link| link.mark_news()) {
         match mark {
             Watermark::High => {
-                hooks::run(map, token, "handle_high", |dispatcher, ch| dispatcher.handle_high(ch));
+                hooks::run(map, token, Work::High, |dispatcher, ch| dispatcher.handle_high(ch));
             }
             Watermark::Low => {
-                return hooks::run(map, token, "handle_low", |dispatcher, ch| dispatcher.handle_low(ch));
+                return hooks::run(map, token, Work::Low, |dispatcher, ch| dispatcher.handle_low(ch));
             }
         }
     }
@@ -279,13 +280,13 @@ fn tell_watermarks(map: &mut ChannelMap, token: Token) {
 fn tell_drained(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     if link.takes_drained() && link.is_open() && !link.is_broken() {
-        hooks::run(map, token, "handle_drained", |dispatcher, ch| dispatcher.handle_drained(ch));
+        hooks::run(map, token, Work::Drained, |dispatcher, ch| dispatcher.handle_drained(ch));
     }
 }
 
 fn tell_drain(map: &mut ChannelMap, token: Token) {
     if map.link(token).is_some_and(|link| link.is_open() || link.is_listening()) {
-        hooks::run(map, token, "handle_drain", |dispatcher, ch| dispatcher.handle_drain(ch));
+        hooks::run(map, token, Work::Drain, |dispatcher, ch| dispatcher.handle_drain(ch));
     }
 }
 
@@ -300,7 +301,7 @@ fn ask(map: &mut ChannelMap, token: Token) {
     }
     map.default_readable.set(None);
     map.default_writable.set(None);
-    let ran = hooks::call(map, token, |dispatcher, ch| {
+    let ran = hooks::call(map, token, Work::Ask, |dispatcher, ch| {
         (dispatcher.readable(ch), dispatcher.writable(ch), (*dispatcher).type_id())
     });
     match ran {

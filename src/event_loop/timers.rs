@@ -14,6 +14,7 @@ use crate::event_loop::{
 };
 use crate::guard::drop_guarded;
 use crate::link::state::Link;
+use crate::threads::pulse::Work;
 use crate::timers::{Due, TimerKey};
 use crate::token::Token;
 
@@ -44,7 +45,7 @@ fn fire(map: &mut ChannelMap, due: Due<Action>, now: Time) {
         // Set again before the call, which may swap or drop the map, or cancel the timer.
         Action::CallEvery(interval, f) => {
             set_again(map, key, next_beat(deadline, interval, now), Action::CallEvery(interval, f.clone()));
-            guarded(map, "a timer", |map| f.borrow_mut()(map));
+            guarded(map, Work::Timer, |map| f.borrow_mut()(map));
             drop_guarded(&mut map.throttle, "a timer", f);
         }
         Action::ChannelEvery(token, interval, f) => {
@@ -66,7 +67,7 @@ fn fire(map: &mut ChannelMap, due: Due<Action>, now: Time) {
 
 fn fire_once(map: &mut ChannelMap, action: Action, now: Time) {
     match action {
-        Action::Call(f) => guarded(map, "a timer", |map| f(map)),
+        Action::Call(f) => guarded(map, Work::Timer, |map| f(map)),
         Action::Channel(token, f) => channel_call(map, token, |ch| f(ch)),
         Action::Connect(token, tries) => connect::connect_again(map, token, tries),
         Action::DialNext(token) => dial::attempt_delay_over(map, token),
@@ -102,7 +103,9 @@ fn channel_call(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut Channel<
     }
     let mut result = Ok(Ok(()));
     hooks::gathering(map, token, |map| {
+        map.pulse.begin_work(Work::Timer, token);
         result = catch_unwind(AssertUnwindSafe(|| f(&mut Channel::own(map, token))));
+        map.pulse.end_work();
     });
     match result {
         Ok(Ok(())) => {}
@@ -142,7 +145,7 @@ fn idle(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
     let Some(link) = map.link_mut(token).filter(|link| !link.is_ending()) else { return };
     link.rare().idle_timer = None;
     map.touch(token);
-    hooks::run(map, token, "handle_timeout", |dispatcher, ch| dispatcher.handle_timeout(ch));
+    hooks::run(map, token, Work::Timeout, |dispatcher, ch| dispatcher.handle_timeout(ch));
     // The channel lives on, and the hook has set no other timeout: the time starts anew.
     let now = map.clock.now();
     let Some(link) = map.link_mut(token) else { return };

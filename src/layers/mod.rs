@@ -7,5 +7,6 @@ pub mod hand_over;
 pub mod producers;
 pub mod protocol;
 pub mod reconnect;
+pub mod stats;
 pub mod stream;
 mod terminator;

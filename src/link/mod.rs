@@ -33,6 +33,7 @@ pub(crate) mod room;
 pub(crate) mod running;
 pub(crate) mod sending;
 pub(crate) mod shortage;
+pub(crate) mod shown;
 pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod tokens;
@@ -256,6 +257,11 @@ impl Link {
 
     pub(crate) fn active(&self) -> Option<Time> {
         self.active
+    }
+
+    /// The turn in which a byte was last received or sent; 0 if that was never.
+    pub(crate) fn last_turn(&self) -> u32 {
+        self.turn
     }
 
     // The budgets.
