@@ -19,12 +19,12 @@ use std::io;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use common::{Exit, Lines};
+use common::{Exit, Lines, ServerOptions};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Line, Reason, Socket, Token};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-usage: agent_server [--log LEVEL] [ADDR]
+usage: agent_server [OPTION...] [ADDR]
 
 Sends each line of stdin to all clients, and prints the lines that they send, until Ctrl-C. A client that
 leaves more than 16 MiB unread is cut off.
@@ -33,17 +33,16 @@ leaves more than 16 MiB unread is cut off.
                      free one";
 
 fn main() -> ExitCode {
-    common::main(HELP, run)
+    common::server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut options = ServerOptions::default();
     let mut address = None;
     while let Some(arg) = args.next()? {
         match arg {
-            Long("log") => common::set_log_level(args.value()?)?,
-            Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if address.is_none() => address = Some(common::address(text)?),
-            other => return Err(other.unexpected().into()),
+            other => options.take(other.unexpected(), &mut args)?,
         }
     }
     let address = address.unwrap_or("127.0.0.1:8111".to_owned());
@@ -51,7 +50,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     let clients = Clients::default();
-    let servers = common::listen(&mut map, &address, || AgentServer { clients: clients.clone() })?;
+    let new = || AgentServer { clients: clients.clone(), options };
+    let servers = common::listen(&mut map, &address, &options, new)?;
     let server = servers[0]; // any will do: they share their clients
     dispatch_loop::read_lines(&map.remote(), io::stdin(), move |map, line| match line {
         Line::Text(text) => {
@@ -70,12 +70,14 @@ type Clients = Rc<RefCell<BTreeSet<Token>>>;
 /// The listener.
 struct AgentServer {
     clients: Clients,
+    options: ServerOptions,
 }
 
 impl Dispatcher for AgentServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         let client = Client { clients: self.clients.clone(), lines: Lines::default() };
         let client = ch.map_mut().add(socket, client)?;
+        self.options.set_on(&mut ch.map_mut().channel(client)?);
         self.clients.borrow_mut().insert(client.token());
         common::say(format_args!("connected: {peer}"));
         Ok(())

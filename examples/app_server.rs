@@ -20,14 +20,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use app::{Message, Receiver, malformed};
-use common::Exit;
+use common::{Exit, ServerOptions};
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Socket};
 use lexopt::prelude::*;
 use serde_json::Value as Json;
 
 const HELP: &str = "\
-usage: app_server [--log LEVEL] [ADDR]
+usage: app_server [OPTION...] [ADDR]
 
 Answers one request on each connection, in the protocol of Real Python's Socket Programming in Python,
 until Ctrl-C. A request has at most 1 MiB, and a minute to come.
@@ -46,34 +46,36 @@ const TABLE: [(&str, &str); 3] = [
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    common::main(HELP, run)
+    common::server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut options = ServerOptions::default();
     let mut address = None;
     while let Some(arg) = args.next()? {
         match arg {
-            Long("log") => common::set_log_level(args.value()?)?,
-            Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if address.is_none() => address = Some(common::address(text)?),
-            other => return Err(other.unexpected().into()),
+            other => options.take(other.unexpected(), &mut args)?,
         }
     }
     let address = address.unwrap_or("127.0.0.1:65432".to_owned());
 
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
-    common::listen(&mut map, &address, || AppServer)?;
+    common::listen(&mut map, &address, &options, || AppServer { options })?;
     common::serve(map) // until a signal
 }
 
 /// The listener.
-struct AppServer;
+struct AppServer {
+    options: ServerOptions,
+}
 
 impl Dispatcher for AppServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
         let request = Request { receiver: Receiver::default() };
-        ch.map_mut().add(socket, ChatDispatcher::new(app::LENGTH, request)?)?;
+        let client = ch.map_mut().add(socket, ChatDispatcher::new(app::LENGTH, request)?)?;
+        self.options.set_on(&mut ch.map_mut().channel(client)?);
         Ok(())
     }
 }

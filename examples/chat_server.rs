@@ -19,13 +19,13 @@ use std::io;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use common::Exit;
+use common::{Exit, ServerOptions};
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, OnLimit, Reason, Socket, Token};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-usage: chat_server [--log LEVEL] [ADDR]
+usage: chat_server [OPTION...] [ADDR]
 
 A chat room: each line of a client goes to all others as `NAME: TEXT`, until Ctrl-C.
 
@@ -43,17 +43,16 @@ const TOO_LONG: &[u8] = b"* line too long\r\n";
 const MOST_UNREAD: usize = 1024 * 1024;
 
 fn main() -> ExitCode {
-    common::main(HELP, run)
+    common::server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut options = ServerOptions::default();
     let mut address = None;
     while let Some(arg) = args.next()? {
         match arg {
-            Long("log") => common::set_log_level(args.value()?)?,
-            Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if address.is_none() => address = Some(common::address(text)?),
-            other => return Err(other.unexpected().into()),
+            other => options.take(other.unexpected(), &mut args)?,
         }
     }
     let address = address.unwrap_or("127.0.0.1:8222".to_owned());
@@ -61,19 +60,21 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     let room = Rc::<RefCell<Room>>::default();
-    common::listen(&mut map, &address, || ChatServer { room: room.clone() })?;
+    common::listen(&mut map, &address, &options, || ChatServer { room: room.clone(), options })?;
     common::serve(map) // until a signal
 }
 
 /// The listener.
 struct ChatServer {
     room: Rc<RefCell<Room>>,
+    options: ServerOptions,
 }
 
 impl Dispatcher for ChatServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
         let guest = Guest { room: self.room.clone(), number: 0 };
-        ch.map_mut().add(socket, ChatDispatcher::new("\n", guest)?)?;
+        let guest = ch.map_mut().add(socket, ChatDispatcher::new("\n", guest)?)?;
+        self.options.set_on(&mut ch.map_mut().channel(guest)?);
         Ok(())
     }
 }

@@ -19,12 +19,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use common::Exit;
+use common::{Exit, ServerOptions};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Reason, Socket};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-usage: echo_server [--prefix TEXT] [--suffix TEXT] [--log LEVEL] [ADDR...]
+usage: echo_server [--prefix TEXT] [--suffix TEXT] [OPTION...] [ADDR...]
 
 Sends back what each client sends, until Ctrl-C.
 
@@ -34,20 +34,19 @@ Sends back what each client sends, until Ctrl-C.
   --suffix TEXT      goes after it";
 
 fn main() -> ExitCode {
-    common::main(HELP, run)
+    common::server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut options = ServerOptions::default();
     let mut addresses = Vec::new();
     let mut around = Around::default();
     while let Some(arg) = args.next()? {
         match arg {
             Long("prefix") => around.prefix = args.value()?.into_vec(),
             Long("suffix") => around.suffix = args.value()?.into_vec(),
-            Long("log") => common::set_log_level(args.value()?)?,
-            Long("help") | Short('h') => return Err(Exit::Help),
             Value(address) => addresses.push(common::address(address)?),
-            other => return Err(other.unexpected().into()),
+            other => options.take(other.unexpected(), &mut args)?,
         }
     }
     if addresses.is_empty() {
@@ -58,7 +57,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     for address in &addresses {
-        common::listen(&mut map, address, || EchoServer { around: around.clone() })?;
+        common::listen(&mut map, address, &options, || EchoServer { around: around.clone(), options })?;
     }
     common::serve(map) // until a signal
 }
@@ -73,12 +72,13 @@ struct Around {
 /// A listener.
 struct EchoServer {
     around: Rc<Around>,
+    options: ServerOptions,
 }
 
 impl Dispatcher for EchoServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         log::info!("{peer} connected");
-        ch.map_mut().add(socket, Echo { around: self.around.clone() })?;
+        ch.map_mut().add(socket, Echo { around: self.around.clone(), options: self.options })?;
         Ok(())
     }
 }
@@ -86,12 +86,14 @@ impl Dispatcher for EchoServer {
 /// One client.
 struct Echo {
     around: Rc<Around>,
+    options: ServerOptions,
 }
 
 impl Dispatcher for Echo {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         // While more than 64 KiB wait for the client to take them, read no more from it.
         ch.set_auto_pause(true);
+        self.options.set_on(ch);
         Ok(())
     }
 

@@ -21,12 +21,12 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::Exit;
+use common::{Exit, ServerOptions};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Reason, Socket};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-usage: poetry_server [--iface HOST] [--port P]... [--delay SECS] [--num-bytes N] [--log LEVEL] [POEM...]
+usage: poetry_server [--iface HOST] [--port P]... [--delay SECS] [--num-bytes N] [OPTION...] [POEM...]
 
 Sends a poem, slowly, to whoever connects, until Ctrl-C.
 
@@ -44,10 +44,11 @@ const CLASSICS: [&[u8]; 3] = [
 ];
 
 fn main() -> ExitCode {
-    common::main(HELP, run)
+    common::server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut options = ServerOptions::default();
     let mut host = "127.0.0.1".to_owned();
     let mut ports: Vec<u16> = Vec::new();
     let mut delay = Duration::from_millis(500);
@@ -61,10 +62,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             Long("num-bytes") => {
                 num_bytes = common::parse::<NonZero<_>>("--num-bytes", args.value()?, "1 or more")?.get();
             }
-            Long("log") => common::set_log_level(args.value()?)?,
-            Long("help") | Short('h') => return Err(Exit::Help),
             Value(file) => files.push(file),
-            other => return Err(other.unexpected().into()),
+            other => options.take(other.unexpected(), &mut args)?,
         }
     }
     if ports.is_empty() {
@@ -88,7 +87,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     common::stop_on_signal(&mut map)?;
     for (&port, poem) in ports.iter().zip(poems.iter().cycle()) {
         let address = common::address(on(&host, port).into())?;
-        common::listen(&mut map, &address, || Poet { poem: poem.clone(), pace })?;
+        common::listen(&mut map, &address, &options, || Poet { poem: poem.clone(), pace, options })?;
     }
     common::serve(map) // until a signal
 }
@@ -115,6 +114,7 @@ struct Pace {
 struct Poet {
     poem: Rc<[u8]>,
     pace: Pace,
+    options: ServerOptions,
 }
 
 impl Dispatcher for Poet {
@@ -124,6 +124,7 @@ impl Dispatcher for Poet {
         let mut recital = Recital { poem: self.poem.clone(), due: 0, sent: 0 };
         recital.go_on(if delay.is_zero() { usize::MAX } else { num_bytes });
         let recital = ch.map_mut().add(socket, recital)?;
+        self.options.set_on(&mut ch.map_mut().channel(recital)?);
         if !delay.is_zero() {
             ch.map_mut().channel(recital)?.call_every(delay, move |ch| {
                 ch.map_mut().with(recital, |recital, _| {

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use common::{Exit, Places};
+use common::{Exit, Places, ServerOptions};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Socket};
 use lexopt::prelude::*;
 
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(20);
 
 const HELP: &str = "\
-usage: tcp_proxy [--log LEVEL] LISTEN UPSTREAM
+usage: tcp_proxy [OPTION...] LISTEN UPSTREAM
 
 Forwards each connection to LISTEN to a connection of its own to UPSTREAM, until Ctrl-C.
 
@@ -38,17 +38,16 @@ Forwards each connection to LISTEN to a connection of its own to UPSTREAM, until
   UPSTREAM           the same; a name is looked up for each connection";
 
 fn main() -> ExitCode {
-    common::main(HELP, run)
+    common::server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut options = ServerOptions::default();
     let mut addresses = Vec::new();
     while let Some(arg) = args.next()? {
         match arg {
-            Long("log") => common::set_log_level(args.value()?)?,
-            Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if addresses.len() < 2 => addresses.push(common::address(text)?),
-            other => return Err(other.unexpected().into()),
+            other => options.take(other.unexpected(), &mut args)?,
         }
     }
     let Ok([listen, upstream]) = <[String; 2]>::try_from(addresses) else {
@@ -59,8 +58,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     common::stop_on_signal(&mut map)?;
     let upstream: Rc<str> = upstream.into();
     let places = Rc::<Places>::default();
-    let new = || Proxy { upstream: upstream.clone(), places: places.clone() };
-    let proxies = common::listen(&mut map, &listen, new)?;
+    let new = || Proxy { upstream: upstream.clone(), places: places.clone(), options };
+    let proxies = common::listen(&mut map, &listen, &options, new)?;
     places.govern(proxies);
     common::serve(map) // until a signal
 }
@@ -70,6 +69,7 @@ struct Proxy {
     upstream: Rc<str>,
     /// A client that is let in has a descriptor for its connection upstream, too.
     places: Rc<Places>,
+    options: ServerOptions,
 }
 
 impl Dispatcher for Proxy {
@@ -88,6 +88,7 @@ impl Dispatcher for Proxy {
         };
         ch.auto_pause_with(upstream)?;
         ch.pause_reading(); // until there is somebody to take it
+        self.options.set_on(&mut ch);
         map.get_mut(client)?.twin = Some(upstream);
         Ok(())
     }

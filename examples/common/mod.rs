@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod lines;
+mod options;
 mod places;
 mod shown;
 mod stdout;
@@ -20,10 +21,11 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dispatch_loop::{ChannelMap, Dispatcher, Handle, ListenOptions, ToAddress, Token};
+use dispatch_loop::{ChannelMap, Dispatcher, Handle, ToAddress, Token};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
 pub use lines::Lines;
+pub use options::ServerOptions;
 pub use places::Places;
 pub use shown::shown;
 pub use stdout::{flush, is_behind, print, print_received, say_received};
@@ -60,6 +62,15 @@ impl From<io::Error> for Exit {
 
 /// Run a program. The first line of `help` is how it is called.
 pub fn main(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
+    main_with(help, "", program)
+}
+
+/// Run a server, which also has the options that all have.
+pub fn server(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
+    main_with(help, ServerOptions::HELP, program)
+}
+
+fn main_with(help: &str, more: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
     let config = ConfigBuilder::new().set_target_level(LevelFilter::Error).build();
     // Fails only if there is a log already.
     let _ = WriteLogger::init(LevelFilter::Trace, config, io::stderr());
@@ -68,6 +79,9 @@ pub fn main(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>
         Ok(()) => ExitCode::SUCCESS,
         Err(Exit::Help) => {
             say(help);
+            if !more.is_empty() {
+                say(more);
+            }
             say("  --log LEVEL        what is logged to stderr: off, error, warn, info, debug, trace (warn)");
             say("  --help             this text");
             ExitCode::SUCCESS
@@ -163,9 +177,10 @@ pub fn address(text: OsString) -> Result<String, Exit> {
 pub fn listen<D: Dispatcher>(
     map: &mut ChannelMap,
     address: &str,
+    options: &ServerOptions,
     mut make: impl FnMut() -> D,
 ) -> io::Result<Vec<Handle<D>>> {
-    let listeners = map.listen_all(address, &ListenOptions::default(), |_| make())?;
+    let listeners = map.listen_all(address, &options.listening(), |_| make())?;
     for listener in &listeners {
         announce(map, *listener);
     }

@@ -14,8 +14,8 @@ use crate::answer::{self, Answer, Body, REQUEST_TIMEOUT, Reply, Status};
 use crate::listings::{self, Directory, Page};
 use crate::request::{self, Request};
 
-/// How long the connection may be idle.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long a connection may be idle, unless an option says otherwise.
+pub const IDLE: Duration = Duration::from_secs(60);
 
 /// How long a head may take from its first byte to its last.
 const HEAD: Duration = Duration::from_secs(30);
@@ -47,7 +47,7 @@ impl Connection {
 
 impl Dispatcher for Connection {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.set_timeout(Some(IDLE));
+        ch.set_timeout(Some(self.service.idle));
         // Answer no more while some KiB of answers wait for the client to take them. A producer counts
         // for 4 KiB, so one is enough: a connection never has two files open.
         ch.set_auto_pause(true);

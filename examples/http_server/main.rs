@@ -31,8 +31,9 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
-use common::{Exit, Places};
+use common::{Exit, Places, ServerOptions};
 use connection::Connection;
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Socket};
 use lexopt::prelude::*;
@@ -40,7 +41,7 @@ use listings::Listings;
 use site::Site;
 
 const HELP: &str = "\
-usage: http_server [--root DIR] [--log LEVEL] [ADDR]
+usage: http_server [--root DIR] [OPTION...] [ADDR]
 
 Serves the files of a directory over HTTP/1.1, until Ctrl-C.
 
@@ -48,29 +49,29 @@ Serves the files of a directory over HTTP/1.1, until Ctrl-C.
   --root DIR         what is served, and nothing outside of it (.)";
 
 fn main() -> ExitCode {
-    common::main(HELP, run)
+    common::server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut options = ServerOptions::default();
     let mut root = PathBuf::from(".");
     let mut address = None;
     while let Some(arg) = args.next()? {
         match arg {
             Long("root") => root = args.value()?.into(),
-            Long("log") => common::set_log_level(args.value()?)?,
-            Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if address.is_none() => address = Some(common::address(text)?),
-            other => return Err(other.unexpected().into()),
+            other => options.take(other.unexpected(), &mut args)?,
         }
     }
     let site = Site::new(&root).map_err(|error| Exit::Failure(format!("cannot serve {root:?}: {error}")))?;
-    let service = Service { site, listings: RefCell::default(), places: Places::default() };
+    let idle = options.idle().unwrap_or(connection::IDLE);
+    let service = Service { site, idle, listings: RefCell::default(), places: Places::default() };
     let service = Rc::new(service);
 
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     let address = address.as_deref().unwrap_or("127.0.0.1:8000");
-    let servers = common::listen(&mut map, address, || Server { service: service.clone() })?;
+    let servers = common::listen(&mut map, address, &options, || Server { service: service.clone() })?;
     service.places.govern(servers);
     common::serve(map) // until a signal
 }
@@ -78,6 +79,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 /// What all connections share.
 pub struct Service {
     site: Site,
+    /// How long a connection may be idle.
+    idle: Duration,
     listings: RefCell<Listings>,
     places: Places,
 }

@@ -1,0 +1,63 @@
+//! The options that all servers have, parsed in one place.
+//!
+//! To add one: a line in `HELP`, an arm in `take`, a field if it has a value that is used later, and where
+//! it is used: `listen` and `serve` in `mod.rs` are given the whole.
+
+use std::time::Duration;
+
+use dispatch_loop::{Channel, ListenOptions};
+
+use super::{Exit, parse, set_log_level};
+
+/// What the command lines of all servers have in common.
+#[derive(Clone, Copy, Default)]
+pub struct ServerOptions {
+    idle: Option<Duration>,
+}
+
+impl ServerOptions {
+    /// Goes below the help of each server.
+    pub const HELP: &str = "
+Of every server:
+  --idle SECONDS     a connection on which nothing comes or goes for so long is closed";
+
+    /// What a server does not know itself is one of these options, or a mistake.
+    pub fn take(&mut self, unknown: lexopt::Error, args: &mut lexopt::Parser) -> Result<(), Exit> {
+        let lexopt::Error::UnexpectedOption(option) = &unknown else { return Err(unknown.into()) };
+        match option.as_str() {
+            "--idle" => self.idle = Some(seconds(option, args)?),
+            "--log" => set_log_level(args.value()?)?,
+            "--help" | "-h" => return Err(Exit::Help),
+            _ => return Err(unknown.into()),
+        }
+        Ok(())
+    }
+
+    /// How a listener listens.
+    pub fn listening(&self) -> ListenOptions {
+        ListenOptions::default()
+    }
+
+    /// How long a connection may be idle.
+    pub fn idle(&self) -> Option<Duration> {
+        self.idle
+    }
+
+    /// Let a new connection have what is said of it here.
+    pub fn set_on(&self, ch: &mut Channel<'_>) {
+        if let Some(idle) = self.idle {
+            ch.set_timeout(Some(idle));
+        }
+    }
+}
+
+/// A number of seconds, which may have a fraction but is not 0.
+fn seconds(option: &str, args: &mut lexopt::Parser) -> Result<Duration, Exit> {
+    let wanted = "seconds, more than 0";
+    let text = args.value()?;
+    let number: f64 = parse(option, text.clone(), wanted)?;
+    match Duration::try_from_secs_f64(number) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err(Exit::Usage(format!("{option} {text:?}: wanted {wanted}"))),
+    }
+}
