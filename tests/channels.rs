@@ -25,6 +25,9 @@ mod support {
     pub mod waiting;
 }
 
+/// The sources of these tests are records.
+const WITH: support::records::With = None;
+
 mod channels {
     mod addresses;
     mod closing;
