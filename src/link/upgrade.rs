@@ -105,10 +105,10 @@ impl Link {
         }
     }
 
-    /// A handshake is under way.
+    /// A handshake is under way, perhaps for the sake of what is to be sent before the close.
     pub(crate) fn shakes_hands(&self) -> bool {
         let begun = self.rare.as_ref().is_some_and(|rare| rare.upgrade == Upgrade::Begun);
-        (self.is_opening() || begun) && !self.is_established()
+        (self.is_opening() || self.is_flushing() || begun) && !self.is_established()
     }
 
     /// Whether `handle_wrapped` is to run now; `true` once.

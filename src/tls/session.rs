@@ -12,7 +12,7 @@ use crate::tls::{TlsClient, TlsServer, tls_error};
 use crate::{Interest, Source};
 
 /// Encrypted bytes that a session may hold while the socket takes none.
-const HELD: usize = 64 * 1024;
+const HELD: usize = 32 * 1024;
 
 /// A TLS session: the [`Source`] of a channel that speaks TLS. [`Channel::tls`](crate::Channel::tls) lends it,
 /// for what was agreed on in the handshake.
@@ -41,6 +41,8 @@ pub struct TlsSession {
     plain: usize,
     end: End,
     farewell: Farewell,
+    /// Encrypted bytes that wait for room. Known when the socket took less than all.
+    held: usize,
     /// Why nothing can be sent any more.
     write_error: Option<io::Error>,
 }
@@ -131,7 +133,16 @@ impl TlsSession {
 
     fn new(wire: Box<dyn Source>, mut session: Connection, stage: Stage) -> TlsSession {
         session.set_buffer_limit(Some(HELD));
-        TlsSession { wire, session, stage, plain: 0, end: End::No, farewell: Farewell::No, write_error: None }
+        TlsSession {
+            wire,
+            session,
+            stage,
+            plain: 0,
+            end: End::No,
+            farewell: Farewell::No,
+            held: 0,
+            write_error: None,
+        }
     }
 
     // What was agreed on.
@@ -185,6 +196,9 @@ impl TlsSession {
             return Err(copy(error));
         }
         let flushed = self.try_to_flush();
+        if self.held > 0 || self.session.wants_write() {
+            self.held = self.session.process_new_packets().map_or(0, |state| state.tls_bytes_to_write());
+        }
         if let Err(error) = &flushed {
             if !is_shortage(error) {
                 self.write_error = Some(copy(error));
@@ -416,6 +430,10 @@ impl Source for TlsSession {
 
     fn output_pending(&self) -> bool {
         self.wants_write() || self.wire.output_pending()
+    }
+
+    fn output_held(&self) -> usize {
+        self.held + self.wire.output_held()
     }
 }
 
