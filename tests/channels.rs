@@ -37,6 +37,7 @@ mod channels {
     mod exchange;
     mod exchange_same;
     mod files;
+    mod held;
     mod lookups;
     mod names;
     mod odd_files;

@@ -11,6 +11,7 @@ mod support {
     pub mod authority;
     pub mod dirs;
     pub mod ends;
+    pub mod limits;
     pub mod opened;
     pub mod peers;
     pub mod recorder;
@@ -47,4 +48,11 @@ mod channels {
     mod source_own;
     mod upgrade;
     mod wrap_source;
+}
+
+mod tls {
+    mod handshake;
+    mod starttls;
+    mod stream;
+    mod verification;
 }

@@ -45,6 +45,11 @@ impl Guarded {
         held > 0
     }
 
+    /// What it holds counts no longer: its channel has ended.
+    pub(super) fn give_back(&mut self) {
+        self.share = None;
+    }
+
     fn ask<R>(&self, otherwise: R, question: impl FnOnce(&dyn Source) -> R) -> R {
         if self.panic.borrow().is_some() {
             return otherwise;

@@ -161,7 +161,10 @@ impl Link {
             Ok(0) => Ok((0, offered)),
             Ok(sent) => {
                 self.sent += sent as u64;
-                self.output.undrained |= self.output_pending();
+                if self.output_pending() {
+                    self.output.undrained = true;
+                    self.note_marks();
+                }
                 self.moved(turn);
                 Ok((sent, offered))
             }

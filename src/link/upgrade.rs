@@ -100,6 +100,9 @@ impl Link {
             true => drop(self.read_lost(error)),
             false => {
                 self.rare().upgrade = Upgrade::Begun;
+                // No peer takes this for an end, and a reset would destroy what the source has told it.
+                self.output.clear();
+                self.note_marks();
                 self.connect_is(Connecting::Failed(error));
             }
         }

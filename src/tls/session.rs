@@ -266,10 +266,12 @@ impl TlsSession {
     #[cold]
     fn refuse(&mut self, error: rustls::Error) -> io::Error {
         let is_http = matches!(self.stage, Stage::First(beginning) if beginning.is_http());
-        match is_http {
-            true => drop(self.wire.send(plain_http::ANSWER)),
-            false => drop(self.flush()),
+        if is_http {
+            let _ = self.wire.send(plain_http::ANSWER);
+            // Instead of the alert.
+            self.write_error = Some(ErrorKind::BrokenPipe.into());
         }
+        let _ = self.flush();
         // What nobody has read would reset the connection, and destroy what it was told.
         let mut rest = [0; 4096];
         for _ in 0..16 {

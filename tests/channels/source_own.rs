@@ -53,7 +53,7 @@ fn a_handshake_that_fails_is_told_as_a_failed_connect_is() {
         for name in ["a", "b"] {
             assert_eq!(log.count(&format!("{name} close: ")), 1, "{kind:?}");
         }
-        let why = kind.options.says("invalid peer certificate: BadSignature");
+        let why = kind.options.says("invalid peer certificate: UnknownIssuer");
         assert_eq!(log.of("a"), [format!("error: {why}"), format!("close: {why}")], "{kind:?}");
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dispatch_loop::tls::{TlsClient, TlsServer};
 
@@ -42,7 +43,9 @@ impl Authority {
     pub fn new() -> Authority {
         let dir = Dir::new();
         let [key, root] = ["root.key", "root.pem"].map(|name| dir.join(name).display().to_string());
-        let who = ["-x509", "-nodes", "-days", "30", "-subj", "/CN=Authority of tests"];
+        static AUTHORITIES: AtomicUsize = AtomicUsize::new(1);
+        let who = format!("/CN=Authority {}", AUTHORITIES.fetch_add(1, Ordering::Relaxed));
+        let who = ["-x509", "-nodes", "-days", "30", "-subj", &who];
         openssl(&[&["req"], &KEY[..], &who, &["-keyout", &key, "-out", &root]].concat());
         Authority { dir }
     }
