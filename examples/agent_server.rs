@@ -50,7 +50,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     let clients = Clients::default();
-    let new = || AgentServer { clients: clients.clone(), options };
+    let new = || AgentServer { clients: clients.clone(), options: options.clone() };
     let servers = common::listen(&mut map, &address, &options, new)?;
     let server = servers[0]; // any will do: they share their clients
     dispatch_loop::read_lines(&map.remote(), io::stdin(), move |map, line| match line {

@@ -62,7 +62,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
-    common::listen(&mut map, &address, &options, || AppServer { options })?;
+    common::listen(&mut map, &address, &options, || AppServer { options: options.clone() })?;
     common::serve(map) // until a signal
 }
 

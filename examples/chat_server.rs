@@ -60,7 +60,10 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     let room = Rc::<RefCell<Room>>::default();
-    common::listen(&mut map, &address, &options, || ChatServer { room: room.clone(), options })?;
+    common::listen(&mut map, &address, &options, || ChatServer {
+        room: room.clone(),
+        options: options.clone(),
+    })?;
     common::serve(map) // until a signal
 }
 

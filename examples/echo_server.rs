@@ -57,7 +57,10 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     for address in &addresses {
-        common::listen(&mut map, address, &options, || EchoServer { around: around.clone(), options })?;
+        common::listen(&mut map, address, &options, || EchoServer {
+            around: around.clone(),
+            options: options.clone(),
+        })?;
     }
     common::serve(map) // until a signal
 }
@@ -78,7 +81,8 @@ struct EchoServer {
 impl Dispatcher for EchoServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         log::info!("{peer} connected");
-        ch.map_mut().add(socket, Echo { around: self.around.clone(), options: self.options })?;
+        let client = ch.map_mut().add(socket, Echo { around: self.around.clone() })?;
+        self.options.set_on(&mut ch.map_mut().channel(client)?);
         Ok(())
     }
 }
@@ -86,14 +90,12 @@ impl Dispatcher for EchoServer {
 /// One client.
 struct Echo {
     around: Rc<Around>,
-    options: ServerOptions,
 }
 
 impl Dispatcher for Echo {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         // While more than 64 KiB wait for the client to take them, read no more from it.
         ch.set_auto_pause(true);
-        self.options.set_on(ch);
         Ok(())
     }
 

@@ -87,7 +87,11 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     common::stop_on_signal(&mut map)?;
     for (&port, poem) in ports.iter().zip(poems.iter().cycle()) {
         let address = common::address(on(&host, port).into())?;
-        common::listen(&mut map, &address, &options, || Poet { poem: poem.clone(), pace, options })?;
+        common::listen(&mut map, &address, &options, || Poet {
+            poem: poem.clone(),
+            pace,
+            options: options.clone(),
+        })?;
     }
     common::serve(map) // until a signal
 }

@@ -58,7 +58,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     common::stop_on_signal(&mut map)?;
     let upstream: Rc<str> = upstream.into();
     let places = Rc::<Places>::default();
-    let new = || Proxy { upstream: upstream.clone(), places: places.clone(), options };
+    let new = || Proxy { upstream: upstream.clone(), places: places.clone(), options: options.clone() };
     let proxies = common::listen(&mut map, &listen, &options, new)?;
     places.govern(proxies);
     common::serve(map) // until a signal

@@ -176,7 +176,9 @@
 //! - **Everything has a limit**: queued output 64 KiB before `handle_high`, 16 MiB at most, and 256 MiB
 //!   in all channels together; 64 KiB read, and 64 KiB written in at most 64 calls, for a channel and
 //!   turn, 16 connections accepted for a listener and turn, 1,024 timers and 256 messages of other
-//!   threads in a turn. What is left over continues in the next turn, without waiting.
+//!   threads in a turn. What is left over continues in the next turn, without waiting. How many connections
+//!   a listener takes is not limited unless [`AcceptLimits`] say so; for a server that strangers reach there
+//!   is [`ListenOptions::public`].
 //! - **Nothing spins.** A channel that is ready for 64 turns without progress is *suspended* for 10 ms,
 //!   then longer, up to 1 s, which is logged once. It is *resumed* as soon as something is done with it.
 //! - **Shortages pass.** Without a descriptor or memory, a listener, or a channel that is to be watched,
@@ -245,6 +247,7 @@ pub use link::producer::{More, Producer};
 pub use link::source::Source;
 pub use net::address::{Address, ToAddress};
 pub use net::datagram::Datagram;
+pub use net::limits::{AcceptLimit, AcceptLimitError, AcceptLimits, AtLimit};
 pub use net::options::{ConnectOptions, DatagramOptions, ListenOptions};
 pub use net::socket::{Detached, Socket};
 pub use net::unix::Credentials;

@@ -47,10 +47,13 @@ pub struct Numbers {
     pub bytes_in: u64,
     /// Bytes that the system, or a source of one's own, has taken from channels.
     pub bytes_out: u64,
-    /// Connections that listeners have accepted.
+    /// Connections that listeners have accepted and not [refused](Numbers::refusals).
     pub accepts: u64,
     /// Calls of `accept` that failed, but for those that found nothing.
     pub accept_errors: u64,
+    /// By limit.
+    pub(crate) refusals: [u64; LIMITS.len()],
+    pub(crate) rests: [u64; LIMITS.len()],
     /// Channels that have ended, by [reason](Numbers::closes).
     pub(crate) closes: [u64; Reason::NAMES.len()],
     /// Channels in the map: the sum of the next four.
@@ -82,7 +85,27 @@ impl Numbers {
     pub fn closes(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Reason::NAMES.into_iter().zip(self.closes)
     }
+
+    /// How many connections were accepted and refused, for each limit of [`AcceptLimits`] that can be the
+    /// cause, with its name: `"total"`, `"per peer"`, `"rate"`.
+    ///
+    /// [`AcceptLimits`]: crate::AcceptLimits
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        LIMITS.into_iter().zip(self.refusals).filter(|(limit, _)| *limit != "descriptors")
+    }
+
+    /// How often a listener at which somebody waited had to rest, for each cause, with its name: `"total"`
+    /// and `"rate"`, which are limits of [`AcceptLimits`], and `"descriptors"`, of which there were not
+    /// enough, or no memory.
+    ///
+    /// [`AcceptLimits`]: crate::AcceptLimits
+    pub fn rests(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        LIMITS.into_iter().zip(self.rests).filter(|(limit, _)| *limit != "per peer")
+    }
 }
+
+/// The limits that keep connections out, in the order of `AcceptLimit`.
+const LIMITS: [&str; 4] = ["total", "per peer", "rate", "descriptors"];
 
 /// Counters that only the thread of the map touches.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +118,8 @@ pub(crate) struct Counters {
     pub(crate) bytes_out: u64,
     pub(crate) accepts: u64,
     pub(crate) accept_errors: u64,
+    pub(crate) refusals: [u64; LIMITS.len()],
+    pub(crate) rests: [u64; LIMITS.len()],
     pub(crate) closes: [u64; Reason::NAMES.len()],
     pub(crate) turn_time: Histogram,
     pub(crate) lag: Histogram,
@@ -126,6 +151,8 @@ impl Counters {
             bytes_out: self.bytes_out,
             accepts: self.accepts,
             accept_errors: self.accept_errors,
+            refusals: self.refusals,
+            rests: self.rests,
             closes: self.closes,
             channels: 0,
             listening: 0,

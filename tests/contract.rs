@@ -60,6 +60,8 @@ mod contract {
     mod interest;
     mod interplay;
     mod keys;
+    mod limits;
+    mod limits_places;
     #[cfg(debug_assertions)]
     mod listeners_in_turn;
     mod loop_options;

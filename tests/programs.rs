@@ -9,6 +9,7 @@
 mod support {
     #[warn(dead_code)]
     pub mod dirs;
+    pub mod limits;
     pub mod memory;
     pub mod peers;
     pub mod process;
@@ -33,6 +34,8 @@ mod programs {
     mod http_heads;
     mod http_rules;
     mod http_server;
+    #[cfg(feature = "layers")]
+    mod limits;
     mod listeners;
     mod outputs;
     mod poetry;

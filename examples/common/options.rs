@@ -3,28 +3,51 @@
 //! To add one: a line in `HELP`, an arm in `take`, a field if it has a value that is used later, and where
 //! it is used: `listen` and `serve` in `mod.rs` are given the whole.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
-use dispatch_loop::{Channel, ListenOptions};
+use dispatch_loop::{AcceptLimits, Channel, ListenOptions};
 
+use super::places::descriptors;
 use super::{Exit, parse, set_log_level};
 
+/// How long a connection of a public server may be idle.
+const PUBLIC_IDLE: Duration = Duration::from_secs(300);
+
 /// What the command lines of all servers have in common.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub struct ServerOptions {
+    public: bool,
+    max_connections: Option<usize>,
+    max_per_peer: Option<usize>,
     idle: Option<Duration>,
+    /// Made of these when it is needed, and shared by all listeners.
+    limits: OnceCell<Option<AcceptLimits>>,
 }
 
 impl ServerOptions {
     /// Goes below the help of each server.
     pub const HELP: &str = "
 Of every server:
+  --public           limits for a server that strangers reach: connections in total, of one
+                     address, a second, and idle ones (300 seconds)
+  --max-connections N  how many at a time; others wait
+  --max-per-peer N   how many at a time from one address, or one IPv6 network of 64 bits; others
+                     are refused
   --idle SECONDS     a connection on which nothing comes or goes for so long is closed";
+
+    /// A client may need so many descriptors: let in no more than there are for.
+    pub fn with_descriptors_each(each: usize) -> ServerOptions {
+        ServerOptions { max_connections: Some((descriptors() / each).max(1)), ..ServerOptions::default() }
+    }
 
     /// What a server does not know itself is one of these options, or a mistake.
     pub fn take(&mut self, unknown: lexopt::Error, args: &mut lexopt::Parser) -> Result<(), Exit> {
         let lexopt::Error::UnexpectedOption(option) = &unknown else { return Err(unknown.into()) };
         match option.as_str() {
+            "--public" => self.public = true,
+            "--max-connections" => self.max_connections = Some(number(option, args)?),
+            "--max-per-peer" => self.max_per_peer = Some(number(option, args)?),
             "--idle" => self.idle = Some(seconds(option, args)?),
             "--log" => set_log_level(args.value()?)?,
             "--help" | "-h" => return Err(Exit::Help),
@@ -35,20 +58,41 @@ Of every server:
 
     /// How a listener listens.
     pub fn listening(&self) -> ListenOptions {
-        ListenOptions::default()
+        let options = if self.public { ListenOptions::public() } else { ListenOptions::default() };
+        options.with_limits(self.limits.get_or_init(|| self.limits()).clone())
     }
 
-    /// How long a connection may be idle.
-    pub fn idle(&self) -> Option<Duration> {
-        self.idle
+    fn limits(&self) -> Option<AcceptLimits> {
+        let (total, per_peer) = (self.max_connections, self.max_per_peer);
+        let limits = match total {
+            Some(total) if self.public => AcceptLimits::public_with_total(total),
+            None if self.public => AcceptLimits::public(),
+            None if per_peer.is_none() => return None,
+            _ => AcceptLimits::default().with_total(total),
+        };
+        Some(match per_peer {
+            Some(most) => limits.with_per_peer(most),
+            None => limits,
+        })
+    }
+
+    /// How long a connection may be idle, where the server itself has a limit.
+    pub fn idle_or(&self, usual: Duration) -> Duration {
+        self.idle.unwrap_or(usual)
     }
 
     /// Let a new connection have what is said of it here.
     pub fn set_on(&self, ch: &mut Channel<'_>) {
-        if let Some(idle) = self.idle {
+        if let Some(idle) = self.idle.or(self.public.then_some(PUBLIC_IDLE)) {
             ch.set_timeout(Some(idle));
         }
     }
+}
+
+/// A number of connections, at least one.
+fn number(option: &str, args: &mut lexopt::Parser) -> Result<usize, Exit> {
+    let number: std::num::NonZero<usize> = parse(option, args.value()?, "a number, 1 or more")?;
+    Ok(number.get())
 }
 
 /// A number of seconds, which may have a fraction but is not 0.

@@ -1,12 +1,12 @@
-//! How many clients a server lets in: no more than it has descriptors for. The others wait in the backlog,
-//! and those that are in are served.
+//! How many clients a server lets in whose clients need a connection elsewhere, which may outlive theirs: no
+//! more than it has descriptors for. The others wait in the backlog, and those that are in are served.
 
 use std::cell::{Cell, RefCell};
 
 use dispatch_loop::{ChannelMap, Handle, Token};
 use rustix::process::{Resource, getrlimit};
 
-/// A client may need two descriptors: its own, and one for a file or for a connection on its behalf.
+/// A client needs two descriptors: its own, and one for the connection on its behalf.
 const EACH: usize = 2;
 
 /// What is left to the program itself.
@@ -18,11 +18,15 @@ pub struct Places {
     listeners: RefCell<Vec<Token>>,
 }
 
+/// How many descriptors there are for clients.
+pub fn descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
+    limit.saturating_sub(RESERVE + limit / 32)
+}
+
 impl Default for Places {
     fn default() -> Places {
-        let limit = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
-        let free = limit.saturating_sub(RESERVE + limit / 32).max(EACH);
-        Places { free: Cell::new(free), listeners: RefCell::default() }
+        Places { free: Cell::new(descriptors().max(EACH)), listeners: RefCell::default() }
     }
 }
 

@@ -80,9 +80,8 @@ impl Dispatcher for Connection {
         Ok(())
     }
 
-    fn handle_close(&mut self, ch: &mut Channel<'_>, _: &Reason) {
+    fn handle_close(&mut self, _: &mut Channel<'_>, _: &Reason) {
         self.service.listings.borrow_mut().tidy();
-        self.service.places.give_back(ch.map_mut(), 2);
     }
 
     // There is no `handle_eof`: by default what is queued is sent, then the connection is closed. And no

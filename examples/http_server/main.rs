@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{Exit, Places, ServerOptions};
+use common::{Exit, ServerOptions};
 use connection::Connection;
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Socket};
 use lexopt::prelude::*;
@@ -53,7 +53,8 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
-    let mut options = ServerOptions::default();
+    // A client may need two descriptors: its own, and one for a file.
+    let mut options = ServerOptions::with_descriptors_each(2);
     let mut root = PathBuf::from(".");
     let mut address = None;
     while let Some(arg) = args.next()? {
@@ -64,15 +65,14 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         }
     }
     let site = Site::new(&root).map_err(|error| Exit::Failure(format!("cannot serve {root:?}: {error}")))?;
-    let idle = options.idle().unwrap_or(connection::IDLE);
-    let service = Service { site, idle, listings: RefCell::default(), places: Places::default() };
+    let idle = options.idle_or(connection::IDLE);
+    let service = Service { site, idle, listings: RefCell::default() };
     let service = Rc::new(service);
 
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
     let address = address.as_deref().unwrap_or("127.0.0.1:8000");
-    let servers = common::listen(&mut map, address, &options, || Server { service: service.clone() })?;
-    service.places.govern(servers);
+    common::listen(&mut map, address, &options, || Server { service: service.clone() })?;
     common::serve(map) // until a signal
 }
 
@@ -82,7 +82,6 @@ pub struct Service {
     /// How long a connection may be idle.
     idle: Duration,
     listings: RefCell<Listings>,
-    places: Places,
 }
 
 /// A listener.
@@ -92,9 +91,6 @@ struct Server {
 
 impl Dispatcher for Server {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        let map = ch.map_mut();
-        map.add(socket, Connection::new(self.service.clone()))?;
-        self.service.places.take(map);
-        Ok(())
+        ch.map_mut().add(socket, Connection::new(self.service.clone())).map(drop)
     }
 }

@@ -193,6 +193,9 @@ impl ChannelMap {
         if let Some(file) = link.rare_mut_if_any().and_then(|rare| rare.file.take()) {
             socket.named.get_or_insert_default().file = Some(file);
         }
+        if let Some(permit) = link.take_permit() {
+            socket.named.get_or_insert_default().permit = Some(permit);
+        }
         let unread = link.take_unread().map_or(Vec::new(), |unread| unread.into_bytes());
         link.end(Reason::Detached);
         Ok(Detached { socket, unread, unsent })

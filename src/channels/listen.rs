@@ -5,17 +5,22 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
+use crate::error::LookupError;
+use crate::event_loop::backoff;
+use crate::link::admission::Admission;
 use crate::link::held::Held;
 use crate::link::source::Plain;
 use crate::link::state::Link;
 use crate::net::address::{Address, ToAddress, about, literal};
+use crate::net::limits::AcceptLimits;
 use crate::net::options::ListenOptions;
 use crate::net::resolve;
 use crate::net::unix::SocketFile;
 use crate::sys::{self, Kind};
-use crate::token::Handle;
+use crate::token::{Handle, Token};
 
 /// Attempts to find one port that is free on every address.
 const TRIES: usize = 16;
@@ -52,7 +57,8 @@ impl ChannelMap {
             let about = |error| about("listen on", &address, &error);
             let (fd, file) = sys::stream::listen(&address, options).map_err(about)?;
             let local = sys::local_addr(fd.as_fd()).map_err(about)?;
-            Ok(listener(fd, local, file))
+            let admission = options.limits.clone().map(|limits| Admission::new(limits, self.waiter()));
+            Ok(listener(fd, local, file, admission))
         });
         self.insert(made, dispatcher)
     }
@@ -91,7 +97,8 @@ impl ChannelMap {
         for (address, fd, file) in bound(&addresses, options)? {
             let local = sys::local_addr(fd.as_fd()).map_err(|error| about("listen on", &address, &error))?;
             let dispatcher = make(&local);
-            listeners.push((listener(fd, local, file), dispatcher));
+            let admission = options.limits.clone().map(|limits| Admission::new(limits, self.waiter()));
+            listeners.push((listener(fd, local, file, admission), dispatcher));
         }
         // If the map takes none, each is dropped by itself.
         let added: Vec<_> =
@@ -119,13 +126,50 @@ impl ChannelMap {
     }
 }
 
-fn listener(fd: OwnedFd, local: Address, file: Option<SocketFile>) -> Link {
+fn listener(fd: OwnedFd, local: Address, file: Option<SocketFile>, admission: Option<Admission>) -> Link {
     let mut link = Link::of_socket(Held::Plain(Plain(fd)), Kind::Listener);
     link.set_local(Some(Arc::new(local)));
     if let Some(file) = file {
         link.rare().file = Some(Box::new(file));
     }
+    if let Some(admission) = admission {
+        link.set_admission(admission);
+    }
     link
+}
+
+impl Channel<'_> {
+    /// Give a listener other limits; what waits in the backlog is looked at anew. With
+    /// `AcceptLimits::default()` it has none. Connections count where they were counted when they were
+    /// accepted: to change one number and keep the counts, change what [`accept_limits`] returns.
+    ///
+    /// [`accept_limits`]: Channel::accept_limits
+    ///
+    /// # Errors
+    /// `InvalidInput` if this is no listener; it has ended.
+    pub fn set_accept_limits(&mut self, limits: AcceptLimits) -> io::Result<()> {
+        let token = self.token();
+        let result = self.map_mut().limit(token, limits);
+        self.named(result)
+    }
+
+    /// The limits of a listener, with their counts.
+    pub fn accept_limits(&self) -> Option<AcceptLimits> {
+        self.map().link(self.token())?.accept_limits().cloned()
+    }
+}
+
+impl ChannelMap {
+    fn limit(&mut self, token: Token, limits: AcceptLimits) -> io::Result<()> {
+        let admission = Admission::new(limits, self.waiter());
+        let link = self.link_mut(token).ok_or(LookupError::Gone(token))?;
+        if !link.is_listening() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "the channel is no listener"));
+        }
+        link.set_admission(admission);
+        backoff::resume(self, token);
+        Ok(())
+    }
 }
 
 type Bound = Vec<(Address, OwnedFd, Option<SocketFile>)>;

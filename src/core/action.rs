@@ -38,6 +38,8 @@ pub(crate) enum Action {
     Handshake(Token),
     /// Check whether the end of a broken connection is overdue.
     Broken(Token),
+    /// Look which limits of a listener are over.
+    Limits(Token),
     /// Try again to begin a connect; with the number of failed tries.
     Connect(Token, u32),
     /// A connect by name: try its next address; give up.
@@ -53,7 +55,7 @@ impl Keeps for Action {
             // Closing is foreground work.
             Action::Flush(_) | Action::Linger(_) => true,
             Action::Idle(_) | Action::Resume(_) | Action::Resend(_) => false,
-            Action::Handshake(_) | Action::Broken(_) => false,
+            Action::Handshake(_) | Action::Broken(_) | Action::Limits(_) => false,
             Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
         }
     }

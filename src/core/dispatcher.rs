@@ -78,6 +78,12 @@ pub trait Dispatcher: Any {
         Ok(())
     }
 
+    /// On a listener: a connection could not be accepted. It died in the backlog; there was no descriptor or
+    /// no memory for it; or a limit of [`AcceptLimits`](crate::AcceptLimits) keeps it out, which
+    /// [`AcceptLimitError::of`](crate::AcceptLimitError::of) tells. The listener lives on, and tries again
+    /// when it can. Default: does nothing. (What is not the fault of one connection is logged in any case.)
+    fn handle_accept_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) {}
+
     /// There is input. Read it with [`read_with`](Channel::read_with) or [`recv`](Channel::recv);
     /// if some is left unread, this hook runs again. It may also find nothing: `WouldBlock` returned
     /// with `?` is not an error here. Default: reads and drops, and logs that once.

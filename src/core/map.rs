@@ -2,9 +2,11 @@
 
 use std::any::TypeId;
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::link::due::Step;
 use crate::link::held::Held;
 use crate::link::source::{Plain, Source};
 use crate::link::state::{Link, Role};
+use crate::net::limits::{Alarm, Waiter};
 use crate::net::resolve::{self, Resolver};
 use crate::net::socket::Socket;
 use crate::numbers::Counters;
@@ -94,6 +97,10 @@ pub struct ChannelMap {
     pub(crate) pending: Vec<Token>,
     /// Channels that wait for a descriptor or memory to become free.
     pub(crate) starved: Vec<Token>,
+    /// Refused connections that are closing, the oldest first; they may have ended.
+    pub(crate) refused: VecDeque<Token>,
+    /// Rings when a place within limits is free that a listener of this map waits for.
+    pub(crate) alarm: Option<Arc<Alarm>>,
     /// The error of the listener that ended last, if it ended with one.
     pub(crate) failed_listener: Option<io::Error>,
     pub(crate) lingering: Lingering,
@@ -154,6 +161,8 @@ impl ChannelMap {
             asking: Vec::new(),
             pending: Vec::new(),
             starved: Vec::new(),
+            refused: VecDeque::new(),
+            alarm: None,
             failed_listener: None,
             lingering: Lingering::default(),
             handshakes: (0, 0),
@@ -212,6 +221,7 @@ impl ChannelMap {
         if let Some(named) = named {
             place.set_peer(named.peer);
             place.rare().file = named.file;
+            place.rare().permit = named.permit;
         }
         Ok(token)
     }
@@ -353,6 +363,12 @@ impl ChannelMap {
     #[inline]
     pub(crate) fn link_mut(&mut self, token: Token) -> Option<&mut Link> {
         self.slots.get_mut(token).map(|seat| &mut seat.link)
+    }
+
+    /// What a listener with limits waits with.
+    pub(crate) fn waiter(&mut self) -> Waiter {
+        let alarm = self.alarm.get_or_insert_with(|| Arc::new(Alarm::new(self.poll.waker())));
+        Waiter { map: self.id, alarm: alarm.clone() }
     }
 
     /// Mark the channel dirty: the next settle looks at it. `false` if there is no such channel.

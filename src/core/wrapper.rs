@@ -106,6 +106,10 @@ impl<W: Wrapper> Dispatcher for W {
         self.inner_mut().handle_accept(ch, socket, peer)
     }
 
+    fn handle_accept_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) {
+        self.inner_mut().handle_accept_error(ch, error);
+    }
+
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         self.inner_mut().handle_read(ch)
     }

@@ -78,15 +78,22 @@ pub(crate) fn suspend(map: &mut ChannelMap, token: Token, delay: Duration) {
 /// until a channel ends, or for a pause that grows.
 #[cold]
 pub(crate) fn starve(map: &mut ChannelMap, token: Token, what: &str, error: &io::Error) {
-    let Some(link) = map.link_mut(token) else { return };
-    let pause = (FIRST_SHORTAGE * (1 << link.count_rest().min(4))).min(LONGEST_PAUSE);
-    // What was done before does not resume it.
-    link.begin_event();
-    let before = link.rest();
+    let Some(pause) = map.link(token).map(next_pause) else { return };
     let why = format_args!(
         "{error}; it is tried again when a channel ends, or after {pause:?} (raise `ulimit -n`, or serve fewer)"
     );
     map.report(token, what, &why);
+    rest(map, token);
+}
+
+/// Suspend a channel until one ends, or for a pause that grows.
+pub(crate) fn rest(map: &mut ChannelMap, token: Token) {
+    let Some(link) = map.link_mut(token) else { return };
+    let pause = next_pause(link);
+    link.count_rest();
+    // What was done before does not resume it.
+    link.begin_event();
+    let before = link.rest();
     forget_timer(map, before);
     let timer = map.set_timer(Some(token), pause, Action::Resume(token));
     if let Some(link) = map.link_mut(token) {
@@ -96,6 +103,10 @@ pub(crate) fn starve(map: &mut ChannelMap, token: Token, what: &str, error: &io:
         map.starved.push(token);
     }
     map.touch(token);
+}
+
+fn next_pause(link: &Link) -> Duration {
+    (FIRST_SHORTAGE * (1 << link.rests().min(4))).min(LONGEST_PAUSE)
 }
 
 /// Suspend its `handle_write` for `delay`.

@@ -1,6 +1,8 @@
 //! The loop: asyncore's `loop()`, turn by turn.
 
 pub(crate) mod accept;
+pub(crate) mod accepted;
+pub(crate) mod admission;
 pub(crate) mod backoff;
 pub(crate) mod broken;
 pub(crate) mod closing;

@@ -36,7 +36,7 @@ pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
     while let Some((key, to_read)) = map.poll.key(next) {
         next += 1;
         let Some((token, seat)) = map.slots.entry_at(key) else {
-            map.poll.take_notification_back(key);
+            woken(map, key);
             continue;
         };
         match seat.dispatcher.take_if(|_| to_read && seat.link.is_quiet()) {
@@ -58,6 +58,16 @@ pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
         if map.id != id {
             return;
         }
+    }
+}
+
+/// The event is no channel's: another thread has ended the wait.
+#[cold]
+#[inline(never)]
+fn woken(map: &mut ChannelMap, key: usize) {
+    map.poll.take_notification_back(key);
+    if map.alarm.as_ref().is_some_and(|alarm| alarm.take()) {
+        backoff::wake_starved(map);
     }
 }
 

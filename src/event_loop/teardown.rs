@@ -11,6 +11,7 @@ use crate::guard::{drop_each, drop_guarded};
 use crate::link::held::Held;
 use crate::link::state::{Link, Role};
 use crate::net::address::about;
+use crate::net::limits::Permit;
 use crate::net::resolve;
 use crate::reason::Reason;
 use crate::sys::poll::Poll;
@@ -30,9 +31,10 @@ pub(crate) fn publish(map: &ChannelMap, token: Token) {
 /// Close the source, run `handle_close`, drop the dispatcher, free the slot.
 pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.get_mut(token) else { return };
-    if seat.link.rare_if_any().is_some() {
-        end_rare(map, token);
-    }
+    let permit = match seat.link.rare_if_any() {
+        Some(_) => end_rare(map, token),
+        None => None,
+    };
     if map.link(token).is_some_and(|link| link.has_own_source()) {
         registration::unwatch(map, token);
     }
@@ -56,6 +58,9 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     if map.timers.owns_any(token.slot) {
         let timers = map.timers.cancel_owned(token.slot);
         drop_each(&mut map.throttle, "a timer", timers);
+    }
+    if let Some(mut permit) = permit {
+        permit.give_back(map.id);
     }
     if !map.starved.is_empty() {
         backoff::wake_starved(map);
@@ -101,12 +106,16 @@ fn leave(poll: &Poll, link: &mut Link, fd: BorrowedFd<'_>, reset: bool) {
 
 /// What few channels have ends before the socket: connect attempts, the file of a socket bound to a path
 /// (while that socket is open, no other file can have the same inode), outlets.
-fn end_rare(map: &mut ChannelMap, token: Token) {
+///
+/// Returns the place of the connection, which is given back when the descriptor is closed.
+fn end_rare(map: &mut ChannelMap, token: Token) -> Option<Box<Permit>> {
     dial::call_off(map, token);
     map.end_partnerships(token);
-    let Some(rare) = map.link_mut(token).and_then(|link| link.rare_mut_if_any()) else { return };
-    rare.file = None;
+    let link = map.link_mut(token)?;
+    link.rare_mut_if_any()?.file = None;
+    let permit = link.take_permit();
     publish(map, token);
+    permit
 }
 
 #[inline(always)]

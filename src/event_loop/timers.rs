@@ -9,7 +9,7 @@ use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::messages::guarded;
-use crate::event_loop::{backoff, broken, connect, dial, handshake, hooks, overdue, settle};
+use crate::event_loop::{admission, backoff, broken, connect, dial, handshake, hooks, overdue, settle};
 use crate::guard::drop_guarded;
 use crate::link::state::Link;
 use crate::timers::{Due, TimerKey};
@@ -69,6 +69,7 @@ fn fire_once(map: &mut ChannelMap, action: Action) {
         Action::DialNext(token) => dial::attempt_delay_over(map, token),
         Action::DialTimeout(token) => dial::timed_out(map, token),
         Action::Resume(token) => backoff::resume(map, token),
+        Action::Limits(token) => admission::look_what_is_over(map, token),
         Action::Resend(token) => broken::resend(map, token),
         Action::Handshake(token) => handshake::overdue(map, token),
         Action::Broken(token) => broken::overdue(map, token),

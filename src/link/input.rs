@@ -295,9 +295,11 @@ impl Link {
         self.input.pending = pending;
     }
 
-    /// Whether to serve the channel without an event, for its buffered input.
+    /// Whether to serve the channel without an event, for its buffered input, or for a connection that its
+    /// listener has in hand.
     pub(crate) fn takes_input_inside(&self) -> bool {
         let suspended = matches!(self.rest(), Rest::Input(_) | Rest::All(_));
-        !suspended && (self.reads() || self.is_lingering()) && !self.input.pending && self.has_input_inside()
+        let has_input = (self.reads() || self.is_lingering()) && self.has_input_inside();
+        !suspended && !self.input.pending && (has_input || (self.accepts() && self.has_in_hand()))
     }
 }

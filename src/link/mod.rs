@@ -2,6 +2,7 @@
 //! folder and change only by transitions, each of which records in `due` what follows from it.
 
 pub(crate) mod account;
+pub(crate) mod admission;
 pub(crate) mod chunk;
 pub(crate) mod datagram;
 pub(crate) mod dial;
@@ -12,6 +13,7 @@ pub(crate) mod held;
 pub(crate) mod input;
 pub(crate) mod leaving;
 pub(crate) mod life;
+pub(crate) mod limited;
 pub(crate) mod limits;
 pub(crate) mod marks;
 pub(crate) mod outbox;

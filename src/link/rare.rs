@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::link::admission::Admission;
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::partners::Partners;
 use crate::link::source::MakeSource;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
+use crate::net::limits::Permit;
 use crate::net::unix::SocketFile;
 use crate::threads::credit::Credit;
 use crate::timers::TimerKey;
@@ -96,6 +98,10 @@ pub(crate) struct Rare {
     /// The file of a socket that is bound to a path.
     pub(crate) file: Option<Box<SocketFile>>,
     pub(crate) peer: Option<Address>,
+    /// Of a listener with limits.
+    pub(super) admission: Option<Box<Admission>>,
+    /// Of a connection that such a listener has accepted.
+    pub(crate) permit: Option<Box<Permit>>,
     /// The limits, if they are not the defaults.
     pub(crate) limits: Limits,
     pub(crate) on_limit: OnLimit,
@@ -137,6 +143,8 @@ impl Default for Rare {
             dial: None,
             file: None,
             peer: None,
+            admission: None,
+            permit: None,
             limits: Limits::DEFAULT,
             on_limit: OnLimit::Refuse,
             refusals: 0,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::net::address::Address;
+use crate::net::limits::AcceptLimits;
 
 /// How [`listen_with`](crate::ChannelMap::listen_with) listens. Options that the socket's kind does
 /// not have (no-delay on a Unix-domain socket, a mode on a TCP one) are ignored.
@@ -42,6 +43,8 @@ pub struct ListenOptions {
     /// The permissions of a Unix-domain socket's file, such as `0o660` (what the umask leaves). They
     /// are set before anyone can connect.
     pub mode: Option<u32>,
+    /// How many connections it takes (no limits).
+    pub limits: Option<AcceptLimits>,
 }
 
 impl Default for ListenOptions {
@@ -55,11 +58,26 @@ impl Default for ListenOptions {
             send_buffer: None,
             interface: None,
             mode: None,
+            limits: None,
         }
     }
 }
 
 impl ListenOptions {
+    /// For a server that strangers reach: the limits of [`AcceptLimits::public`], and
+    /// [`keep_alive`](Self::keep_alive) after 60 s, so that peers that vanished without a word give their
+    /// places back: sooner than most routers forget a silent connection, and at no cost to one that talks.
+    pub fn public() -> Self {
+        let silence = Duration::from_secs(60);
+        ListenOptions::default().with_limits(AcceptLimits::public()).with_keep_alive(silence)
+    }
+
+    /// Set [`limits`](Self::limits): how many connections the listener takes.
+    pub fn with_limits(mut self, limits: impl Into<Option<AcceptLimits>>) -> Self {
+        self.limits = limits.into();
+        self
+    }
+
     /// Set [`backlog`](Self::backlog): how many connections may wait to be accepted.
     pub fn with_backlog(mut self, connections: u32) -> Self {
         self.backlog = connections;

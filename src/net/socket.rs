@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::sync::Arc;
 
 use crate::net::address::Address;
+use crate::net::limits::Permit;
 use crate::net::peer::Peer;
 use crate::net::unix::SocketFile;
 use crate::sys;
@@ -43,12 +44,14 @@ pub struct Socket {
     pub(crate) named: Option<Box<Named>>,
 }
 
-/// What few sockets have: names in the file system.
+/// What few sockets have: names in the file system, a place within limits.
 #[derive(Debug, Default)]
 pub(crate) struct Named {
     pub(crate) peer: Option<Address>,
     /// The file of a socket that is bound to a path.
     pub(crate) file: Option<Box<SocketFile>>,
+    /// Given back after the descriptor is closed.
+    pub(crate) permit: Option<Box<Permit>>,
 }
 
 impl Socket {
@@ -211,7 +214,8 @@ impl From<UnixDatagram> for Socket {
     }
 }
 
-/// The file of a listener on a Unix-domain address is kept: removing it is up to the new owner.
+/// The file of a listener on a Unix-domain address is kept: removing it is up to the new owner. A connection no
+/// longer counts for the [limits](crate::AcceptLimits) of its listener.
 impl From<Socket> for OwnedFd {
     fn from(socket: Socket) -> Self {
         if let Some(file) = socket.named.and_then(|named| named.file) {

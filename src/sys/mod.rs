@@ -108,6 +108,11 @@ pub(crate) enum Kind {
     File,
 }
 
+/// How many descriptors the process may have: the soft limit of `RLIMIT_NOFILE`. `None`: any number.
+pub(crate) fn descriptor_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
 /// `SO_TYPE` and `SO_ACCEPTCONN`.
 pub(crate) fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
     faults::pass(Call::Option)?;

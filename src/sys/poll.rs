@@ -205,6 +205,7 @@ impl Poll {
 
 /// Ends the current wait, or the next one. Calls between two waits cost one system call
 /// together.
+#[derive(Debug)]
 pub(crate) struct Waker(Weak<Poller>);
 
 impl Waker {

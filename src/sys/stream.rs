@@ -102,6 +102,12 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Accepted> {
     })
 }
 
+/// The same socket under the lowest number that is free: `F_DUPFD_CLOEXEC`.
+pub(crate) fn lowest(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    faults::pass(Call::Option)?;
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 0)?)
+}
+
 #[cfg(not(target_vendor = "apple"))]
 #[inline(always)]
 fn accept_once(listener: BorrowedFd<'_>) -> io::Result<Accepted> {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// The folders and files of each floor, the lowest first. The longest match counts.
 const FLOORS: [&[&str]; 6] = [
-    &["clock", "error", "guard", "numbers", "reason", "report", "timers", "token"],
+    &["bucket", "clock", "error", "guard", "numbers", "reason", "report", "timers", "token"],
     &[
         "net",
         "sys",

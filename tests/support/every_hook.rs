@@ -64,6 +64,9 @@ impl Dispatcher for Told {
     fn handle_accept(&mut self, _: &mut Channel<'_>, _: Socket, _: Address) -> io::Result<()> {
         self.of("handle_accept")
     }
+    fn handle_accept_error(&mut self, _: &mut Channel<'_>, _: &io::Error) {
+        let _ = self.of("handle_accept_error");
+    }
     fn handle_read(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
         self.of("handle_read")
     }
@@ -115,6 +118,7 @@ pub fn call(dispatcher: &mut dyn Dispatcher, ch: &mut Channel<'_>, datagram: &Da
     dispatcher.handle_connect(ch).unwrap();
     dispatcher.handle_open(ch).unwrap();
     dispatcher.handle_accept(ch, socket, peer).unwrap();
+    dispatcher.handle_accept_error(ch, &error);
     dispatcher.handle_read(ch).unwrap();
     dispatcher.handle_datagram(ch, datagram).unwrap();
     dispatcher.handle_network_error(ch, &error).unwrap();
