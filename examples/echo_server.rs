@@ -34,11 +34,11 @@ Sends back what each client sends, until Ctrl-C.
   --suffix TEXT      goes after it";
 
 fn main() -> ExitCode {
-    common::server(HELP, run)
+    common::tls_server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
-    let mut options = ServerOptions::default();
+    let mut options = ServerOptions::default().with_tls();
     let mut addresses = Vec::new();
     let mut around = Around::default();
     while let Some(arg) = args.next()? {
@@ -56,6 +56,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let around = Rc::new(around);
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
+    options.begin_tls(&mut map)?;
     for address in &addresses {
         common::listen(&mut map, address, &options, || EchoServer {
             around: around.clone(),
@@ -81,7 +82,8 @@ struct EchoServer {
 impl Dispatcher for EchoServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         log::info!("{peer} connected");
-        let client = ch.map_mut().add(socket, Echo { around: self.around.clone() })?;
+        let echo = Echo { around: self.around.clone() };
+        let client = self.options.add(ch.map_mut(), socket, echo)?;
         self.options.set_on(&mut ch.map_mut().channel(client)?);
         Ok(())
     }

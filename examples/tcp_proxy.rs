@@ -38,11 +38,11 @@ Forwards each connection to LISTEN to a connection of its own to UPSTREAM, until
   UPSTREAM           the same; a name is looked up for each connection";
 
 fn main() -> ExitCode {
-    common::server(HELP, run)
+    common::tls_server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
-    let mut options = ServerOptions::default();
+    let mut options = ServerOptions::default().with_tls();
     let mut addresses = Vec::new();
     while let Some(arg) = args.next()? {
         match arg {
@@ -56,6 +56,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
+    options.begin_tls(&mut map)?;
     let upstream: Rc<str> = upstream.into();
     let places = Rc::<Places>::default();
     let new = || Proxy { upstream: upstream.clone(), places: places.clone(), options: options.clone() };
@@ -77,7 +78,7 @@ impl Dispatcher for Proxy {
         log::info!("{peer} connected");
         let map = ch.map_mut();
         let half = |twin, upstream| Half { twin, upstream, places: self.places.clone(), ..Half::default() };
-        let client = map.add(socket, half(None, None))?;
+        let client = self.options.add(map, socket, half(None, None))?;
         self.places.take(map);
         let upstream = map.connect(&*self.upstream, half(Some(client), Some(self.upstream.clone())));
         let mut ch = map.channel(client)?;

@@ -9,6 +9,7 @@ mod options;
 mod places;
 mod shown;
 mod stdout;
+mod tls;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -29,6 +30,7 @@ pub use options::ServerOptions;
 pub use places::Places;
 pub use shown::shown;
 pub use stdout::{flush, is_behind, print, print_received, say_received};
+pub use tls::ClientTls;
 
 /// How long a program that is told to end goes on sending what is queued.
 const GRACE: Duration = Duration::from_secs(3);
@@ -68,6 +70,16 @@ pub fn main(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>
 /// Run a server, which also has the options that all have.
 pub fn server(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
     main_with(help, ServerOptions::HELP, program)
+}
+
+/// The same, of one that can speak TLS.
+pub fn tls_server(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
+    main_with(&format!("{help}{}", ServerOptions::HELP_OF_TLS), ServerOptions::HELP, program)
+}
+
+/// Run a client that can speak TLS.
+pub fn tls_client(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
+    main_with(&format!("{help}{}", ClientTls::HELP), "", program)
 }
 
 fn main_with(help: &str, more: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {

@@ -49,12 +49,12 @@ Serves the files of a directory over HTTP/1.1, until Ctrl-C.
   --root DIR         what is served, and nothing outside of it (.)";
 
 fn main() -> ExitCode {
-    common::server(HELP, run)
+    common::tls_server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     // A client may need two descriptors: its own, and one for a file.
-    let mut options = ServerOptions::with_descriptors_each(2);
+    let mut options = ServerOptions::with_descriptors_each(2).with_tls();
     let mut root = PathBuf::from(".");
     let mut address = None;
     while let Some(arg) = args.next()? {
@@ -71,8 +71,12 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let mut map = ChannelMap::new()?;
     common::stop_on_signal(&mut map)?;
+    options.begin_tls(&mut map)?;
     let address = address.as_deref().unwrap_or("127.0.0.1:8000");
-    common::listen(&mut map, address, &options, || Server { service: service.clone() })?;
+    common::listen(&mut map, address, &options, || Server {
+        service: service.clone(),
+        options: options.clone(),
+    })?;
     common::serve(map) // until a signal
 }
 
@@ -87,10 +91,11 @@ pub struct Service {
 /// A listener.
 struct Server {
     service: Rc<Service>,
+    options: ServerOptions,
 }
 
 impl Dispatcher for Server {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        ch.map_mut().add(socket, Connection::new(self.service.clone())).map(drop)
+        self.options.add(ch.map_mut(), socket, Connection::new(self.service.clone())).map(drop)
     }
 }
