@@ -285,6 +285,10 @@ struct Readme;
 #[doc = include_str!("../docs/threads.md")]
 struct Threads;
 
+#[cfg(all(doctest, feature = "tls"))]
+#[doc = include_str!("../docs/tls.md")]
+struct TlsPage;
+
 #[cfg(all(doctest, feature = "layers"))]
 #[doc = include_str!("../docs/layers.md")]
 #[doc = include_str!("../docs/chat.md")]

@@ -12,8 +12,10 @@ mod support {
     pub mod dirs;
     pub mod ends;
     pub mod limits;
+    pub mod memory;
     pub mod opened;
     pub mod peers;
+    pub mod programs;
     pub mod recorder;
     pub mod records;
     pub mod turning;
@@ -52,6 +54,7 @@ mod channels {
 
 mod tls {
     mod handshake;
+    mod programs;
     mod starttls;
     mod stream;
     mod verification;
