@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
-    let mut options = ServerOptions::default().with_take_over();
+    let mut options = ServerOptions::default().with_tls().with_take_over();
     let mut address = None;
     while let Some(arg) = args.next()? {
         match arg {
@@ -57,6 +57,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     }
     let mut map = ChannelMap::new()?;
     common::drain_on_signal(&mut map, &options)?;
+    options.begin_tls(&mut map)?;
     let room = Rc::<RefCell<Room>>::default();
     let new = || ChatServer { room: room.clone(), options: options.clone() };
     common::listen(&mut map, address.as_slice(), "127.0.0.1:8222", &options, new)?;

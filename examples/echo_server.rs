@@ -34,11 +34,11 @@ Sends back what each client sends, until Ctrl-C.
   --suffix TEXT      goes after it";
 
 fn main() -> ExitCode {
-    common::server(HELP, run)
+    common::tls_server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
-    let mut options = ServerOptions::default();
+    let mut options = ServerOptions::default().with_tls();
     let mut addresses = Vec::new();
     let mut around = Around::default();
     while let Some(arg) = args.next()? {
@@ -49,9 +49,10 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             other => options.take(other.unexpected(), &mut args)?,
         }
     }
-    let (around, options) = (Rc::new(around), Rc::new(options));
     let mut map = ChannelMap::new()?;
     common::drain_on_signal(&mut map, &options)?;
+    options.begin_tls(&mut map)?;
+    let (around, options) = (Rc::new(around), Rc::new(options));
     let new = || EchoServer { around: around.clone(), options: options.clone() };
     common::listen(&mut map, &addresses, "127.0.0.1:8080", &options, new)?;
     common::serve(map) // until a signal

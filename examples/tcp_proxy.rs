@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
-    let mut options = ServerOptions::default().with_take_over();
+    let mut options = ServerOptions::default().with_tls().with_take_over();
     let mut send_proxy = None;
     let mut addresses = Vec::new();
     while let Some(arg) = args.next()? {
@@ -61,6 +61,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let mut map = ChannelMap::new()?;
     common::drain_on_signal(&mut map, &options)?;
+    options.begin_tls(&mut map)?;
     let service = Rc::new(Service { upstream, send_proxy, places: Places::default(), options });
     let new = || Proxy { service: service.clone() };
     let proxies = common::listen(&mut map, &[listen], "", &service.options, new)?;

@@ -306,6 +306,9 @@ struct Threads;
 #[cfg(all(doctest, feature = "layers", feature = "proxy-protocol"))]
 #[doc = include_str!("../docs/balancer.md")]
 struct Balancer;
+#[cfg(all(doctest, feature = "tls"))]
+#[doc = include_str!("../docs/tls.md")]
+struct TlsPage;
 
 #[cfg(all(doctest, feature = "layers"))]
 #[doc = include_str!("../docs/layers.md")]

@@ -25,6 +25,9 @@ mod support {
     pub mod waiting;
 }
 
+/// The sources of these tests are records.
+const WITH: support::records::With = None;
+
 mod channels {
     mod addresses;
     mod closing;
@@ -35,6 +38,7 @@ mod channels {
     mod exchange;
     mod exchange_same;
     mod files;
+    mod held;
     mod lookups;
     mod names;
     mod odd_files;

@@ -33,6 +33,9 @@ mod support {
     pub mod waiting;
 }
 
+/// The sources of these tests are records.
+const WITH: support::records::With = None;
+
 mod contract {
     mod accept;
     #[cfg(debug_assertions)]

@@ -11,6 +11,7 @@ mod places;
 mod shown;
 mod stdout;
 mod take_over;
+mod tls;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -32,6 +33,7 @@ pub use options::{DRAIN, ServerOptions};
 pub use places::Places;
 pub use shown::shown;
 pub use stdout::{flush, is_behind, print, print_received, say_received};
+pub use tls::ClientTls;
 
 /// Why a program ends without having done its work.
 pub enum Exit {
@@ -67,9 +69,20 @@ pub fn server(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exi
     main_with(help, ServerOptions::HELP, program)
 }
 
-/// The same, of one that can be taken over by a successor.
+/// The same, of one that can speak TLS.
+pub fn tls_server(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
+    main_with(&format!("{help}{}", ServerOptions::HELP_OF_TLS), ServerOptions::HELP, program)
+}
+
+/// The same, of one that can be taken over by a successor, too.
 pub fn lasting_server(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
-    main_with(&format!("{help}{}", ServerOptions::HELP_OF_TAKE_OVER), ServerOptions::HELP, program)
+    let help = format!("{help}{}{}", ServerOptions::HELP_OF_TLS, ServerOptions::HELP_OF_TAKE_OVER);
+    main_with(&help, ServerOptions::HELP, program)
+}
+
+/// Run a client that can speak TLS.
+pub fn tls_client(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
+    main_with(&format!("{help}{}", ClientTls::HELP), "", program)
 }
 
 fn main_with(help: &str, more: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {

@@ -12,6 +12,7 @@ use dispatch_loop::{AcceptLimits, Channel, ChannelMap, Dispatcher, Handle, Liste
 use dispatch_loop::{ProxyOptions, Socket};
 
 use super::places::descriptors;
+use super::tls::ServerTls;
 use super::{Exit, parse, set_log_level};
 
 /// How long a connection of a public server may be idle.
@@ -33,6 +34,8 @@ pub struct ServerOptions {
     /// Where successors ask, of a server that has one.
     take_over: Option<PathBuf>,
     can_be_taken_over: bool,
+    /// Of a server that can speak TLS.
+    tls: Option<ServerTls>,
     /// Made of these when it is needed, and shared by all listeners.
     limits: OnceCell<Option<AcceptLimits>>,
 }
@@ -63,10 +66,24 @@ Of every server:
         ServerOptions { max_connections: Some((descriptors() / each).max(1)), ..ServerOptions::default() }
     }
 
+    /// Goes below the help of each server that can speak TLS.
+    pub const HELP_OF_TLS: &str = "
+  --tls-cert FILE    speak TLS, with this certificate, and those that vouch for it (PEM)
+  --tls-key FILE     and this key (PEM); SIGHUP reads both anew";
+
+    /// It can speak TLS.
+    pub fn with_tls(self) -> ServerOptions {
+        ServerOptions { tls: Some(ServerTls::default()), ..self }
+    }
+
     /// What a server does not know itself is one of these options, or a mistake.
     pub fn take(&mut self, unknown: lexopt::Error, args: &mut lexopt::Parser) -> Result<(), Exit> {
         let lexopt::Error::UnexpectedOption(option) = &unknown else { return Err(unknown.into()) };
         match option.as_str() {
+            "--tls-cert" | "--tls-key" if self.tls.is_some() => {
+                let (tls, value) = (self.tls.get_or_insert_default(), args.value()?);
+                tls.take(option, value)?;
+            }
             "--public" => self.public = true,
             "--max-connections" => self.max_connections = Some(number(option, args)?),
             "--max-per-peer" => self.max_per_peer = Some(number(option, args)?),
@@ -103,12 +120,22 @@ Of every server:
         Ok(())
     }
 
-    /// Add a connection that was accepted.
+    /// All options are known: read the certificate, if there is one.
+    pub fn begin_tls(&mut self, map: &mut ChannelMap) -> Result<(), Exit> {
+        self.tls.as_mut().map_or(Ok(()), |tls| tls.begin(map))
+    }
+
+    /// Add a connection that was accepted: with the header of a balancer, if that is to come; over TLS, if there is a
+    /// certificate.
     pub fn add<D: Dispatcher>(&self, map: &mut ChannelMap, socket: Socket, d: D) -> io::Result<Handle<D>> {
-        match self.is_proxied {
-            true => map.add_proxied(socket, &self.proxy, d),
-            false => map.add(socket, d),
+        let handle = match self.is_proxied {
+            true => map.add_proxied(socket, &self.proxy, d)?,
+            false => map.add(socket, d)?,
+        };
+        if let Some(tls) = &self.tls {
+            tls.start_on(&mut map.channel(handle)?)?;
         }
+        Ok(handle)
     }
 
     /// How long the orderly end may take.

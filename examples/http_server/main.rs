@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     // A client may need two descriptors: its own, and one for a file.
-    let mut options = ServerOptions::with_descriptors_each(2).with_take_over();
+    let mut options = ServerOptions::with_descriptors_each(2).with_tls().with_take_over();
     let mut root = PathBuf::from(".");
     let mut address = None;
     while let Some(arg) = args.next()? {
@@ -66,14 +66,13 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     }
     let site = Site::new(&root).map_err(|error| Exit::Failure(format!("cannot serve {root:?}: {error}")))?;
     let idle = options.idle_or(connection::IDLE);
-    let service = Service { site, idle, options, listings: RefCell::default() };
-    let service = Rc::new(service);
-    let options = &service.options;
 
     let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, options)?;
+    common::drain_on_signal(&mut map, &options)?;
+    options.begin_tls(&mut map)?;
+    let service = Rc::new(Service { site, idle, options, listings: RefCell::default() });
     let new = || Server { service: service.clone() };
-    common::listen(&mut map, address.as_slice(), "127.0.0.1:8000", options, new)?;
+    common::listen(&mut map, address.as_slice(), "127.0.0.1:8000", &service.options, new)?;
     common::serve(map) // until a signal
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
     }
     link.set_due(Step::Flush);
     link.note_drained();
+    link.note_marks();
     match driven {
         Ok(moved) => {
             if moved {

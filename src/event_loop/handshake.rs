@@ -6,33 +6,36 @@ use std::time::Duration;
 use crate::core::action::Action;
 use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
+use crate::link::state::Link;
+use crate::reason::Reason;
 use crate::token::Token;
 
 /// The most channels that go on with their handshakes in one turn. A step may cost a millisecond, which the
 /// others wait for.
 const STEPS: u32 = 16;
 
-/// Whether one more may go on in this turn.
-pub(crate) fn has_its_turn(map: &mut ChannelMap) -> bool {
+/// Whether the channel is in a handshake that is to go on in the next turn.
+pub(crate) fn has_to_wait(map: &mut ChannelMap, token: Token) -> bool {
+    if !map.link(token).is_some_and(Link::shakes_hands) {
+        return false;
+    }
     if map.handshakes.0 != map.turn.number {
         map.handshakes = (map.turn.number, 0);
     }
     map.handshakes.1 += 1;
-    map.handshakes.1 <= STEPS
+    map.handshakes.1 > STEPS
 }
 
-/// It goes on in the next turn: its socket is ready then, too, and what has input inside stays in the list.
-#[cold]
-pub(crate) fn put_off(map: &mut ChannelMap, token: Token) {
-    if map.link(token).is_some_and(|link| link.is_pending()) {
-        map.pending.push(token);
-    }
-}
-
-/// The settle has looked at a channel with a source: set the timer of a handshake, if one has begun.
+/// The settle has looked at a channel with a source: set the timer of a handshake that has begun, and end that of
+/// one that is done.
 pub(crate) fn watch(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
-    if !link.shakes_hands() || link.is_ending() || link.rare().handshake_timer.is_some() {
+    if !link.shakes_hands() {
+        let timer = link.rare_mut_if_any().and_then(|rare| rare.handshake_timer.take());
+        timer.map(|timer| map.timers.cancel(timer));
+        return;
+    }
+    if link.rare().handshake_timer.is_some() {
         return;
     }
     let timeout = link.handshake_timeout();
@@ -46,17 +49,23 @@ pub(crate) fn watch(map: &mut ChannelMap, token: Token) {
 pub(crate) fn overdue(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     link.rare().handshake_timer = None;
-    if link.shakes_hands() && !link.is_ending() {
-        let why = format!("{} was not done after {:?}", link.handshake_name(), link.handshake_timeout());
-        link.wrap_failed(io::Error::new(io::ErrorKind::TimedOut, why));
-        map.touch(token);
+    if !link.shakes_hands() {
+        return;
     }
+    match link.is_ending() {
+        true => link.end(Reason::TimedOut),
+        false => {
+            let why = format!("{} was not done after {:?}", link.handshake_name(), link.handshake_timeout());
+            link.wrap_failed(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+    }
+    map.touch(token);
 }
 
 impl Channel<'_> {
     /// How long a handshake of the channel's [`Source`](crate::Source) may take (default 10 s), from when that is
-    /// in place: then it has failed with `TimedOut`. (While closing, the
-    /// [close timeout](Channel::set_close_timeout) counts.)
+    /// in place: then it has failed with `TimedOut`. While closing, the
+    /// [close timeout](Channel::set_close_timeout) may be over earlier.
     pub fn set_handshake_timeout(&mut self, timeout: Duration) {
         self.change(|link| link.rare().handshake_timeout = timeout);
         let timer = self.link_mut().ok().and_then(|link| link.rare().handshake_timer.take());

@@ -48,8 +48,11 @@ pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
                 }
             }
             None => {
-                let ready = map.poll.event(next - 1);
-                hooks::contained(map, token, |map| serve(map, token, ready));
+                // Its socket will be ready in the next turn, too.
+                if !(seat.link.has_own_source() && handshake::has_to_wait(map, token)) {
+                    let ready = map.poll.event(next - 1);
+                    hooks::contained(map, token, |map| serve(map, token, ready));
+                }
             }
         }
         // A hook swapped the maps: this batch belongs to the other one.
@@ -229,7 +232,10 @@ pub(crate) fn serve_pending(map: &mut ChannelMap, id: u32) {
     for at in 0..pending {
         let token = map.pending[at];
         // Unless an event has just served it.
-        if let Some(link) = map.link(token).filter(|link| link.is_pending()) {
+        let Some(link) = map.link(token).filter(|link| link.is_pending()) else { continue };
+        if link.shakes_hands() && handshake::has_to_wait(map, token) {
+            map.pending.push(token);
+        } else if let Some(link) = map.link(token) {
             // A source without a descriptor may be ready for anything, and a new one may be given input that
             // was put back.
             let any = link.fd().is_none() || link.shakes_hands();
@@ -250,10 +256,6 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     // The channel has ended since its event.
     if token.is_stale() {
         return;
-    }
-    let Some(link) = map.link_mut(token) else { return };
-    if link.shakes_hands() && !handshake::has_its_turn(map) {
-        return handshake::put_off(map, token);
     }
     let Some(link) = map.link_mut(token) else { return };
     link.begin_event();

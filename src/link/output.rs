@@ -170,7 +170,10 @@ impl Link {
             Ok(sent) => {
                 self.sent += sent as u64;
                 self.output_passed(sent);
-                self.output.undrained |= self.output_pending();
+                if self.output_pending() {
+                    self.output.undrained = true;
+                    self.note_marks();
+                }
                 self.moved(turn);
                 Ok((sent, offered))
             }

@@ -9,8 +9,7 @@ use std::time::Duration;
 use crate::link::held::Held;
 use crate::link::source::{Plain, Source};
 use crate::link::state::Link;
-use crate::net::address::Address;
-use crate::net::proxy::{self, Missing, ProxyHeader};
+use crate::net::proxy::{self, Missing, Proxied, ProxyHeader};
 use crate::sys;
 use crate::sys::errno::would_block;
 use crate::sys::poll::Interest;
@@ -35,13 +34,6 @@ enum Stage {
     },
     /// It is clear that none comes.
     Absent,
-}
-
-/// What a balancer has told of a channel.
-pub(crate) struct Proxied {
-    pub(crate) header: ProxyHeader,
-    /// Its own address.
-    pub(crate) balancer: Option<Address>,
 }
 
 impl Source for Preface {

@@ -10,13 +10,13 @@ use crate::link::bandwidth::Flow;
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::partners::Partners;
-#[cfg(feature = "proxy-protocol")]
-use crate::link::preface::Proxied;
 use crate::link::running::Running;
 use crate::link::source::MakeSource;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
 use crate::net::limits::Permit;
+#[cfg(feature = "proxy-protocol")]
+use crate::net::proxy::Proxied;
 use crate::net::unix::SocketFile;
 use crate::threads::credit::Credit;
 use crate::timers::TimerKey;

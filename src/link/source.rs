@@ -106,6 +106,12 @@ pub trait Source: Any {
     fn output_pending(&self) -> bool {
         false
     }
+
+    /// How many bytes that is. They count as queued towards the channel's watermarks and limits, and those of
+    /// the map.
+    fn output_held(&self) -> usize {
+        0
+    }
 }
 
 /// Makes a new source out of the one that a channel has.

@@ -108,15 +108,18 @@ impl Link {
             true => drop(self.read_lost(error)),
             false => {
                 self.rare().upgrade = Upgrade::Begun;
+                // No peer takes this for an end, and a reset would destroy what the source has told it.
+                self.output.clear();
+                self.note_marks();
                 self.connect_is(Connecting::Failed(error));
             }
         }
     }
 
-    /// A handshake is under way.
+    /// A handshake is under way, perhaps for the sake of what is to be sent before the close.
     pub(crate) fn shakes_hands(&self) -> bool {
         let begun = self.rare.as_ref().is_some_and(|rare| rare.upgrade == Upgrade::Begun);
-        (self.is_opening() || begun) && !self.is_established()
+        (self.is_opening() || self.is_flushing() || begun) && !self.is_established()
     }
 
     pub(crate) fn handshake_name(&self) -> &'static str {

@@ -10,9 +10,30 @@ pub(super) const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Connection: close\r\n\r\n\
     This port speaks HTTPS: ask for https://\n";
 
-/// Whether these first bytes are the beginning of an HTTP request. (The first byte of TLS is 22.)
-pub(super) fn is_request(first: &[u8]) -> bool {
-    METHODS.iter().any(|method| first.starts_with(method))
+/// The first bytes of a client, as many as it takes to know what it speaks.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Beginning {
+    bytes: [u8; 7],
+    len: u8,
+}
+
+impl Beginning {
+    pub(super) fn add(&mut self, more: &[u8]) {
+        for (place, byte) in self.bytes[self.len.into()..].iter_mut().zip(more) {
+            *place = *byte;
+            self.len += 1;
+        }
+    }
+
+    /// A handshake's first record.
+    pub(super) fn is_tls(&self) -> bool {
+        self.len > 0 && self.bytes[0] == 22
+    }
+
+    pub(super) fn is_http(&self) -> bool {
+        let bytes = &self.bytes[..self.len.into()];
+        self.len > 0 && METHODS.iter().any(|method| method.starts_with(bytes) || bytes.starts_with(method))
+    }
 }
 
 #[cfg(test)]

@@ -3,14 +3,16 @@
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::BorrowedFd;
 
+use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, HandshakeKind, ProtocolVersion, ServerConnection};
 
-use crate::tls::{TlsClient, TlsServer, plain_http, tls_error};
+use crate::tls::plain_http::{self, Beginning};
+use crate::tls::{TlsClient, TlsServer, tls_error};
 use crate::{Interest, Source};
 
 /// Encrypted bytes that a session may hold while the socket takes none.
-const HELD: usize = 64 * 1024;
+const HELD: usize = 32 * 1024;
 
 /// A TLS session: the [`Source`] of a channel that speaks TLS. [`Channel::tls`](crate::Channel::tls) lends it,
 /// for what was agreed on in the handshake.
@@ -37,19 +39,29 @@ pub struct TlsSession {
     stage: Stage,
     /// Bytes that are decrypted and were not read.
     plain: usize,
-    /// The peer's end has come, and was not read yet.
-    end_inside: bool,
+    end: End,
     farewell: Farewell,
-    /// Nothing can be sent any more; told once more by the next `send`.
-    write_error: Option<ErrorKind>,
+    /// Encrypted bytes that wait for room. Known when the socket took less than all.
+    held: usize,
+    /// Why nothing can be sent any more.
+    write_error: Option<io::Error>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// A server that has not got a byte.
-    First,
+    /// A server that may still be spoken to in the clear. Holds what has come.
+    First(Beginning),
     Handshake,
     Open,
+}
+
+/// How far the peer's end is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    No,
+    /// It has come, and was not read yet.
+    Inside,
+    Read,
 }
 
 /// How far our own end is.
@@ -72,11 +84,15 @@ pub enum TlsVersion {
 }
 
 /// The socket, as rustls reads and writes it.
-struct Wire<'a>(&'a mut dyn Source);
+struct Wire<'a>(&'a mut dyn Source, Option<&'a mut Beginning>);
 
 impl Read for Wire<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.recv(buffer)
+        let read = self.0.recv(buffer)?;
+        if let Some(beginning) = &mut self.1 {
+            beginning.add(&buffer[..read]);
+        }
+        Ok(read)
     }
 }
 
@@ -102,7 +118,7 @@ impl TlsSession {
     /// rustls does not take the settings.
     pub fn server(wire: Box<dyn Source>, server: &TlsServer) -> io::Result<TlsSession> {
         let session = ServerConnection::new(server.config()).map_err(tls_error)?;
-        Ok(TlsSession::new(wire, session.into(), Stage::First))
+        Ok(TlsSession::new(wire, session.into(), Stage::First(Beginning::default())))
     }
 
     /// The client's side, which expects a certificate for `name`: a host name or an IP address.
@@ -122,8 +138,9 @@ impl TlsSession {
             session,
             stage,
             plain: 0,
-            end_inside: false,
+            end: End::No,
             farewell: Farewell::No,
+            held: 0,
             write_error: None,
         }
     }
@@ -169,11 +186,31 @@ impl TlsSession {
 
     // The wire.
 
+    fn wants_write(&self) -> bool {
+        self.session.wants_write() && self.write_error.is_none()
+    }
+
     /// Send what is encrypted, as far as the socket takes it; whether anything was sent.
     fn flush(&mut self) -> io::Result<bool> {
+        if let Some(error) = &self.write_error {
+            return Err(copy(error));
+        }
+        let flushed = self.try_to_flush();
+        if self.held > 0 || self.session.wants_write() {
+            self.held = self.session.process_new_packets().map_or(0, |state| state.tls_bytes_to_write());
+        }
+        if let Err(error) = &flushed {
+            if !is_shortage(error) {
+                self.write_error = Some(copy(error));
+            }
+        }
+        flushed
+    }
+
+    fn try_to_flush(&mut self) -> io::Result<bool> {
         let mut moved = false;
         while self.session.wants_write() {
-            match self.session.write_tls(&mut Wire(&mut *self.wire)) {
+            match self.session.write_tls(&mut Wire(&mut *self.wire, None)) {
                 Ok(0) => return Ok(moved),
                 Ok(_) => moved = true,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(moved),
@@ -181,88 +218,96 @@ impl TlsSession {
             }
         }
         if self.farewell == Farewell::Due {
-            self.wire.shutdown_write()?;
             self.farewell = Farewell::Sent;
+            self.wire.shutdown_write()?;
         }
         Ok(moved)
     }
 
     /// Read from the socket once, and decrypt; `false` if there is nothing now.
     fn fill(&mut self) -> io::Result<bool> {
-        if self.stage == Stage::First {
-            return self.first_fill();
-        }
-        match self.session.read_tls(&mut Wire(&mut *self.wire)) {
+        let beginning = match &mut self.stage {
+            Stage::First(beginning) => Some(beginning),
+            _ => None,
+        };
+        match self.session.read_tls(&mut Wire(&mut *self.wire, beginning)) {
             Ok(read) => self.digest(read),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// The first bytes of a client: a browser that does not know that this is TLS is told so.
-    fn first_fill(&mut self) -> io::Result<bool> {
-        let mut first = [0; 4096];
-        let read = match self.wire.recv(&mut first) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            read => read?,
-        };
-        let mut first = &first[..read];
-        if plain_http::is_request(first) {
-            let _ = self.wire.send(plain_http::ANSWER);
-            return Err(io::Error::new(ErrorKind::InvalidData, "TLS: the client speaks plain HTTP"));
-        }
-        self.stage = Stage::Handshake;
-        while !first.is_empty() {
-            self.session.read_tls(&mut first)?;
-            self.digest(read)?;
-        }
-        Ok(true)
-    }
-
     /// Do what the records say that have come.
     fn digest(&mut self, read: usize) -> io::Result<bool> {
         let state = match self.session.process_new_packets() {
             Ok(state) => state,
-            Err(error) => {
-                // The peer is told by an alert, if there is room for it.
-                let _ = self.flush();
-                return Err(tls_error(error));
-            }
+            Err(error) => return Err(self.refuse(error)),
         };
         self.plain = state.plaintext_bytes_to_read();
-        self.end_inside = read == 0 || state.peer_has_closed();
-        if self.stage == Stage::Handshake {
-            if !self.session.is_handshaking() {
-                self.stage = Stage::Open;
-            } else if self.end_inside {
-                let why = "TLS: the peer ended the connection in mid-handshake";
-                return Err(io::Error::new(ErrorKind::UnexpectedEof, why));
+        if read == 0 || state.peer_has_closed() {
+            self.end = End::Inside;
+        }
+        match self.stage {
+            Stage::Open => {}
+            _ if !self.session.is_handshaking() => self.stage = Stage::Open,
+            _ if self.end == End::Inside => {
+                return Err(
+                    self.cut_short("TLS: the peer ended the connection in mid-handshake, without a word")
+                );
             }
+            Stage::First(beginning) if beginning.is_tls() => self.stage = Stage::Handshake,
+            _ => {}
         }
         Ok(true)
     }
 
-    /// As far as the handshake goes now; whether anything moved.
-    fn shake_hands(&mut self) -> io::Result<bool> {
-        let mut moved = self.flush()?;
-        while self.stage != Stage::Open && self.fill()? {
-            moved = true;
-            self.flush()?;
+    /// What has come is wrong. The peer is told so, as far as there is room: by an alert, or in its own words
+    /// if it does not know that this is TLS.
+    #[cold]
+    fn refuse(&mut self, error: rustls::Error) -> io::Error {
+        let is_http = matches!(self.stage, Stage::First(beginning) if beginning.is_http());
+        if is_http {
+            let _ = self.wire.send(plain_http::ANSWER);
+            // Instead of the alert.
+            self.write_error = Some(ErrorKind::BrokenPipe.into());
         }
-        Ok(moved)
+        let _ = self.flush();
+        // What nobody has read would reset the connection, and destroy what it was told.
+        let mut rest = [0; 4096];
+        for _ in 0..16 {
+            if !matches!(self.wire.recv(&mut rest), Ok(1..)) {
+                break;
+            }
+        }
+        match is_http {
+            true => io::Error::new(ErrorKind::InvalidData, "TLS: the client speaks plain HTTP"),
+            false => tls_error(error),
+        }
     }
 
-    /// Flush after something was taken: an error is told by the next call.
-    fn flush_later(&mut self) {
-        if let Err(error) = self.flush() {
-            self.write_error = Some(error.kind());
+    /// The system tells of a reset once; if it has told us when we sent something, the peer seems to have ended.
+    fn cut_short(&self, why: &str) -> io::Error {
+        let reset = self.write_error.as_ref().filter(|error| error.kind() == ErrorKind::ConnectionReset);
+        reset.map_or_else(|| io::Error::new(ErrorKind::UnexpectedEof, why), copy)
+    }
+
+    /// As far as the handshake goes now; whether anything moved.
+    fn shake_hands(&mut self) -> io::Result<bool> {
+        let mut flushed = self.flush();
+        let mut moved = matches!(flushed, Ok(true));
+        // If nothing can be sent, the peer may have said why.
+        while self.stage != Stage::Open && self.fill()? {
+            moved = true;
+            flushed = self.flush();
+        }
+        match flushed {
+            Err(error) if self.stage != Stage::Open => Err(error),
+            // The next `send` tells; what has come may still be read.
+            _ => Ok(moved),
         }
     }
 
     fn take(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<usize>) -> io::Result<usize> {
-        if let Some(kind) = self.write_error {
-            return Err(kind.into());
-        }
         if self.stage != Stage::Open {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -272,9 +317,30 @@ impl TlsSession {
             return Err(ErrorKind::WouldBlock.into());
         }
         let taken = write(&mut self.session.writer())?;
-        self.flush_later();
-        Ok(taken)
+        match self.flush() {
+            // `drive` tries again.
+            Err(error) if !is_shortage(&error) => Err(error),
+            _ => Ok(taken),
+        }
     }
+
+    /// The peer has ended its part, but not the connection: what comes now means nothing.
+    fn drop_input(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.wire.recv(buffer)? {
+            0 => Ok(0),
+            _ => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+/// Whether the same may succeed later.
+fn is_shortage(error: &io::Error) -> bool {
+    let of = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    of(Errno::NOBUFS) || of(Errno::NOMEM)
 }
 
 /// `name` is a host name or an IP address.
@@ -295,23 +361,26 @@ impl Source for TlsSession {
             if self.stage != Stage::Open {
                 return Err(ErrorKind::WouldBlock.into());
             }
-            if self.plain > 0 || self.end_inside {
-                let read = self.session.reader().read(buffer);
-                self.plain -= self.plain.min(*read.as_ref().unwrap_or(&self.plain));
-                return match read {
-                    Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                        let why = "TLS: the connection ended without close_notify, so bytes may be missing";
-                        Err(io::Error::new(ErrorKind::UnexpectedEof, why))
-                    }
-                    read => read,
-                };
+            if self.plain > 0 {
+                let read = self.session.reader().read(buffer)?;
+                self.plain -= read;
+                return Ok(read);
+            }
+            match self.end {
+                End::No => {}
+                End::Inside => {
+                    self.end = End::Read;
+                    let why = "TLS: the connection ended without close_notify, so bytes may be missing";
+                    return self.session.reader().read(buffer).map_err(|_| self.cut_short(why));
+                }
+                End::Read => return self.drop_input(buffer),
             }
             if !self.fill()? {
                 return Err(ErrorKind::WouldBlock.into());
             }
-            // It may have to answer: a new key, an alert.
+            // It may have to answer: a new key, an alert. What fails then is told by the next `send`.
             if self.session.wants_write() {
-                self.flush_later();
+                let _ = self.flush();
             }
         }
     }
@@ -337,9 +406,9 @@ impl Source for TlsSession {
     fn interest(&self, wanted: Interest) -> Interest {
         let read = match self.stage {
             Stage::Open => wanted.read,
-            Stage::First | Stage::Handshake => true,
+            Stage::First(_) | Stage::Handshake => true,
         };
-        self.wire.interest(Interest { read, write: wanted.write || self.session.wants_write() })
+        self.wire.interest(Interest { read, write: wanted.write || self.wants_write() })
     }
 
     fn drive(&mut self, ready: Interest) -> io::Result<bool> {
@@ -350,26 +419,23 @@ impl Source for TlsSession {
         if self.stage != Stage::Open {
             return Ok(moved | self.shake_hands()?);
         }
-        match self.flush() {
-            Ok(flushed) => Ok(moved | flushed),
-            // What has come may still be read.
-            Err(error) => {
-                self.write_error = Some(error.kind());
-                Ok(true)
-            }
-        }
+        // If that fails, the next `send` tells: what has come may still be read.
+        Ok(moved | self.flush().unwrap_or(false))
     }
 
     fn input_pending(&self) -> bool {
         match self.stage {
-            Stage::Open => self.plain > 0 || self.end_inside || self.wire.input_pending(),
-            Stage::First | Stage::Handshake => self.wire.input_pending(),
+            Stage::Open => self.plain > 0 || self.end == End::Inside || self.wire.input_pending(),
+            Stage::First(_) | Stage::Handshake => self.wire.input_pending(),
         }
     }
 
     fn output_pending(&self) -> bool {
-        // After a failed write nothing more leaves.
-        (self.session.wants_write() && self.write_error.is_none()) || self.wire.output_pending()
+        self.wants_write() || self.wire.output_pending()
+    }
+
+    fn output_held(&self) -> usize {
+        self.held + self.wire.output_held()
     }
 }
 

@@ -14,11 +14,11 @@ use crate::support::ends::Kind;
 use crate::support::opened::address_of;
 use crate::support::peers::{loopbacks, unix_pair};
 use crate::support::recorder::{Log, Recorder};
-use crate::support::records::{Options, Records};
+use crate::support::records::Options;
 use crate::support::turning::{run_out, turn_idle, turn_until};
 
 fn wrap(ch: &mut Channel<'_>, client: bool) -> io::Result<()> {
-    ch.wrap_source(move |plain| Ok(Box::new(Records::new(plain, client, Options::default()))))
+    ch.wrap_source(move |plain| Ok(Options::default().around(plain, client, false)))
 }
 
 /// Both ends become records after the connection is there: `handle_open` waits for the handshake.

@@ -35,14 +35,14 @@ fn floor_of(file: &str) -> Option<usize> {
     names.filter(|(_, name)| holds(name)).max_by_key(|(_, name)| name.len()).map(|(floor, _)| floor)
 }
 
-/// The code of each file, by its path without `.rs` and `/mod`; without the layers and `lib`, which use
-/// and make the public API.
+/// The code of each file, by its path without `.rs` and `/mod`; without the layers, TLS and `lib`,
+/// which use and make the public API.
 fn sources(folder: &Path, name: &str, into: &mut BTreeMap<String, String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_str().unwrap();
         let file = if name.is_empty() { stem.to_owned() } else { format!("{name}/{stem}") };
-        if path.is_dir() && file != "layers" {
+        if path.is_dir() && !["layers", "tls"].contains(&&*file) {
             sources(&path, &file, into);
         } else if path.is_file() && file != "lib" {
             let text = fs::read_to_string(&path).unwrap();

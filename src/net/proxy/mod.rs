@@ -44,6 +44,13 @@ pub struct ProxyHeader {
     tlvs: Vec<(u8, Vec<u8>)>,
 }
 
+/// What a balancer has told of a channel.
+pub(crate) struct Proxied {
+    pub(crate) header: ProxyHeader,
+    /// Its own address.
+    pub(crate) balancer: Option<Address>,
+}
+
 /// A version of the PROXY protocol.
 ///
 /// ```
