@@ -55,6 +55,7 @@ mod channels {
 mod tls {
     mod handshake;
     mod programs;
+    mod proxied;
     mod starttls;
     mod stream;
     mod verification;
