@@ -13,6 +13,8 @@ use dispatch_loop::{ChannelMap, Dispatcher};
 use rustix::io::{FdFlags, fcntl_getfd};
 
 use crate::support::peers::{pair, pattern, pipe, unix_pair};
+#[cfg(target_os = "linux")]
+use crate::support::process::{alone, open_descriptors};
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{run_out, turn_quiet, turn_until};
 
@@ -169,4 +171,33 @@ fn what_cannot_carry_descriptors_says_so() {
     ch.push_descriptors(b"one", vec![fd()]).unwrap();
     assert_eq!(kind(ch.detach().map(drop)), ErrorKind::Unsupported);
     assert!(!ch.is_closing());
+}
+
+/// EDGE_CASES 430: in a process with few descriptors.
+#[cfg(target_os = "linux")]
+#[test]
+fn descriptors_without_room_are_closed_and_the_connection_is_lost() {
+    alone(Some(40), || {
+        let log = Log::new();
+        let got = Rc::<RefCell<Got>>::default();
+        let mut map = ChannelMap::new().unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
+        let (reader, writer) = pipe();
+        let a = map.add(near, Recorder::new("a", &log)).unwrap();
+        let many = (0..10).map(|_| writer.as_fd().try_clone_to_owned().unwrap()).collect();
+        drop(writer);
+        map.channel(a).unwrap().push_descriptors(b"ten", many).unwrap();
+        turn_quiet(&mut map);
+        // They are on their way, and nowhere open.
+        let b = map.add(far, Receiver(got.clone())).unwrap();
+        let mut files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        files.truncate(files.len() - 3);
+        let before = open_descriptors();
+        turn_until(&mut map, &log, |map| !map.contains(b));
+        assert!(got.borrow().descriptors.is_empty() && got.borrow().bytes.is_empty());
+        files.clear();
+        turn_until(&mut map, &log, |map| map.is_empty());
+        assert!(open_descriptors() < before);
+        assert_closed(reader, &log);
+    });
 }

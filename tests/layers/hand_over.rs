@@ -13,11 +13,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use dispatch_loop::hand_over::{self, Taken};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Remote, Socket};
+use dispatch_loop::hand_over::{self, Connection, Connections, Taken};
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Remote, Socket, Token};
 
 use crate::support::dirs::Dir;
-use crate::support::peers::{limit_time, read_to_end};
+use crate::support::peers::{limit_time, pattern, read_to_end};
+use crate::support::recorder::Log;
+use crate::support::turning::{turn_quiet, turn_until};
 use crate::support::waiting::{DEADLINE, wait_until};
 
 /// Tells each client its number, and ends.
@@ -190,4 +192,129 @@ fn where_nobody_is_there_is_nothing_to_take() {
     let mut other = ChannelMap::new().unwrap();
     let error = hand_over::offer(&mut other, &path, Taken::default(), [], |_| {}).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
+}
+
+/// Counts the bytes of whole lines, and answers with the count.
+#[derive(Default)]
+struct Counter {
+    read: usize,
+    /// Of a line that has begun: the first process puts it back, and waits.
+    keeps: bool,
+    begun: Vec<u8>,
+}
+
+impl Dispatcher for Counter {
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.read_with(|ch, data| {
+            self.begun.extend_from_slice(data);
+            let whole = self.begun.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            if whole > 0 {
+                self.read += whole;
+                self.begun.drain(..whole);
+                ch.push(format!("{}\n", self.read).as_bytes())?;
+            }
+            if !self.keeps {
+                ch.unread(&std::mem::take(&mut self.begun));
+                ch.pause_reading();
+            }
+            Ok(())
+        })
+    }
+}
+
+struct Counters;
+
+impl Connections for Counters {
+    fn give(&mut self, map: &mut ChannelMap) -> Vec<(Token, Vec<u8>)> {
+        let tokens: Vec<Token> = map.tokens().collect();
+        let counted = |token: Token| {
+            let counter = map.get(token.typed::<Counter>()).ok()?;
+            Some((token, counter.read.to_string().into_bytes()))
+        };
+        tokens.into_iter().filter_map(counted).collect()
+    }
+
+    fn take(&mut self, map: &mut ChannelMap, connection: Connection) -> io::Result<()> {
+        let read = std::str::from_utf8(&connection.state).unwrap().parse().unwrap();
+        connection.add(map, Counter { read, keeps: true, begun: Vec::new() }).map(drop)
+    }
+}
+
+struct CounterServer;
+
+impl Dispatcher for CounterServer {
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
+        ch.map_mut().add(socket, Counter::default()).map(drop)
+    }
+}
+
+/// EDGE_CASES 429: two maps are the two processes; the connections are many, and one has much that is unsent.
+#[test]
+fn connections_go_along_with_what_is_unread_and_unsent() {
+    const LARGE: usize = 2 << 20;
+    let dir = Dir::new();
+    let path = path_in(&dir);
+    let mut old = ChannelMap::new().unwrap();
+    let server = old.listen("127.0.0.1:0", CounterServer).unwrap();
+    let address = old.channel(server).unwrap().local_addr().unwrap().ip().unwrap();
+    let listeners = [("counters", server.token())];
+    hand_over::offer_with_connections(&mut old, &path, Taken::default(), listeners, Counters, |_| {})
+        .unwrap();
+    let mut clients: Vec<TcpStream> = (0..200)
+        .map(|number| {
+            let mut client = TcpStream::connect(address).unwrap();
+            limit_time(&client);
+            io::Write::write_all(&mut client, format!("client {number}\nbeg").as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    let log = Log::new();
+    let served = |map: &mut ChannelMap| {
+        let tokens: Vec<Token> = map.tokens().collect();
+        let counted = |token: &Token| map.get(token.typed::<Counter>()).is_ok_and(|c| c.read > 0);
+        tokens.iter().filter(|token| counted(token)).count() == 200
+    };
+    turn_until(&mut old, &log, served);
+    turn_quiet(&mut old);
+    let token = old.tokens().find(|token| old.get(token.typed::<Counter>()).is_ok()).unwrap();
+    let peer = old.channel(token).unwrap().peer_addr().unwrap().ip().unwrap();
+    old.channel(token).unwrap().push(&pattern(LARGE)).unwrap();
+
+    // The new process asks on a thread of its own, while the old one turns.
+    let asks = thread::spawn({
+        let path = path.clone();
+        move || hand_over::request(&path).unwrap()
+    });
+    turn_until(&mut old, &log, |_| asks.is_finished());
+    let mut taken = asks.join().unwrap();
+    let mut new = ChannelMap::new().unwrap();
+    let listener = taken.take("counters").pop().unwrap();
+    let server = new.add(listener, CounterServer).unwrap();
+    let listeners = [("counters", server.token())];
+    hand_over::offer_with_connections(&mut new, &path, taken, listeners, Counters, |_| {}).unwrap();
+    turn_until(&mut new, &log, |new| {
+        old.turn(Some(Duration::ZERO)).unwrap();
+        old.is_empty() && served(new)
+    });
+
+    for (number, client) in clients.iter_mut().enumerate() {
+        let len = format!("client {number}\n").len();
+        io::Write::write_all(client, b"in\n").unwrap();
+        let mut expected = format!("{len}\n").into_bytes();
+        if client.local_addr().unwrap() == peer {
+            expected.extend(pattern(LARGE));
+        }
+        expected.extend(format!("{}\n", len + 6).as_bytes());
+        let mut got = Vec::new();
+        client.set_nonblocking(true).unwrap();
+        turn_until(&mut new, &log, |_| {
+            let _ = client.read_to_end(&mut got);
+            got.len() >= expected.len()
+        });
+        assert!(
+            got == expected,
+            "client {number}: {:?}",
+            got[..got.len().min(40)].escape_ascii().to_string()
+        );
+    }
 }

@@ -5,8 +5,10 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::rc::Rc;
 
+use super::connection::Announced;
+use super::predecessor::Estate;
 use super::wire::Wire;
-use super::{ALL, ANSWER, BUSY, LISTENER, OWN, QUESTION, TAKEN, unclear};
+use super::{ALL, ANSWER, BUSY, CONNECTION, LISTENER, OWN, QUESTION, TAKEN, unclear};
 use crate::{Channel, ChannelMap, Dispatcher, OnError, Reason, Socket};
 
 /// What a process has taken from its predecessor: [`request`] returns it, and [`offer`](super::offer) confirms it.
@@ -45,9 +47,9 @@ impl Taken {
     }
 
     /// Say that this process is ready: the old one accepts nothing from now on. `false` if there is none.
-    pub(super) fn confirm(self, map: &mut ChannelMap) -> io::Result<bool> {
+    pub(super) fn confirm(self, map: &mut ChannelMap, estate: Rc<RefCell<Estate>>) -> io::Result<bool> {
         let Some(predecessor) = self.predecessor else { return Ok(false) };
-        let handle = map.add(predecessor, Farewell)?;
+        let handle = map.add(predecessor, Farewell { estate, wire: Wire::default(), announced: None })?;
         let mut ch = map.channel(handle)?;
         ch.set_background(true);
         ch.set_timeout(Some(ANSWER));
@@ -57,12 +59,45 @@ impl Taken {
     }
 }
 
-/// Until the old process ends the conversation.
-struct Farewell;
+/// Until the old process ends the conversation: connections may come.
+struct Farewell {
+    estate: Rc<RefCell<Estate>>,
+    wire: Wire,
+    /// One that comes, and what has not come of it.
+    announced: Option<Announced>,
+}
+
+impl Farewell {
+    /// `false` if more must come.
+    fn go_on(&mut self, ch: &mut Channel<'_>) -> io::Result<bool> {
+        let Some(announced) = self.announced.take() else {
+            let Some(line) = self.wire.line()? else { return Ok(false) };
+            let lengths = line.strip_prefix(CONNECTION).ok_or_else(|| unclear(&line))?;
+            let socket = Socket::from_fd(self.wire.descriptor()?)?;
+            self.announced = Some(Announced::new(socket, lengths).ok_or_else(|| unclear(&line))?);
+            return Ok(true);
+        };
+        let Some(bytes) = self.wire.bytes(announced.len()) else {
+            self.announced = Some(announced);
+            return Ok(false);
+        };
+        let connections = self.estate.borrow_mut().connections.take();
+        if let Some(mut connections) = connections {
+            let taken = connections.take(ch.map_mut(), announced.with(bytes));
+            self.estate.borrow_mut().connections = Some(connections);
+            if let Err(error) = taken {
+                log::warn!("a connection of the predecessor is closed: {error}");
+            }
+        }
+        Ok(true)
+    }
+}
 
 impl Dispatcher for Farewell {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.read_with(|_, _| Ok(()))
+        self.wire.read(ch)?;
+        while self.go_on(ch)? {}
+        Ok(())
     }
 }
 

@@ -28,15 +28,20 @@
 //! # std::io::Result::Ok(())
 //! ```
 //!
+//! Connections stay with the old process, which finishes them; or they go along, where the program says which and how
+//! to go on with them: [`offer_with_connections`].
+//!
 //! Who may connect to the path may take the listeners: it has the mode 0600, and where the system tells
 //! ([`peer_credentials`](crate::Channel::peer_credentials)), only the owner of the file and root are answered.
 
+mod connection;
 mod heir;
 mod predecessor;
 mod wire;
 
+pub use connection::{Connection, Connections};
 pub use heir::{Taken, request};
-pub use predecessor::offer;
+pub use predecessor::{offer, offer_with_connections};
 
 use std::io;
 use std::time::Duration;
@@ -53,6 +58,7 @@ const TAKEN: &str = "taken";
 
 /// What the old one answers.
 const LISTENER: &str = "listener ";
+const CONNECTION: &str = "connection ";
 const ALL: &str = "all";
 const BUSY: &str = "busy";
 

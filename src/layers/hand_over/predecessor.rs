@@ -8,9 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 
+use super::connection::{Connection, Connections};
 use super::wire::Wire;
 use super::{ALL, BUSY, LISTENER, OWN, QUESTION, READY, TAKEN, Taken, unclear};
-use crate::{Address, Channel, ChannelMap, Dispatcher, ListenOptions, Reason, Socket, Token};
+use crate::{Address, Channel, ChannelMap, Dispatcher, ListenOptions, OnLimit, Reason, Socket, Token};
 
 /// Let a successor take `listeners` at `path`: channels of this map, with the names by which it
 /// [asks](Taken::take) for them; several may have the same name. If there was a predecessor, it is told now that this
@@ -25,13 +26,34 @@ use crate::{Address, Channel, ChannelMap, Dispatcher, ListenOptions, Reason, Soc
 pub fn offer<'a>(
     map: &mut ChannelMap,
     path: impl AsRef<Path>,
+    taken: Taken,
+    listeners: impl IntoIterator<Item = (&'a str, Token)>,
+    on_taken: impl FnMut(&mut ChannelMap) + 'static,
+) -> io::Result<()> {
+    offer_with_connections(map, path, taken, listeners, (), on_taken)
+}
+
+/// As [`offer`], and let `connections` say which of them go along, too. They do so when the successor is ready, before
+/// `on_taken` is called; of those of the predecessor, each is given to [`take`](Connections::take) once the loop runs.
+///
+/// A channel goes along as [`detach`](crate::Channel::detach) takes it out of the map: it ends here with
+/// [`Reason::Detached`]. One that cannot be detached (TLS, a producer in its queue) stays. If the successor dies just
+/// then, those that were on their way are closed.
+///
+/// # Errors
+/// As [`offer`].
+pub fn offer_with_connections<'a>(
+    map: &mut ChannelMap,
+    path: impl AsRef<Path>,
     mut taken: Taken,
     listeners: impl IntoIterator<Item = (&'a str, Token)>,
+    connections: impl Connections,
     on_taken: impl FnMut(&mut ChannelMap) + 'static,
 ) -> io::Result<()> {
     let path = path.as_ref();
     let estate = Rc::new(RefCell::new(Estate {
         listeners: listeners.into_iter().map(|(name, token)| (name.to_owned(), token)).collect(),
+        connections: Some(Box::new(connections)),
         is_asked: false,
         on_taken: Some(Box::new(on_taken)),
     }));
@@ -43,7 +65,7 @@ pub fn offer<'a>(
     map.channel(door)?.set_background(true);
     map.get_mut(door)?.owner = fs::metadata(path).ok().map(|file| file.uid());
     estate.borrow_mut().listeners.push((OWN.to_owned(), door.token()));
-    if taken.confirm(map)? {
+    if taken.confirm(map, estate.clone())? {
         for (_, listener) in &estate.borrow().listeners {
             map.channel(*listener)?.adopt_socket_file();
         }
@@ -54,8 +76,10 @@ pub fn offer<'a>(
 type OnTaken = Box<dyn FnMut(&mut ChannelMap)>;
 
 /// What can be taken.
-struct Estate {
+pub(super) struct Estate {
     listeners: Vec<(String, Token)>,
+    /// `None` while it is called.
+    pub(super) connections: Option<Box<dyn Connections>>,
     /// A successor has asked and is not ready yet.
     is_asked: bool,
     on_taken: Option<OnTaken>,
@@ -130,9 +154,27 @@ impl Predecessor {
                 drop(OwnedFd::from(detached.socket));
             }
         }
+        self.give_connections(ch);
         ch.close();
         if let Some(mut on_taken) = on_taken {
             on_taken(ch.map_mut());
+        }
+    }
+}
+
+impl Predecessor {
+    fn give_connections(&mut self, ch: &mut Channel<'_>) {
+        let connections = self.estate.borrow_mut().connections.take();
+        let Some(mut connections) = connections else { return };
+        // What is moved counts here instead of there.
+        ch.set_limit(usize::MAX, OnLimit::Refuse);
+        for (token, state) in connections.give(ch.map_mut()) {
+            let detached =
+                ch.map_mut().channel(token).map_err(io::Error::from).and_then(|mut ch| ch.detach());
+            let given = detached.and_then(|detached| Connection::new(detached, state).push_to(ch));
+            if let Err(error) = given {
+                log::info!("channel {token} does not go along: {error}");
+            }
         }
     }
 }

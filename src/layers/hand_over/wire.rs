@@ -19,7 +19,7 @@ pub(super) struct Wire {
 impl Wire {
     /// Read what is there.
     pub(super) fn read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        let (mut buffer, mut new) = ([0; LINE], Vec::new());
+        let (mut buffer, mut new) = ([0; 4 * LINE], Vec::new());
         let read = ch.recv_descriptors(&mut buffer, &mut new)?;
         self.bytes.extend_from_slice(&buffer[..read]);
         self.descriptors.extend(new);
@@ -40,6 +40,12 @@ impl Wire {
             Ok(line) => Ok(Some(line.trim_end_matches('\n').to_owned())),
             Err(_) => Err(io::Error::new(ErrorKind::InvalidData, "a line that is no text")),
         }
+    }
+
+    /// So many bytes, once they are all there.
+    pub(super) fn bytes(&mut self, len: usize) -> Option<Vec<u8>> {
+        let rest = (self.bytes.len() >= len).then(|| self.bytes.split_off(len))?;
+        Some(std::mem::replace(&mut self.bytes, rest))
     }
 
     /// The descriptor that came with a line.
