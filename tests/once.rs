@@ -14,6 +14,9 @@ mod support {
     pub mod waiting;
 }
 
+/// The sources of these tests are records.
+const WITH: support::records::With = None;
+
 mod once {
     mod actors;
     mod far;

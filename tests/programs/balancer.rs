@@ -12,7 +12,7 @@ use std::time::Duration;
 use dispatch_loop::{Address, ProxyHeader, ProxyVersion};
 
 use crate::support::dirs::Dir;
-use crate::support::peers::{accept, connect, limit_time, pattern, read_exactly, read_to_end};
+use crate::support::peers::{accept, connect, limit_time, pattern, read_exactly};
 use crate::support::process::open_descriptors_of;
 use crate::support::programs::{Program, command, listener};
 use crate::support::waiting::{DEADLINE, wait_until};
