@@ -180,6 +180,8 @@ impl ChannelMap {
         if !detachable || link.is_broken() {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the channel has no open socket"));
         }
+        #[cfg(feature = "proxy-protocol")]
+        link.drop_preface();
         let unsupported = |what| Err(io::Error::new(io::ErrorKind::Unsupported, what));
         if link.has_own_source() {
             return unsupported("a socket with a source around it cannot be detached");

@@ -225,6 +225,21 @@ fn somebody_who_is_not_trusted_is_served_as_usual() {
     }
 }
 
+/// EDGE_CASES 405: it can be detached as any other, also before it has sent anything; one whose header is awaited
+/// cannot.
+#[test]
+fn somebody_who_is_not_trusted_can_be_detached() {
+    for (options, can) in [(strict(), true), (ProxyOptions::default(), false)] {
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let (handle, _far, _) = add(&mut map, &log, &options);
+        turn_quiet(&mut map);
+        assert_eq!(map.channel(handle).unwrap().detach().is_ok(), can);
+        turn_quiet(&mut map);
+        assert_eq!(map.contains(handle), !can);
+    }
+}
+
 /// EDGE_CASES 406
 #[test]
 fn a_check_of_the_balancer_is_a_connection_of_its_own() {

@@ -1,7 +1,7 @@
 //! Servers behind a balancer, started by a service manager, and restarted while their clients go on.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -224,6 +224,23 @@ fn a_server_serves_on_the_socket_that_it_was_given_and_tells_how_it_is() {
         let ended = server.end();
         assert_eq!(ended.code, Some(0), "{ended:?}");
     }
+}
+
+/// EDGE_CASES 425: and so does the one for datagrams.
+#[test]
+fn datagrams_are_echoed_on_the_socket_that_was_given() {
+    let dir = Dir::new();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    limit_time(&client);
+    client.send_to(b"early", address).unwrap();
+    let (server, notify) = activated("udp_echo", &[], socket, &dir);
+    assert_eq!(server.listening(), address);
+    assert!(told(&notify).starts_with("READY=1\n"));
+    let mut buffer = [0; 16];
+    assert_eq!(client.recv(&mut buffer).unwrap(), 5);
+    server.finish("TERM");
 }
 
 /// EDGE_CASES 426
