@@ -11,7 +11,7 @@ use crate::link::marks::{Limits, OnLimit};
 use crate::link::partners::Partners;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
-use crate::net::limits::Permit;
+use crate::net::places::Permit;
 use crate::net::unix::SocketFile;
 use crate::threads::credit::Credit;
 use crate::timers::TimerKey;
