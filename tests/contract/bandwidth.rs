@@ -331,6 +331,24 @@ fn a_peer_that_resets_while_reading_waits_ends_the_channel_at_once() {
     }
 }
 
+/// EDGE_CASES 257: nothing can be sent any more, and what has come is read to its end, in its time.
+#[test]
+fn a_broken_connection_is_read_to_its_end_though_reading_waits() {
+    let log = Log::new();
+    let (near, mut far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log).quiet());
+    let mut ch = view(&mut map, token);
+    ch.set_read_bandwidth(Some(&Bandwidth::new(20_000).with_burst(1000)));
+    ch.set_close_timeout(5 * MILLISECOND);
+    far.write_all(&pattern(5_000)).unwrap();
+    drop(far);
+    turn_until(&mut map, &log, |map| view(map, token).bytes_in() >= 1000);
+    view(&mut map, token).push(b"too late").unwrap();
+    run_out(&mut map, &log);
+    assert_eq!(log.input("a"), pattern(5_000));
+    assert!(log.of("a")[1].starts_with("close: Broken pipe"), "{:?}", log.events());
+}
+
 /// EDGE_CASES 257: what is queued for a peer that is gone does not wait for its turn to find that out.
 #[test]
 fn a_closing_channel_whose_peer_is_gone_ends_though_it_waits() {
