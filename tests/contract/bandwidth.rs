@@ -218,7 +218,7 @@ fn a_member_that_sends_little_and_often_starves_nobody() {
     turn_until(&mut map, &log, |map| {
         let mut ch = view(map, often);
         if ch.queued() == 0 {
-            ch.push(&[1; 10]).unwrap();
+            ch.push(&[1; 400]).unwrap();
         }
         !map.contains(waiting)
     });

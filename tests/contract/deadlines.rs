@@ -321,7 +321,7 @@ fn a_slow_but_steady_reader_above_the_rate_is_served_to_the_end() {
 fn little_output_is_not_slow_output() {
     const PERIOD: Duration = Duration::from_millis(800);
     // The system may acknowledge only after 0.2 s.
-    let rate = MinRate::new(1_000_000).with_window(500 * MILLISECOND);
+    let rate = MinRate::new(100_000_000).with_window(500 * MILLISECOND);
     let log = Log::new();
     let (mut map, token, far) = opened(loopbacks()[0], Recorder::new("a", &log));
     set(&mut map, token, Deadlines::default().with_write_rate(rate));
@@ -333,7 +333,7 @@ fn little_output_is_not_slow_output() {
     let one = map.add(near, Recorder::new("a", &log)).unwrap().token();
     set(&mut map, one, Deadlines::default().with_write_rate(rate));
     view(&mut map, one).push(&[1; 100]).unwrap();
-    lives_on(&mut map, one, &log, PERIOD, |map| {
+    lives_on(&mut map, one, &log, 2 * PERIOD, |map| {
         for _ in 0..50 {
             view(map, one).push(&[1; 100]).unwrap();
             map.turn(Some(Duration::ZERO)).unwrap();
