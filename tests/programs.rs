@@ -33,6 +33,7 @@ mod programs {
     mod http_heads;
     mod http_rules;
     mod http_server;
+    mod http_slow;
     mod listeners;
     mod outputs;
     mod poetry;

@@ -522,3 +522,45 @@ fn deadlines_that_are_far_away_cost_nothing_and_keep_nothing_alive() {
     assert_eq!(map.numbers().timers, 0);
     assert_eq!(told(&log).last().unwrap(), "close: end of stream");
 }
+
+/// EDGE_CASES 248: with all deadlines set, a message costs what it costs without: no timer is set, nothing is
+/// allocated, and the poller is told nothing.
+#[cfg(debug_assertions)]
+#[test]
+fn a_message_costs_no_more_when_deadlines_are_set() {
+    use crate::support::heap;
+    use dispatch_loop::faults::{Call, count};
+
+    struct Echo;
+    impl Dispatcher for Echo {
+        fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            let rate = MinRate::new(1).with_window(HOUR);
+            let all = Deadlines::default().with_read(HOUR).with_first_byte(HOUR).with_message(HOUR);
+            ch.set_deadlines(&all.with_read_rate(rate).with_write_rate(rate).with_lifetime(HOUR));
+            Ok(())
+        }
+        fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            ch.begin_message();
+            ch.read_with(|ch, data| ch.push(data))?;
+            ch.end_message();
+            Ok(())
+        }
+    }
+    const CALLS: [Call; 5] = [Call::Recv, Call::Send, Call::Control, Call::Wait, Call::Unsent];
+    let (near, mut far) = unix_pair();
+    let mut map = ChannelMap::new().unwrap();
+    map.add(near, Echo).unwrap();
+    turn_idle(&mut map);
+    let mut round = |map: &mut ChannelMap| {
+        far.write_all(b"hello").unwrap();
+        map.turn(Some(DEADLINE)).unwrap();
+        far.read_exact(&mut [0; 5]).unwrap();
+    };
+    (0..10).for_each(|_| round(&mut map));
+    let (before, allocations) = (CALLS.map(count), heap::allocations());
+    (0..100).for_each(|_| round(&mut map));
+    assert_eq!(heap::allocations() - allocations, 0, "allocations");
+    let calls: Vec<u64> = CALLS.map(count).iter().zip(before).map(|(now, before)| now - before).collect();
+    assert_eq!(calls, [100, 100, 0, 100, 0]);
+    assert_eq!(map.numbers().timers, 1);
+}
