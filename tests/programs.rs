@@ -35,6 +35,7 @@ mod programs {
     mod http_heads;
     mod http_rules;
     mod http_server;
+    mod http_slow;
     #[cfg(feature = "layers")]
     mod limits;
     mod listeners;

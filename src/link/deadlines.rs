@@ -78,7 +78,8 @@ impl MinRate {
     }
 
     /// Over which time the rate is measured (default 10 s). Whoever pauses for less than that, and makes up
-    /// for it, is not cut off.
+    /// for it, is not cut off. For output over TCP it should be a second at least: the peer's system may take
+    /// 0.2 s to acknowledge what it has.
     #[must_use]
     pub const fn with_window(mut self, window: Duration) -> MinRate {
         self.window = window;

@@ -121,8 +121,7 @@ impl Link {
             match self.offer(turn, before, &pushed) {
                 Ok((taken, offered)) => {
                     sent = taken;
-                    let full = taken < offered && (taken == 0 || !self.has_own_source());
-                    self.output.blocked = full || self.waits_for_its_turn_to_send();
+                    self.output.blocked = taken < offered && (taken == 0 || !self.has_own_source());
                 }
                 Err(error) if is_shortage(&error) => self.meets_shortage(),
                 Err(error) => return self.write_lost(error),
