@@ -4,10 +4,12 @@
 // No program needs all of it.
 #![allow(dead_code, unused_imports)]
 
+mod access;
 mod lines;
 mod options;
 mod places;
 mod shown;
+mod stats;
 mod stdout;
 
 use std::ffi::OsString;
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 use dispatch_loop::{ChannelMap, Dispatcher, Handle, ToAddress, Token};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
+pub use access::disconnected;
 pub use lines::Lines;
 pub use options::ServerOptions;
 pub use places::Places;
@@ -234,7 +237,10 @@ pub fn stop_on_signal(_: &mut ChannelMap) -> io::Result<()> {
 
 /// Run a server until a signal, and then to its orderly end. It must not end by itself: if it does, its
 /// last listener has died.
-pub fn serve(mut map: ChannelMap) -> Result<(), Exit> {
+pub fn serve(mut map: ChannelMap, options: &ServerOptions) -> Result<(), Exit> {
+    if let Some(address) = options.stats() {
+        stats::offer(&mut map, address)?;
+    }
     dispatch_loop::run(&mut map)?;
     drain(map)?;
     match STOPPED.load(Ordering::Relaxed) {

@@ -4,12 +4,13 @@
 //! it is used: `listen` and `serve` in `mod.rs` are given the whole.
 
 use std::cell::OnceCell;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use dispatch_loop::{AcceptLimits, Channel, ListenOptions};
 
 use super::places::descriptors;
-use super::{Exit, parse, set_log_level};
+use super::{Exit, address, parse, set_log_level};
 
 /// How long a connection of a public server may be idle.
 const PUBLIC_IDLE: Duration = Duration::from_secs(300);
@@ -21,6 +22,7 @@ pub struct ServerOptions {
     max_connections: Option<usize>,
     max_per_peer: Option<usize>,
     idle: Option<Duration>,
+    stats: Option<String>,
     /// Made of these when it is needed, and shared by all listeners.
     limits: OnceCell<Option<AcceptLimits>>,
 }
@@ -34,7 +36,8 @@ Of every server:
   --max-connections N  how many at a time; others wait
   --max-per-peer N   how many at a time from one address, or one IPv6 network of 64 bits; others
                      are refused
-  --idle SECONDS     a connection on which nothing comes or goes for so long is closed";
+  --idle SECONDS     a connection on which nothing comes or goes for so long is closed
+  --stats ADDR       numbers for Prometheus at http://ADDR/metrics, health at http://ADDR/healthz";
 
     /// A client may need so many descriptors: let in no more than there are for.
     pub fn with_descriptors_each(each: usize) -> ServerOptions {
@@ -49,6 +52,7 @@ Of every server:
             "--max-connections" => self.max_connections = Some(number(option, args)?),
             "--max-per-peer" => self.max_per_peer = Some(number(option, args)?),
             "--idle" => self.idle = Some(seconds(option, args)?),
+            "--stats" => self.set_stats(args.value()?)?,
             "--log" => set_log_level(args.value()?)?,
             "--help" | "-h" => return Err(Exit::Help),
             _ => return Err(unknown.into()),
@@ -79,6 +83,17 @@ Of every server:
     /// How long a connection may be idle, where the server itself has a limit.
     pub fn idle_or(&self, usual: Duration) -> Duration {
         self.idle.unwrap_or(usual)
+    }
+
+    /// `--stats`, also of a server that has no other of these options.
+    pub fn set_stats(&mut self, text: OsString) -> Result<(), Exit> {
+        self.stats = Some(address(text)?);
+        Ok(())
+    }
+
+    /// Where the numbers are to be had.
+    pub fn stats(&self) -> Option<&str> {
+        self.stats.as_deref()
     }
 
     /// Let a new connection have what is said of it here.
