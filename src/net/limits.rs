@@ -36,8 +36,8 @@ pub enum AtLimit {
     Refuse,
 }
 
-/// How many connections a listener takes: in total, of one peer address, and a second. Without limits by
-/// default; each number is a limit of its own.
+/// How many connections a listener takes: in total, of one peer address, and a second, as xinetd's
+/// `instances`, `per_source` and `cps`. Without limits by default; each number is a limit of its own.
 ///
 /// Clones share their counts: give clones to several listeners, also of several maps in several threads, and
 /// they have the limits together. A connection counts until its descriptor is closed, or its [`Socket`] is
