@@ -62,7 +62,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             options: options.clone(),
         })?;
     }
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 /// What goes around each chunk.
@@ -118,8 +118,6 @@ impl Dispatcher for Echo {
     // There is no `handle_eof`: by default what is queued is sent, then the connection is closed.
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        if let Ok(peer) = ch.peer_addr() {
-            log::info!("{peer} disconnected: {reason}");
-        }
+        common::disconnected(ch, reason);
     }
 }

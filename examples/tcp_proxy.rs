@@ -61,7 +61,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let new = || Proxy { upstream: upstream.clone(), places: places.clone(), options: options.clone() };
     let proxies = common::listen(&mut map, &listen, &options, new)?;
     places.govern(proxies);
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 /// A listener.
@@ -152,9 +152,7 @@ impl Dispatcher for Half {
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         self.places.give_back(ch.map_mut(), 1);
-        if let Ok(peer) = ch.peer_addr() {
-            log::info!("{peer} disconnected: {reason}");
-        }
+        common::disconnected(ch, reason);
         // When both sides have said their last, both end by themselves.
         let twin_ended = self.twin.and_then(|twin| ch.map().get(twin).ok()).is_none_or(|twin| twin.ended);
         if matches!(reason, Reason::Closed) || (matches!(reason, Reason::EndOfStream) && twin_ended) {

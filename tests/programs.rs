@@ -42,6 +42,8 @@ mod programs {
     mod outputs;
     mod poetry;
     #[cfg(feature = "layers")]
+    mod stats;
+    #[cfg(feature = "layers")]
     mod stream_client;
     mod tcp_proxy;
     mod udp_echo;

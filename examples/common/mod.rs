@@ -4,10 +4,12 @@
 // No program needs all of it.
 #![allow(dead_code, unused_imports)]
 
+mod access;
 mod lines;
 mod options;
 mod places;
 mod shown;
+mod stats;
 mod stdout;
 
 use std::ffi::OsString;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use dispatch_loop::{ChannelMap, Dispatcher, DrainOptions, DrainState, Handle, ToAddress};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
+pub use access::disconnected;
 pub use lines::Lines;
 pub use options::{DRAIN, ServerOptions};
 pub use places::Places;
@@ -239,7 +242,10 @@ fn drain_within(_: &mut ChannelMap, _: Duration) -> io::Result<()> {
 
 /// Run a server until a signal, and to its orderly end. It must not end by itself: if it does, its last
 /// listener has died.
-pub fn serve(mut map: ChannelMap) -> Result<(), Exit> {
+pub fn serve(mut map: ChannelMap, options: &ServerOptions) -> Result<(), Exit> {
+    if let Some(address) = options.stats() {
+        stats::offer(&mut map, address)?;
+    }
     dispatch_loop::run(&mut map)?;
     match map.drain_state() {
         DrainState::Drained => Ok(()),

@@ -4,12 +4,13 @@
 //! it is used: `listen` and `serve` in `mod.rs` are given the whole.
 
 use std::cell::OnceCell;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use dispatch_loop::{AcceptLimits, Channel, ListenOptions};
 
 use super::places::descriptors;
-use super::{Exit, parse, set_log_level};
+use super::{Exit, address, parse, set_log_level};
 
 /// How long a connection of a public server may be idle.
 const PUBLIC_IDLE: Duration = Duration::from_secs(300);
@@ -24,6 +25,7 @@ pub struct ServerOptions {
     max_per_peer: Option<usize>,
     drain: Option<Duration>,
     idle: Option<Duration>,
+    stats: Option<String>,
     /// Made of these when it is needed, and shared by all listeners.
     limits: OnceCell<Option<AcceptLimits>>,
 }
@@ -39,7 +41,8 @@ Of every server:
                      are refused
   --drain SECONDS    how long Ctrl-C or SIGTERM waits for what was begun, at most (3); a second one ends the
                      program at once
-  --idle SECONDS     a connection on which nothing comes or goes for so long is closed";
+  --idle SECONDS     a connection on which nothing comes or goes for so long is closed
+  --stats ADDR       numbers for Prometheus at http://ADDR/metrics, health at http://ADDR/healthz";
 
     /// A client may need so many descriptors: let in no more than there are for.
     pub fn with_descriptors_each(each: usize) -> ServerOptions {
@@ -55,6 +58,7 @@ Of every server:
             "--max-per-peer" => self.max_per_peer = Some(number(option, args)?),
             "--drain" => self.drain = Some(seconds_or_none(option, args)?),
             "--idle" => self.idle = Some(seconds(option, args)?),
+            "--stats" => self.set_stats(args.value()?)?,
             "--log" => set_log_level(args.value()?)?,
             "--help" | "-h" => return Err(Exit::Help),
             _ => return Err(unknown.into()),
@@ -99,6 +103,17 @@ Of every server:
     /// How long a connection may be idle, where the server itself has a limit.
     pub fn idle_or(&self, usual: Duration) -> Duration {
         self.idle.unwrap_or(usual)
+    }
+
+    /// `--stats`, also of a server that has no other of these options.
+    pub fn set_stats(&mut self, text: OsString) -> Result<(), Exit> {
+        self.stats = Some(address(text)?);
+        Ok(())
+    }
+
+    /// Where the numbers are to be had.
+    pub fn stats(&self) -> Option<&str> {
+        self.stats.as_deref()
     }
 
     /// Let a new connection have what is said of it here.
