@@ -93,6 +93,8 @@ mod contract {
     mod timeouts;
     mod way_out;
     mod world;
+    #[cfg(feature = "layers")]
+    mod world_chat;
     mod world_more;
     mod wrappers;
     mod write;

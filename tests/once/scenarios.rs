@@ -76,8 +76,8 @@ fn connect_by_name() {
             stage.map.set_resolver(move |_, _| Ok(vec![nobody, to]));
             let role = Role { name: "client", says: 3000, expects: 3000, then: |ch| ch.close(), ..QUIET };
             stage.connect("name.test:1", role)?;
-            // It was looked up when the loop first turns, so that it turns as often each time.
-            stage.wait_for_messages(1);
+            // Before the loop first turns, so that it turns as often each time.
+            stage.wait_for_look_up();
             Ok(())
         });
         drop(refusing);
