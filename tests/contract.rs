@@ -91,6 +91,7 @@ mod contract {
     mod swap;
     mod time;
     mod timeouts;
+    mod unnoticed;
     mod way_out;
     mod world;
     #[cfg(feature = "layers")]
