@@ -14,7 +14,7 @@ pub fn offer(map: &mut ChannelMap, address: &str) -> Result<(), Exit> {
         Ok(address) => address,
         Err(_) => super::resolve(address.into())?.into(),
     };
-    let stats = Stats::with_health(|_| !super::is_signalled()).listen(map, address)?;
+    let stats = Stats::new().listen(map, address)?;
     if let Some(address) = map.channel(stats).ok().and_then(|ch| ch.local_addr().ok()) {
         super::say(format_args!("stats on {address}"));
     }

@@ -63,14 +63,13 @@ struct Shared {
 }
 
 impl Stats {
-    /// All is well as long as the loop runs.
+    /// All is well as long as the loop runs, and is not [drained](ChannelMap::drain).
     #[allow(clippy::new_without_default)]
     pub fn new() -> Stats {
-        Stats::with_health(|_| true)
+        Stats::with_health(|map| !map.is_draining())
     }
 
-    /// `GET /healthz` is answered with 200 while `is_well` returns true, with 503 otherwise: when the server is
-    /// about to end, for example.
+    /// `GET /healthz` is answered with 200 while `is_well` returns true, with 503 otherwise.
     pub fn with_health(is_well: impl Fn(&ChannelMap) -> bool + 'static) -> Stats {
         Stats(Rc::new(Shared { is_well: Box::new(is_well), connections: Cell::new(0) }))
     }
