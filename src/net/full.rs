@@ -41,7 +41,7 @@ impl fmt::Display for Full {
     }
 }
 
-/// One of the limits of [`AcceptLimits`].
+/// One of the limits of [`AcceptLimits`](crate::AcceptLimits).
 ///
 /// ```
 /// use dispatch_loop::AcceptLimit;
@@ -52,13 +52,13 @@ impl fmt::Display for Full {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AcceptLimit {
-    /// [`with_total`](AcceptLimits::with_total)
+    /// [`with_total`](crate::AcceptLimits::with_total)
     Total,
-    /// [`with_per_peer`](AcceptLimits::with_per_peer)
+    /// [`with_per_peer`](crate::AcceptLimits::with_per_peer)
     PerPeer,
-    /// [`with_rate`](AcceptLimits::with_rate)
+    /// [`with_rate`](crate::AcceptLimits::with_rate)
     Rate,
-    /// [`with_descriptor_reserve`](AcceptLimits::with_descriptor_reserve)
+    /// [`with_descriptor_reserve`](crate::AcceptLimits::with_descriptor_reserve)
     Descriptors,
 }
 
