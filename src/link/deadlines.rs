@@ -112,7 +112,7 @@ impl fmt::Display for MinRate {
 ///
 /// A message begins and ends when the dispatcher says so, with
 /// [`begin_message`](crate::Channel::begin_message) and [`end_message`](crate::Channel::end_message). A
-/// [`chat`](crate::chat) does it by itself.
+/// `chat` does it by itself.
 ///
 /// ```
 /// use dispatch_loop::{Channel, Deadlines, Dispatcher, MinRate};
