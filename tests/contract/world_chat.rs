@@ -29,6 +29,16 @@ impl Chat for Talk {
         must(data.len() == self.wanted, format!("a message of {} bytes, not {}", data.len(), self.wanted));
         self.wanted = 1 + (self.wanted * 7 + 13) % 2500;
         ch.set_terminator(self.wanted)?;
+        // What comes after the message waits for the next turn.
+        if self.wanted % 3 == 0 {
+            ch.pause_reading();
+            let token = ch.token();
+            ch.map_mut().call_soon(move |map| {
+                if let Ok(mut ch) = map.channel(token) {
+                    ch.resume_reading();
+                }
+            });
+        }
         // The view of the channel puts back what comes after the message: only if it is needed.
         let idle = self.actor.world.borrow().script.is_empty();
         if idle {
