@@ -75,7 +75,7 @@ fn every_request_that_a_server_has_begun_is_answered_whole() {
         server.end_by("TERM")
     });
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let begun = ended.stderr.lines().filter(|line| line.contains(" GET /file 200 ")).count();
+    let begun = ended.stderr.lines().filter(|line| line.contains("\"GET /file HTTP/1.1\" 200 ")).count();
     assert_eq!(answered.into_inner(), begun);
     assert!(last.into_inner() > 0);
     assert!(!ended.stderr.contains("cut off"));
