@@ -60,7 +60,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         Line::End => log::info!("that was all of stdin"),
         Line::Failed(error) => common::complain(format_args!("error: cannot read stdin: {error}")),
     })?;
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 type Clients = Rc<RefCell<BTreeSet<Token>>>;
@@ -73,9 +73,10 @@ struct AgentServer {
 
 impl Dispatcher for AgentServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        let client = Client { clients: self.clients.clone(), lines: Lines::default() };
+        let client = Client { clients: self.clients.clone(), lines: Lines::default(), is_known: false };
         let client = self.options.add(ch.map_mut(), socket, client)?;
         self.options.set_on(&mut ch.map_mut().channel(client)?);
+        self.clients.borrow_mut().insert(client.token());
         Ok(())
     }
 }
@@ -83,11 +84,13 @@ impl Dispatcher for AgentServer {
 struct Client {
     clients: Clients,
     lines: Lines,
+    /// It was said who has connected.
+    is_known: bool,
 }
 
 impl Dispatcher for Client {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.clients.borrow_mut().insert(ch.token());
+        self.is_known = true;
         common::say(format_args!("connected: {}", ch.peer_addr()?));
         Ok(())
     }
@@ -108,10 +111,10 @@ impl Dispatcher for Client {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        let was_connected = self.clients.borrow_mut().remove(&ch.token());
-        if let Some(peer) = ch.peer_addr().ok().filter(|_| was_connected) {
+        self.clients.borrow_mut().remove(&ch.token());
+        if let Some(peer) = ch.peer_addr().ok().filter(|_| self.is_known) {
             common::say(format_args!("disconnected: {peer}"));
-            log::info!("{peer} disconnected: {reason}");
         }
+        common::disconnected(ch, reason);
     }
 }

@@ -61,7 +61,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let room = Rc::<RefCell<Room>>::default();
     let new = || ChatServer { room: room.clone(), options: options.clone() };
     common::listen(&mut map, address.as_slice(), "127.0.0.1:8222", &options, new)?;
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 /// The listener.
@@ -148,9 +148,9 @@ impl Chat for Guest {
 
     /// Also runs for a member that was cut off.
     fn handle_close(&mut self, ch: &mut ChatChannel<'_>, reason: &Reason) {
+        common::disconnected(ch.channel_mut(), reason);
         let member = self.room.borrow_mut().members.remove(&self.number);
         if let Some(Member { name, .. }) = member {
-            log::info!("{name} left: {reason}");
             // When the server ends, so they all do.
             if !ch.map().is_draining() {
                 self.tell_others(ch, format!("* {name} left\r\n").as_bytes());

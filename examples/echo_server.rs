@@ -55,7 +55,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let (around, options) = (Rc::new(around), Rc::new(options));
     let new = || EchoServer { around: around.clone(), options: options.clone() };
     common::listen(&mut map, &addresses, "127.0.0.1:8080", &options, new)?;
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 /// What goes around each chunk.
@@ -110,8 +110,6 @@ impl Dispatcher for Echo {
     // There is no `handle_eof`: by default what is queued is sent, then the connection is closed.
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        if let Ok(peer) = ch.peer_addr() {
-            log::info!("{peer} disconnected: {reason}");
-        }
+        common::disconnected(ch, reason);
     }
 }

@@ -96,7 +96,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         let poet = common::adopt(&mut map, socket, &options, new(poem))?;
         common::announce(&mut map, poet);
     }
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 fn seconds(number: f64) -> Result<Duration, Exit> {
@@ -187,8 +187,6 @@ impl Dispatcher for Recital {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        if let Ok(peer) = ch.peer_addr() {
-            log::info!("{peer} disconnected after {} bytes: {reason}", self.sent);
-        }
+        common::disconnected(ch, reason);
     }
 }

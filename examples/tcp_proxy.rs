@@ -66,7 +66,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let new = || Proxy { service: service.clone() };
     let proxies = common::listen(&mut map, &[listen], "", &service.options, new)?;
     service.places.govern(proxies);
-    common::serve(map) // until a signal
+    common::serve(map, &service.options) // until a signal
 }
 
 fn version(text: std::ffi::OsString) -> Result<ProxyVersion, Exit> {
@@ -189,9 +189,7 @@ impl Dispatcher for Half {
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         self.service.places.give_back(ch.map_mut(), self.places);
-        if let Ok(peer) = ch.peer_addr() {
-            log::info!("{peer} disconnected: {reason}");
-        }
+        common::disconnected(ch, reason);
         // When both sides have said their last, both end by themselves.
         let twin_ended = self.twin.and_then(|twin| ch.map().get(twin).ok()).is_none_or(|twin| twin.ended);
         if matches!(reason, Reason::Closed) || (matches!(reason, Reason::EndOfStream) && twin_ended) {

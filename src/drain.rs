@@ -112,7 +112,7 @@ pub struct DrainProgress {
     /// Channels that were cut short at the deadline.
     pub aborted: u64,
     /// The second signal, which has ended the drain before its time: see
-    /// [`drain_on_signals`](crate::ChannelMap::drain_on_signals). A program that was ended so exits with 128
+    /// `ChannelMap::drain_on_signals` (feature `signals`). A program that was ended so exits with 128
     /// and this number, as a shell has it.
     pub signal: Option<i32>,
 }
@@ -179,6 +179,7 @@ impl Drain {
         self.pass(now);
     }
 
+    #[cfg(feature = "signals")]
     pub(crate) fn note_signal(&mut self, signal: i32) {
         self.counts.signal = Some(signal);
     }

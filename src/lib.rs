@@ -181,6 +181,10 @@
 //!   threads in a turn. What is left over continues in the next turn, without waiting. How many connections
 //!   a listener takes is not limited unless [`AcceptLimits`] say so; for a server that strangers reach there
 //!   is [`ListenOptions::public`].
+//! - **A peer may take its time** unless you say how much: [`set_timeout`](Channel::set_timeout) ends a
+//!   channel on which nothing moves, [`set_deadlines`](Channel::set_deadlines) one that is slow in other ways,
+//!   and a [`Bandwidth`] bounds what a channel, or a group of them, may carry. They cost a message nothing, but
+//!   for the bandwidth, whose channels take a longer way.
 //! - **Nothing spins.** A channel that is ready for 64 turns without progress is *suspended* for 10 ms,
 //!   then longer, up to 1 s, which is logged once. It is *resumed* as soon as something is done with it.
 //! - **Shortages pass.** Without a descriptor or memory, a listener, or a channel that is to be watched,
@@ -190,6 +194,9 @@
 //!   can be sent, and `handle_close` gets the reason. A system that is short of buffers or memory
 //!   (`ENOBUFS`, `ENOMEM`) loses no connection: what is queued is offered again after 10 ms, then longer,
 //!   up to 1 s.
+//!
+//! - **An orderly end.** After [`drain`](ChannelMap::drain), listeners accept who waits and close, idle
+//!   channels close, what is under way is finished, and [`run`] returns, at a deadline in any case.
 //!
 //! # What a channel can be
 //!
@@ -253,7 +260,8 @@ pub use link::producer::{More, Producer};
 pub use link::source::Source;
 pub use net::address::{Address, ToAddress};
 pub use net::datagram::Datagram;
-pub use net::limits::{AcceptLimit, AcceptLimitError, AcceptLimits, AtLimit};
+pub use net::full::{AcceptLimit, AcceptLimitError};
+pub use net::limits::{AcceptLimits, AtLimit};
 pub use net::options::{ConnectOptions, DatagramOptions, ListenOptions};
 #[cfg(feature = "proxy-protocol")]
 pub use net::proxy::{ProxyHeader, ProxyVersion};

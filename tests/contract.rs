@@ -102,8 +102,11 @@ mod contract {
     mod swap;
     mod time;
     mod timeouts;
+    mod unnoticed;
     mod way_out;
     mod world;
+    #[cfg(feature = "layers")]
+    mod world_chat;
     mod world_more;
     mod wrappers;
     mod write;

@@ -21,6 +21,7 @@ mod once {
     mod actors;
     mod far;
     mod faults;
+    mod outcome;
     mod scenarios;
     mod stage;
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use dispatch_loop::{ChannelMap, Dispatcher, Handle, Socket, service};
 
-use super::{Exit, ServerOptions, announce, take_over};
+use super::{Exit, ServerOptions, announce, stats, take_over};
 
 /// Listen on all that these addresses stand for, and say so: with port 0, only now is it known where. Without an
 /// address, on what the service manager has opened; without that, on the `usual` one. If there is a predecessor, on
@@ -34,7 +34,17 @@ pub fn listen<D: Dispatcher>(
     for listener in &listeners {
         announce(map, *listener);
     }
-    take_over::offer(map, inheritance, listeners.iter().map(|listener| listener.token()), options)?;
+    if options.take_over().is_some() {
+        let stats =
+            options.stats().map(|address| stats::offer(map, address, inheritance.stats())).transpose()?;
+        take_over::offer(
+            map,
+            inheritance,
+            listeners.iter().map(|listener| listener.token()),
+            stats,
+            options,
+        )?;
+    }
     Ok(listeners)
 }
 

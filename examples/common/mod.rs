@@ -4,11 +4,13 @@
 // No program needs all of it.
 #![allow(dead_code, unused_imports)]
 
+mod access;
 mod front;
 mod lines;
 mod options;
 mod places;
 mod shown;
+mod stats;
 mod stdout;
 mod take_over;
 mod tls;
@@ -27,6 +29,7 @@ use std::time::Duration;
 use dispatch_loop::{ChannelMap, Dispatcher, DrainOptions, DrainState, Handle, ToAddress};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
+pub use access::disconnected;
 pub use front::{adopt, inherited, listen};
 pub use lines::Lines;
 pub use options::{DRAIN, ServerOptions};
@@ -249,7 +252,11 @@ fn drain_within(_: &mut ChannelMap, _: Duration) -> io::Result<()> {
 
 /// Run a server until a signal, and to its orderly end. It must not end by itself: if it does, its last
 /// listener has died.
-pub fn serve(mut map: ChannelMap) -> Result<(), Exit> {
+pub fn serve(mut map: ChannelMap, options: &ServerOptions) -> Result<(), Exit> {
+    // A server that can be taken over has them already.
+    if let Some(address) = options.stats().filter(|_| options.take_over().is_none()) {
+        stats::offer(&mut map, address, None)?;
+    }
     front::is_ready(&mut map);
     dispatch_loop::run(&mut map)?;
     match map.drain_state() {

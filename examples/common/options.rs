@@ -4,6 +4,7 @@
 //! it is used: `listen` and `serve` in `mod.rs` are given the whole.
 
 use std::cell::OnceCell;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use dispatch_loop::{ProxyOptions, Socket};
 
 use super::places::descriptors;
 use super::tls::ServerTls;
-use super::{Exit, parse, set_log_level};
+use super::{Exit, address, parse, set_log_level};
 
 /// How long a connection of a public server may be idle.
 const PUBLIC_IDLE: Duration = Duration::from_secs(300);
@@ -36,6 +37,7 @@ pub struct ServerOptions {
     can_be_taken_over: bool,
     /// Of a server that can speak TLS.
     tls: Option<ServerTls>,
+    stats: Option<String>,
     /// Made of these when it is needed, and shared by all listeners.
     limits: OnceCell<Option<AcceptLimits>>,
 }
@@ -52,6 +54,7 @@ Of every server:
   --drain SECONDS    how long Ctrl-C or SIGTERM waits for what was begun, at most (3); a second one ends the
                      program at once
   --idle SECONDS     a connection on which nothing comes or goes for so long is closed
+  --stats ADDR       numbers for Prometheus at http://ADDR/metrics, health at http://ADDR/healthz
   --proxy-protocol   each connection begins with a PROXY header, which says whose it is
   --proxy-from CIDR  from whom such a header is believed: an address or a network; may be repeated
                      (127.0.0.0/8 and ::1)";
@@ -94,6 +97,7 @@ Of every server:
             "--take-over" if self.can_be_taken_over && cfg!(feature = "layers") => {
                 self.take_over = Some(args.value()?.into())
             }
+            "--stats" => self.set_stats(args.value()?)?,
             "--log" => set_log_level(args.value()?)?,
             "--help" | "-h" => return Err(Exit::Help),
             _ => return Err(unknown.into()),
@@ -180,6 +184,17 @@ Of every server:
     /// How long a connection may be idle, where the server itself has a limit.
     pub fn idle_or(&self, usual: Duration) -> Duration {
         self.idle.unwrap_or(usual)
+    }
+
+    /// `--stats`, also of a server that has no other of these options.
+    pub fn set_stats(&mut self, text: OsString) -> Result<(), Exit> {
+        self.stats = Some(address(text)?);
+        Ok(())
+    }
+
+    /// Where the numbers are to be had.
+    pub fn stats(&self) -> Option<&str> {
+        self.stats.as_deref()
     }
 
     /// Let a new connection have what is said of it here.

@@ -21,8 +21,9 @@ mod here {
 
     use super::super::{Exit, ServerOptions};
 
-    /// What the listeners are called.
+    /// What the listeners are called, and the one for numbers.
     const NAME: &str = "server";
+    const STATS: &str = "stats";
 
     /// What the predecessor has given; nothing, if there is none.
     pub struct Inheritance(Taken);
@@ -30,6 +31,10 @@ mod here {
     impl Inheritance {
         pub fn sockets(&mut self) -> Vec<Socket> {
             self.0.take(NAME)
+        }
+
+        pub fn stats(&mut self) -> Option<Socket> {
+            self.0.take(STATS).pop()
         }
     }
 
@@ -43,11 +48,13 @@ mod here {
         map: &mut ChannelMap,
         inheritance: Inheritance,
         listeners: impl Iterator<Item = Token>,
+        stats: Option<Token>,
         options: &ServerOptions,
     ) -> Result<(), Exit> {
         let Some(path) = options.take_over() else { return Ok(()) };
         let drain = DrainOptions::default().with_deadline(options.drain());
-        let listeners = listeners.map(|listener| (NAME, listener));
+        let stats = stats.map(|stats| (STATS, stats));
+        let listeners = listeners.map(|listener| (NAME, listener)).chain(stats);
         hand_over::offer(map, path, inheritance.0, listeners, move |map| {
             log::info!("a successor has taken over");
             super::IS_TAKEN.store(true, Ordering::Relaxed);
@@ -70,6 +77,10 @@ mod here {
         pub fn sockets(&mut self) -> Vec<Socket> {
             Vec::new()
         }
+
+        pub fn stats(&mut self) -> Option<Socket> {
+            None
+        }
     }
 
     pub fn request(_: &ServerOptions) -> Result<Inheritance, Exit> {
@@ -80,6 +91,7 @@ mod here {
         _: &mut ChannelMap,
         _: Inheritance,
         _: impl Iterator<Item = Token>,
+        _: Option<Token>,
         _: &ServerOptions,
     ) -> Result<(), Exit> {
         Ok(())

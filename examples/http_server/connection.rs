@@ -12,6 +12,7 @@ use dispatch_loop::{Channel, Deadline, Deadlines, Dispatcher, More, Reason};
 use crate::Service;
 use crate::answer::{self, Answer, Body, REQUEST_TIMEOUT, Reply, Status};
 use crate::listings::{self, Directory, Page};
+use crate::log;
 use crate::request::{self, Request};
 
 /// How long a connection may be idle, unless an option says otherwise.
@@ -158,7 +159,7 @@ fn refuse(ch: &mut Channel<'_>, status: Status, is_head: bool) -> io::Result<()>
     let mut answer = Answer::error(status);
     let out = head(&answer, "Connection: close\r\n");
     answer.body.take_if(|_| is_head);
-    note(ch, "-", "-", &answer);
+    log::note(ch, None, &answer);
     send_body(ch, out, answer.body)?;
     // The library makes sure that the answer arrives, whatever is still on its way to us.
     ch.close();
@@ -173,7 +174,7 @@ fn send(ch: &mut Channel<'_>, mut answer: Answer, request: &Request<'_>, is_last
     };
     let out = head(&answer, connection);
     answer.body.take_if(|_| request.method == "HEAD");
-    note(ch, request.method, request.target, &answer);
+    log::note(ch, Some(request), &answer);
     send_body(ch, out, answer.body)
 }
 
@@ -186,13 +187,6 @@ fn head(answer: &Answer, connection: &str) -> Vec<u8> {
     let length = length.unwrap_or_default();
     format!("HTTP/1.1 {code} {reason}\r\nDate: {date}\r\n{connection}{nosniff}{fields}{length}\r\n")
         .into_bytes()
-}
-
-/// A line in the log.
-fn note(ch: &Channel<'_>, method: &str, target: &str, answer: &Answer) {
-    let peer = ch.peer_addr().map_or_else(|_| "-".to_owned(), |peer| peer.to_string());
-    let len = answer.body.as_ref().map_or(0, Body::len);
-    log::info!("{peer} {method} {} {} {len}", target.escape_debug(), answer.status.0);
 }
 
 fn send_body(ch: &mut Channel<'_>, mut head: Vec<u8>, body: Option<Body>) -> io::Result<()> {

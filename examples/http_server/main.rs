@@ -23,6 +23,7 @@ mod conditions;
 mod connection;
 mod listing;
 mod listings;
+mod log;
 mod request;
 mod site;
 
@@ -73,7 +74,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let service = Rc::new(Service { site, idle, options, listings: RefCell::default() });
     let new = || Server { service: service.clone() };
     common::listen(&mut map, address.as_slice(), "127.0.0.1:8000", &service.options, new)?;
-    common::serve(map) // until a signal
+    common::serve(map, &service.options) // until a signal
 }
 
 /// What all connections share.

@@ -6,7 +6,7 @@ use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::net::address::Address;
-use crate::net::limits::Permit;
+use crate::net::places::Permit;
 use crate::net::proxy::ProxyHeader;
 use crate::net::socket::Socket;
 use crate::net::trust::ProxyOptions;

@@ -24,6 +24,7 @@ impl ChannelMap {
         }
         numbers.timers = self.timers.len();
         numbers.messages = self.queue.as_ref().map_or(0, Queue::len);
+        numbers.slow = self.pulse.slow();
         numbers
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
+use crate::drain::DrainState;
 use crate::link::state::{Link, Role};
 use crate::net::address::Address;
 use crate::sys;
@@ -103,6 +104,9 @@ impl fmt::Debug for ChannelMap {
             .field("ready_in_the_last_wait", &self.poll.len());
         if self.stopping || self.stopped {
             view.field("stopped", &true);
+        }
+        if self.drain_state() != DrainState::Running {
+            view.field("drain", &self.drain_state());
         }
         if !in_full {
             return view.finish_non_exhaustive();

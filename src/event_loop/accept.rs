@@ -6,7 +6,7 @@ use std::io;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::event_loop::{accepted, admission, backoff, hooks};
-use crate::net::limits::AcceptLimit;
+use crate::net::full::AcceptLimit;
 use crate::sys;
 use crate::sys::errno::would_block;
 use crate::token::Token;
@@ -22,15 +22,14 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
     let accepted = accept_some(map, token, &mut *dispatcher);
     hooks::put_back(map, token, dispatcher, false);
     match accepted {
-        Ok(is_last) if map.drain.is_some() => map.drain_accepted(token, is_last, ACCEPTS as u32),
-        Ok(_) => {}
+        Ok(()) if map.drain.is_some() => map.drain_accepted(token, ACCEPTS as u32),
+        Ok(()) => {}
         Err(error) if sys::errno::out_of_resources(&error) => starve(map, token, &error),
         Err(error) => hooks::failed(map, token, "accept", error, false),
     }
 }
 
-/// Whether nobody else waits.
-fn accept_some(map: &mut ChannelMap, token: Token, dispatcher: &mut dyn Dispatcher) -> io::Result<bool> {
+fn accept_some(map: &mut ChannelMap, token: Token, dispatcher: &mut dyn Dispatcher) -> io::Result<()> {
     for at in 0..ACCEPTS {
         // The last hook may have paused or closed the listener, or replaced its dispatcher.
         let Some(seat) = map.slots.get_mut(token).filter(|seat| seat.dispatcher.is_none()) else { break };
@@ -48,11 +47,11 @@ fn accept_some(map: &mut ChannelMap, token: Token, dispatcher: &mut dyn Dispatch
                 link.forget_rests();
                 accepted::let_in(map, token, dispatcher, connection, None);
             }
-            Err(error) if would_block(&error) => return Ok(true),
+            Err(error) if would_block(&error) => break,
             Err(error) => accepted::not_accepted(map, token, dispatcher, error)?,
         }
     }
-    Ok(false)
+    Ok(())
 }
 
 fn starve(map: &mut ChannelMap, token: Token, error: &io::Error) {

@@ -170,8 +170,7 @@ fn look_at_listener(map: &mut ChannelMap, token: Token, alone: bool) {
 
 fn look_at(map: &mut ChannelMap, token: Token, now: Time) {
     let Some(link) = map.link(token).filter(|link| has_nothing_under_way(map, link)) else { return };
-    // Datagrams may come for ever, and each is whole.
-    let (received, sent) = if link.is_datagram() { (0, 0) } else { link.traffic() };
+    let (received, sent) = link.traffic();
     let says_goodbye = link.has_own_source();
     let Some(drain) = &mut map.drain else { return };
     if !drain.is_idle(token, received.wrapping_add(sent), now) {

@@ -3,7 +3,7 @@
 use crate::core::map::ChannelMap;
 use crate::event_loop::upgrade;
 use crate::net::address::Address;
-use crate::net::limits::AcceptLimitError;
+use crate::net::full::{AcceptLimit, AcceptLimitError, Full};
 use crate::token::Token;
 
 /// Its source was driven: if that has done its work, the plain socket takes its place, or the source that was asked
@@ -17,9 +17,9 @@ pub(crate) fn driven(map: &mut ChannelMap, token: Token) {
     let counted = link
         .permit()
         .map(|permit| permit.count_for(address.as_ref().and_then(Address::ip).map(|ip| ip.ip())));
-    if let Some(Err(full)) = counted {
-        link.wrap_failed(AcceptLimitError::error(full.clone(), address));
-        map.counters.refusals[full.limit() as usize] += 1;
+    if let Some(Err((most, peer))) = counted {
+        link.wrap_failed(AcceptLimitError::error(Full::PerPeer(most, peer), address));
+        map.counters.refusals[AcceptLimit::PerPeer as usize] += 1;
         return;
     }
     // A handshake has a time of its own.

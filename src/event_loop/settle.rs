@@ -23,7 +23,7 @@ use crate::threads::pulse::Work;
 use crate::token::Token;
 
 /// The capacity that the empty list of dirty channels may keep.
-const KEPT: usize = 2048;
+const KEPT: usize = 512;
 
 /// Settle the channels that are dirty now; those that become dirty meanwhile wait for the next settle.
 pub(crate) fn settle(map: &mut ChannelMap) {

@@ -106,7 +106,7 @@ pub trait Protocol: 'static {
         Ok(())
     }
 
-    /// The map is being drained: see [`Dispatcher::handle_drain`](crate::Dispatcher::handle_drain). asyncio has
+    /// The map is being drained: see [`Dispatcher::handle_drain`]. asyncio has
     /// no such thing. Default: does nothing.
     fn drain_begun(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
         Ok(())

@@ -1,7 +1,8 @@
 //! The numbers of a map for Prometheus, over a small HTTP server on the same loop.
 //!
 //! `GET /metrics` is answered with the [`Numbers`] in Prometheus' text format, version 0.0.4, and
-//! `GET /healthz` with 200 while all is well, with 503 otherwise.
+//! `GET /healthz` with 200 while all is well, with 503 otherwise; `GET /channels` with a table of the first 1,000
+//! channels: name, state, peer, age and time since the last byte in seconds, bytes in, out and queued.
 
 use std::cell::Cell;
 use std::fmt;
@@ -16,6 +17,9 @@ use crate::{ToAddress, Token};
 /// The most bytes that a request may have.
 const REQUEST: usize = 8 * 1024;
 
+/// The most channels in a table.
+const ROWS: usize = 1000;
+
 /// How long a connection may last.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -24,7 +28,7 @@ const CONNECTIONS: usize = 16;
 
 /// A listener that answers with the numbers of its map.
 ///
-/// `GET` and `HEAD` of `/metrics` and `/healthz`; one request a connection, of at most 8 KiB, within 10 s, and
+/// `GET` and `HEAD` of `/metrics`, `/healthz` and `/channels`; one request a connection, of at most 8 KiB, within 10 s, and
 /// at most 16 connections at once, while others wait in the backlog. The listener and its connections are in
 /// the background, so they do not keep [`run`](crate::run) going. They are channels like others, and count in
 /// the numbers. It answers whoever connects: listen where only those can who may know.
@@ -63,14 +67,13 @@ struct Shared {
 }
 
 impl Stats {
-    /// All is well as long as the loop runs.
+    /// All is well as long as the loop runs, and is not [drained](ChannelMap::drain).
     #[allow(clippy::new_without_default)]
     pub fn new() -> Stats {
-        Stats::with_health(|_| true)
+        Stats::with_health(|map| !map.is_draining())
     }
 
-    /// `GET /healthz` is answered with 200 while `is_well` returns true, with 503 otherwise: when the server is
-    /// about to end, for example.
+    /// `GET /healthz` is answered with 200 while `is_well` returns true, with 503 otherwise.
     pub fn with_health(is_well: impl Fn(&ChannelMap) -> bool + 'static) -> Stats {
         Stats(Rc::new(Shared { is_well: Box::new(is_well), connections: Cell::new(0) }))
     }
@@ -81,6 +84,20 @@ impl Stats {
     /// Those of [`ChannelMap::listen`].
     pub fn listen(self, map: &mut ChannelMap, address: impl ToAddress) -> io::Result<Handle<Stats>> {
         let listener = map.listen(address, self)?;
+        Stats::begin(map, listener)
+    }
+
+    /// As [`listen`](Stats::listen), on a listener that was opened elsewhere, such as the one of a predecessor
+    /// ([`hand_over`](crate::hand_over)).
+    ///
+    /// # Errors
+    /// Those of [`ChannelMap::add`].
+    pub fn adopt(self, map: &mut ChannelMap, listener: Socket) -> io::Result<Handle<Stats>> {
+        let listener = map.add(listener, self)?;
+        Stats::begin(map, listener)
+    }
+
+    fn begin(map: &mut ChannelMap, listener: Handle<Stats>) -> io::Result<Handle<Stats>> {
         map.channel(listener)?.set_background(true);
         // The loop goes on timing without it.
         let _: Meter = map.meter();
@@ -133,7 +150,7 @@ impl Dispatcher for Asker {
             if !is_whole && self.request.len() <= REQUEST {
                 return Ok(());
             }
-            let answer = self.answer(ch.map());
+            let answer = self.answer(ch.map_mut());
             self.request = Vec::new();
             ch.push_vec(answer)?;
             ch.close();
@@ -158,7 +175,7 @@ fn is_whole(request: &[u8]) -> bool {
 }
 
 impl Asker {
-    fn answer(&self, map: &ChannelMap) -> Vec<u8> {
+    fn answer(&self, map: &mut ChannelMap) -> Vec<u8> {
         if self.request.len() > REQUEST {
             return answer("431 Request Header Fields Too Large", "", "", true);
         }
@@ -179,6 +196,7 @@ impl Asker {
                 let body = format!("{}{}", text(&map.numbers()), Process);
                 answer("200 OK", "Cache-Control: no-store\r\n", &body, has_body)
             }
+            Some("/channels") => answer("200 OK", "Cache-Control: no-store\r\n", &channels(map), has_body),
             Some("/healthz") => match (self.shared.is_well)(map) {
                 true => answer("200 OK", "Cache-Control: no-store\r\n", "ok\n", has_body),
                 false => answer("503 Service Unavailable", "Cache-Control: no-store\r\n", "", has_body),
@@ -186,6 +204,30 @@ impl Asker {
             _ => answer("404 Not Found", "", "", has_body),
         }
     }
+}
+
+/// A table of the channels, with tabs between the columns.
+fn channels(map: &mut ChannelMap) -> String {
+    let mut table = "channel\tstate\tpeer\tage\tidle\tin\tout\tqueued\n".to_owned();
+    let tokens: Vec<Token> = map.tokens().take(ROWS).collect();
+    for token in tokens {
+        let Ok(ch) = map.channel(token) else { continue };
+        let state = match () {
+            () if ch.is_listening() => "listening",
+            () if ch.is_connecting() => "connecting",
+            () if ch.is_closing() => "closing",
+            () if ch.is_paused() => "paused",
+            () => "open",
+        };
+        let address = ch.peer_addr().or_else(|_| ch.local_addr());
+        let address = address.map_or_else(|_| "-".to_owned(), |address| address.to_string());
+        let idle = ch.last_activity().map_or("-".to_owned(), |idle| format!("{:.2}", idle.as_secs_f64()));
+        let (age, received, sent) = (ch.age().as_secs_f64(), ch.bytes_in(), ch.bytes_out());
+        let queued = ch.queued();
+        let row = format!("{token}\t{state}\t{address}\t{age:.2}\t{idle}\t{received}\t{sent}\t{queued}\n");
+        table += &row;
+    }
+    table
 }
 
 /// The whole of an answer, whose body is that of its status if it has none.
@@ -238,6 +280,8 @@ impl fmt::Display for Text<'_> {
         }
         let refused = "Connections that were accepted and refused, by limit.";
         by(f, "refusals_total", "limit", refused, n.refusals())?;
+        let slow = "How often a hook took longer than the threshold, by hook.";
+        by(f, "slow_hooks_total", "hook", slow, n.slow_hooks())?;
         let rests = "How often a listener had to rest though somebody waited, by cause.";
         by(f, "rests_total", "cause", rests, n.rests())?;
         by(f, "closes_total", "reason", "Channels that have ended, by reason.", n.closes())?;

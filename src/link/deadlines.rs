@@ -78,7 +78,8 @@ impl MinRate {
     }
 
     /// Over which time the rate is measured (default 10 s). Whoever pauses for less than that, and makes up
-    /// for it, is not cut off.
+    /// for it, is not cut off. For output over TCP it should be a second at least: the peer's system may take
+    /// 0.2 s to acknowledge what it has.
     #[must_use]
     pub const fn with_window(mut self, window: Duration) -> MinRate {
         self.window = window;
@@ -111,7 +112,7 @@ impl fmt::Display for MinRate {
 ///
 /// A message begins and ends when the dispatcher says so, with
 /// [`begin_message`](crate::Channel::begin_message) and [`end_message`](crate::Channel::end_message). A
-/// [`chat`](crate::chat) does it by itself.
+/// `chat` does it by itself.
 ///
 /// ```
 /// use dispatch_loop::{Channel, Deadlines, Dispatcher, MinRate};

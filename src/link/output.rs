@@ -127,8 +127,7 @@ impl Link {
             match self.offer(turn, before, &pushed) {
                 Ok((taken, offered)) => {
                     sent = taken;
-                    let full = taken < offered && (taken == 0 || !self.has_own_source());
-                    self.output.blocked = full || self.waits_for_its_turn_to_send();
+                    self.output.blocked = taken < offered && (taken == 0 || !self.has_own_source());
                 }
                 Err(error) if is_shortage(&error) => self.meets_shortage(),
                 Err(error) => return self.write_lost(error),
@@ -315,42 +314,6 @@ impl Link {
         self.due.clear(Step::Drained);
         self.output.undrained = !self.output.is_empty() || self.output_pending();
         !self.output.undrained
-    }
-
-    fn flush_bytes(&mut self, turn: Turn, produces: bool) -> Flushed {
-        self.renew_budgets(turn);
-        let most = self.admit_queued();
-        if self.waits_for_its_turn_to_send() {
-            return Flushed::Blocked;
-        }
-        let (Some(source), Some(queue)) = (&mut self.socket, &mut self.output.queue) else {
-            return Flushed::Empty;
-        };
-        let mut sent = 0;
-        let mut left = most;
-        let flushed = queue.flush(source, &mut left, &mut sent, produces);
-        self.write_left -= most - left;
-        if sent > 0 {
-            self.sent += sent as u64;
-            self.output_passed(sent);
-            self.output.undrained |= self.output_pending();
-            self.forget_shortage();
-            self.moved(turn);
-        }
-        if matches!(flushed, Flushed::Budget) {
-            self.admit_queued();
-            if self.waits_for_its_turn_to_send() {
-                return Flushed::Blocked;
-            }
-        }
-        self.output.blocked = matches!(flushed, Flushed::Blocked);
-        match flushed {
-            Flushed::Lost(error) if is_shortage(&error) => {
-                self.meets_shortage();
-                Flushed::Blocked
-            }
-            flushed => flushed,
-        }
     }
 
     // FIN.

@@ -14,7 +14,7 @@ use crate::link::running::Running;
 use crate::link::source::MakeSource;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
-use crate::net::limits::Permit;
+use crate::net::places::Permit;
 #[cfg(feature = "proxy-protocol")]
 use crate::net::proxy::Proxied;
 use crate::net::unix::SocketFile;

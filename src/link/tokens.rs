@@ -143,11 +143,17 @@ impl Link {
 
     /// Go on with what has waited long enough.
     pub(crate) fn end_to_wait(&mut self, now: Time) {
-        if self.read_flow().is_some_and(|flow| flow.ends_wait(now)) {
+        let reads = self.read_flow().is_some_and(|flow| flow.ends_wait(now));
+        let sends = self.write_flow().is_some_and(|flow| flow.ends_wait(now));
+        if reads {
             self.was_changed();
         }
-        if self.write_flow().is_some_and(|flow| flow.ends_wait(now)) {
+        if sends {
             self.sends_again();
+        }
+        if reads || sends {
+            // In this time it was not the peer that did nothing.
+            self.stamp(now);
         }
     }
 }

@@ -3,9 +3,11 @@
 
 pub(crate) mod address;
 pub(crate) mod datagram;
+pub(crate) mod full;
 pub(crate) mod limits;
 pub(crate) mod options;
 pub(crate) mod peer;
+pub(crate) mod places;
 #[cfg(feature = "proxy-protocol")]
 pub(crate) mod proxy;
 pub(crate) mod resolve;

@@ -40,6 +40,8 @@ pub enum Call {
     Look,
     /// `socketpair`
     Pair,
+    /// Starting a thread, which a look-up needs
+    Thread,
     /// `lstat`, `realpath` or `chmod` of the file of a socket that was just bound to it
     File,
     /// `epoll_wait` or what stands for it

@@ -40,7 +40,9 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    const ALL: [(Work, &'static str); 24] = [
+    const COUNT: usize = 24;
+
+    const ALL: [(Work, &'static str); Work::COUNT] = [
         (Work::Read, "handle_read"),
         (Work::Accept, "handle_accept"),
         (Work::AcceptError, "handle_accept_error"),
@@ -91,6 +93,8 @@ pub(crate) struct Pulse {
     work_slot: AtomicU32,
     work_key: AtomicU64,
     works: AtomicU64,
+    /// How often each was found to be slow; the watcher writes it.
+    slow: [AtomicU64; Work::COUNT],
     /// When the loop was last seen at the beginning or at the end of its wait, in nanoseconds since `made`;
     /// kept while there is a meter.
     seen: AtomicU64,
@@ -115,6 +119,7 @@ impl Pulse {
             work_slot: AtomicU32::new(Token::NONE.slot),
             work_key: AtomicU64::new(Token::NONE.key),
             works: AtomicU64::new(0),
+            slow: [const { AtomicU64::new(0) }; Work::COUNT],
             seen: AtomicU64::new(0),
             made: Instant::now(),
         }
@@ -212,6 +217,17 @@ impl Pulse {
             None => of_channel(self.owner()).map(|owner| (Work::Read, Some(owner))),
         };
         Some(Moment { turn: turns / 2, works: self.works.load(Relaxed), work })
+    }
+
+    pub(crate) fn count_slow(&self, work: Work) {
+        self.slow[work as usize].fetch_add(1, Relaxed);
+    }
+
+    /// What was found to be slow, and how often.
+    pub(crate) fn slow(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.slow.iter().map(|count| count.load(Relaxed));
+        let all = Work::ALL.into_iter().zip(counts).map(|((_, name), count)| (name, count));
+        all.filter(|(_, count)| *count > 0).collect()
     }
 
     /// How long the loop has been at work since it was last seen at its wait; `None` if it waits, or is not

@@ -8,7 +8,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::report::Throttle;
-use crate::threads::pulse::{Moment, Pulse};
+use crate::threads::pulse::{Moment, Pulse, Work};
 
 /// The least threshold: a look takes some microseconds.
 const LEAST: Duration = Duration::from_millis(2);
@@ -27,7 +27,9 @@ impl Watcher {
         let watch = move || {
             let (mut seen, mut throttle) = (Seen::new(threshold), Throttle::new());
             while !told.load(Ordering::Acquire) {
-                for line in seen.look(pulse.now(), Instant::now()) {
+                let lines = seen.look(pulse.now(), Instant::now());
+                seen.slow.take().into_iter().for_each(|work| pulse.count_slow(work));
+                for line in lines {
                     if throttle.admits() {
                         log::warn!("{line}");
                     }
@@ -59,11 +61,13 @@ struct Seen {
     threshold: Duration,
     hook: Option<Since>,
     turn: Option<Since>,
+    /// What the last look has found to be slow.
+    slow: Option<Work>,
 }
 
 impl Seen {
     fn new(threshold: Duration) -> Seen {
-        Seen { threshold, hook: None, turn: None }
+        Seen { threshold, hook: None, turn: None, slow: None }
     }
 
     /// One look; what was the same in the look before has gone on since then. Returns what is to be logged.
@@ -80,10 +84,11 @@ impl Seen {
         let Some(moment) = moment else { return lines };
         let new = Since { moment, begun: now, told: false };
         let turn = self.turn.get_or_insert(new);
-        if moment.work().is_some() {
+        if let Some((work, _)) = moment.work() {
             let hook = self.hook.get_or_insert(new);
             if !hook.told && time(hook) >= self.threshold {
                 (hook.told, turn.told) = (true, true);
+                self.slow = Some(work);
                 let took = time(hook).as_millis();
                 lines.push(format!("{} has been running for {took} ms", What(&hook.moment)));
             }
@@ -113,7 +118,6 @@ impl fmt::Display for What<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::threads::pulse::Work;
     use crate::token::Token;
 
     const LOOK: Duration = Duration::from_millis(50);

@@ -88,6 +88,13 @@ fn the_last_activity_is_known_while_there_is_a_timer() {
 
     map.cancel(timer);
     assert_eq!(last_activity(&mut map, token), None);
+    echo(&mut map);
+    map.call_every(Duration::from_millis(1), |_| ());
+    turn_idle(&mut map);
+    assert_eq!(last_activity(&mut map, token), None, "what is known is of the message before");
+    let latest = Instant::now();
+    echo(&mut map);
+    assert!(last_activity(&mut map, token).unwrap() <= latest.elapsed());
 }
 
 /// EDGE_CASES 306: a timer that sets the next one leaves no turn without its time.

@@ -4,11 +4,12 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::net::{Shutdown, UdpSocket};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dispatch_loop::{
-    Bandwidth, Channel, ChannelMap, Datagram, Deadlines, Dispatcher, MinRate, Reason, Token, run,
+    Bandwidth, Channel, ChannelMap, Datagram, Deadlines, Dispatcher, MinRate, Reason, Source, Token, run,
 };
 
 use crate::support::ends::kinds;
@@ -203,6 +204,27 @@ fn a_newcomer_to_a_group_has_its_turn() {
     assert!(after - before < 60_000, "it had to wait for {} bytes", after - before);
 }
 
+/// EDGE_CASES 253: small pieces do not slip past a large one that waits.
+#[test]
+fn a_member_that_sends_little_and_often_starves_nobody() {
+    let log = Log::new();
+    let group = Bandwidth::new(10_000).with_burst(1000);
+    let (mut map, often, far) = opened(loopbacks()[0], Recorder::new("often", &log));
+    let _far = reads_all(far);
+    view(&mut map, often).set_write_bandwidth(Some(&group));
+    let (near, far) = pair(loopbacks()[0]);
+    let waiting = map.add(near, Sender(pattern(4_000), group)).unwrap();
+    let far = reads_to_end(far);
+    turn_until(&mut map, &log, |map| {
+        let mut ch = view(map, often);
+        if ch.queued() == 0 {
+            ch.push(&[1; 400]).unwrap();
+        }
+        !map.contains(waiting)
+    });
+    assert_eq!(far.join().unwrap(), pattern(4_000));
+}
+
 /// EDGE_CASES 254: its own and that of its group.
 #[test]
 fn of_several_limits_each_holds() {
@@ -331,6 +353,24 @@ fn a_peer_that_resets_while_reading_waits_ends_the_channel_at_once() {
     }
 }
 
+/// EDGE_CASES 257: nothing can be sent any more, and what has come is read to its end, in its time.
+#[test]
+fn a_broken_connection_is_read_to_its_end_though_reading_waits() {
+    let log = Log::new();
+    let (near, mut far) = unix_pair();
+    let (mut map, token) = opened_on(near, Recorder::new("a", &log).quiet());
+    let mut ch = view(&mut map, token);
+    ch.set_read_bandwidth(Some(&Bandwidth::new(20_000).with_burst(1000)));
+    ch.set_close_timeout(5 * MILLISECOND);
+    far.write_all(&pattern(5_000)).unwrap();
+    drop(far);
+    turn_until(&mut map, &log, |map| view(map, token).bytes_in() >= 1000);
+    view(&mut map, token).push(b"too late").unwrap();
+    run_out(&mut map, &log);
+    assert_eq!(log.input("a"), pattern(5_000));
+    assert!(log.of("a")[1].starts_with("close: Broken pipe"), "{:?}", log.events());
+}
+
 /// EDGE_CASES 257: what is queued for a peer that is gone does not wait for its turn to find that out.
 #[test]
 fn a_closing_channel_whose_peer_is_gone_ends_though_it_waits() {
@@ -375,6 +415,43 @@ fn a_channel_that_waits_goes_on_at_once_when_its_bandwidth_is_taken_back() {
         assert_eq!(log.input("a"), pattern(9_000));
         assert_eq!(reader.join().unwrap(), pattern(9_000));
     }
+}
+
+/// EDGE_CASES 258: also where no descriptor says that there is room.
+#[test]
+fn a_source_without_a_descriptor_waits_and_goes_on_as_well() {
+    struct Memory(Rc<RefCell<Vec<u8>>>);
+    impl Source for Memory {
+        fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            None
+        }
+        fn recv(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::new();
+    let taken: Rc<RefCell<Vec<u8>>> = Rc::default();
+    let mut map = ChannelMap::new().unwrap();
+    let token = map.add_source(Memory(taken.clone()), Recorder::new("a", &log)).unwrap().token();
+    let mut ch = view(&mut map, token);
+    ch.set_write_bandwidth(Some(&Bandwidth::new(20_000).with_burst(1000)));
+    ch.push_vec(pattern(4_000)).unwrap();
+    turn_until(&mut map, &log, |_| taken.borrow().len() == 4_000);
+    let mut ch = view(&mut map, token);
+    ch.set_write_bandwidth(Some(&Bandwidth::new(1).with_burst(1000)));
+    ch.push_vec(pattern(4_000)).unwrap();
+    turn_until(&mut map, &log, |_| taken.borrow().len() == 5_000);
+    assert_calm(&mut map);
+    view(&mut map, token).set_write_bandwidth(NONE);
+    turn_until(&mut map, &log, |_| taken.borrow().len() == 8_000);
+    assert_eq!(*taken.borrow(), [pattern(4_000), pattern(4_000)].concat());
 }
 
 /// EDGE_CASES 259: what a channel has not used when it ends, the others of its group may.

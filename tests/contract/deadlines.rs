@@ -44,9 +44,22 @@ fn told(log: &Log) -> Vec<String> {
 /// Turn for so long, in which nothing is to happen to the channel.
 #[track_caller]
 fn lives(map: &mut ChannelMap, token: Token, log: &Log, period: Duration) {
+    lives_on(map, token, log, period, |_| ());
+}
+
+/// The same, and do something before each turn, which sees that before it sees how late it is.
+#[track_caller]
+fn lives_on(
+    map: &mut ChannelMap,
+    token: Token,
+    log: &Log,
+    period: Duration,
+    mut something: impl FnMut(&mut ChannelMap),
+) {
     let end = Instant::now() + period;
     while Instant::now() < end {
-        map.turn(Some(end.saturating_duration_since(Instant::now()))).unwrap();
+        something(map);
+        map.turn(Some(5 * MILLISECOND)).unwrap();
         assert!(map.contains(token), "{:?}", log.events());
     }
     assert_eq!(log.count("a deadline"), 0, "{:?}", log.events());
@@ -75,10 +88,9 @@ fn what_is_read_keeps_a_channel_alive_and_what_is_sent_does_not() {
     const TIME: Duration = Duration::from_millis(120);
     for on in loopbacks() {
         let log = Log::new();
-        let (mut map, token, far) = opened(on, Recorder::new("a", &log).quiet());
+        let (mut map, token, mut far) = opened(on, Recorder::new("a", &log).quiet());
         set(&mut map, token, Deadlines::default().with_read(TIME));
-        drip(&mut map, far.try_clone().unwrap(), TIME / 12);
-        lives(&mut map, token, &log, 3 * TIME);
+        lives_on(&mut map, token, &log, 3 * TIME, |_| far.write_all(b".").unwrap());
 
         let log = Log::new();
         let (mut map, token, _far) = opened(on, Recorder::new("a", &log).quiet());
@@ -171,13 +183,13 @@ fn a_message_that_comes_byte_by_byte_for_ever_has_a_deadline() {
 /// for all of them.
 #[test]
 fn messages_that_are_complete_in_time_meet_no_deadline() {
-    const TIME: Duration = Duration::from_millis(150);
+    const TIME: Duration = Duration::from_millis(500);
     let log = Log::new();
     let (mut map, token, mut far) = messages(&log);
     set(&mut map, token, Deadlines::default().with_message(TIME));
     let begun = Instant::now();
     let mut sent = 0;
-    while begun.elapsed() < 2 * TIME {
+    while begun.elapsed() < TIME + TIME / 2 {
         for part in [&b"<"[..], b"....", b"><", b">"] {
             far.write_all(part).unwrap();
             sent += part.len() as u64;
@@ -216,11 +228,9 @@ fn a_message_that_has_begun_counts_from_when_the_deadlines_are_set() {
 /// long as it takes.
 #[test]
 fn a_message_must_come_at_the_least_rate() {
-    // 200 bytes in a window, of which 300 come, or 33.
+    // 200 bytes in a window.
     let rate = MinRate::new(1000).with_window(200 * MILLISECOND);
-    for (bytes, fast) in
-        [(b"..............................", true), (b"x.............................", false)]
-    {
+    for fast in [true, false] {
         let log = Log::new();
         let (mut map, token, mut far) = messages(&log);
         set(&mut map, token, Deadlines::default().with_read_rate(rate));
@@ -230,11 +240,10 @@ fn a_message_must_come_at_the_least_rate() {
         turn_until(&mut map, &log, |map| view(map, token).has_message_begun());
         let begun = Instant::now();
         if fast {
-            let mut far = far.try_clone().unwrap();
-            map.call_every(10 * MILLISECOND, move |_| drop(far.write(bytes)));
-            lives(&mut map, token, &log, 900 * MILLISECOND);
+            lives_on(&mut map, token, &log, 900 * MILLISECOND, |_| far.write_all(&[b'.'; 200]).unwrap());
             continue;
         }
+        // 33 bytes in a window.
         drip(&mut map, far, 6 * MILLISECOND);
         turn_until(&mut map, &log, |_| log.closed("a"));
         assert!(begun.elapsed() >= 200 * MILLISECOND, "too early");
@@ -248,13 +257,13 @@ fn a_message_must_come_at_the_least_rate() {
 fn output_that_does_not_leave_ends_the_channel() {
     let rate = MinRate::new(100).with_window(80 * MILLISECOND);
     for on in loopbacks() {
-        for (len, close) in [(4_000_000, false), (4_000_000, true)] {
+        for close in [false, true] {
             let log = Log::new();
             let (near, far) = narrow_pair(on);
             let (mut map, token) = opened_on(near, Recorder::new("a", &log));
             set(&mut map, token, Deadlines::default().with_write_rate(rate));
             let begun = Instant::now();
-            view(&mut map, token).push_vec(vec![1; len]).unwrap();
+            view(&mut map, token).push_vec(vec![1; 4_000_000]).unwrap();
             if close {
                 view(&mut map, token).close();
             }
@@ -269,7 +278,10 @@ fn output_that_does_not_leave_ends_the_channel() {
             assert!(end.is_err(), "what was cut short ended as if it were whole");
         }
     }
-    // All of it is with the system, which holds it for the peer.
+    if cfg!(not(target_os = "linux")) {
+        return;
+    }
+    // All of it is with the system, which holds it for the peer, and says so.
     let log = Log::new();
     let (near, _far) = unix_pair();
     let (mut map, token) = opened_on(near, Recorder::new("a", &log));
@@ -294,14 +306,11 @@ fn a_slow_but_steady_reader_above_the_rate_is_served_to_the_end() {
         lives(&mut map, token, &log, 300 * MILLISECOND);
         view(&mut map, token).push_vec(vec![1; ALL]).unwrap();
         far.set_nonblocking(true).unwrap();
-        let got = Rc::new(Cell::new(0));
-        let count = got.clone();
-        // 16 KiB in 20 ms, more or less: ten windows, and more.
-        map.call_every(20 * MILLISECOND, move |_| {
-            let mut buffer = [0; 16 * 1024];
-            count.set(count.get() + far.read(&mut buffer).unwrap_or(0));
+        let (mut got, mut buffer) = (0, [0; 4 * 1024]);
+        turn_until(&mut map, &log, |_| {
+            got += far.read(&mut buffer).unwrap_or(0);
+            got == ALL
         });
-        turn_until(&mut map, &log, |_| got.get() == ALL);
         lives(&mut map, token, &log, 300 * MILLISECOND);
     }
 }
@@ -310,15 +319,31 @@ fn a_slow_but_steady_reader_above_the_rate_is_served_to_the_end() {
 /// own that has nothing is not the peer's fault.
 #[test]
 fn little_output_is_not_slow_output() {
-    let rate = MinRate::new(1_000_000).with_window(60 * MILLISECOND);
+    const PERIOD: Duration = Duration::from_millis(800);
+    // The system may acknowledge only after 0.2 s.
+    let rate = MinRate::new(100_000_000).with_window(500 * MILLISECOND);
     let log = Log::new();
     let (mut map, token, far) = opened(loopbacks()[0], Recorder::new("a", &log));
     set(&mut map, token, Deadlines::default().with_write_rate(rate));
     let _reader = reads_all(far);
     view(&mut map, token).call_every(3 * MILLISECOND, |ch| ch.push(b"tick"));
-    lives(&mut map, token, &log, 300 * MILLISECOND);
+    lives(&mut map, token, &log, PERIOD);
+    // All that is there is taken, and there is always something.
+    let (near, mut slow) = unix_pair();
+    let one = map.add(near, Recorder::new("a", &log)).unwrap().token();
+    set(&mut map, one, Deadlines::default().with_write_rate(rate));
+    view(&mut map, one).push(&[1; 100]).unwrap();
+    lives_on(&mut map, one, &log, 2 * PERIOD, |map| {
+        for _ in 0..50 {
+            view(map, one).push(&[1; 100]).unwrap();
+            map.turn(Some(Duration::ZERO)).unwrap();
+            slow.read_exact(&mut [0; 100]).unwrap();
+        }
+        assert!(view(map, one).unsent() > 0);
+    });
+    set(&mut map, one, Deadlines::default());
     view(&mut map, token).push_producer(|_: &mut Vec<u8>| Ok(dispatch_loop::More::Later)).unwrap();
-    lives(&mut map, token, &log, 300 * MILLISECOND);
+    lives(&mut map, token, &log, PERIOD);
 }
 
 /// EDGE_CASES 238: it passes once, within a tenth of its time.
@@ -350,7 +375,7 @@ fn a_lifetime_passes_once_and_not_before_nine_tenths_of_it() {
     turn_idle(&mut map);
     let first = map.wait_limit().unwrap();
     assert!(first > HOUR - HOUR / 10 - Duration::from_secs(60), "{first:?}");
-    assert!(first < HOUR, "of twenty, one is sooner than the middle: {first:?}");
+    assert!(first < HOUR - HOUR / 100, "of twenty, one is sooner than the middle: {first:?}");
     drop(fars);
 }
 
@@ -496,4 +521,46 @@ fn deadlines_that_are_far_away_cost_nothing_and_keep_nothing_alive() {
     assert!(begun.elapsed() < DEADLINE);
     assert_eq!(map.numbers().timers, 0);
     assert_eq!(told(&log).last().unwrap(), "close: end of stream");
+}
+
+/// EDGE_CASES 248: with all deadlines set, a message costs what it costs without: no timer is set, nothing is
+/// allocated, and the poller is told nothing.
+#[cfg(debug_assertions)]
+#[test]
+fn a_message_costs_no_more_when_deadlines_are_set() {
+    use crate::support::heap;
+    use dispatch_loop::faults::{Call, count};
+
+    struct Echo;
+    impl Dispatcher for Echo {
+        fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            let rate = MinRate::new(1).with_window(HOUR);
+            let all = Deadlines::default().with_read(HOUR).with_first_byte(HOUR).with_message(HOUR);
+            ch.set_deadlines(&all.with_read_rate(rate).with_write_rate(rate).with_lifetime(HOUR));
+            Ok(())
+        }
+        fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            ch.begin_message();
+            ch.read_with(|ch, data| ch.push(data))?;
+            ch.end_message();
+            Ok(())
+        }
+    }
+    const CALLS: [Call; 5] = [Call::Recv, Call::Send, Call::Control, Call::Wait, Call::Unsent];
+    let (near, mut far) = unix_pair();
+    let mut map = ChannelMap::new().unwrap();
+    map.add(near, Echo).unwrap();
+    turn_idle(&mut map);
+    let mut round = |map: &mut ChannelMap| {
+        far.write_all(b"hello").unwrap();
+        map.turn(Some(DEADLINE)).unwrap();
+        far.read_exact(&mut [0; 5]).unwrap();
+    };
+    (0..10).for_each(|_| round(&mut map));
+    let (before, allocations) = (CALLS.map(count), heap::allocations());
+    (0..100).for_each(|_| round(&mut map));
+    assert_eq!(heap::allocations() - allocations, 0, "allocations");
+    let calls: Vec<u64> = CALLS.map(count).iter().zip(before).map(|(now, before)| now - before).collect();
+    assert_eq!(calls, [100, 100, 0, 100, 0]);
+    assert_eq!(map.numbers().timers, 1);
 }

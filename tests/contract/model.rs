@@ -194,7 +194,7 @@ fn action() -> impl Strategy<Value = Action> {
     use Action::*;
     let channel = 0..CHANNELS;
     prop_oneof![
-        3 => (0..4u8).prop_map(Add),
+        3 => (0..KINDS).prop_map(Add),
         1 => channel.clone().prop_map(Renew),
         2 => (prop::option::of(channel.clone()), 0..4u64, any::<bool>())
             .prop_map(|(of, millis, every)| Timer(of, millis, every)),
@@ -247,7 +247,7 @@ fn random_programs_keep_the_promises() {
             script in prop::collection::vec(action(), 0..60),
             dropping in any::<bool>(),
         )| {
-            let mut all: Vec<Step> = (0..4).map(|kind| Step::Do(Action::Add(kind))).collect();
+            let mut all: Vec<Step> = (0..KINDS).map(|kind| Step::Do(Action::Add(kind))).collect();
             all.extend(steps);
             play(all, script, dropping);
         });

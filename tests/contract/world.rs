@@ -10,11 +10,16 @@ use std::time::Duration;
 
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, LookupError, Reason, Token};
 
+#[cfg(feature = "layers")]
 use dispatch_loop::chat::ChatDispatcher;
 
-use super::world_more::{Messages, Talk, Timer, cancel, set_timer, tell};
+#[cfg(feature = "layers")]
+use super::world_chat::Talk;
+use super::world_more::{Messages, Timer, cancel, set_timer, tell};
 use crate::support::peers::{loopbacks, pair, unix_pair};
 
+/// Kinds of channels; the last is a chat.
+pub const KINDS: u8 = if cfg!(feature = "layers") { 4 } else { 3 };
 /// Channels that one program makes, at most.
 pub const CHANNELS: usize = 12;
 /// The bytes of every stream, over and over, begun elsewhere for each.
@@ -157,6 +162,7 @@ impl World {
 pub enum Named {
     Asked(Handle<Actor>),
     Plain(Handle<Plain>),
+    #[cfg(feature = "layers")]
     Chat(Handle<ChatDispatcher<Talk>>),
 }
 
@@ -165,6 +171,7 @@ impl Named {
         match self {
             Named::Asked(handle) => handle.token(),
             Named::Plain(handle) => handle.token(),
+            #[cfg(feature = "layers")]
             Named::Chat(handle) => handle.token(),
         }
     }
@@ -173,6 +180,7 @@ impl Named {
         match self {
             Named::Asked(handle) => map.get(handle).is_ok(),
             Named::Plain(handle) => map.get(handle).is_ok(),
+            #[cfg(feature = "layers")]
             Named::Chat(handle) => map.get(handle).is_ok(),
         }
     }
@@ -485,6 +493,7 @@ pub fn add(map: &mut ChannelMap, shared: &Shared, world: &mut World, kind: u8) {
             let (near, far) = unix_pair();
             (far.into(), map.add(near, Plain(actor)).map(Named::Plain))
         }
+        #[cfg(feature = "layers")]
         3 => {
             let (near, far) = unix_pair();
             let chat = Talk::new(actor);

@@ -1,71 +1,15 @@
-//! What else there is in the world of `model.rs`: a chat among the channels, timers, messages.
+//! What else there is in the world of `model.rs`: timers, and messages of other threads.
 
 use std::cell::RefCell;
 use std::fmt;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dispatch_loop::chat::{Chat, ChatChannel};
-use dispatch_loop::{ChannelMap, Dispatcher, Eof, Reason, TimerId};
+use dispatch_loop::{ChannelMap, TimerId};
 
 use super::world::*;
-
-/// An actor that is given messages of a length, which is another after each.
-pub struct Talk {
-    actor: Actor,
-    pub wanted: usize,
-}
-
-impl Talk {
-    pub fn new(actor: Actor) -> Talk {
-        Talk { actor, wanted: 500 }
-    }
-}
-
-impl Chat for Talk {
-    fn collect_incoming_data(&mut self, ch: &mut ChatChannel<'_>, data: &[u8]) -> io::Result<()> {
-        self.actor.world.borrow_mut().took(self.actor.index, data);
-        ch.collect(data);
-        Ok(())
-    }
-    fn found_terminator(&mut self, ch: &mut ChatChannel<'_>, data: &[u8]) -> io::Result<()> {
-        must(data.len() == self.wanted, format!("a message of {} bytes, not {}", data.len(), self.wanted));
-        self.wanted = 1 + (self.wanted * 7 + 13) % 2500;
-        ch.set_terminator(self.wanted)?;
-        // The view of the channel puts back what comes after the message: only if it is needed.
-        let idle = self.actor.world.borrow().script.is_empty();
-        if idle {
-            Ok(())
-        } else {
-            self.actor.hook(ch.channel_mut(), |life| must(life.opens == 1, "read before open"))
-        }
-    }
-    fn handle_connect(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        self.actor.handle_connect(ch.channel_mut())
-    }
-    fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        self.actor.handle_open(ch.channel_mut())
-    }
-    fn handle_eof(&mut self, ch: &mut ChatChannel<'_>, rest: &[u8]) -> io::Result<Eof> {
-        must(rest.len() < self.wanted, "more than a message is left");
-        self.actor.handle_eof(ch.channel_mut())
-    }
-    fn handle_high(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        self.actor.handle_high(ch.channel_mut())
-    }
-    fn handle_low(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        self.actor.handle_low(ch.channel_mut())
-    }
-    fn handle_drained(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        self.actor.handle_drained(ch.channel_mut())
-    }
-    fn handle_close(&mut self, ch: &mut ChatChannel<'_>, reason: &Reason) {
-        self.actor.handle_close(ch.channel_mut(), reason);
-    }
-}
 
 /// What is known of one timer.
 pub struct Timer {

@@ -243,3 +243,22 @@ fn who_says_nothing_is_cut_off() {
     turn_until(&mut map, &Log::new(), |_| reader.is_finished());
     assert_eq!(reader.join().unwrap(), io::ErrorKind::ConnectionReset);
 }
+
+/// 313: a table of channels.
+#[test]
+fn the_channels_are_listed_with_what_they_carry() {
+    let (mut map, address) = served(Stats::new());
+    let (near, mut far) = unix_pair();
+    let echo = map.add(near, Echo).unwrap();
+    far.write_all(b"hello").unwrap();
+    turn_until(&mut map, &Log::new(), |map| map.numbers().bytes_out == 5);
+    let answer = ask(&mut map, address, "GET /channels HTTP/1.1\r\n\r\n", 1000);
+    let (head, table) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    let rows: Vec<Vec<&str>> = table.lines().map(|row| row.split('\t').collect()).collect();
+    assert_eq!(rows[0], ["channel", "state", "peer", "age", "idle", "in", "out", "queued"]);
+    let states: Vec<&str> = rows.iter().map(|row| row[1]).collect();
+    assert_eq!(states, ["state", "listening", "open", "open"], "{table}");
+    let of_echo = rows.iter().find(|row| row[0] == echo.token().to_string()).unwrap();
+    assert_eq!(of_echo[5..], ["5", "5", "0"]);
+}

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener};
+use std::time::Duration;
 
 use socket2::Socket;
 
@@ -31,6 +32,8 @@ pub struct Part {
     pub fin_after: Option<usize>,
     /// An urgent byte comes first.
     pub urgent: bool,
+    /// It resets when it has said everything.
+    pub resets: bool,
     /// It says nothing before the end has come.
     pub answers: bool,
 }
@@ -113,6 +116,11 @@ impl Far {
         if said_all && !self.fin && (enough || ended) {
             self.fin = true;
             moved = true;
+            if let (true, End::Tcp(socket)) = (part.resets, &mut *end) {
+                let _ = socket.set_linger(Some(Duration::ZERO));
+                self.end = None;
+                return true;
+            }
             end.fin();
         }
         if !ended {

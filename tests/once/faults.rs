@@ -4,7 +4,7 @@ use dispatch_loop::faults::{Call, Fault};
 use libc::*;
 
 /// All calls, to count them.
-pub const CALLS: [Call; 19] = [
+pub const CALLS: [Call; 20] = [
     Call::Socket,
     Call::Bind,
     Call::Listen,
@@ -22,6 +22,7 @@ pub const CALLS: [Call; 19] = [
     Call::Control,
     Call::Look,
     Call::Pair,
+    Call::Thread,
     Call::File,
     Call::Wait,
 ];
@@ -29,7 +30,7 @@ pub const CALLS: [Call; 19] = [
 /// socket(2), bind(2), listen(2), connect(2), accept(2) with what it passes on of the new socket, recv(2)
 /// and read(2) with what tcp(7) and ip(7) add, send(2) and write(2) likewise, shutdown(2), getsockopt(2),
 /// getsockname(2), fcntl(2), ioctl(2), epoll_create(2) and eventfd(2), epoll_ctl(2), poll(2),
-/// socketpair(2), stat(2), epoll_wait(2).
+/// socketpair(2), pthread_create(3), stat(2), epoll_wait(2).
 pub fn errors(call: Call) -> &'static [i32] {
     match call {
         Call::Socket => &[EACCES, EAFNOSUPPORT, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTONOSUPPORT],
@@ -147,6 +148,7 @@ pub fn errors(call: Call) -> &'static [i32] {
         Call::Control => &[EBADF, EEXIST, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC, EPERM],
         Call::Look => &[EFAULT, EINTR, EINVAL, ENOMEM],
         Call::Pair => &[EAFNOSUPPORT, EMFILE, ENFILE, EOPNOTSUPP],
+        Call::Thread => &[EAGAIN, EINVAL, EPERM],
         Call::File => &[EACCES, ELOOP, ENOENT, ENOMEM, ENOTDIR],
         Call::Wait => &[EBADF, EFAULT, EINTR, EINVAL],
     }

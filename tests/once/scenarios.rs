@@ -76,8 +76,8 @@ fn connect_by_name() {
             stage.map.set_resolver(move |_, _| Ok(vec![nobody, to]));
             let role = Role { name: "client", says: 3000, expects: 3000, then: |ch| ch.close(), ..QUIET };
             stage.connect("name.test:1", role)?;
-            // It was looked up when the loop first turns, so that it turns as often each time.
-            stage.wait_for_messages(1);
+            // Before the loop first turns, so that it turns as often each time.
+            stage.wait_for_look_up();
             Ok(())
         });
         drop(refusing);
@@ -288,4 +288,95 @@ fn messages() {
             Ok(())
         })
     })
+}
+
+/// EDGE_CASES 330. Turned by `run`, on the short way of a message.
+#[test]
+fn run_turns_the_loop() {
+    alone(None, || {
+        play("run_turns_the_loop", |stage| {
+            stage.run_it();
+            let listener = stage.listen(loopbacks()[0], ECHOES)?;
+            let address = stage.address_of(listener);
+            stage.client(address, Part { says: 50_000, fin_after: Some(50_000), ..Part::default() });
+            let (near, far) = pair(loopbacks()[0]);
+            let role = Role { name: "closing", says: 100, expects: 100, then: |ch| ch.close(), ..QUIET };
+            stage.add_as(role, |map, actor| map.add(near, actor))?;
+            stage.far(End::Tcp(far.into()), Part { says: 200, fin_after: Some(100), ..Part::default() });
+            Ok(())
+        })
+    })
+}
+
+/// EDGE_CASES 330. Nothing is read until a timer says so; meanwhile one peer ends, and another resets.
+#[test]
+fn paused() {
+    alone(None, || {
+        play("paused", |stage| {
+            let stuck = Role { name: "stuck", opens: |ch| ch.pause_reading(), ..QUIET };
+            let paused = Role {
+                name: "paused",
+                opens: |ch| {
+                    ch.pause_reading();
+                    ch.call_later(SHORT, |ch| {
+                        ch.resume_reading();
+                        Ok(())
+                    });
+                },
+                ..QUIET
+            };
+            for (role, resets) in [(paused, false), (stuck, true)] {
+                let (near, far) = pair(loopbacks()[0]);
+                stage.add_as(role, |map, actor| map.add(near, actor))?;
+                let part = Part { says: 500, fin_after: Some(0), resets, ..Part::default() };
+                stage.far(End::Tcp(far.into()), part);
+            }
+            Ok(())
+        })
+    })
+}
+
+/// EDGE_CASES 330. More clients connect than the backlog holds: the system says that it would block.
+#[test]
+fn a_full_backlog() {
+    alone(None, || {
+        play("a_full_backlog", |stage| {
+            let dir = Dir::new();
+            let path = dir.join("socket");
+            stage.keep(dir, path.clone());
+            let options = ListenOptions::default().with_backlog(0);
+            stage.add_as(ECHOES, |map, actor| map.listen_with(path.clone(), &options, actor))?;
+            for says in [10, 20] {
+                let role = Role { name: "client", says, expects: says, then: |ch| ch.close(), ..QUIET };
+                stage.connect(path.clone(), role)?;
+            }
+            Ok(())
+        })
+    })
+}
+
+/// EDGE_CASES 330. The map is dropped in the midst of it.
+#[test]
+fn dropped() {
+    alone(None, || {
+        for turns in [0, 1, 3] {
+            DROPPED_AFTER.set(turns);
+            play("dropped", |stage| {
+                stage.dropped_after = Some(DROPPED_AFTER.get());
+                let listener = stage.listen(loopbacks()[0], ECHOES)?;
+                let address = stage.address_of(listener);
+                let role = Role { name: "client", says: 3000, ..QUIET };
+                stage.connect(address, role)?;
+                let (near, far) = UnixStream::pair()?;
+                let role = Role { name: "closing", says: 300_000, opens: |ch| ch.close(), ..QUIET };
+                stage.add_as(role, |map, actor| map.add(near, actor))?;
+                stage.far(End::Unix(far.into()), Part::default());
+                Ok(())
+            });
+        }
+    })
+}
+
+thread_local! {
+    static DROPPED_AFTER: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }

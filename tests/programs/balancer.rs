@@ -112,10 +112,12 @@ fn ten_restarts_of_a_web_server_and_no_request_is_cut() {
     dir.file("file", &body);
     let path = dir.join("take-over");
     let args = |address: &str| {
-        ["--root", dir.path().to_str().unwrap(), "--take-over", path.to_str().unwrap(), address]
-            .map(str::to_owned)
+        let (root, path) = (dir.path().to_str().unwrap(), path.to_str().unwrap());
+        ["--root", root, "--take-over", path, "--stats", "127.0.0.1:0", address].map(str::to_owned)
     };
     let (mut server, address) = Program::serve("http_server", args("127.0.0.1:0"));
+    // The numbers are taken over, too.
+    let numbers = server.line();
     let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let ask = || {
         let mut failed = Vec::new();
@@ -133,7 +135,7 @@ fn ten_restarts_of_a_web_server_and_no_request_is_cut() {
             let before = asked.load(Ordering::Relaxed);
             // What it is given counts, and not its address.
             let (successor, taken) = Program::serve("http_server", args("127.0.0.1:0"));
-            assert_eq!(taken, address);
+            assert_eq!((taken, successor.line()), (address, numbers.clone()));
             let old = std::mem::replace(&mut server, successor);
             old.end().assert_quiet_success();
             wait_until("clients go on", || asked.load(Ordering::Relaxed) >= before + 10);

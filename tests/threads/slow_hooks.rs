@@ -164,6 +164,8 @@ fn slow_timers_and_remote_calls_are_named_as_such() {
     run_once(&mut map);
     let lines = logged_of_slow_hooks("has been running for");
     assert!(lines.iter().any(|line| line.contains(&of_channel)), "{lines:?}");
+    let slow: Vec<_> = map.numbers().slow_hooks().map(|(name, times)| (name.to_owned(), times)).collect();
+    assert_eq!(slow, [("a timer".to_owned(), 2), ("a remote call".to_owned(), 1)]);
 }
 
 fn run_once(map: &mut ChannelMap) {

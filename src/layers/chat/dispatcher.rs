@@ -178,7 +178,7 @@ impl<C: Chat> Dispatcher for ChatDispatcher<C> {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.read_with(|ch, data| {
             let result = self.feed(ch, data);
-            if self.incoming.has_begun() {
+            if self.incoming.has_begun() && !self.is_replaced(ch) {
                 ch.begin_message();
             }
             result
@@ -193,6 +193,7 @@ impl<C: Chat> Dispatcher for ChatDispatcher<C> {
         if has_ended(ch) {
             return Ok(Eof::Close);
         }
+        ch.end_message();
         let rest = std::mem::take(&mut self.incoming.collected);
         self.call(ch, &[], |chat, ch| chat.handle_eof(ch, &rest))
     }
