@@ -1,6 +1,7 @@
 //! Where the listeners of a server come from: its own addresses, the service manager, a predecessor.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dispatch_loop::{ChannelMap, Dispatcher, Handle, Socket, service};
 
@@ -81,9 +82,10 @@ pub fn is_ready(map: &mut ChannelMap) {
     }
 }
 
-/// The server is about to end; so is the service, unless there is a successor.
+/// The server is about to end; so is the service, unless there is a successor. Tells it once.
 pub fn is_stopping() {
-    if !take_over::has_successor() {
+    static IS_TOLD: AtomicBool = AtomicBool::new(false);
+    if !take_over::has_successor() && !IS_TOLD.swap(true, Ordering::Relaxed) {
         if let Err(error) = service::stopping() {
             log::warn!("cannot tell the service manager that this stops: {error}");
         }

@@ -277,11 +277,6 @@ fn another_source_begins_behind_the_header() {
             // A Unix-domain peer is trusted always.
             let trusted = trusted || kind.on.is_none();
             let options = if trusted { ProxyOptions::default() } else { strict() };
-            let options = if kind.on.is_some_and(|on| on.contains(':')) && trusted {
-                options.with_trusted(["127.0.0.1", "::1"]).unwrap()
-            } else {
-                options
-            };
             let near = TcpStream::from(std::os::fd::OwnedFd::from(near));
             let handle = map.add_proxied(near, &options, echo(&log)).unwrap();
             wrap(&mut map.channel(handle).unwrap(), kind);
