@@ -47,6 +47,8 @@ mod programs {
     mod stats;
     #[cfg(feature = "layers")]
     mod stream_client;
+    #[cfg(feature = "layers")]
+    mod take_over;
     mod tcp_proxy;
     mod udp_echo;
 }
