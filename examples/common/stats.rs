@@ -7,6 +7,8 @@ use super::Exit;
 /// Listen there, and say where that is.
 #[cfg(feature = "layers")]
 pub fn offer(map: &mut ChannelMap, address: &str) -> Result<(), Exit> {
+    use std::time::Duration;
+
     use dispatch_loop::ToAddress;
     use dispatch_loop::stats::Stats;
 
@@ -15,6 +17,7 @@ pub fn offer(map: &mut ChannelMap, address: &str) -> Result<(), Exit> {
         Err(_) => super::resolve(address.into())?.into(),
     };
     let stats = Stats::new().listen(map, address)?;
+    map.watch_slow_hooks(Some(Duration::from_millis(100)))?;
     if let Some(address) = map.channel(stats).ok().and_then(|ch| ch.local_addr().ok()) {
         super::say(format_args!("stats on {address}"));
     }
