@@ -7,6 +7,8 @@ use super::Exit;
 /// Listen there, or on the listener of a predecessor, and say where that is.
 #[cfg(feature = "layers")]
 pub fn offer(map: &mut ChannelMap, address: &str, taken: Option<Socket>) -> Result<Token, Exit> {
+    use std::time::Duration;
+
     use dispatch_loop::ToAddress;
     use dispatch_loop::stats::Stats;
 
@@ -15,6 +17,7 @@ pub fn offer(map: &mut ChannelMap, address: &str, taken: Option<Socket>) -> Resu
         (None, Ok(address)) => Stats::new().listen(map, address)?,
         (None, Err(_)) => Stats::new().listen(map, super::resolve(address.into())?)?,
     };
+    map.watch_slow_hooks(Some(Duration::from_millis(100)))?;
     if let Some(address) = map.channel(stats).ok().and_then(|ch| ch.local_addr().ok()) {
         super::say(format_args!("stats on {address}"));
     }

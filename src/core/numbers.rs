@@ -74,7 +74,7 @@ impl ChannelMap {
     pub(crate) fn waited(&mut self, timed: bool) {
         self.counters.events += self.poll.len() as u64;
         if self.reading.is_some() {
-            self.begin_to_measure();
+            self.begin_to_measure(timed);
         } else if timed {
             self.turn.time = self.clock.now();
             self.ages.timed(self.turn.number);
@@ -85,9 +85,12 @@ impl ChannelMap {
 
     #[cold]
     #[inline(never)]
-    fn begin_to_measure(&mut self) {
+    fn begin_to_measure(&mut self, timed: bool) {
         self.turn.time = self.clock.now();
-        self.ages.timed(self.turn.number);
+        if timed {
+            // Without timers, messages do not note it.
+            self.ages.timed(self.turn.number);
+        }
         if let Some(reading) = &mut self.reading {
             reading.begun = Some(self.turn.time);
             self.pulse.see(self.turn.time.instant());

@@ -57,10 +57,16 @@ fn a_channel_grows_old_from_when_it_was_added_and_one_in_the_same_slot_begins_an
     assert!(age(&mut map, third) <= latest.elapsed() + UNIT);
 }
 
-/// EDGE_CASES 306.
+/// EDGE_CASES 306: whether or not turns are timed for a meter.
 #[test]
 fn the_last_activity_is_known_while_there_is_a_timer() {
+    known_while_there_is_a_timer(ChannelMap::new().unwrap());
     let mut map = ChannelMap::new().unwrap();
+    let _meter = map.meter();
+    known_while_there_is_a_timer(map);
+}
+
+fn known_while_there_is_a_timer(mut map: ChannelMap) {
     let (near, mut far) = unix_pair();
     let token = map.add(near, Echo).unwrap().token();
     turn_idle(&mut map);

@@ -28,8 +28,10 @@ pub fn fetch(
         ch.set_timeout(Some(PATIENCE));
         ch.push(request.as_bytes())
     });
-    if let (Err(error), Some(then)) = (begun, then.take()) {
-        then(map, Err(error.to_string()));
+    if let Err(error) = begun {
+        if let Some(then) = then.take() {
+            then(map, Err(error.to_string()));
+        }
     }
 }
 
