@@ -35,6 +35,8 @@ fn comes_back(address: &Address) {
     let printed = address.to_string();
     match address {
         Address::Abstract(name) if name.escape_ascii().to_string().as_bytes() != &name[..] => {}
+        // Control characters are shown escaped.
+        Address::Unix(path) if path.to_string_lossy().contains(char::is_control) => {}
         _ => assert_eq!(printed.parse::<Address>().unwrap(), *address),
     }
 }

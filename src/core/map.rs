@@ -25,7 +25,7 @@ use crate::link::due::Step;
 use crate::link::held::Held;
 use crate::link::source::{Plain, Source};
 use crate::link::state::{Link, Role};
-use crate::net::limits::{Alarm, Waiter};
+use crate::net::places::{Alarm, Waiter};
 use crate::net::resolve::{self, Resolver};
 use crate::net::socket::Socket;
 use crate::numbers::Counters;

@@ -6,7 +6,7 @@ use std::io;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::event_loop::{accepted, admission, backoff, hooks};
-use crate::net::limits::AcceptLimit;
+use crate::net::full::AcceptLimit;
 use crate::sys;
 use crate::sys::errno::would_block;
 use crate::token::Token;

@@ -18,7 +18,7 @@ use crate::link::pushed::Pushed;
 use crate::link::source::Plain;
 use crate::link::state::Link;
 use crate::net::address::Address;
-use crate::net::limits::{AcceptLimitError, Full};
+use crate::net::full::{AcceptLimitError, Full};
 use crate::net::peer::Peer;
 use crate::reason::Reason;
 use crate::sys::errno::would_block;
@@ -173,9 +173,11 @@ fn refuse(
 ) {
     map.counters.refusals[full.limit() as usize] += 1;
     let address = address_of(&accepted);
+    // There is no time for words with one of the last descriptors.
+    let is_short = is_held_back(map, token, &accepted);
     let (fd, peer, _) = accepted;
     let word = map.link(token).and_then(Link::accept_limits).and_then(|limits| limits.last_word());
-    if let Some(word) = word.cloned() {
+    if let Some(word) = word.cloned().filter(|_| !is_short) {
         say_last_word(map, fd, peer, word);
     }
     tell(map, token, dispatcher, full, Some(address.unwrap_or(Address::Unnamed)));

@@ -11,7 +11,7 @@ use crate::guard::{drop_each, drop_guarded};
 use crate::link::held::Held;
 use crate::link::state::{Link, Role};
 use crate::net::address::about;
-use crate::net::limits::Permit;
+use crate::net::places::Permit;
 use crate::net::resolve;
 use crate::reason::Reason;
 use crate::sys::poll::Poll;

@@ -1,7 +1,9 @@
 //! What a listener with limits knows: which of them hold somebody up, and a connection that has taken one of
 //! the last descriptors.
 
-use crate::net::limits::{AcceptLimits, Full, Permit, Waiter};
+use crate::net::full::Full;
+use crate::net::limits::AcceptLimits;
+use crate::net::places::{Permit, Waiter};
 use crate::sys::stream::Accepted;
 
 pub(crate) struct Admission {

@@ -3,7 +3,8 @@
 use crate::link::admission::Admission;
 use crate::link::rare::Rare;
 use crate::link::state::Link;
-use crate::net::limits::{AcceptLimits, Permit};
+use crate::net::limits::AcceptLimits;
+use crate::net::places::Permit;
 
 impl Link {
     /// Limits of a listener. What it has in hand stays there.

@@ -12,7 +12,7 @@ use crate::link::partners::Partners;
 use crate::link::source::MakeSource;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
-use crate::net::limits::Permit;
+use crate::net::places::Permit;
 use crate::net::unix::SocketFile;
 use crate::threads::credit::Credit;
 use crate::timers::TimerKey;

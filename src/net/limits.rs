@@ -1,21 +1,14 @@
-//! `AcceptLimits`: how many connections listeners take, and the counts that they share. What a listener
+//! `AcceptLimits`: how many connections listeners take. What they share is in `places.rs`; what a listener
 //! does at a limit is decided in `event_loop/admission.rs`.
 
-use std::collections::{BTreeMap, HashMap};
-use std::error::Error;
-use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::io;
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::bucket::Bucket;
 use crate::clock::Time;
-use crate::net::address::Address;
+use crate::net::full::Full;
+use crate::net::places::{Counts, Network, Permit, Rate, Waiter};
 use crate::sys;
-use crate::sys::poll::Waker;
 
 /// What happens to connections when there are as many in total, or as many a second, as may be.
 ///
@@ -36,8 +29,8 @@ pub enum AtLimit {
     Refuse,
 }
 
-/// How many connections a listener takes: in total, of one peer address, and a second. Without limits by
-/// default; each number is a limit of its own.
+/// How many connections a listener takes: in total, of one peer address, and a second, as xinetd's
+/// `instances`, `per_source` and `cps`. Without limits by default; each number is a limit of its own.
 ///
 /// Clones share their counts: give clones to several listeners, also of several maps in several threads, and
 /// they have the limits together. A connection counts until its descriptor is closed, or its [`Socket`] is
@@ -98,12 +91,6 @@ struct Settings {
     at_limit: AtLimit,
     last_word: Option<Arc<[u8]>>,
     reserve: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Rate {
-    a_second: u32,
-    burst: u32,
 }
 
 /// The same limits, with the same counts.
@@ -179,7 +166,8 @@ impl AcceptLimits {
 
     /// What a connection is sent before it is refused (nothing): an answer of the server's protocol. It is
     /// sent at once, so it should be short, no more than some KiB. The connection is then closed in order, for
-    /// which it is kept for a second at most, and 64 of them at a time. Without a last word it is just closed.
+    /// which it is kept for a second at most, and 64 of them at a time. Without a last word, or with
+    /// one of the last [descriptors](Self::with_descriptor_reserve), it is just closed.
     pub fn with_last_word(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.settings.last_word = Some(Arc::from(bytes.into())).filter(|word: &Arc<[u8]>| !word.is_empty());
         self
@@ -242,7 +230,7 @@ impl AcceptLimits {
             }
         }
         counts.total += 1;
-        Ok(Box::new(Permit { counts: self.counts.clone(), peer: None, is_counted: true }))
+        Ok(Box::new(Permit::new(self.counts.clone())))
     }
 
     /// A connection is let in.
@@ -280,281 +268,9 @@ fn spare(all: usize) -> usize {
     (all / 8).max(64).min(all / 2)
 }
 
-/// What listeners with the same limits share.
-#[derive(Debug, Default)]
-struct Counts(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    total: usize,
-    peers: HashMap<Network, usize>,
-    /// Usually one.
-    buckets: Vec<(Rate, Bucket)>,
-    /// Maps with a listener that waits for a place, by number.
-    waiting: BTreeMap<u32, Arc<Alarm>>,
-}
-
-impl Counts {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn bucket(&mut self, rate: Rate, now: Time) -> &mut Bucket {
-        let at = self.buckets.iter().position(|(of, _)| *of == rate).unwrap_or_else(|| {
-            self.buckets.push((rate, Bucket::new(rate.a_second.into(), rate.burst.into(), now)));
-            self.buckets.len() - 1
-        });
-        &mut self.buckets[at].1
-    }
-
-    fn leave(&mut self, peer: Network) {
-        if let Some(count) = self.peers.get_mut(&peer) {
-            *count -= 1;
-        }
-        self.forget_if_none(peer);
-    }
-
-    fn forget_if_none(&mut self, peer: Network) {
-        if self.peers.get(&peer) == Some(&0) {
-            self.peers.remove(&peer);
-            if self.peers.is_empty() {
-                self.peers = HashMap::new();
-            }
-        }
-    }
-}
-
-/// The place of one connection, which is given back when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    counts: Arc<Counts>,
-    /// For whom it counts.
-    peer: Option<Network>,
-    is_counted: bool,
-}
-
-impl Permit {
-    /// The descriptor is closed. The map of this number looks itself for who waits there.
-    pub(crate) fn give_back(&mut self, map: u32) {
-        self.end(Some(map));
-    }
-
-    fn end(&mut self, own: Option<u32>) {
-        if !std::mem::replace(&mut self.is_counted, false) {
-            return;
-        }
-        let mut counts = self.counts.lock();
-        counts.total -= 1;
-        if let Some(peer) = self.peer.take() {
-            counts.leave(peer);
-        }
-        let waiting = std::mem::take(&mut counts.waiting);
-        drop(counts);
-        waiting.iter().filter(|(map, _)| Some(**map) != own).for_each(|(_, alarm)| alarm.ring());
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.end(None);
-    }
-}
-
-/// Wakes a map that waits for a place which another one, or a socket outside of any map, gives back.
-#[derive(Debug)]
-pub(crate) struct Alarm {
-    waker: Waker,
-    rung: AtomicBool,
-}
-
-impl Alarm {
-    pub(crate) fn new(waker: Waker) -> Alarm {
-        Alarm { waker, rung: AtomicBool::new(false) }
-    }
-
-    fn ring(&self) {
-        self.rung.store(true, Ordering::Release);
-        self.waker.wake();
-    }
-
-    /// Whether it has rung.
-    pub(crate) fn take(&self) -> bool {
-        self.rung.swap(false, Ordering::AcqRel)
-    }
-}
-
-/// The map of a listener.
-#[derive(Clone, Debug)]
-pub(crate) struct Waiter {
-    pub(crate) map: u32,
-    pub(crate) alarm: Arc<Alarm>,
-}
-
-/// Whose connections are counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Network {
-    V4([u8; 4]),
-    /// The first 64 bits.
-    V6([u8; 8]),
-}
-
-impl Network {
-    fn of(ip: IpAddr) -> Network {
-        match ip.to_canonical() {
-            IpAddr::V4(v4) => Network::V4(v4.octets()),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
-                Network::V6([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Network::V4(octets) => IpAddr::from(octets).fmt(f),
-            Network::V6(octets) => {
-                let bits = u128::from(u64::from_be_bytes(octets)) << 64;
-                write!(f, "{}/64", Ipv6Addr::from(bits))
-            }
-        }
-    }
-}
-
-/// Which limit has been reached, and what it is.
-#[derive(Clone, Debug)]
-pub(crate) enum Full {
-    Total(usize),
-    PerPeer(usize, Network),
-    /// With the time until there are some again.
-    Rate(u32, Duration),
-    /// So many are held back.
-    Descriptors(u32),
-}
-
-impl Full {
-    pub(crate) fn limit(&self) -> AcceptLimit {
-        match self {
-            Full::Total(_) => AcceptLimit::Total,
-            Full::PerPeer(..) => AcceptLimit::PerPeer,
-            Full::Rate(..) => AcceptLimit::Rate,
-            Full::Descriptors(_) => AcceptLimit::Descriptors,
-        }
-    }
-}
-
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Full::Total(most) => write!(f, "the limit of {most} connections in total"),
-            Full::PerPeer(most, peer) => write!(f, "the limit of {most} connections per peer, with {peer}"),
-            Full::Rate(most, _) => write!(f, "the limit of {most} connections a second"),
-            Full::Descriptors(held) => write!(f, "the last {held} descriptors, which are held back"),
-        }
-    }
-}
-
-/// One of the limits of [`AcceptLimits`].
-///
-/// ```
-/// use dispatch_loop::AcceptLimit;
-///
-/// let waits = |limit| !matches!(limit, AcceptLimit::PerPeer);
-/// assert!(waits(AcceptLimit::Descriptors));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum AcceptLimit {
-    /// [`with_total`](AcceptLimits::with_total)
-    Total,
-    /// [`with_per_peer`](AcceptLimits::with_per_peer)
-    PerPeer,
-    /// [`with_rate`](AcceptLimits::with_rate)
-    Rate,
-    /// [`with_descriptor_reserve`](AcceptLimits::with_descriptor_reserve)
-    Descriptors,
-}
-
-/// A limit keeps a connection out: the inner error of what
-/// [`handle_accept_error`](crate::Dispatcher::handle_accept_error) is told then, of the kind
-/// `QuotaExceeded`.
-///
-/// ```
-/// use dispatch_loop::{AcceptLimit, AcceptLimitError, Channel, Dispatcher};
-/// use std::io;
-///
-/// /// Counts who was refused because of its address.
-/// struct Server {
-///     greedy: u64,
-/// }
-///
-/// impl Dispatcher for Server {
-///     fn handle_accept_error(&mut self, _: &mut Channel<'_>, error: &io::Error) {
-///         if let Some(limited) = AcceptLimitError::of(error) {
-///             self.greedy += u64::from(limited.limit() == AcceptLimit::PerPeer);
-///         }
-///     }
-/// }
-/// ```
-#[derive(Debug)]
-pub struct AcceptLimitError {
-    full: Full,
-    refused: Option<Address>,
-}
-
-impl AcceptLimitError {
-    pub(crate) fn error(full: Full, refused: Option<Address>) -> io::Error {
-        io::Error::new(io::ErrorKind::QuotaExceeded, AcceptLimitError { full, refused })
-    }
-
-    /// If `error` is one of these.
-    pub fn of(error: &io::Error) -> Option<&AcceptLimitError> {
-        error.get_ref()?.downcast_ref()
-    }
-
-    /// Which limit.
-    pub fn limit(&self) -> AcceptLimit {
-        self.full.limit()
-    }
-
-    /// Whose connection was accepted and refused; `None` if the listener rests, and who comes waits.
-    pub fn refused(&self) -> Option<&Address> {
-        self.refused.as_ref()
-    }
-}
-
-impl fmt::Display for AcceptLimitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at {}: ", self.full)?;
-        match &self.refused {
-            Some(peer) => write!(f, "{peer} is refused"),
-            None => f.write_str("others wait"),
-        }
-    }
-}
-
-impl Error for AcceptLimitError {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn network(ip: &str) -> Network {
-        Network::of(ip.parse().unwrap())
-    }
-
-    #[test]
-    fn who_counts_as_one_peer() {
-        assert_eq!(network("192.0.2.1"), network("::ffff:192.0.2.1"));
-        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
-        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:2:ffff::9"));
-        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
-        assert_eq!(network("2001:db8:1:2::1").to_string(), "2001:db8:1:2::/64");
-        assert_eq!(network("::ffff:192.0.2.1").to_string(), "192.0.2.1");
-    }
 
     /// As the address that a proxy has told.
     #[test]

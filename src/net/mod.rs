@@ -3,9 +3,11 @@
 
 pub(crate) mod address;
 pub(crate) mod datagram;
+pub(crate) mod full;
 pub(crate) mod limits;
 pub(crate) mod options;
 pub(crate) mod peer;
+pub(crate) mod places;
 pub(crate) mod resolve;
 pub(crate) mod socket;
 pub(crate) mod unix;

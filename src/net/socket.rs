@@ -8,8 +8,8 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::sync::Arc;
 
 use crate::net::address::Address;
-use crate::net::limits::Permit;
 use crate::net::peer::Peer;
+use crate::net::places::Permit;
 use crate::net::unix::SocketFile;
 use crate::sys;
 use crate::sys::Kind;

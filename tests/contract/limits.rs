@@ -138,6 +138,8 @@ fn a_refused_connection_is_told_why() {
         let (mut map, server, address) = limited(on, limits.clone());
         let mut first = connect(&address);
         turn(&mut map, |map| map.len() == 2);
+        #[cfg(debug_assertions)]
+        let before = count(Call::Shutdown);
         for sends in [false, true] {
             let mut refused = connect(&address);
             if sends {
@@ -150,6 +152,9 @@ fn a_refused_connection_is_told_why() {
         turn_idle(&mut map);
         late.write_all(b"hello?").unwrap();
         assert_eq!(last_word(&mut map, late), b"too many connections\r\n");
+        // FIN, and then a while for what may still come: on a slower network that would destroy it.
+        #[cfg(debug_assertions)]
+        assert_eq!(count(Call::Shutdown), before + 3);
         assert_eq!(*map.get(server).unwrap().told.borrow(), [(AcceptLimit::Total, true); 3]);
         assert_eq!((map.len(), map.numbers().accepts, limits.connections()), (2, 1, 1));
         echoes(&mut map, &mut first);
