@@ -47,11 +47,8 @@ pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
                 }
             }
             None => {
-                // Its socket will be ready in the next turn, too.
-                if !(seat.link.has_own_source() && handshake::has_to_wait(map, token)) {
-                    let ready = map.poll.event(next - 1);
-                    hooks::contained(map, token, |map| serve(map, token, ready));
-                }
+                let ready = map.poll.event(next - 1);
+                hooks::contained(map, token, |map| serve(map, token, ready));
             }
         }
         // A hook swapped the maps: this batch belongs to the other one.
@@ -254,6 +251,11 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     let turn = map.turn;
     // The channel has ended since its event.
     if token.is_stale() {
+        return;
+    }
+    let Some(link) = map.link_mut(token) else { return };
+    // Its socket will be ready in the next turn, too.
+    if link.has_own_source() && !link.is_pending() && handshake::has_to_wait(map, token) {
         return;
     }
     let Some(link) = map.link_mut(token) else { return };
