@@ -48,7 +48,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let address = address.unwrap_or("127.0.0.1:8111".to_owned());
 
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     let clients = Clients::default();
     let new = || AgentServer { clients: clients.clone(), options: options.clone() };
     let servers = common::listen(&mut map, &address, &options, new)?;
@@ -62,7 +62,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         Line::End => log::info!("that was all of stdin"),
         Line::Failed(error) => common::complain(format_args!("error: cannot read stdin: {error}")),
     })?;
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 type Clients = Rc<RefCell<BTreeSet<Token>>>;
@@ -109,7 +109,7 @@ impl Dispatcher for Client {
         self.clients.borrow_mut().remove(&ch.token());
         if let Ok(peer) = ch.peer_addr() {
             common::say(format_args!("disconnected: {peer}"));
-            log::info!("{peer} disconnected: {reason}");
         }
+        common::disconnected(ch, reason);
     }
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use app::{Message, Receiver, malformed};
 use common::{Exit, ServerOptions};
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Socket};
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Reason, Socket};
 use lexopt::prelude::*;
 use serde_json::Value as Json;
 
@@ -61,9 +61,9 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let address = address.unwrap_or("127.0.0.1:65432".to_owned());
 
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     common::listen(&mut map, &address, &options, || AppServer { options: options.clone() })?;
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 /// The listener.
@@ -109,6 +109,10 @@ impl Chat for Request {
             Receiver::Length if rest.is_empty() => Ok(Eof::Close), // a probe whether the server runs
             receiver => Err(receiver.cut_short(rest)),
         }
+    }
+
+    fn handle_close(&mut self, ch: &mut ChatChannel<'_>, reason: &Reason) {
+        common::disconnected(ch.channel_mut(), reason);
     }
 }
 

@@ -75,7 +75,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let work = Rc::new(Work { messages, sent, failures: RefCell::default() });
     tls.begin()?;
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::close_on_signal(&mut map)?;
     if interactive {
         let handle = map.connect(address.as_str(), Interactive { work: work.clone(), all_sent: false })?;
         tls.start_on(&mut map.channel(handle).map_err(io::Error::from)?, &address)?;
@@ -88,7 +88,6 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         }
     }
     dispatch_loop::run(&mut map)?; // until the last connection has ended, or a signal
-    common::drain(map)?;
 
     let failures = work.failures.take();
     let Some(first) = failures.first() else { return common::all_is_printed() };

@@ -53,17 +53,17 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         addresses.push("127.0.0.1:8080".to_owned());
     }
 
-    let around = Rc::new(around);
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
     options.begin_tls(&mut map)?;
+    let (around, options) = (Rc::new(around), Rc::new(options));
+    common::drain_on_signal(&mut map, &options)?;
     for address in &addresses {
         common::listen(&mut map, address, &options, || EchoServer {
             around: around.clone(),
             options: options.clone(),
         })?;
     }
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 /// What goes around each chunk.
@@ -76,15 +76,14 @@ struct Around {
 /// A listener.
 struct EchoServer {
     around: Rc<Around>,
-    options: ServerOptions,
+    options: Rc<ServerOptions>,
 }
 
 impl Dispatcher for EchoServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         log::info!("{peer} connected");
-        let echo = Echo { around: self.around.clone() };
-        let client = self.options.add(ch.map_mut(), socket, echo)?;
-        self.options.set_on(&mut ch.map_mut().channel(client)?);
+        let (around, options) = (self.around.clone(), self.options.clone());
+        self.options.add(ch.map_mut(), socket, Echo { around, options })?;
         Ok(())
     }
 }
@@ -92,12 +91,14 @@ impl Dispatcher for EchoServer {
 /// One client.
 struct Echo {
     around: Rc<Around>,
+    options: Rc<ServerOptions>,
 }
 
 impl Dispatcher for Echo {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         // While more than 64 KiB wait for the client to take them, read no more from it.
         ch.set_auto_pause(true);
+        self.options.set_on(ch);
         Ok(())
     }
 
@@ -110,11 +111,14 @@ impl Dispatcher for Echo {
         })
     }
 
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.options.close_in_time(ch); // it may never cease to send
+        Ok(())
+    }
+
     // There is no `handle_eof`: by default what is queued is sent, then the connection is closed.
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        if let Ok(peer) = ch.peer_addr() {
-            log::info!("{peer} disconnected: {reason}");
-        }
+        common::disconnected(ch, reason);
     }
 }

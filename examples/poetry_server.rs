@@ -84,7 +84,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let pace = Pace { delay, num_bytes };
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     for (&port, poem) in ports.iter().zip(poems.iter().cycle()) {
         let address = common::address(on(&host, port).into())?;
         common::listen(&mut map, &address, &options, || Poet {
@@ -93,7 +93,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             options: options.clone(),
         })?;
     }
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 fn seconds(number: f64) -> Result<Duration, Exit> {
@@ -180,8 +180,6 @@ impl Dispatcher for Recital {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        if let Ok(peer) = ch.peer_addr() {
-            log::info!("{peer} disconnected after {} bytes: {reason}", self.sent);
-        }
+        common::disconnected(ch, reason);
     }
 }

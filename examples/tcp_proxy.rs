@@ -55,14 +55,14 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     };
 
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
     options.begin_tls(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     let upstream: Rc<str> = upstream.into();
-    let places = Rc::<Places>::default();
+    let (places, options) = (Rc::<Places>::default(), Rc::new(options));
     let new = || Proxy { upstream: upstream.clone(), places: places.clone(), options: options.clone() };
     let proxies = common::listen(&mut map, &listen, &options, new)?;
     places.govern(proxies);
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 /// A listener.
@@ -70,14 +70,18 @@ struct Proxy {
     upstream: Rc<str>,
     /// A client that is let in has a descriptor for its connection upstream, too.
     places: Rc<Places>,
-    options: ServerOptions,
+    options: Rc<ServerOptions>,
 }
 
 impl Dispatcher for Proxy {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         log::info!("{peer} connected");
         let map = ch.map_mut();
-        let half = |twin, upstream| Half { twin, upstream, places: self.places.clone(), ..Half::default() };
+        let (places, options) = (&self.places, &self.options);
+        let half = |twin, upstream| {
+            let (places, options) = (places.clone(), options.clone());
+            Half { twin, upstream, places, options, ended: false }
+        };
         let client = self.options.add(map, socket, half(None, None))?;
         self.places.take(map);
         let upstream = map.connect(&*self.upstream, half(Some(client), Some(self.upstream.clone())));
@@ -103,6 +107,7 @@ struct Half {
     /// Of this side, if it is not the client's.
     upstream: Option<Rc<str>>,
     places: Rc<Places>,
+    options: Rc<ServerOptions>,
     /// The peer has sent its last, and the twin was told.
     ended: bool,
 }
@@ -141,11 +146,14 @@ impl Dispatcher for Half {
         Ok(Eof::KeepWriting)
     }
 
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.options.close_in_time(ch);
+        Ok(())
+    }
+
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         self.places.give_back(ch.map_mut(), 1);
-        if let Ok(peer) = ch.peer_addr() {
-            log::info!("{peer} disconnected: {reason}");
-        }
+        common::disconnected(ch, reason);
         // When both sides have said their last, both end by themselves.
         let twin_ended = self.twin.and_then(|twin| ch.map().get(twin).ok()).is_none_or(|twin| twin.ended);
         if matches!(reason, Reason::Closed) || (matches!(reason, Reason::EndOfStream) && twin_ended) {

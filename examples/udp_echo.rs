@@ -14,25 +14,28 @@ use std::io;
 use std::net::UdpSocket;
 use std::process::ExitCode;
 
-use common::Exit;
+use common::{Exit, ServerOptions};
 use dispatch_loop::{Address, Channel, ChannelMap, Datagram, DatagramOptions, Dispatcher};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-usage: udp_echo [--log LEVEL] [ADDR]
+usage: udp_echo [--stats ADDR] [--log LEVEL] [ADDR]
 
 Sends each datagram back to its sender, until Ctrl-C.
 
-  ADDR               HOST:PORT or [IPV6]:PORT (127.0.0.1:8080); port 0 asks for a free one";
+  ADDR               HOST:PORT or [IPV6]:PORT (127.0.0.1:8080); port 0 asks for a free one
+  --stats ADDR       numbers for Prometheus at http://ADDR/metrics, health at http://ADDR/healthz";
 
 fn main() -> ExitCode {
     common::main(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut options = ServerOptions::default();
     let mut address = None;
     while let Some(arg) = args.next()? {
         match arg {
+            Long("stats") => options.set_stats(args.value()?)?,
             Long("log") => common::set_log_level(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if address.is_none() => address = Some(common::resolve(text)?),
@@ -42,12 +45,12 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let address = address.unwrap_or(([127, 0, 0, 1], 8080).into());
 
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &ServerOptions::default())?;
     // Room for a burst: what finds none is lost, as datagrams are.
-    let options = DatagramOptions::default().with_recv_buffer(1024 * 1024);
-    let echo = map.bind_with(address, &options, Echo)?;
+    let room = DatagramOptions::default().with_recv_buffer(1024 * 1024);
+    let echo = map.bind_with(address, &room, Echo)?;
     common::announce(&mut map, echo);
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 struct Echo;

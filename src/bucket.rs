@@ -37,6 +37,11 @@ impl Bucket {
         self.full_at = self.full_at.max(now).after(self.time_for(tokens));
     }
 
+    /// Put back what was taken and not used.
+    pub(crate) fn give_back(&mut self, tokens: u64) {
+        self.full_at = self.full_at.before(self.time_for(tokens));
+    }
+
     /// How long it takes until so many, or all that it holds, can be taken.
     pub(crate) fn wait_for(&self, tokens: u64, now: Time) -> Duration {
         let spare = self.time_for(self.burst.saturating_sub(tokens));

@@ -13,6 +13,15 @@ impl Time {
         Time(self.0.checked_add(delay).unwrap_or_else(|| self.0 + FOREVER))
     }
 
+    /// `delay` earlier, or the same if there is no such time.
+    pub(crate) fn before(self, delay: Duration) -> Time {
+        Time(self.0.checked_sub(delay).unwrap_or(self.0))
+    }
+
+    pub(crate) fn instant(self) -> Instant {
+        self.0
+    }
+
     /// The time since `earlier`; zero if this is not later.
     pub(crate) fn since(self, earlier: Time) -> Duration {
         self.0.saturating_duration_since(earlier.0)

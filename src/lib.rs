@@ -149,6 +149,7 @@
 //! | `framing` | lines, netstrings and length prefixes, in any of these | |
 //! | `producers` | output that is made while it is sent | `asynchat.simple_producer` |
 //! | `reconnect` | a client that connects again when its connection ends | Twisted's `ReconnectingClientFactory` |
+//! | `stats` | the numbers of a map for Prometheus | `prometheus_client`'s `start_http_server` |
 //!
 //! # What holds
 //!
@@ -179,6 +180,10 @@
 //!   threads in a turn. What is left over continues in the next turn, without waiting. How many connections
 //!   a listener takes is not limited unless [`AcceptLimits`] say so; for a server that strangers reach there
 //!   is [`ListenOptions::public`].
+//! - **A peer may take its time** unless you say how much: [`set_timeout`](Channel::set_timeout) ends a
+//!   channel on which nothing moves, [`set_deadlines`](Channel::set_deadlines) one that is slow in other ways,
+//!   and a [`Bandwidth`] bounds what a channel, or a group of them, may carry. They cost a message nothing, but
+//!   for the bandwidth, whose channels take a longer way.
 //! - **Nothing spins.** A channel that is ready for 64 turns without progress is *suspended* for 10 ms,
 //!   then longer, up to 1 s, which is logged once. It is *resumed* as soon as something is done with it.
 //! - **Shortages pass.** Without a descriptor or memory, a listener, or a channel that is to be watched,
@@ -188,6 +193,9 @@
 //!   can be sent, and `handle_close` gets the reason. A system that is short of buffers or memory
 //!   (`ENOBUFS`, `ENOMEM`) loses no connection: what is queued is offered again after 10 ms, then longer,
 //!   up to 1 s.
+//!
+//! - **An orderly end.** After [`drain`](ChannelMap::drain), listeners accept who waits and close, idle
+//!   channels close, what is under way is finished, and [`run`] returns, at a deadline in any case.
 //!
 //! # What a channel can be
 //!
@@ -216,6 +224,7 @@ mod bucket;
 mod channels;
 mod clock;
 mod core;
+mod drain;
 mod error;
 mod event_loop;
 mod guard;
@@ -238,10 +247,13 @@ pub use self::core::channel::Channel;
 pub use self::core::dispatcher::{Dispatcher, Eof, OnError};
 pub use self::core::map::ChannelMap;
 pub use self::core::wrapper::Wrapper;
+pub use drain::{DrainOptions, DrainProgress, DrainState};
 pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
 #[cfg(feature = "layers")]
-pub use layers::{chat, framing, producers, protocol, reconnect, stream};
+pub use layers::{chat, framing, producers, protocol, reconnect, stats, stream};
+pub use link::bandwidth::Bandwidth;
+pub use link::deadlines::{Deadline, Deadlines, MinRate};
 pub use link::marks::OnLimit;
 pub use link::producer::{More, Producer};
 pub use link::source::Source;
@@ -284,6 +296,7 @@ struct Readme;
 /// And those of the guide.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/threads.md")]
+#[doc = include_str!("../docs/operating.md")]
 struct Threads;
 
 #[cfg(all(doctest, feature = "tls"))]

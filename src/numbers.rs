@@ -54,6 +54,8 @@ pub struct Numbers {
     /// By limit.
     pub(crate) refusals: [u64; LIMITS.len()],
     pub(crate) rests: [u64; LIMITS.len()],
+    /// Hooks that took too long, by [name](Numbers::slow_hooks).
+    pub(crate) slow: Vec<(&'static str, u64)>,
     /// Channels that have ended, by [reason](Numbers::closes).
     pub(crate) closes: [u64; Reason::NAMES.len()],
     /// Channels in the map: the sum of the next four.
@@ -79,6 +81,12 @@ pub struct Numbers {
 }
 
 impl Numbers {
+    /// How often a hook, or what is called like one (`"a timer"`), was found to take longer than the threshold of
+    /// [`watch_slow_hooks`](crate::ChannelMap::watch_slow_hooks), for those that were.
+    pub fn slow_hooks(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.slow.iter().copied()
+    }
+
     /// How many channels have ended for each reason, with its name: `"end of stream"`, `"closed"`,
     /// `"aborted"`, `"error"`, `"timed out"`, `"limit"`, `"detached"`, `"map ended"`. The
     /// library's own channels, such as the attempts of a `connect` by name, are among them.
@@ -110,7 +118,6 @@ const LIMITS: [&str; 4] = ["total", "per peer", "rate", "descriptors"];
 /// Counters that only the thread of the map touches.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) turns: u64,
     pub(crate) events: u64,
     pub(crate) hooks: u64,
     /// Of channels that have ended.
@@ -126,13 +133,6 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// A wait has returned, with so many events.
-    #[inline]
-    pub(crate) fn waited(&mut self, events: usize) {
-        self.turns += 1;
-        self.events += events as u64;
-    }
-
     /// A channel has ended.
     pub(crate) fn ended(&mut self, reason: &Reason, received: u64, sent: u64) {
         self.bytes_in += received;
@@ -141,10 +141,10 @@ impl Counters {
     }
 
     /// A snapshot; of what channels hold, those that have ended are in it.
-    pub(crate) fn snapshot(&self, taken: Instant) -> Numbers {
+    pub(crate) fn snapshot(&self, taken: Instant, turns: u64) -> Numbers {
         Numbers {
             taken,
-            turns: self.turns,
+            turns,
             events: self.events,
             hooks: self.hooks,
             bytes_in: self.bytes_in,
@@ -153,6 +153,7 @@ impl Counters {
             accept_errors: self.accept_errors,
             refusals: self.refusals,
             rests: self.rests,
+            slow: Vec::new(),
             closes: self.closes,
             channels: 0,
             listening: 0,

@@ -28,9 +28,9 @@ pub enum Reason {
     Aborted,
     /// The connection, or one of the dispatcher's own hooks, failed.
     Error(Arc<io::Error>),
-    /// The time of [`set_timeout`](crate::Channel::set_timeout) ran out, or that in which a closing
-    /// channel must make progress
-    /// ([`set_close_timeout`](crate::Channel::set_close_timeout)).
+    /// The time of [`set_timeout`](crate::Channel::set_timeout) ran out, or one of the
+    /// [deadlines](crate::Channel::set_deadlines) has passed, or the time in which a closing channel must
+    /// make progress ([`set_close_timeout`](crate::Channel::set_close_timeout)).
     TimedOut,
     /// A push went over the hard limit ([`set_limit`](crate::Channel::set_limit)); or over that of the
     /// [map](crate::ChannelMap::set_limit), and this channel was furthest behind; or it was refused, and

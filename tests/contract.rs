@@ -9,6 +9,7 @@
 #[path = "support"]
 mod support {
     pub mod dirs;
+    pub mod echo;
     pub mod ends;
     #[warn(dead_code)]
     pub mod every_hook;
@@ -37,18 +38,24 @@ const WITH: support::records::With = None;
 
 mod contract {
     mod accept;
+    #[cfg(debug_assertions)]
+    mod after_faults;
+    mod ages;
     mod answers;
     #[cfg(debug_assertions)]
     mod anything;
     mod asyncore;
     #[cfg(debug_assertions)]
     mod background;
+    mod bandwidth;
     #[cfg(debug_assertions)]
     mod calls;
     mod close;
     mod closing;
     mod connect;
+    mod deadlines;
     mod documents;
+    mod drain;
     mod drops;
     mod errors;
     #[cfg(debug_assertions)]
@@ -90,12 +97,17 @@ mod contract {
     mod short_way;
     #[cfg(debug_assertions)]
     mod shortage;
+    mod shown;
     mod suspension;
     mod swap;
     mod time;
     mod timeouts;
+    mod unnoticed;
     mod way_out;
     mod world;
+    #[cfg(feature = "layers")]
+    mod world_chat;
+    mod world_more;
     mod wrappers;
     mod write;
 }

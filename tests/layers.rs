@@ -29,11 +29,14 @@ use dispatch_loop::*;
 
 mod layers {
     mod chat;
+    mod deadlines;
+    mod draining;
     mod framing;
     mod outside;
     mod producers;
     mod protocol;
     mod reconnect;
+    mod stats;
     mod stream;
     mod talk;
 }

@@ -24,6 +24,7 @@ mod programs {
     mod app;
     #[cfg(feature = "layers")]
     mod chat_server;
+    mod drain;
     mod echo_client;
     mod echo_server;
     #[cfg(feature = "layers")]
@@ -34,11 +35,14 @@ mod programs {
     mod http_heads;
     mod http_rules;
     mod http_server;
+    mod http_slow;
     #[cfg(feature = "layers")]
     mod limits;
     mod listeners;
     mod outputs;
     mod poetry;
+    #[cfg(feature = "layers")]
+    mod stats;
     #[cfg(feature = "layers")]
     mod stream_client;
     mod tcp_proxy;

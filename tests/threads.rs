@@ -22,9 +22,12 @@ mod support {
 mod threads {
     mod after_run;
     mod crowds;
+    #[cfg(feature = "signals")]
+    mod draining;
     mod lines;
     mod outlet;
     mod remote;
     #[cfg(feature = "signals")]
     mod signals;
+    mod slow_hooks;
 }

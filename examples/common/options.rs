@@ -4,6 +4,7 @@
 //! it is used: `listen` and `serve` in `mod.rs` are given the whole.
 
 use std::cell::OnceCell;
+use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
@@ -11,10 +12,12 @@ use dispatch_loop::{AcceptLimits, Channel, ChannelMap, Dispatcher, Handle, Liste
 
 use super::places::descriptors;
 use super::tls::ServerTls;
-use super::{Exit, parse, set_log_level};
+use super::{Exit, address, parse, set_log_level};
 
 /// How long a connection of a public server may be idle.
 const PUBLIC_IDLE: Duration = Duration::from_secs(300);
+/// How long the orderly end of a program may take, unless an option says otherwise.
+pub const DRAIN: Duration = Duration::from_secs(3);
 
 /// What the command lines of all servers have in common.
 #[derive(Clone, Default)]
@@ -22,7 +25,9 @@ pub struct ServerOptions {
     public: bool,
     max_connections: Option<usize>,
     max_per_peer: Option<usize>,
+    drain: Option<Duration>,
     idle: Option<Duration>,
+    stats: Option<String>,
     /// Of a server that can speak TLS.
     tls: Option<ServerTls>,
     /// Made of these when it is needed, and shared by all listeners.
@@ -38,7 +43,10 @@ Of every server:
   --max-connections N  how many at a time; others wait
   --max-per-peer N   how many at a time from one address, or one IPv6 network of 64 bits; others
                      are refused
-  --idle SECONDS     a connection on which nothing comes or goes for so long is closed";
+  --drain SECONDS    how long Ctrl-C or SIGTERM waits for what was begun, at most (3); a second one ends the
+                     program at once
+  --idle SECONDS     a connection on which nothing comes or goes for so long is closed
+  --stats ADDR       numbers for Prometheus at http://ADDR/metrics, health at http://ADDR/healthz";
 
     /// A client may need so many descriptors: let in no more than there are for.
     pub fn with_descriptors_each(each: usize) -> ServerOptions {
@@ -66,7 +74,9 @@ Of every server:
             "--public" => self.public = true,
             "--max-connections" => self.max_connections = Some(number(option, args)?),
             "--max-per-peer" => self.max_per_peer = Some(number(option, args)?),
+            "--drain" => self.drain = Some(seconds_or_none(option, args)?),
             "--idle" => self.idle = Some(seconds(option, args)?),
+            "--stats" => self.set_stats(args.value()?)?,
             "--log" => set_log_level(args.value()?)?,
             "--help" | "-h" => return Err(Exit::Help),
             _ => return Err(unknown.into()),
@@ -85,6 +95,20 @@ Of every server:
             Some(tls) => tls.add(map, socket, d),
             None => map.add(socket, d),
         }
+    }
+
+    /// How long the orderly end may take.
+    pub fn drain(&self) -> Duration {
+        self.drain.unwrap_or(DRAIN)
+    }
+
+    /// The server is to end, and the conversation has no messages after which it could: if it does not
+    /// pause, close it after half of the time, so that what was taken in is passed on.
+    pub fn close_in_time(&self, ch: &mut Channel<'_>) {
+        ch.call_later(self.drain() / 2, |ch| {
+            ch.close();
+            Ok(())
+        });
     }
 
     /// How a listener listens.
@@ -112,6 +136,17 @@ Of every server:
         self.idle.unwrap_or(usual)
     }
 
+    /// `--stats`, also of a server that has no other of these options.
+    pub fn set_stats(&mut self, text: OsString) -> Result<(), Exit> {
+        self.stats = Some(address(text)?);
+        Ok(())
+    }
+
+    /// Where the numbers are to be had.
+    pub fn stats(&self) -> Option<&str> {
+        self.stats.as_deref()
+    }
+
     /// Let a new connection have what is said of it here.
     pub fn set_on(&self, ch: &mut Channel<'_>) {
         if let Some(idle) = self.idle.or(self.public.then_some(PUBLIC_IDLE)) {
@@ -128,11 +163,15 @@ fn number(option: &str, args: &mut lexopt::Parser) -> Result<usize, Exit> {
 
 /// A number of seconds, which may have a fraction but is not 0.
 fn seconds(option: &str, args: &mut lexopt::Parser) -> Result<Duration, Exit> {
-    let wanted = "seconds, more than 0";
-    let text = args.value()?;
-    let number: f64 = parse(option, text.clone(), wanted)?;
-    match Duration::try_from_secs_f64(number) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err(Exit::Usage(format!("{option} {text:?}: wanted {wanted}"))),
+    match seconds_or_none(option, args)? {
+        Duration::ZERO => Err(Exit::Usage(format!("{option} 0: wanted seconds, more than 0"))),
+        time => Ok(time),
     }
+}
+
+/// A number of seconds, which may have a fraction.
+fn seconds_or_none(option: &str, args: &mut lexopt::Parser) -> Result<Duration, Exit> {
+    let text = args.value()?;
+    let number: f64 = parse(option, text.clone(), "seconds")?;
+    Duration::try_from_secs_f64(number).map_err(|_| Exit::Usage(format!("{option} {text:?}: wanted seconds")))
 }

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use dispatch_loop::{Channel, Dispatcher, More, Reason, TimerId};
+use dispatch_loop::{Channel, Deadline, Deadlines, Dispatcher, More, Reason};
 
 use crate::Service;
 use crate::answer::{self, Answer, Body, REQUEST_TIMEOUT, Reply, Status};
 use crate::listings::{self, Directory, Page};
+use crate::log;
 use crate::request::{self, Request};
 
 /// How long a connection may be idle, unless an option says otherwise.
@@ -29,13 +30,11 @@ pub struct Connection {
     begun: Vec<u8>,
     /// The listing that it has waited for, and of what.
     listing: Option<(PathBuf, Page)>,
-    /// Runs while there is one.
-    deadline: Option<TimerId>,
 }
 
 impl Connection {
     pub fn new(service: Rc<Service>) -> Connection {
-        Connection { service, begun: Vec::new(), listing: None, deadline: None }
+        Connection { service, begun: Vec::new(), listing: None }
     }
 
     /// The listing that it waits for is there: now it answers the request that was put back.
@@ -48,6 +47,7 @@ impl Connection {
 impl Dispatcher for Connection {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.set_timeout(Some(self.service.idle));
+        ch.set_deadlines(&Deadlines::default().with_message(HEAD));
         // Answer no more while some KiB of answers wait for the client to take them. A producer counts
         // for 4 KiB, so one is enough: a connection never has two files open.
         ch.set_auto_pause(true);
@@ -66,7 +66,12 @@ impl Dispatcher for Connection {
                 true => ch.unread(rest),
                 false => self.begun = rest.to_vec(),
             }
-            self.watch_the_clock(ch, used > 0);
+            if used > 0 {
+                ch.end_message();
+            }
+            if !self.begun.is_empty() {
+                ch.begin_message();
+            }
             Ok(())
         })
     }
@@ -78,6 +83,10 @@ impl Dispatcher for Connection {
             false => ch.close(),
         }
         Ok(())
+    }
+
+    fn handle_deadline(&mut self, ch: &mut Channel<'_>, _: Deadline) -> io::Result<()> {
+        refuse(ch, REQUEST_TIMEOUT, request::is_head(&self.begun))
     }
 
     fn handle_close(&mut self, _: &mut Channel<'_>, _: &Reason) {
@@ -106,8 +115,10 @@ impl Connection {
                         Err(status) => Answer::error(status),
                     };
                     used += len;
-                    send(ch, answer, &request)?;
-                    if !request.keeps_alive() {
+                    // Of a server that is told to end, the client hears so with the last answer.
+                    let is_last = !request.keeps_alive() || (ch.map().is_draining() && used == input.len());
+                    send(ch, answer, &request, is_last)?;
+                    if is_last {
                         ch.close();
                     }
                 }
@@ -141,17 +152,6 @@ impl Connection {
             }
         }
     }
-
-    /// Limit the time that a head may take; `answered`: what has begun now is another head.
-    fn watch_the_clock(&mut self, ch: &mut Channel<'_>, answered: bool) {
-        if let Some(deadline) = self.deadline.take_if(|_| answered) {
-            ch.cancel(deadline);
-        }
-        if !self.begun.is_empty() && self.deadline.is_none() {
-            let is_head = request::is_head(&self.begun);
-            self.deadline = Some(ch.call_later(HEAD, move |ch| refuse(ch, REQUEST_TIMEOUT, is_head)));
-        }
-    }
 }
 
 /// The last answer: to something that is not a request, so that it is unknown where it ends.
@@ -159,22 +159,22 @@ fn refuse(ch: &mut Channel<'_>, status: Status, is_head: bool) -> io::Result<()>
     let mut answer = Answer::error(status);
     let out = head(&answer, "Connection: close\r\n");
     answer.body.take_if(|_| is_head);
-    note(ch, "-", "-", &answer);
+    log::note(ch, None, &answer);
     send_body(ch, out, answer.body)?;
     // The library makes sure that the answer arrives, whatever is still on its way to us.
     ch.close();
     Ok(())
 }
 
-fn send(ch: &mut Channel<'_>, mut answer: Answer, request: &Request<'_>) -> io::Result<()> {
+fn send(ch: &mut Channel<'_>, mut answer: Answer, request: &Request<'_>, is_last: bool) -> io::Result<()> {
     let connection = match request {
-        request if !request.keeps_alive() => "Connection: close\r\n",
+        _ if is_last => "Connection: close\r\n",
         request if request.is_old => "Connection: keep-alive\r\n",
         _ => "",
     };
     let out = head(&answer, connection);
     answer.body.take_if(|_| request.method == "HEAD");
-    note(ch, request.method, request.target, &answer);
+    log::note(ch, Some(request), &answer);
     send_body(ch, out, answer.body)
 }
 
@@ -187,13 +187,6 @@ fn head(answer: &Answer, connection: &str) -> Vec<u8> {
     let length = length.unwrap_or_default();
     format!("HTTP/1.1 {code} {reason}\r\nDate: {date}\r\n{connection}{nosniff}{fields}{length}\r\n")
         .into_bytes()
-}
-
-/// A line in the log.
-fn note(ch: &Channel<'_>, method: &str, target: &str, answer: &Answer) {
-    let peer = ch.peer_addr().map_or_else(|_| "-".to_owned(), |peer| peer.to_string());
-    let len = answer.body.as_ref().map_or(0, Body::len);
-    log::info!("{peer} {method} {} {} {len}", target.escape_debug(), answer.status.0);
 }
 
 fn send_body(ch: &mut Channel<'_>, mut head: Vec<u8>, body: Option<Body>) -> io::Result<()> {

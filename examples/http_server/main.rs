@@ -23,6 +23,7 @@ mod conditions;
 mod connection;
 mod listing;
 mod listings;
+mod log;
 mod request;
 mod site;
 
@@ -70,14 +71,14 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let service = Rc::new(service);
 
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
     options.begin_tls(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     let address = address.as_deref().unwrap_or("127.0.0.1:8000");
     common::listen(&mut map, address, &options, || Server {
         service: service.clone(),
         options: options.clone(),
     })?;
-    common::serve(map) // until a signal
+    common::serve(map, &options) // until a signal
 }
 
 /// What all connections share.

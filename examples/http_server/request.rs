@@ -29,6 +29,9 @@ pub struct Request<'a> {
     pub if_modified_since: Option<&'a str>,
     pub if_unmodified_since: Option<&'a str>,
     pub if_range: Option<&'a str>,
+    /// For the log.
+    pub referer: Option<&'a [u8]>,
+    pub user_agent: Option<&'a [u8]>,
     /// It expects something else than to be told whether to send its body, which our answer does.
     pub expects_more: bool,
     close: bool,
@@ -69,6 +72,8 @@ impl<'a> Request<'a> {
                 "if-modified-since" => self.if_modified_since = text,
                 "if-unmodified-since" => self.if_unmodified_since = text,
                 "if-range" => self.if_range = Some(text.unwrap_or_default()),
+                "referer" => self.referer = Some(value),
+                "user-agent" => self.user_agent = Some(value),
                 "expect" if !self.is_old => self.expects_more |= !value.eq_ignore_ascii_case(b"100-continue"),
                 _ => {}
             }

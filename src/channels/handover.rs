@@ -16,7 +16,8 @@ use crate::token::{Handle, Token};
 
 impl Channel<'_> {
     /// Replace the dispatcher: a protocol upgrade. The old one's `handle_close` does not run; it is
-    /// dropped, after its hook if one is running. `handle_open` does not run again.
+    /// dropped, after its hook if one is running. `handle_open` does not run again. A message that had begun is
+    /// the old one's, and is over ([`end_message`](Channel::end_message)).
     ///
     /// # Errors
     /// The channel has ended: also inside `handle_close`.
@@ -31,6 +32,7 @@ impl Channel<'_> {
         }
         seat.link.set_asks(true);
         seat.link.was_changed();
+        seat.link.end_message();
         let old = seat.dispatcher.replace(Box::new(dispatcher));
         if old.is_none() {
             hooks::note_replaced(token);

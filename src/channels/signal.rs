@@ -2,18 +2,23 @@
 //! byte to a socket pair whose other end is a channel of the library's own.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{SigId, low_level};
 
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
+use crate::drain::DrainOptions;
 use crate::event_loop::messages::guarded;
 use crate::link::held::Held;
 use crate::link::source::Plain;
 use crate::link::state::Link;
-use crate::sys::Kind;
+use crate::sys::faults::{self, Call};
+use crate::sys::{self, Kind};
+use crate::threads::pulse::Work;
 use crate::token::Token;
 
 impl ChannelMap {
@@ -42,11 +47,51 @@ impl ChannelMap {
             let text = format!("signal {signal} cannot be caught");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
+        faults::pass(Call::Pair)?;
         let (reader, writer) = UnixStream::pair()?;
+        sys::set_nonblocking(reader.as_fd())?;
         let id = low_level::pipe::register(signal, writer)?;
-        reader.set_nonblocking(true)?;
         let link = Link::of_socket(Held::Plain(Plain(reader.into())), Kind::Stream);
         self.insert_internal(link, Watch { f: Box::new(f), id })
+    }
+}
+
+impl ChannelMap {
+    /// Let `SIGTERM` and `SIGINT` [drain](ChannelMap::drain) this map, and a second one of either end the drain
+    /// at once: what is left is aborted, and [`run`](crate::run) returns. Signals in quick succession may count
+    /// as one. Requires the feature `signals`.
+    ///
+    /// A program that was ended by the second signal exits with 128 and its number, by convention. The number is
+    /// in [`DrainProgress::signal`](crate::DrainProgress::signal).
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    ///
+    /// ```
+    /// use dispatch_loop::{ChannelMap, DrainOptions};
+    /// use std::process::ExitCode;
+    ///
+    /// # struct Server;
+    /// # impl dispatch_loop::Dispatcher for Server {}
+    /// fn main() -> std::io::Result<ExitCode> {
+    ///     let mut map = ChannelMap::new()?;
+    ///     map.listen("127.0.0.1:0", Server)?;
+    ///     map.drain_on_signals(&DrainOptions::default())?;
+    /// #   map.call_soon(|_| signal_hook::low_level::raise(15).unwrap());
+    ///     dispatch_loop::run(&mut map)?;             // until a signal, and the end of what was begun
+    ///     let signal = map.drain_progress().and_then(|progress| progress.signal);
+    ///     Ok(signal.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(128 + signal as u8)))
+    /// }
+    /// ```
+    pub fn drain_on_signals(&mut self, options: &DrainOptions) -> io::Result<()> {
+        let options = *options;
+        for signal in [SIGTERM, SIGINT] {
+            self.on_signal(signal, move |map| match map.is_draining() {
+                true => map.end_drain(signal),
+                false => map.drain(&options),
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -59,7 +104,7 @@ impl Dispatcher for Watch {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.read_with(|ch, _| {
             // A panic is logged, and the next signal calls it again.
-            guarded(ch.map_mut(), "a signal's callback", |map| (self.f)(map));
+            guarded(ch.map_mut(), Work::Signal, |map| (self.f)(map));
             Ok(())
         })
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
+use crate::drain::DrainProgress;
 use crate::threads::credit::Credit;
 use crate::timers::Keeps;
 use crate::token::Token;
@@ -18,6 +19,9 @@ pub(crate) type RepeatedMapCall = Rc<RefCell<dyn FnMut(&mut ChannelMap)>>;
 pub(crate) type ChannelCall = Box<dyn FnOnce(&mut Channel<'_>) -> io::Result<()>>;
 pub(crate) type RepeatedChannelCall = Rc<RefCell<dyn FnMut(&mut Channel<'_>) -> io::Result<()>>>;
 
+/// Shared by the map and the call.
+pub(crate) type DrainCall = Rc<RefCell<dyn FnMut(&mut ChannelMap, &DrainProgress)>>;
+
 /// What a timer does.
 pub(crate) enum Action {
     Call(MapCall),
@@ -26,12 +30,16 @@ pub(crate) enum Action {
     ChannelEvery(Token, Duration, RepeatedChannelCall),
     /// Check whether the channel was idle for too long.
     Idle(Token),
+    /// Look whether a deadline of the channel has passed.
+    Deadline(Token),
     /// Check whether a closing channel still makes progress with its queue.
     Flush(Token),
     /// The peer's time to end after our FIN is over.
     Linger(Token),
     /// Resume a suspended channel.
     Resume(Token),
+    /// A direction has waited for its bandwidth.
+    Bandwidth(Token),
     /// The pause of a shortage is over.
     Resend(Token),
     /// The time of a handshake is over.
@@ -45,6 +53,8 @@ pub(crate) enum Action {
     /// A connect by name: try its next address; give up.
     DialNext(Token),
     DialTimeout(Token),
+    /// Look which channels of a map that drains can be closed.
+    Drain,
 }
 
 impl Keeps for Action {
@@ -54,8 +64,9 @@ impl Keeps for Action {
             Action::Call(_) | Action::CallEvery(..) | Action::Channel(..) | Action::ChannelEvery(..) => true,
             // Closing is foreground work.
             Action::Flush(_) | Action::Linger(_) => true,
-            Action::Idle(_) | Action::Resume(_) | Action::Resend(_) => false,
-            Action::Handshake(_) | Action::Broken(_) | Action::Limits(_) => false,
+            Action::Idle(_) | Action::Deadline(_) | Action::Limits(_) | Action::Drain => false,
+            Action::Handshake(_) => false,
+            Action::Resume(_) | Action::Resend(_) | Action::Bandwidth(_) | Action::Broken(_) => false,
             Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
         }
     }

@@ -1,7 +1,6 @@
 //! What a hook may do: the view of one channel, which is its map and its token.
 
 use std::any::TypeId;
-use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -289,6 +288,16 @@ impl<'a> Channel<'a> {
         self.map.set_background(self.token, on);
     }
 
+    /// Say that work for the peer is under way, which a [drain](ChannelMap::drain) is to let finish, until
+    /// this is taken back: half a message has come; another thread, another channel or a timer is to answer; an
+    /// answer is awaited. Output that is queued or not acknowledged, and input that waits, count without it. Off at
+    /// first.
+    pub fn set_busy(&mut self, on: bool) {
+        if let Some(link) = self.map.link_mut(self.token) {
+            link.set_busy(on);
+        }
+    }
+
     // For this crate.
 
     /// The default `readable` ran for a dispatcher of this type, so the type does not override it.
@@ -353,18 +362,5 @@ impl<'a> Channel<'a> {
             None => ChannelError::wrap(self.token, error),
             Some(_) => error,
         }
-    }
-}
-
-impl fmt::Debug for Channel<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut view = f.debug_struct("Channel");
-        view.field("token", &self.token);
-        if let Some(link) = self.link() {
-            view.field("state", &link.state_name())
-                .field("peer", &link.peer())
-                .field("queued", &self.queued());
-        }
-        view.finish()
     }
 }

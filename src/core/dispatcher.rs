@@ -4,6 +4,7 @@ use std::any::{Any, TypeId};
 use std::io;
 
 use crate::core::channel::Channel;
+use crate::link::deadlines::Deadline;
 use crate::net::address::Address;
 use crate::net::datagram::Datagram;
 use crate::net::socket::Socket;
@@ -100,7 +101,8 @@ pub trait Dispatcher: Any {
     }
 
     /// A datagram could not be sent or delivered: unreachable (reported on connected sockets only), or
-    /// too long. asyncio's `error_received`. The channel lives on. Default: does nothing.
+    /// too long. asyncio's `error_received`. The channel lives on; one that is closing is told, too. Default:
+    /// does nothing.
     fn handle_network_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> io::Result<()> {
         Ok(())
     }
@@ -150,10 +152,26 @@ pub trait Dispatcher: Any {
         Ok(())
     }
 
+    /// The map is being [drained](crate::ChannelMap::drain): what is begun from now on may not come to its
+    /// end. The place to tell the peer so, as HTTP does by `Connection: close`. Runs once a drain, on listeners, too; not
+    /// on a channel that was not open yet, whose `handle_open` can ask
+    /// [`is_draining`](crate::ChannelMap::is_draining). Default: does nothing.
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// No byte was received or sent for as long as [`set_timeout`](Channel::set_timeout) allows (while
     /// connecting: the connect took that long). Default: ends the channel with
     /// [`Reason::TimedOut`]. If the channel lives on, the time starts anew.
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.time_out();
+        Ok(())
+    }
+
+    /// One of the deadlines of [`set_deadlines`](Channel::set_deadlines) has passed. Default: ends the
+    /// channel with [`Reason::TimedOut`]. If the channel lives on, that deadline counts anew, but not a
+    /// lifetime.
+    fn handle_deadline(&mut self, ch: &mut Channel<'_>, deadline: Deadline) -> io::Result<()> {
         ch.time_out();
         Ok(())
     }

@@ -13,12 +13,14 @@ use std::time::Duration;
 use log::Level;
 
 use crate::clock::{Clock, Time, Turn};
-use crate::core::action::{Action, Message};
+use crate::core::action::{Action, DrainCall, Message};
+use crate::core::ages::Ages;
 use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::gather::Gather;
 use crate::core::lingering::Lingering;
 use crate::core::slots::Slots;
+use crate::drain::Drain;
 use crate::guard::drop_caught;
 use crate::link::account::Total;
 use crate::link::due::Step;
@@ -32,8 +34,10 @@ use crate::numbers::Counters;
 use crate::report::{Escaped, Throttle, text_of};
 use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
+use crate::threads::pulse::Pulse;
 use crate::threads::queue::{Owner, Queue};
 use crate::threads::readers::Reading;
+use crate::threads::watcher::Watcher;
 use crate::timers::Timers;
 use crate::token::{Handle, Token};
 
@@ -106,6 +110,12 @@ pub struct ChannelMap {
     pub(crate) lingering: Lingering,
     /// The turn in which a handshake last went on, and how many did in it.
     pub(crate) handshakes: (u32, u32),
+    /// Once a drain was begun.
+    pub(crate) drain: Option<Box<Drain>>,
+    /// Who is told how far it is.
+    pub(crate) on_drain: Option<DrainCall>,
+    /// What the loop is at, for other threads.
+    pub(crate) pulse: Arc<Pulse>,
     /// What the running hook has pushed.
     pub(crate) gather: Gather,
     pub(crate) buffers: Buffers,
@@ -121,6 +131,8 @@ pub struct ChannelMap {
     pub(crate) counters: Counters,
     /// Who reads the numbers from other threads, once there is somebody.
     pub(crate) reading: Option<Reading>,
+    pub(crate) watcher: Option<Watcher>,
+    pub(crate) ages: Ages,
     /// Messages of other threads, once a `Remote` or an `Outlet` was made.
     pub(crate) queue: Option<Queue<Message>>,
     remote_capacity: usize,
@@ -149,6 +161,7 @@ impl ChannelMap {
         let Ok(id) = u32::try_from(id) else {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "no number is left for another map"));
         };
+        let pulse = Arc::new(Pulse::new());
         Ok(ChannelMap {
             id,
             slots: Slots::new(id),
@@ -166,7 +179,10 @@ impl ChannelMap {
             failed_listener: None,
             lingering: Lingering::default(),
             handshakes: (0, 0),
-            gather: Gather::new(),
+            drain: None,
+            on_drain: None,
+            gather: Gather::new(pulse.clone()),
+            pulse,
             buffers: Buffers::default(),
             total: Total::default(),
             stopping: false,
@@ -176,6 +192,8 @@ impl ChannelMap {
             throttle: Throttle::new(),
             counters: Counters::default(),
             reading: None,
+            watcher: None,
+            ages: Ages::default(),
             queue: None,
             remote_capacity: REMOTE_CAPACITY,
             background: 0,
@@ -280,11 +298,13 @@ impl ChannelMap {
             let why = "the channel map is being dropped";
             return Err(refused(dispatcher, io::Error::new(io::ErrorKind::BrokenPipe, why)));
         }
+        let now = self.birth();
         let Some((token, seat)) = self.slots.occupy() else {
             let why = "the channel map is full";
             return Err(refused(dispatcher, io::Error::new(io::ErrorKind::QuotaExceeded, why)));
         };
         seat.dispatcher = Some(dispatcher);
+        self.ages.begins(token, now);
         self.dirty.push(token);
         Ok((token, &mut seat.link))
     }
@@ -427,14 +447,5 @@ fn refused(dispatcher: Box<dyn Dispatcher>, why: io::Error) -> io::Error {
 impl AsFd for ChannelMap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.poll.as_fd()
-    }
-}
-
-impl fmt::Debug for ChannelMap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChannelMap")
-            .field("id", &self.id)
-            .field("channels", &self.len())
-            .finish_non_exhaustive()
     }
 }

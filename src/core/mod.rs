@@ -3,9 +3,13 @@
 
 pub(crate) mod access;
 pub(crate) mod action;
+pub(crate) mod ages;
+pub(crate) mod bandwidth;
 pub(crate) mod buffer;
 pub(crate) mod channel;
+pub(crate) mod deadlines;
 pub(crate) mod dispatcher;
+pub(crate) mod drain;
 pub(crate) mod foreground;
 pub(crate) mod gather;
 pub(crate) mod input;
@@ -14,6 +18,7 @@ pub(crate) mod map;
 pub(crate) mod numbers;
 pub(crate) mod output;
 pub(crate) mod partners;
+pub(crate) mod shown;
 pub(crate) mod slots;
 pub(crate) mod time;
 pub(crate) mod total;

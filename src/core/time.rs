@@ -16,10 +16,15 @@ use crate::token::Token;
 impl ChannelMap {
     /// Call `f` in the next turn, after the ready channels were served. asyncio's `call_soon`.
     pub fn call_soon(&mut self, f: impl FnOnce(&mut ChannelMap) + 'static) -> TimerId {
+        self.wait_for_next_turn();
+        self.call_later(Duration::ZERO, f)
+    }
+
+    /// Timers that are set from here on do not run in this turn.
+    pub(crate) fn wait_for_next_turn(&mut self) {
         if self.soon.0 != self.turn.number {
             self.soon = (self.turn.number, self.timers.last_order());
         }
-        self.call_later(Duration::ZERO, f)
     }
 
     /// Call `f` after `delay`, measured by a monotonic clock: never earlier, and later if other hooks
@@ -76,6 +81,9 @@ impl ChannelMap {
         let now = self.clock.now();
         // The turn's time is updated only while there are timers; from here on there is one.
         self.turn.time = now;
+        if self.timers.is_empty() {
+            self.ages.first_timer(self.turn.number);
+        }
         self.timers.set(now.after(delay), owner.map(|token| token.slot), action)
     }
 

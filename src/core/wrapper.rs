@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::core::channel::Channel;
 use crate::core::dispatcher::{Dispatcher, Eof, OnError};
+use crate::link::deadlines::Deadline;
 use crate::net::address::Address;
 use crate::net::datagram::Datagram;
 use crate::net::socket::Socket;
@@ -150,8 +151,16 @@ impl<W: Wrapper> Dispatcher for W {
         self.inner_mut().handle_wrapped(ch)
     }
 
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.inner_mut().handle_drain(ch)
+    }
+
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         self.inner_mut().handle_timeout(ch)
+    }
+
+    fn handle_deadline(&mut self, ch: &mut Channel<'_>, deadline: Deadline) -> io::Result<()> {
+        self.inner_mut().handle_deadline(ch, deadline)
     }
 
     fn handle_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> OnError {

@@ -22,6 +22,7 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
     let accepted = accept_some(map, token, &mut *dispatcher);
     hooks::put_back(map, token, dispatcher, false);
     match accepted {
+        Ok(()) if map.drain.is_some() => map.drain_accepted(token, ACCEPTS as u32),
         Ok(()) => {}
         Err(error) if sys::errno::out_of_resources(&error) => starve(map, token, &error),
         Err(error) => hooks::failed(map, token, "accept", error, false),

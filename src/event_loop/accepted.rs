@@ -19,6 +19,7 @@ use crate::net::places::Permit;
 use crate::net::socket::Socket;
 use crate::sys;
 use crate::sys::stream::Accepted;
+use crate::threads::pulse::Work;
 use crate::token::Token;
 
 /// The connection has its place, if it needs one.
@@ -33,7 +34,7 @@ pub(crate) fn let_in(
     // If the listener is bound to one address, that is the local one of each connection.
     let local = map.link(token).and_then(Link::local).filter(|local| is_one_address(local)).cloned();
     map.counters.accepts += 1;
-    map.counters.hooks += 1;
+    map.begin_hook(Work::Accept, token);
     hand_over(map, token, dispatcher, accepted, local, permit);
 }
 
@@ -61,6 +62,7 @@ fn hand_over(
         let address = peer.address().unwrap_or_else(|| socket.keep_peer(far));
         dispatcher.handle_accept(&mut ch, socket, address)
     }));
+    map.pulse.end_work();
     if !matches!(result, Ok(Ok(()))) {
         not_taken(map, token, peer, result);
     }
@@ -108,9 +110,11 @@ pub(crate) fn tell_error(
     dispatcher: &mut dyn Dispatcher,
     error: &io::Error,
 ) {
-    map.counters.hooks += 1;
+    map.begin_hook(Work::AcceptError, token);
     let mut ch = Channel::own(map, token);
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| dispatcher.handle_accept_error(&mut ch, error))) {
+    let told = catch_unwind(AssertUnwindSafe(|| dispatcher.handle_accept_error(&mut ch, error)));
+    map.pulse.end_work();
+    if let Err(payload) = told {
         hooks::report_panic(map, token, "handle_accept_error", payload);
     }
 }

@@ -47,7 +47,8 @@ pub(crate) fn resend(map: &mut ChannelMap, token: Token) {
 fn wait_for_the_end(map: &mut ChannelMap, token: Token) {
     let now = map.clock.now();
     let Some(link) = map.link_mut(token) else { return };
-    let deadline = link.active().unwrap_or(now).after(link.rare().close_timeout);
+    let last = if link.waits_for_its_turn_to_read() { now } else { link.active().unwrap_or(now) };
+    let deadline = last.after(link.rare().close_timeout);
     if deadline <= now {
         link.end(Reason::Closed);
         map.touch(token);

@@ -64,6 +64,10 @@ pub(crate) fn end_or_linger(map: &mut ChannelMap, token: Token) {
     let timers = map.timers.cancel_owned(token.slot);
     drop_each(&mut map.throttle, "a timer", timers);
     map.set_timer(Some(token), QUIET.min(longest), Action::Linger(token));
+    if let Some(link) = map.link_mut(token) {
+        link.set_deadline_timer(None);
+    }
+    map.look_at_deadlines(token, now);
     map.lingering.begin(token);
     make_room(map);
 }

@@ -13,6 +13,7 @@ use crate::error::{ChannelError, LookupError, clone_error, panicked, same};
 use crate::guard::drop_guarded;
 use crate::reason::Reason;
 use crate::sys::errno::would_block;
+use crate::threads::pulse::Work;
 use crate::token::{Handle, Token};
 
 /// The outcome of a call.
@@ -28,23 +29,25 @@ pub(crate) enum Ran<R> {
 pub(crate) fn call<R>(
     map: &mut ChannelMap,
     token: Token,
+    hook: Work,
     f: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> R,
 ) -> Ran<R> {
-    lend(map, token, false, f)
+    lend(map, token, Some(hook), f)
 }
 
+/// Without a hook, it is a `with`.
 #[inline(always)]
 fn lend<R>(
     map: &mut ChannelMap,
     token: Token,
-    foreign: bool,
+    hook: Option<Work>,
     f: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> R,
 ) -> Ran<R> {
     let Some(seat) = map.slots.get_mut(token) else { return Ran::Absent };
     let Some(dispatcher) = seat.dispatcher.take() else { return Ran::Absent };
     let gathers = map.gather.is_free() && seat.link.gathers();
-    call_lent(map, token, dispatcher, gathers, |dispatcher, map| {
-        let mut ch = if foreign { Channel::foreign(map, token) } else { Channel::own(map, token) };
+    call_lent(map, token, dispatcher, gathers, hook, |dispatcher, map| {
+        let mut ch = if hook.is_none() { Channel::foreign(map, token) } else { Channel::own(map, token) };
         f(dispatcher, &mut ch)
     })
 }
@@ -56,14 +59,20 @@ pub(crate) fn call_lent<R>(
     token: Token,
     mut dispatcher: Box<dyn Dispatcher>,
     gathers: bool,
+    hook: Option<Work>,
     f: impl FnOnce(&mut dyn Dispatcher, &mut ChannelMap) -> R,
 ) -> Ran<R> {
     if gathers {
         map.gather.begin(token);
     }
     map.out += 1;
-    map.counters.hooks += 1;
+    if let Some(hook) = hook {
+        map.begin_hook(hook, token);
+    }
     let result = catch_unwind(AssertUnwindSafe(|| f(&mut *dispatcher, map)));
+    if hook.is_some() {
+        map.pulse.end_work();
+    }
     put_back(map, token, dispatcher, false);
     if gathers {
         end_gathering(map, token);
@@ -133,10 +142,10 @@ fn not_put_back(map: &mut ChannelMap, token: Token, mut dispatcher: Box<dyn Disp
 pub(crate) fn run(
     map: &mut ChannelMap,
     token: Token,
-    hook: &'static str,
+    hook: Work,
     f: impl FnOnce(&mut dyn Dispatcher, &mut Channel<'_>) -> io::Result<()>,
 ) {
-    let ran = lend(map, token, false, f);
+    let ran = lend(map, token, Some(hook), f);
     if !matches!(ran, Ran::Returned(Ok(()))) {
         did_not_succeed(map, token, hook, ran);
     }
@@ -146,21 +155,21 @@ pub(crate) fn run(
 #[inline(always)]
 pub(crate) fn run_open(map: &mut ChannelMap, token: Token, dispatcher: Box<dyn Dispatcher>) {
     let gathers = map.gather.is_free();
-    let ran = call_lent(map, token, dispatcher, gathers, |dispatcher, map| {
+    let ran = call_lent(map, token, dispatcher, gathers, Some(Work::Open), |dispatcher, map| {
         dispatcher.handle_open(&mut Channel::own(map, token))
     });
     if !matches!(ran, Ran::Returned(Ok(()))) {
-        did_not_succeed(map, token, "handle_open", ran);
+        did_not_succeed(map, token, Work::Open, ran);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn did_not_succeed(map: &mut ChannelMap, token: Token, hook: &'static str, ran: Ran<io::Result<()>>) {
+fn did_not_succeed(map: &mut ChannelMap, token: Token, hook: Work, ran: Ran<io::Result<()>>) {
     match ran {
         Ran::Returned(Ok(())) | Ran::Absent => {}
-        Ran::Returned(Err(error)) => failed(map, token, hook, error, false),
-        Ran::Panicked(error) => failed(map, token, hook, error, true),
+        Ran::Returned(Err(error)) => failed(map, token, hook.name(), error, false),
+        Ran::Panicked(error) => failed(map, token, hook.name(), error, true),
     }
 }
 
@@ -195,9 +204,10 @@ pub(crate) fn run_close(
     reason: &Reason,
 ) {
     map.out += 1;
-    map.counters.hooks += 1;
+    map.begin_hook(Work::Close, token);
     let mut channel = Channel::own(map, token);
     let closed = catch_unwind(AssertUnwindSafe(|| dispatcher.handle_close(&mut channel, reason)));
+    map.pulse.end_work();
     put_back(map, token, dispatcher, true);
     if let Err(payload) = closed {
         report_panic(map, token, "handle_close", payload);
@@ -229,7 +239,7 @@ pub(crate) fn failed(map: &mut ChannelMap, token: Token, hook: &str, error: io::
             return drop_guarded(&mut map.throttle, "an error", error);
         }
     }
-    let decision = match call(map, token, |dispatcher, ch| dispatcher.handle_error(ch, &error)) {
+    let decision = match call(map, token, Work::Error, |dispatcher, ch| dispatcher.handle_error(ch, &error)) {
         Ran::Returned(decision) => decision,
         Ran::Absent => OnError::End,
         Ran::Panicked(second) => {
@@ -273,6 +283,12 @@ pub(crate) fn report_panic(map: &mut ChannelMap, token: Token, what: &str, paylo
 }
 
 impl ChannelMap {
+    #[inline(always)]
+    pub(crate) fn begin_hook(&mut self, hook: Work, token: Token) {
+        self.counters.hooks += 1;
+        self.pulse.begin_work(hook, token);
+    }
+
     /// Call `f` with a dispatcher and the view of its channel, as in one of its hooks.
     ///
     /// # Errors
@@ -295,7 +311,7 @@ impl ChannelMap {
         let _entered = Entered::now(self.id);
         // That is said of the dispatcher before this one, whose hook may be running.
         let replaced = take_replaced(token);
-        let ran = lend(self, token, true, |dispatcher, ch| {
+        let ran = lend(self, token, None, |dispatcher, ch| {
             let dispatcher =
                 (dispatcher as &mut dyn Any).downcast_mut().ok_or(LookupError::OtherType(token))?;
             f(dispatcher, ch)

@@ -8,6 +8,7 @@ use crate::error::panicked;
 use crate::link::pushed::Pushed;
 use crate::report::Escaped;
 use crate::threads::credit::Credit;
+use crate::threads::pulse::Work;
 use crate::token::Token;
 
 /// The most messages of other threads in one turn.
@@ -21,7 +22,7 @@ pub(crate) fn run_messages(map: &mut ChannelMap) {
     for _ in 0..MESSAGES {
         let Some(message) = map.queue.as_ref().and_then(|queue| queue.take()) else { return };
         match message {
-            Message::Call(call) => guarded(map, "a remote call", call),
+            Message::Call(call) => guarded(map, Work::RemoteCall, call),
             Message::Bytes(token, bytes, credit) => push(map, token, bytes, credit.as_deref()),
         }
         // A message swapped the maps, and the rest waits for a turn of its own.
@@ -33,11 +34,14 @@ pub(crate) fn run_messages(map: &mut ChannelMap) {
 }
 
 /// Run what belongs to no channel; a panic is logged.
-pub(crate) fn guarded(map: &mut ChannelMap, what: &str, f: impl FnOnce(&mut ChannelMap)) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(map))) {
+pub(crate) fn guarded(map: &mut ChannelMap, what: Work, f: impl FnOnce(&mut ChannelMap)) {
+    map.pulse.begin_work(what, Token::NONE);
+    let result = catch_unwind(AssertUnwindSafe(|| f(map)));
+    map.pulse.end_work();
+    if let Err(payload) = result {
         let error = panicked(payload);
         if map.throttle.admits() {
-            log::warn!("{what} {}", Escaped(&error));
+            log::warn!("{} {}", what.name(), Escaped(&error));
         }
     }
 }

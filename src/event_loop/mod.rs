@@ -4,11 +4,14 @@ pub(crate) mod accept;
 pub(crate) mod accepted;
 pub(crate) mod admission;
 pub(crate) mod backoff;
+pub(crate) mod bandwidth;
 pub(crate) mod broken;
 pub(crate) mod closing;
 pub(crate) mod connect;
 pub(crate) mod datagram;
+pub(crate) mod deadlines;
 pub(crate) mod dial;
+pub(crate) mod drain;
 pub(crate) mod drive;
 pub(crate) mod handshake;
 pub(crate) mod hooks;
@@ -30,6 +33,7 @@ use crate::clock::Time;
 use crate::core::map::ChannelMap;
 use crate::event_loop::hooks::Entered;
 use crate::sys::errno::is_interrupted;
+use crate::threads::pulse::Running;
 use crate::threads::queue::Queue;
 use crate::token::Token;
 
@@ -57,8 +61,9 @@ pub struct LoopOptions {
     /// grows with the number of channels. For ported programs whose answers change without the loop
     /// noticing. Default `false`.
     pub rescan: bool,
-    /// Go on also when no channel, timer or message is left, until [`stop`](ChannelMap::stop) is called. For
-    /// a map that is fed by a [`Remote`](crate::Remote). Default `false`.
+    /// Go on also when no channel, timer or message is left, until [`stop`](ChannelMap::stop) is called or a
+    /// [`drain`](ChannelMap::drain) is over. For a map that is fed by a [`Remote`](crate::Remote). Default
+    /// `false`.
     pub until_stopped: bool,
 }
 
@@ -92,8 +97,8 @@ impl LoopOptions {
     }
 }
 
-/// Drive the channels of `map` until none is left and no timer is set, or
-/// [`stop`](ChannelMap::stop) is called: asyncore's `loop()`.
+/// Drive the channels of `map` until none is left and no timer is set,
+/// [`stop`](ChannelMap::stop) is called, or a [`drain`](ChannelMap::drain) is over: asyncore's `loop()`.
 ///
 /// When it is stopped, channels stay, and the next call continues with them. However it returns,
 /// [remotes](crate::Remote) and [outlets](crate::Outlet) refuse what comes after that, and threads that wait
@@ -122,20 +127,29 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
     let mut waits = 0;
     let mut id = map.id;
     let mut entered = Entered::now(id);
+    let mut running = map.running();
     let mut queue = map.queue.as_ref().map(Queue::shared);
     loop {
         if map.id != id {
             // A hook swapped the maps. The other one may never run again.
-            drop(entered);
+            drop((entered, running));
             queue.take().iter().for_each(|left| left.set_stopped(true));
             refuse_nested(map)?;
             id = map.id;
             entered = Entered::now(id);
+            running = map.running();
             map.let_messages_in();
         }
         queue = queue.or_else(|| map.queue.as_ref().map(Queue::shared));
         if map.is_stop_asked() {
             map.take_stop();
+            map.set_stopped(true);
+            return Ok(());
+        }
+        if map.drain.is_some() && drain::is_concluded(map) {
+            if map.id != id {
+                continue;
+            }
             map.set_stopped(true);
             return Ok(());
         }
@@ -171,8 +185,14 @@ impl ChannelMap {
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         refuse_nested(self)?;
         let _entered = Entered::now(self.id);
+        let _running = self.running();
         self.let_messages_in();
-        turn_of_entered(self, timeout, false, Turning::Once)
+        let id = self.id;
+        turn_of_entered(self, timeout, false, Turning::Once)?;
+        if self.id == id && self.drain.is_some() {
+            drain::is_concluded(self);
+        }
+        Ok(())
     }
 
     /// Whether [`run`] would return: no channel is left except those in the background
@@ -184,6 +204,14 @@ impl ChannelMap {
             && (self.internal == 0 || self.dirty.is_empty())
             && !self.timers.keeps()
             && self.queue.as_ref().is_none_or(Queue::is_empty)
+    }
+
+    /// The loop is run from now on.
+    fn running(&self) -> Running {
+        if self.reading.is_some() {
+            self.pulse.see(self.clock.now().instant());
+        }
+        Running::now(self.pulse.clone())
     }
 
     #[inline]
@@ -266,6 +294,7 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
                 let timeout = map.time_to_first_timer();
                 map.turn_is_over();
                 map.turn.number = map.turn.number.wrapping_add(1);
+                map.pulse.rest();
                 map.poll.wait(timeout)?;
                 *waits += 1;
                 map.waited(timeout.is_some());
@@ -301,6 +330,7 @@ fn turn_of_entered(
         Some(wait) => wait,
         None => return Ok(()),
     };
+    map.pulse.rest();
     match map.poll.wait(timeout) {
         Ok(()) => {}
         Err(error) => wait_again(map, error, timeout, begun)?,
@@ -395,7 +425,8 @@ fn before_the_wait(
     // Do not wait if a hook called `stop`, if the settle ended the last channel (callers of `turn` look
     // for that), or if nothing could end the wait.
     let stopped = turning != Turning::Once && map.is_stop_asked();
-    let over = turning != Turning::UntilStopped && map.is_idle() && (!was_idle || timeout.is_none());
+    let idle = turning != Turning::UntilStopped && map.is_idle() && (!was_idle || timeout.is_none());
+    let over = idle || (map.drain.is_some() && map.has_done_draining());
     let now = map.clock.now();
     if stopped || over {
         return Some((Some(Duration::ZERO), now));

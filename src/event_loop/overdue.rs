@@ -27,6 +27,7 @@ pub(crate) fn closing(map: &mut ChannelMap, token: Token, key: TimerKey, now: Ti
         return map.timers.release(key);
     };
     let timeout = link.rare().close_timeout;
+    let last = if link.waits_for_its_turn_to_send() { now } else { last };
     if last.after(timeout) > now {
         let _ = map.timers.put_back(key, look_again(last, timeout, now), Action::Flush(token));
         return;

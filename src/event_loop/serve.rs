@@ -18,6 +18,7 @@ use crate::report::Escaped;
 use crate::sys;
 use crate::sys::errno::would_block;
 use crate::sys::poll::Ready;
+use crate::threads::pulse::Work;
 use crate::token::Token;
 
 /// Serve every channel of the batch.
@@ -228,15 +229,15 @@ pub(crate) fn serve_pending(map: &mut ChannelMap, id: u32) {
     for at in 0..pending {
         let token = map.pending[at];
         // Unless an event has just served it.
-        let Some(link) = map.link(token).filter(|link| link.is_pending()) else { continue };
-        if link.shakes_hands() && handshake::has_to_wait(map, token) {
-            map.pending.push(token);
-        } else if let Some(link) = map.link(token) {
+        if let Some(link) = map.link(token).filter(|link| link.is_pending()) {
             // A source without a descriptor may be ready for anything, and a new one may be given input that
             // was put back.
             let any = link.fd().is_none() || link.shakes_hands();
             let ready = Ready { read: any, write: any, ..Ready::default() };
             hooks::contained(map, token, |map| serve(map, token, ready));
+            if map.link(token).is_some_and(|link| link.is_pending() && link.shakes_hands()) {
+                map.pending.push(token);
+            }
         }
         if map.id != id {
             return;
@@ -254,8 +255,8 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
         return;
     }
     let Some(link) = map.link_mut(token) else { return };
-    // Its socket will be ready in the next turn, too.
-    if link.has_own_source() && !link.is_pending() && handshake::has_to_wait(map, token) {
+    // Its socket will be ready in the next turn, too, or it stays in the list of those with input inside.
+    if link.has_own_source() && handshake::has_to_wait(map, token) {
         return;
     }
     let Some(link) = map.link_mut(token) else { return };
@@ -323,12 +324,7 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
     let turn = map.turn;
     let Some(link) = map.link_mut(token) else { return };
     if ready.urgent && link.reads() {
-        hooks::run(
-            map,
-            token,
-            "handle_expt",
-            but_not_would_block(|dispatcher, ch| dispatcher.handle_expt(ch)),
-        );
+        hooks::run(map, token, Work::Expt, but_not_would_block(|dispatcher, ch| dispatcher.handle_expt(ch)));
         // Level-triggered: what the hook left would be reported for ever.
         if let Some(link) = map.link_mut(token) {
             let _ = link.recv_urgent(turn, &mut [0]);
@@ -340,7 +336,7 @@ fn serve_stream(map: &mut ChannelMap, token: Token, ready: Ready) {
             hooks::run(
                 map,
                 token,
-                "handle_read",
+                Work::Read,
                 but_not_would_block(|dispatcher, ch| dispatcher.handle_read(ch)),
             );
             settle::tell_eof(map, token);
@@ -365,7 +361,7 @@ fn serve_output(map: &mut ChannelMap, token: Token, ready: Ready) {
             hooks::run(
                 map,
                 token,
-                "handle_write",
+                Work::Write,
                 but_not_would_block(|dispatcher, ch| dispatcher.handle_write(ch)),
             );
         }

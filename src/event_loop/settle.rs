@@ -11,17 +11,20 @@ use crate::core::dispatcher::Eof;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
-use crate::event_loop::{backoff, broken, datagram, handshake, output, registration, teardown, upgrade};
+use crate::event_loop::{
+    backoff, bandwidth, broken, datagram, handshake, output, registration, teardown, upgrade,
+};
 use crate::link::due::{Due, Step};
 use crate::link::held::Held;
 use crate::link::life::OpenStep;
 use crate::link::marks::Watermark;
 use crate::link::state::Link;
 use crate::reason::Reason;
+use crate::threads::pulse::Work;
 use crate::token::Token;
 
 /// The capacity that the empty list of dirty channels may keep.
-const KEPT: usize = 2048;
+const KEPT: usize = 512;
 
 /// Settle the channels that are dirty now; those that become dirty meanwhile wait for the next settle.
 pub(crate) fn settle(map: &mut ChannelMap) {
@@ -122,6 +125,9 @@ fn carry_out(map: &mut ChannelMap, token: Token, due: Due) {
     if due.has(Step::Wrapped) || map.link(token).is_some_and(|link| link.is_due(Step::Wrapped)) {
         upgrade::tell_wrapped(map, token);
     }
+    if due.has(Step::Drain) {
+        tell_drain(map, token);
+    }
 }
 
 /// Flush, and do what follows the output.
@@ -141,7 +147,7 @@ fn conclude(map: &mut ChannelMap, token: Token) {
         link.end_by_reset(Reason::from(error));
     }
     // A broken connection may still hold input, but nothing reads it.
-    if link.is_broken() && link.is_open() && !link.reads() {
+    if link.is_broken() && link.is_open() && !link.wants_input() {
         link.end(Reason::Closed);
     }
     if link.is_over() {
@@ -161,6 +167,8 @@ fn conclude(map: &mut ChannelMap, token: Token) {
             map.tell_partners(token, pause);
         }
         broken::watch(map, token);
+        bandwidth::watch(map, token);
+        map.watch_deadlines(token);
     }
     map.count_queue(token);
     let Some(link) = map.link_mut(token) else { return };
@@ -183,7 +191,7 @@ pub(crate) fn open_due(map: &mut ChannelMap, token: Token) {
         OpenStep::Failed(error) => connect_failed(map, token, error),
         OpenStep::Ready => {
             link.opened();
-            hooks::run(map, token, "handle_open", |dispatcher, ch| dispatcher.handle_open(ch));
+            hooks::run(map, token, Work::Open, |dispatcher, ch| dispatcher.handle_open(ch));
         }
     }
 }
@@ -196,12 +204,12 @@ pub(crate) fn connected(map: &mut ChannelMap, token: Token, lost: Option<io::Err
     if let Some(make) = link.take_to_wrap() {
         upgrade::change_source(map, token, make);
     }
-    hooks::run(map, token, "handle_connect", |dispatcher, ch| dispatcher.handle_connect(ch));
+    hooks::run(map, token, Work::Connect, |dispatcher, ch| dispatcher.handle_connect(ch));
     open_due(map, token);
 }
 
 pub(crate) fn connect_failed(map: &mut ChannelMap, token: Token, error: io::Error) {
-    let told = hooks::call(map, token, |dispatcher, ch| dispatcher.handle_error(ch, &error));
+    let told = hooks::call(map, token, Work::Error, |dispatcher, ch| dispatcher.handle_error(ch, &error));
     if let Ran::Panicked(second) = told {
         map.report(token, "handle_error", &second);
     }
@@ -233,7 +241,7 @@ pub(crate) fn tell_eof(map: &mut ChannelMap, token: Token) {
         // Not the end of the stream, but what the system reports after a reset.
         return link.end(Reason::Closed);
     }
-    let answer = match hooks::call(map, token, |dispatcher, ch| dispatcher.handle_eof(ch)) {
+    let answer = match hooks::call(map, token, Work::Eof, |dispatcher, ch| dispatcher.handle_eof(ch)) {
         Ran::Returned(Ok(answer)) => answer,
         Ran::Returned(Err(error)) => {
             hooks::failed(map, token, "handle_eof", error, false);
@@ -258,10 +266,10 @@ fn tell_watermarks(map: &mut ChannelMap, token: Token) {
     while let Some(mark) = map.link_mut(token).and_then(|link| link.mark_news()) {
         match mark {
             Watermark::High => {
-                hooks::run(map, token, "handle_high", |dispatcher, ch| dispatcher.handle_high(ch));
+                hooks::run(map, token, Work::High, |dispatcher, ch| dispatcher.handle_high(ch));
             }
             Watermark::Low => {
-                return hooks::run(map, token, "handle_low", |dispatcher, ch| dispatcher.handle_low(ch));
+                return hooks::run(map, token, Work::Low, |dispatcher, ch| dispatcher.handle_low(ch));
             }
         }
     }
@@ -273,7 +281,13 @@ fn tell_watermarks(map: &mut ChannelMap, token: Token) {
 fn tell_drained(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     if link.takes_drained() && link.is_open() && !link.is_broken() {
-        hooks::run(map, token, "handle_drained", |dispatcher, ch| dispatcher.handle_drained(ch));
+        hooks::run(map, token, Work::Drained, |dispatcher, ch| dispatcher.handle_drained(ch));
+    }
+}
+
+fn tell_drain(map: &mut ChannelMap, token: Token) {
+    if map.link(token).is_some_and(|link| link.is_open() || link.is_listening()) {
+        hooks::run(map, token, Work::Drain, |dispatcher, ch| dispatcher.handle_drain(ch));
     }
 }
 
@@ -288,7 +302,7 @@ fn ask(map: &mut ChannelMap, token: Token) {
     }
     map.default_readable.set(None);
     map.default_writable.set(None);
-    let ran = hooks::call(map, token, |dispatcher, ch| {
+    let ran = hooks::call(map, token, Work::Ask, |dispatcher, ch| {
         (dispatcher.readable(ch), dispatcher.writable(ch), (*dispatcher).type_id())
     });
     match ran {

@@ -122,13 +122,18 @@ fn end_rare(map: &mut ChannelMap, token: Token) -> Option<Box<Permit>> {
 fn remove(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.vacate(token) else { return };
     let dispatcher = seat.dispatcher.take();
+    let kind = seat.link.kind();
     if seat.link.counts_as_lingering() {
         map.lingering.ended();
     }
-    match seat.link.empty() {
+    let role = seat.link.empty();
+    match role {
         Role::User => {}
         Role::Background => map.background -= 1,
         Role::Internal => map.internal -= 1,
+    }
+    if map.drain.is_some() {
+        map.drain_ended(token, role == Role::User && kind != Kind::Listener);
     }
     drop_guarded(&mut map.throttle, "a dispatcher", dispatcher);
 }
@@ -220,6 +225,8 @@ impl Drop for ChannelMap {
         }
         let timers = self.timers.take_all();
         drop_each(&mut self.throttle, "a timer", timers);
+        let told = self.on_drain.take();
+        drop_guarded(&mut self.throttle, "a drain's hook", told);
         let resolver = std::mem::replace(&mut self.resolver, resolve::system());
         drop_guarded(&mut self.throttle, "a resolver", resolver);
         drop(self.queue.take());

@@ -9,9 +9,12 @@ use crate::core::channel::Channel;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::messages::guarded;
-use crate::event_loop::{admission, backoff, broken, connect, dial, handshake, hooks, overdue, settle};
+use crate::event_loop::{
+    admission, backoff, bandwidth, broken, connect, deadlines, dial, drain, handshake, hooks, overdue, settle,
+};
 use crate::guard::drop_guarded;
 use crate::link::state::Link;
+use crate::threads::pulse::Work;
 use crate::timers::{Due, TimerKey};
 use crate::token::Token;
 
@@ -42,7 +45,7 @@ fn fire(map: &mut ChannelMap, due: Due<Action>, now: Time) {
         // Set again before the call, which may swap or drop the map, or cancel the timer.
         Action::CallEvery(interval, f) => {
             set_again(map, key, next_beat(deadline, interval, now), Action::CallEvery(interval, f.clone()));
-            guarded(map, "a timer", |map| f.borrow_mut()(map));
+            guarded(map, Work::Timer, |map| f.borrow_mut()(map));
             drop_guarded(&mut map.throttle, "a timer", f);
         }
         Action::ChannelEvery(token, interval, f) => {
@@ -52,30 +55,34 @@ fn fire(map: &mut ChannelMap, due: Due<Action>, now: Time) {
             drop_guarded(&mut map.throttle, "a timer", f);
         }
         Action::Idle(token) => idle(map, token, key, now),
+        Action::Deadline(token) => deadlines::look(map, token, key, now),
         Action::Flush(token) => overdue::closing(map, token, key, now),
         Action::Linger(token) => overdue::lingering(map, token, key, now),
         once => {
             map.timers.release(key);
-            fire_once(map, once);
+            fire_once(map, once, now);
         }
     }
 }
 
-fn fire_once(map: &mut ChannelMap, action: Action) {
+fn fire_once(map: &mut ChannelMap, action: Action, now: Time) {
     match action {
-        Action::Call(f) => guarded(map, "a timer", |map| f(map)),
+        Action::Call(f) => guarded(map, Work::Timer, |map| f(map)),
         Action::Channel(token, f) => channel_call(map, token, |ch| f(ch)),
         Action::Connect(token, tries) => connect::connect_again(map, token, tries),
         Action::DialNext(token) => dial::attempt_delay_over(map, token),
         Action::DialTimeout(token) => dial::timed_out(map, token),
         Action::Resume(token) => backoff::resume(map, token),
         Action::Limits(token) => admission::look_what_is_over(map, token),
+        Action::Bandwidth(token) => bandwidth::resume(map, token, now),
         Action::Resend(token) => broken::resend(map, token),
         Action::Handshake(token) => handshake::overdue(map, token),
         Action::Broken(token) => broken::overdue(map, token),
+        Action::Drain => drain::sweep(map),
         Action::CallEvery(..)
         | Action::ChannelEvery(..)
         | Action::Idle(_)
+        | Action::Deadline(_)
         | Action::Flush(_)
         | Action::Linger(_) => {}
     }
@@ -96,7 +103,9 @@ fn channel_call(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut Channel<
     }
     let mut result = Ok(Ok(()));
     hooks::gathering(map, token, |map| {
+        map.pulse.begin_work(Work::Timer, token);
         result = catch_unwind(AssertUnwindSafe(|| f(&mut Channel::own(map, token))));
+        map.pulse.end_work();
     });
     match result {
         Ok(Ok(())) => {}
@@ -119,6 +128,12 @@ fn idle(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
         let _ = map.timers.put_back(key, deadline, Action::Idle(token));
         return;
     }
+    // It is ours that nothing moves.
+    if map.link(token).is_some_and(Link::waits_for_its_turn) {
+        let next = overdue::look_again(now, timeout, now);
+        let _ = map.timers.put_back(key, next, Action::Idle(token));
+        return;
+    }
     // A peer that reads slowly makes no event.
     let left = overdue::last_left(map, token, now).filter(|last| last.after(timeout) > now);
     if let Some(last) = left {
@@ -130,7 +145,7 @@ fn idle(map: &mut ChannelMap, token: Token, key: TimerKey, now: Time) {
     let Some(link) = map.link_mut(token).filter(|link| !link.is_ending()) else { return };
     link.rare().idle_timer = None;
     map.touch(token);
-    hooks::run(map, token, "handle_timeout", |dispatcher, ch| dispatcher.handle_timeout(ch));
+    hooks::run(map, token, Work::Timeout, |dispatcher, ch| dispatcher.handle_timeout(ch));
     // The channel lives on, and the hook has set no other timeout: the time starts anew.
     let now = map.clock.now();
     let Some(link) = map.link_mut(token) else { return };

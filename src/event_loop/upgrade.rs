@@ -7,6 +7,7 @@ use crate::error::panicked;
 use crate::event_loop::{backoff, hooks, registration};
 use crate::link::due::Step;
 use crate::link::source::MakeSource;
+use crate::threads::pulse::Work;
 use crate::token::Token;
 
 /// What was pushed before the upgrade is sent. `false` if the old source is kept: for now, because it has
@@ -45,6 +46,6 @@ pub(crate) fn tell_wrapped(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.link_mut(token) else { return };
     link.clear_due(Step::Wrapped);
     if link.takes_wrapped() {
-        hooks::run(map, token, "handle_wrapped", |dispatcher, ch| dispatcher.handle_wrapped(ch));
+        hooks::run(map, token, Work::Wrapped, |dispatcher, ch| dispatcher.handle_wrapped(ch));
     }
 }

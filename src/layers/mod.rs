@@ -6,5 +6,6 @@ pub mod framing;
 pub mod producers;
 pub mod protocol;
 pub mod reconnect;
+pub mod stats;
 pub mod stream;
 mod terminator;

@@ -106,6 +106,12 @@ pub trait Protocol: 'static {
         Ok(())
     }
 
+    /// The map is being drained: see [`Dispatcher::handle_drain`]. asyncio has
+    /// no such thing. Default: does nothing.
+    fn drain_begun(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The connection has ended. Called exactly once, as the last callback, whatever the cause; also
     /// when the connect failed (where asyncio's `create_connection` raises), then without
     /// `connection_made` before it. asyncio's `exc` is [`reason.error()`](Reason::error).
@@ -336,6 +342,10 @@ impl<P: Protocol> Dispatcher for ProtocolDispatcher<P> {
 
     fn handle_low(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         self.with(ch, |protocol, transport| protocol.resume_writing(transport))
+    }
+
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.with(ch, |protocol, transport| protocol.drain_begun(transport))
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {

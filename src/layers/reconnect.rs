@@ -9,7 +9,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::{Channel, ChannelMap, ConnectOptions, Dispatcher, Reason, TimerId, ToAddress, Token, Wrapper};
+use crate::{
+    Channel, ChannelMap, ConnectOptions, Dispatcher, DrainState, Reason, TimerId, ToAddress, Token, Wrapper,
+};
 
 /// How long to wait before the next attempt. Each wait is longer than the one before, and partly random,
 /// so that the clients of a server that comes back do not all reconnect at once.
@@ -94,7 +96,8 @@ impl Backoff {
 /// connection or attempt ended (`None` the first time). It returns the dispatcher for the next attempt,
 /// or `None` to stop for good. It is also called after a dispatcher has closed its own channel
 /// ([`Reason::Closed`]). No further connection is made after
-/// [`replace_dispatcher`](crate::Channel::replace_dispatcher), nor after a panic in `make`.
+/// [`replace_dispatcher`](crate::Channel::replace_dispatcher), nor after a panic in `make`, nor in a map whose
+/// [drain](ChannelMap::drain) has come to close what is idle.
 ///
 /// ```
 /// use dispatch_loop::reconnect::{self, Backoff};
@@ -248,7 +251,7 @@ impl Client {
     /// An attempt has failed, or a connection has ended.
     fn ended(&self, map: &mut ChannelMap, reason: &Reason, open_for: Option<Duration>) {
         self.0.borrow_mut().token = None;
-        if matches!(reason, Reason::MapEnded) {
+        if matches!(reason, Reason::MapEnded) || map.drain_state() == DrainState::Draining {
             return;
         }
         let Some(begin) = self.ask(map, Some(reason)) else { return };
@@ -263,6 +266,9 @@ impl Client {
         let client = self.clone();
         let timer = map.call_later(delay, move |map| {
             client.0.borrow_mut().timer = None;
+            if map.drain_state() == DrainState::Draining {
+                return;
+            }
             if let Err(error) = client.begin(map, begin) {
                 client.ended(map, &Reason::from(error), None);
             }

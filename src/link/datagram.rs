@@ -30,7 +30,8 @@ impl Link {
         if limited && !self.has_room(turn, bytes.len()) {
             return self.over_limit(0, bytes.len());
         }
-        if self.queue_is_empty() && !self.is_blocked() && !self.write_budget_is_used_up(turn) {
+        let may = self.queue_is_empty() && !self.is_blocked() && !self.write_budget_is_used_up(turn);
+        if may && self.admit_output(bytes.len().max(1)) > 0 {
             match self.send_datagram(turn, bytes, to) {
                 Sent::Whole => {
                     self.sent(turn, bytes.len());
@@ -70,7 +71,12 @@ impl Link {
     pub(super) fn flush_datagrams(&mut self, turn: Turn) -> Flushed {
         self.set_blocked(false);
         while let Some((bytes, to)) = self.output.queue_if_any().and_then(|queue| queue.take_datagram()) {
-            let sent = match self.write_budget_is_used_up(turn) {
+            let used_up = self.write_budget_is_used_up(turn);
+            if !used_up && self.admit_output(bytes.len().max(1)) == 0 {
+                self.output.queue().put_datagram_back(bytes, to);
+                return Flushed::Blocked;
+            }
+            let sent = match used_up {
                 true => None,
                 false => Some(self.send_datagram(turn, &bytes, to.as_deref())),
             };
@@ -131,6 +137,7 @@ impl Link {
         let left = self.write_budget(turn);
         *left = left_of(*left, len);
         self.sent += len as u64;
+        self.output_passed(len);
         self.forget_shortage();
         self.moved(turn);
     }

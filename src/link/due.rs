@@ -24,6 +24,8 @@ pub(crate) enum Step {
     End = 1 << 8,
     /// The source was changed, and its handshake may be done: `handle_wrapped`. (After `Drained`.)
     Wrapped = 1 << 9,
+    /// The map is to be drained: `handle_drain`. (After `Wrapped`.)
+    Drain = 1 << 10,
 }
 
 /// A set of steps; whether the channel is in an unusual state, in which its events take the long way; and

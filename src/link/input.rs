@@ -11,7 +11,7 @@ use crate::link::held::Held;
 use crate::link::output::{no_bytes, no_stream, nothing_now};
 use crate::link::rare::Rest;
 use crate::link::source::Source;
-use crate::link::state::{InputEnd, Life, Link, READ_BUDGET};
+use crate::link::state::{InputEnd, Life, Link, READ_BUDGET, Work};
 use crate::link::unread::Unread;
 use crate::sys;
 use crate::sys::errno::would_block;
@@ -103,6 +103,10 @@ impl Link {
             *self.read_budget(turn) -= read as u32;
             return Ok(read);
         }
+        let most = self.admit_input(most);
+        if most == 0 {
+            return Err(nothing_now());
+        }
         let Some(source) = &mut self.socket else { return Err(nothing_now()) };
         let plain = source.is_plain();
         let result = source.as_dyn().recv(&mut buffer[..most]);
@@ -126,6 +130,7 @@ impl Link {
             Ok(read) => {
                 let read = read.min(most);
                 self.received += read as u64;
+                self.input_passed(read, read == most);
                 self.moved(turn);
                 self.read_left = if plain && read < most { 0 } else { self.read_left - read as u32 };
                 Ok(read)
@@ -274,6 +279,25 @@ impl Link {
         if self.rest() == Rest::HungUp && self.reads() {
             self.set_rest(Rest::No);
         }
+    }
+
+    // Work under way.
+
+    pub(crate) fn set_busy(&mut self, on: bool) {
+        self.input.work.set(Work::BUSY, on);
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.input.work != Work::NONE
+    }
+
+    /// Whether nothing is under way on an open channel: nothing to be sent or acknowledged, no input that
+    /// was not read, no message has begun, and it is not said to be busy, nor wants to write. Asks the system, if need be.
+    pub(crate) fn has_nothing_under_way(&self) -> bool {
+        let says = self.is_busy() || self.output.wanted;
+        let known = self.is_open() && !says && self.is_established() && !self.is_upgrading();
+        let waits = || !self.has_read_end() && self.fd().is_some_and(sys::is_readable);
+        known && !self.has_unsent() && !self.has_input_inside() && self.held() == 0 && !waits()
     }
 
     // Buffered input.

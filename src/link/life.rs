@@ -16,6 +16,7 @@ use crate::link::state::{Connecting, Ending, InputEnd, Life, Link, Stage, Way};
 use crate::numbers::Numbers;
 use crate::reason::Reason;
 use crate::sys;
+use crate::sys::Kind;
 use crate::sys::errno::connection_is_gone;
 
 impl Link {
@@ -23,6 +24,11 @@ impl Link {
 
     pub(crate) fn is_listening(&self) -> bool {
         matches!(self.life, Life::Listening)
+    }
+
+    /// Also one that has ended.
+    pub(crate) fn is_listener(&self) -> bool {
+        self.kind == Kind::Listener
     }
 
     pub(crate) fn is_connecting(&self) -> bool {
@@ -390,7 +396,7 @@ impl Link {
         self.output.blocked = false;
         // What a source of one's own says of its state is not known here.
         let gone = self.has_own_source() || connection_is_gone(&error);
-        if gone && (self.is_opening() || self.reads()) {
+        if gone && (self.is_opening() || self.wants_input()) {
             self.rare().lost.get_or_insert(error);
             self.due.set(Step::Look);
         } else {

@@ -3,8 +3,10 @@
 
 pub(crate) mod account;
 pub(crate) mod admission;
+pub(crate) mod bandwidth;
 pub(crate) mod chunk;
 pub(crate) mod datagram;
+pub(crate) mod deadlines;
 pub(crate) mod dial;
 pub(crate) mod due;
 pub(crate) mod gathered;
@@ -15,6 +17,7 @@ pub(crate) mod leaving;
 pub(crate) mod life;
 pub(crate) mod limited;
 pub(crate) mod limits;
+pub(crate) mod looks;
 pub(crate) mod marks;
 pub(crate) mod outbox;
 pub(crate) mod output;
@@ -24,10 +27,13 @@ pub(crate) mod producer;
 pub(crate) mod pushed;
 pub(crate) mod rare;
 pub(crate) mod room;
+pub(crate) mod running;
 pub(crate) mod sending;
 pub(crate) mod shortage;
+pub(crate) mod shown;
 pub(crate) mod source;
 pub(crate) mod state;
+pub(crate) mod tokens;
 pub(crate) mod unread;
 pub(crate) mod upgrade;
 pub(crate) mod watch;
@@ -248,6 +254,11 @@ impl Link {
 
     pub(crate) fn active(&self) -> Option<Time> {
         self.active
+    }
+
+    /// The turn in which a byte was last received or sent; 0 if that was never.
+    pub(crate) fn last_turn(&self) -> u32 {
+        self.turn
     }
 
     // The budgets.

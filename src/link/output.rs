@@ -138,7 +138,8 @@ impl Link {
 
     /// Offer bytes to the socket; the queue is empty. Returns how many it took, of how many offered.
     fn offer(&mut self, turn: Turn, before: &[u8], pushed: &Pushed<'_>) -> io::Result<(usize, usize)> {
-        let most = *self.write_budget(turn) as usize;
+        let most = (*self.write_budget(turn) as usize).min(before.len() + pushed.len());
+        let most = self.admit_output(most);
         if most == 0 {
             return Ok((0, 0));
         }
@@ -161,6 +162,7 @@ impl Link {
             Ok(0) => Ok((0, offered)),
             Ok(sent) => {
                 self.sent += sent as u64;
+                self.output_passed(sent);
                 if self.output_pending() {
                     self.output.undrained = true;
                     self.note_marks();
@@ -239,7 +241,7 @@ impl Link {
 
     /// There is room again.
     pub(crate) fn unblock(&mut self) {
-        if !self.is_short() {
+        if !self.output_is_held_back() {
             self.output.blocked = false;
         }
     }
@@ -254,7 +256,8 @@ impl Link {
 
     /// Whether to try to flush.
     pub(crate) fn may_flush(&self) -> bool {
-        !self.output.is_empty() && (!self.output.blocked || (self.is_datagram() && !self.is_short()))
+        !self.output.is_empty()
+            && (!self.output.blocked || (self.is_datagram() && !self.output_is_held_back()))
     }
 
     /// Send what is queued, as far as the socket and the budget of the turn allow.
@@ -305,29 +308,6 @@ impl Link {
         self.due.clear(Step::Drained);
         self.output.undrained = !self.output.is_empty() || self.output_pending();
         !self.output.undrained
-    }
-
-    fn flush_bytes(&mut self, turn: Turn, produces: bool) -> Flushed {
-        self.renew_budgets(turn);
-        let (Some(source), Some(queue)) = (&mut self.socket, &mut self.output.queue) else {
-            return Flushed::Empty;
-        };
-        let mut sent = 0;
-        let flushed = queue.flush(source, &mut self.write_left, &mut sent, produces);
-        if sent > 0 {
-            self.sent += sent as u64;
-            self.output.undrained |= self.output_pending();
-            self.forget_shortage();
-            self.moved(turn);
-        }
-        self.output.blocked = matches!(flushed, Flushed::Blocked);
-        match flushed {
-            Flushed::Lost(error) if is_shortage(&error) => {
-                self.meets_shortage();
-                Flushed::Blocked
-            }
-            flushed => flushed,
-        }
     }
 
     // FIN.

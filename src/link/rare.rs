@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use crate::clock::Time;
 use crate::link::admission::Admission;
+use crate::link::bandwidth::Flow;
 use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::partners::Partners;
+use crate::link::running::Running;
 use crate::link::source::MakeSource;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
@@ -82,6 +84,8 @@ pub(crate) struct Rare {
     /// Set by `set_timeout`, and its timer.
     pub(crate) timeout: Option<Duration>,
     pub(crate) idle_timer: Option<TimerKey>,
+    /// Set by `set_deadlines`.
+    pub(super) deadlines: Option<Box<Running>>,
     pub(crate) close_timeout: Duration,
     /// The timer that bounds the flush of a closing channel.
     pub(crate) close_timer: Option<TimerKey>,
@@ -124,6 +128,9 @@ pub(crate) struct Rare {
     /// The timer that bounds that.
     pub(crate) end_timer: Option<TimerKey>,
     pub(super) shortage: Shortage,
+    /// Set by `set_read_bandwidth` and `set_write_bandwidth`.
+    pub(super) read_flow: Option<Box<Flow>>,
+    pub(super) write_flow: Option<Box<Flow>>,
     /// Errors for `handle_error` and `handle_network_error`.
     pub(crate) failure: Option<io::Error>,
     pub(crate) network_error: Option<io::Error>,
@@ -134,6 +141,7 @@ impl Default for Rare {
         Rare {
             timeout: None,
             idle_timer: None,
+            deadlines: None,
             close_timeout: CLOSE_TIMEOUT,
             close_timer: None,
             leaving: None,
@@ -160,6 +168,8 @@ impl Default for Rare {
             lost: None,
             end_timer: None,
             shortage: Shortage::None,
+            read_flow: None,
+            write_flow: None,
             failure: None,
             network_error: None,
         }
@@ -174,6 +184,8 @@ impl Rare {
             && self.upgrade == Upgrade::No
             && self.lost.is_none()
             && self.credit.is_none()
+            && self.read_flow.is_none()
+            && self.write_flow.is_none()
             && self.limits.exceed_a_gathering()
     }
 }

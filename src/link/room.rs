@@ -55,6 +55,6 @@ impl Link {
             rare.refused_in = turn.number;
             rare.refusals = 0;
         }
-        rare.refusals < REFUSALS && !self.queue_is_empty() && !self.is_short()
+        rare.refusals < REFUSALS && !self.queue_is_empty() && !self.output_is_held_back()
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::clock::Turn;
 use crate::error::panicked;
 use crate::guard::drop_caught;
 use crate::link::held::Held;
@@ -10,7 +11,8 @@ use crate::link::outbox::{GATHER, Outbox};
 use crate::link::piece::{Bytes, Piece};
 use crate::link::producer::More;
 use crate::link::source::Source;
-use crate::sys::errno::would_block;
+use crate::link::state::Link;
+use crate::sys::errno::{is_shortage, would_block};
 
 /// The most pieces in one `sendmsg`.
 const PIECES: usize = 16;
@@ -62,6 +64,45 @@ pub(crate) enum Flushed {
     Producer(io::Error, bool),
     /// The socket failed.
     Lost(io::Error),
+}
+
+impl Link {
+    /// Send what is queued on a stream, within the budget of the turn and its bandwidth.
+    pub(super) fn flush_bytes(&mut self, turn: Turn, produces: bool) -> Flushed {
+        self.renew_budgets(turn);
+        let most = self.admit_queued();
+        if self.waits_for_its_turn_to_send() {
+            return Flushed::Blocked;
+        }
+        let (Some(source), Some(queue)) = (&mut self.socket, &mut self.output.queue) else {
+            return Flushed::Empty;
+        };
+        let mut sent = 0;
+        let mut left = most;
+        let flushed = queue.flush(source, &mut left, &mut sent, produces);
+        self.write_left -= most - left;
+        if sent > 0 {
+            self.sent += sent as u64;
+            self.output_passed(sent);
+            self.output.undrained |= self.output_pending();
+            self.forget_shortage();
+            self.moved(turn);
+        }
+        if matches!(flushed, Flushed::Budget) {
+            self.admit_queued();
+            if self.waits_for_its_turn_to_send() {
+                return Flushed::Blocked;
+            }
+        }
+        self.output.blocked = matches!(flushed, Flushed::Blocked);
+        match flushed {
+            Flushed::Lost(error) if is_shortage(&error) => {
+                self.meets_shortage();
+                Flushed::Blocked
+            }
+            flushed => flushed,
+        }
+    }
 }
 
 impl Outbox {

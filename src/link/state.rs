@@ -130,11 +130,41 @@ pub(super) struct Input {
     pub(super) auto_pause: bool,
     /// In the list of channels with buffered input.
     pub(super) pending: bool,
+    pub(super) work: Work,
 }
 
 impl Input {
-    pub(super) const NEW: Input =
-        Input { end: InputEnd::NotYet, wanted: true, paused: false, auto_pause: false, pending: false };
+    pub(super) const NEW: Input = Input {
+        end: InputEnd::NotYet,
+        wanted: true,
+        paused: false,
+        auto_pause: false,
+        pending: false,
+        work: Work::NONE,
+    };
+}
+
+/// What is under way for the peer that nothing else shows, in one byte.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Work(u8);
+
+impl Work {
+    pub(super) const NONE: Work = Work(0);
+    /// A message has begun that is not complete.
+    pub(super) const MESSAGE: Work = Work(1);
+    /// The dispatcher says that it is busy.
+    pub(super) const BUSY: Work = Work(2);
+
+    pub(super) fn has(self, work: Work) -> bool {
+        self.0 & work.0 != 0
+    }
+
+    /// Whether it was under way before.
+    pub(super) fn set(&mut self, work: Work, on: bool) -> bool {
+        let before = self.has(work);
+        self.0 = self.0 & !work.0 | if on { work.0 } else { 0 };
+        before
+    }
 }
 
 /// The state of the output direction.

@@ -26,10 +26,16 @@ impl Link {
         self.is_open() && !self.is_at_end() && !self.is_paused() && !self.is_upgrading()
     }
 
+    /// Whether `handle_read` may be called, now or when there is bandwidth for it.
+    #[inline]
+    pub(crate) fn wants_input(&self) -> bool {
+        self.may_read() && self.input.wanted
+    }
+
     /// Whether `handle_read` may be called.
     #[inline]
     pub(crate) fn reads(&self) -> bool {
-        self.may_read() && self.input.wanted
+        self.wants_input() && !self.waits_for_its_turn_to_read()
     }
 
     pub(crate) fn accepts(&self) -> bool {
@@ -44,12 +50,12 @@ impl Link {
             && self.output.is_empty()
             && self.output.is_open()
             && self.is_established()
-            && !self.is_short()
+            && !self.output_is_held_back()
     }
 
     /// What the poller should watch; `None` for nothing, not even hang-ups.
     pub(crate) fn interest(&self) -> Option<Interest> {
-        let flushing = self.output.blocked && !self.output.is_empty() && !self.is_short();
+        let flushing = self.output.blocked && !self.output.is_empty() && !self.output_is_held_back();
         match self.rest() {
             Rest::No | Rest::Output(_) => {}
             Rest::HungUp | Rest::Input(_) => {

@@ -11,6 +11,7 @@ use std::thread;
 
 use crate::error::{clone_error, panicked};
 use crate::guard::drop_caught;
+use crate::sys::faults::{self, Call};
 
 /// The most look-ups at once, and so the most threads: of the process, of one map, and of one name in it.
 const IN_ALL: usize = 32;
@@ -117,7 +118,10 @@ pub(crate) fn ask(map: u32, host: &str, work: Box<dyn FnOnce() + Send>) -> io::R
     jobs.waiting.push_back(Job { number, of: of.clone(), work });
     if begins {
         let its = of.clone();
-        match thread::Builder::new().name("dispatch-loop names".into()).spawn(move || work_off(number, its)) {
+        let started = faults::pass(Call::Thread).and_then(|()| {
+            thread::Builder::new().name("dispatch-loop names".into()).spawn(move || work_off(number, its))
+        });
+        match started {
             Ok(_) => jobs.running.push(of),
             Err(error) if jobs.running.is_empty() => {
                 let job = jobs.waiting.pop_back();

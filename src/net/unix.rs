@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::net::address::Address;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-use crate::sys::faults;
+use crate::sys::faults::{self, Call};
 
 /// The process at the other end of a Unix-domain socket, as of its connect; returned by
 /// [`Channel::peer_credentials`](crate::Channel::peer_credentials).
@@ -44,7 +43,7 @@ pub struct Credentials {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn credentials(fd: BorrowedFd<'_>) -> io::Result<Credentials> {
-    faults::pass(faults::Call::Option)?;
+    faults::pass(Call::Option)?;
     let peer = rustix::net::sockopt::socket_peercred(fd)?;
     Ok(Credentials {
         pid: peer.pid.as_raw_pid().unsigned_abs(),
@@ -104,9 +103,20 @@ impl SocketFile {
             }
             result => result?,
         }
+        SocketFile::of(path, mode).inspect_err(|_| {
+            // What was bound to it is about to be closed.
+            let _ = fs::remove_file(path);
+        })
+    }
+
+    /// The file that was just made.
+    fn of(path: &Path, mode: Option<u32>) -> io::Result<SocketFile> {
+        faults::pass(Call::File)?;
         let file = fs::symlink_metadata(path)?;
+        faults::pass(Call::File)?;
         let bound = SocketFile { path: fs::canonicalize(path)?, inode: (file.dev(), file.ino()) };
         if let Some(mode) = mode {
+            faults::pass(Call::File)?;
             fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         }
         Ok(bound)

@@ -16,11 +16,11 @@ pub enum Call {
     Connect,
     /// `accept4`
     Accept,
-    /// `recv`
+    /// `recv`, `recvmsg` or `read`
     Recv,
     /// `recv` with `MSG_OOB`
     RecvUrgent,
-    /// `send` or `sendmsg`
+    /// `send`, `sendto`, `sendmsg` or `writev`
     Send,
     /// `shutdown`
     Shutdown,
@@ -28,12 +28,22 @@ pub enum Call {
     TakeError,
     /// `getsockname` or `getpeername`
     Address,
-    /// `setsockopt` or `fcntl`
+    /// `setsockopt`, `getsockopt` or `fcntl`
     Option,
     /// `ioctl` of `SIOCOUTQ`, or what stands for it
     Unsent,
+    /// `epoll_create` and `eventfd`, or what stands for them, through `polling`
+    Poller,
     /// `epoll_ctl` or what stands for it, through `polling`
     Control,
+    /// `poll` without waiting
+    Look,
+    /// `socketpair`
+    Pair,
+    /// Starting a thread, which a look-up needs
+    Thread,
+    /// `lstat`, `realpath` or `chmod` of the file of a socket that was just bound to it
+    File,
     /// `epoll_wait` or what stands for it
     Wait,
 }

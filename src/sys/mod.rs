@@ -148,6 +148,9 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Whether there is input, or its end, or an error: `poll(2)`.
 pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    if faults::pass(Call::Look).is_err() {
+        return false;
+    }
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }

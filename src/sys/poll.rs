@@ -60,6 +60,7 @@ pub(crate) struct Ready {
 
 impl Poll {
     pub(crate) fn new() -> io::Result<Poll> {
+        faults::pass(Call::Poller)?;
         let poller = Arc::new(Poller::new()?);
         if !poller.supports_level() {
             return Err(io::Error::new(

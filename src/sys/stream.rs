@@ -213,7 +213,12 @@ pub(crate) fn connect_again(fd: BorrowedFd<'_>, peer: &Address) -> Connect {
 }
 
 fn begin_connect(socket: &Socket, peer: &SockAddr) -> Connect {
-    match faults::pass(Call::Connect).and_then(|()| socket.connect(peer)) {
+    let connect = || match faults::pass(Call::Connect) {
+        // One that is interrupted, or in progress, has begun.
+        Err(error) if is_in_progress(&error) => socket.connect(peer).and(Err(error)),
+        passed => passed.and_then(|()| socket.connect(peer)),
+    };
+    match connect() {
         Ok(()) => Connect::Done,
         Err(error) if is_in_progress(&error) => Connect::InProgress,
         Err(error) if would_block(&error) && peer.is_unix() => Connect::Later,

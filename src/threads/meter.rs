@@ -41,6 +41,35 @@ impl Meter {
     pub fn read(&self, patience: Duration) -> Numbers {
         self.0.read(if owns_a_map() { Duration::ZERO } else { patience })
     }
+
+    /// For how long the loop has been busy since it last came round: since its last wait, or since
+    /// [`run`](crate::run) began. `None` while it waits for something to do, which may take for ever, and while
+    /// nobody runs it. For a watchdog; it neither wakes the loop nor waits for it. systemd's `WATCHDOG=1`
+    /// is to be sent while this is short.
+    ///
+    /// ```
+    /// use dispatch_loop::ChannelMap;
+    /// use std::thread;
+    /// use std::time::Duration;
+    ///
+    /// let mut map = ChannelMap::new()?;
+    /// let meter = map.meter();
+    /// let remote = map.remote();
+    /// let watchdog = thread::spawn(move || {
+    ///     while meter.heartbeat().is_none_or(|busy| busy < Duration::from_millis(20)) {
+    ///         thread::sleep(Duration::from_millis(5));
+    ///     }
+    ///     remote.stop();                              // it hangs: look why
+    /// });
+    /// map.call_later(Duration::ZERO, |_| thread::sleep(Duration::from_millis(200)));
+    /// map.call_later(Duration::from_secs(60), |_| ());
+    /// dispatch_loop::run(&mut map)?;
+    /// watchdog.join().unwrap();
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn heartbeat(&self) -> Option<Duration> {
+        self.0.pulse.busy_for()
+    }
 }
 
 impl fmt::Debug for Meter {

@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 use crate::clock::Time;
 use crate::numbers::Numbers;
 use crate::sys::poll::Waker;
+use crate::threads::pulse::Pulse;
 
 pub(crate) struct Readers {
     waker: Waker,
+    /// What the loop is at.
+    pub(crate) pulse: Arc<Pulse>,
     /// Somebody waits for the next snapshot.
     asked: AtomicBool,
     latest: Mutex<Numbers>,
@@ -24,8 +27,14 @@ pub(crate) struct Reading {
 }
 
 impl Readers {
-    pub(crate) fn new(waker: Waker, first: Numbers) -> Readers {
-        Readers { waker, asked: AtomicBool::new(false), latest: Mutex::new(first), renewed: Condvar::new() }
+    pub(crate) fn new(waker: Waker, first: Numbers, pulse: Arc<Pulse>) -> Readers {
+        Readers {
+            waker,
+            pulse,
+            asked: AtomicBool::new(false),
+            latest: Mutex::new(first),
+            renewed: Condvar::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Numbers> {

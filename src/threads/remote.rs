@@ -9,6 +9,7 @@ use crate::core::action::{Call, Message};
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
+use crate::drain::DrainOptions;
 use crate::threads::queue::Shared;
 use crate::threads::send_error::SendError;
 use crate::token::{Handle, Token};
@@ -153,6 +154,15 @@ impl Remote {
     /// ```
     pub fn on_stop(&self, f: impl Fn() + Send + Sync + 'static) -> StopGuard {
         StopGuard { shared: self.shared.clone(), number: self.shared.watch(Arc::new(f)) }
+    }
+
+    /// Begin the orderly end of the loop, as [`ChannelMap::drain`] does; or bring it nearer.
+    ///
+    /// # Errors
+    /// As [`call`](Remote::call).
+    pub fn drain(&self, options: &DrainOptions) -> Result<(), SendError<Call>> {
+        let options = *options;
+        self.call(move |map| map.drain(&options))
     }
 
     /// Make [`run`](crate::run) return, as [`ChannelMap::stop`] does. Works when the queue is full, too.

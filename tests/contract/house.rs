@@ -7,15 +7,17 @@ use std::path::Path;
 
 /// The folders and files of each floor, the lowest first. The longest match counts.
 const FLOORS: [&[&str]; 6] = [
-    &["bucket", "clock", "error", "guard", "numbers", "reason", "report", "timers", "token"],
+    &["bucket", "clock", "drain", "error", "guard", "numbers", "reason", "report", "timers", "token"],
     &[
         "net",
         "sys",
         "threads/bell",
         "threads/credit",
+        "threads/pulse",
         "threads/queue",
         "threads/readers",
         "threads/send_error",
+        "threads/watcher",
     ],
     &["link"],
     &["core"],

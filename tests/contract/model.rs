@@ -2,7 +2,6 @@
 //! outside, in any order, keeps the promises that do not depend on the order.
 
 use std::cell::RefCell;
-use std::io::Write;
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use dispatch_loop::ChannelMap;
 use proptest::prelude::*;
 
 use super::world::*;
+use super::world_more::*;
 
 use crate::support::process::{alone, open_descriptors};
 use crate::support::waiting::DEADLINE;
@@ -24,6 +24,8 @@ enum Step {
     FarShutdown(usize),
     FarClose(usize),
     FarReset(usize),
+    /// Another thread has the loop called.
+    Tell,
     Turn,
     Idle,
 }
@@ -34,15 +36,7 @@ fn far(world: &mut World, step: Step) {
     }
     let count = world.lives.len();
     match step {
-        Step::FarWrite(index, len) => {
-            let index = index % count;
-            let bytes = world.bytes(index, world.lives[index].far_wrote, len);
-            let life = &mut world.lives[index];
-            if let Some(Ok(written)) = life.far.as_mut().map(|far| far.write(&bytes)) {
-                life.far_wrote += written;
-                life.far_late |= life.closes > 0;
-            }
-        }
+        Step::FarWrite(index, len) => far_write(world, index % count, len),
         Step::FarRead(index, most) => drop(world.far_read(index % count, most)),
         Step::FarShutdown(index) => {
             let life = &mut world.lives[index % count];
@@ -57,7 +51,7 @@ fn far(world: &mut World, step: Step) {
                 let _ = far.set_linger(Some(Duration::ZERO));
             }
         }
-        Step::Do(_) | Step::Turn | Step::Idle => unreachable!(),
+        Step::Do(_) | Step::Tell | Step::Turn | Step::Idle => unreachable!(),
     }
 }
 
@@ -123,12 +117,14 @@ fn play(steps: Vec<Step>, script: Vec<Action>, dropping: bool) {
     WRONG.take();
     let descriptors = open_descriptors();
     let pattern: Vec<u8> = (0..PERIOD as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let world = World { lives: vec![], script: script.into(), pattern, dropping: false };
+    let world = World { script: script.into(), pattern, ..World::default() };
     let shared = Rc::new(RefCell::new(world));
+    here(&shared);
     let mut map = ChannelMap::new().unwrap();
     for step in steps {
         match step {
             Step::Do(action) => act(&mut map, &shared, action),
+            Step::Tell => tell(&mut map, &mut shared.borrow_mut(), from_another_thread),
             Step::Turn => map.turn(Some(Duration::from_millis(1))).unwrap(),
             Step::Idle => {
                 until_idle(&mut map, &shared);
@@ -151,6 +147,11 @@ fn play(steps: Vec<Step>, script: Vec<Action>, dropping: bool) {
             panic!("not all that was sent arrives: {:#?}", living(&mut map, &shared));
         }
         until_idle(&mut map, &shared);
+    }
+    stop_repeating(&mut map, &mut shared.borrow_mut());
+    while shared.borrow().is_owed_a_call() {
+        assert!(Instant::now() < deadline, "a timer or a message never comes: {:#?}", shared.borrow().timers);
+        map.turn(Some(Duration::from_millis(1))).unwrap();
     }
     // What has been sent is told, but where nothing can be sent any more.
     while map.wait_limit() == Some(Duration::ZERO) {
@@ -183,6 +184,7 @@ fn play(steps: Vec<Step>, script: Vec<Action>, dropping: bool) {
         must(all, format!("the far end of {index} got {} of {}", life.far_got, life.pushed));
         life.far = None;
     }
+    shared.borrow().end_of_calls();
     must(open_descriptors() == descriptors, "a descriptor is left");
     let wrong = WRONG.take();
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -192,7 +194,12 @@ fn action() -> impl Strategy<Value = Action> {
     use Action::*;
     let channel = 0..CHANNELS;
     prop_oneof![
-        3 => (0..3u8).prop_map(Add),
+        3 => (0..KINDS).prop_map(Add),
+        1 => channel.clone().prop_map(Renew),
+        2 => (prop::option::of(channel.clone()), 0..4u64, any::<bool>())
+            .prop_map(|(of, millis, every)| Timer(of, millis, every)),
+        1 => (0..20usize).prop_map(Cancel),
+        1 => Just(Tell),
         6 => (channel.clone(), 1..3000usize).prop_map(|(to, len)| Push(to, len)),
         5 => (1..20usize, prop_oneof![1..300usize, 4000..4200usize, Just(30_000)])
             .prop_map(|(pushes, len)| Answer(pushes, len)),
@@ -221,6 +228,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => channel.clone().prop_map(FarShutdown),
         1 => prop_oneof![channel.clone().prop_map(FarClose), channel.prop_map(FarReset)],
         5 => Just(Turn),
+        1 => Just(Tell),
         1 => Just(Idle),
     ]
 }
@@ -239,7 +247,7 @@ fn random_programs_keep_the_promises() {
             script in prop::collection::vec(action(), 0..60),
             dropping in any::<bool>(),
         )| {
-            let mut all = vec![Step::Do(Action::Add(0)), Step::Do(Action::Add(1)), Step::Do(Action::Add(2))];
+            let mut all: Vec<Step> = (0..KINDS).map(|kind| Step::Do(Action::Add(kind))).collect();
             all.extend(steps);
             play(all, script, dropping);
         });

@@ -3,15 +3,23 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, LookupError, Reason, Token};
 
+#[cfg(feature = "layers")]
+use dispatch_loop::chat::ChatDispatcher;
+
+#[cfg(feature = "layers")]
+use super::world_chat::Talk;
+use super::world_more::{Messages, Timer, cancel, set_timer, tell};
 use crate::support::peers::{loopbacks, pair, unix_pair};
 
+/// Kinds of channels; the last is a chat.
+pub const KINDS: u8 = if cfg!(feature = "layers") { 4 } else { 3 };
 /// Channels that one program makes, at most.
 pub const CHANNELS: usize = 12;
 /// The bytes of every stream, over and over, begun elsewhere for each.
@@ -21,6 +29,8 @@ pub const PERIOD: usize = 65_521;
 #[derive(Clone, Debug)]
 pub enum Action {
     Add(u8),
+    /// Take one out of the map, close it, and add another, which may have its descriptor's number.
+    Renew(usize),
     Push(usize, usize),
     /// So many pushes of so many bytes, to the channel whose hook or timer this is.
     Answer(usize, usize),
@@ -36,6 +46,12 @@ pub enum Action {
     Later(usize, u64),
     /// The same, in the next turn and on behalf of nobody.
     Soon,
+    /// A timer of a channel, or of nobody, after so many milliseconds, or every so many.
+    Timer(Option<usize>, u64, bool),
+    /// Cancel the timer of this number.
+    Cancel(usize),
+    /// Have the loop called to do the next action of the script.
+    Tell,
     /// Return an error, or panic, if this is a hook.
     Fail,
     Panic,
@@ -83,8 +99,11 @@ pub struct Life {
     pub far_late: bool,
 }
 
+#[derive(Default)]
 pub struct World {
     pub lives: Vec<Life>,
+    pub timers: Vec<Timer>,
+    pub messages: Messages,
     pub script: VecDeque<Action>,
     pub pattern: Vec<u8>,
     pub dropping: bool,
@@ -97,6 +116,15 @@ impl World {
     pub fn bytes(&self, index: usize, at: usize, len: usize) -> Vec<u8> {
         let start = (at + index * 1999) % PERIOD;
         self.pattern.iter().cycle().skip(start).take(len).copied().collect()
+    }
+
+    /// A channel got this much more of its stream.
+    pub fn took(&mut self, index: usize, data: &[u8]) {
+        let at = self.lives[index].got;
+        self.check(index, at, data, "the channel");
+        self.lives[index].got += data.len();
+        let life = &self.lives[index];
+        must(data.is_empty() || !life.closed && life.eofs == 0, format!("data after the end: {life:?}"));
     }
 
     fn check(&self, index: usize, at: usize, got: &[u8], whose: &str) {
@@ -134,6 +162,8 @@ impl World {
 pub enum Named {
     Asked(Handle<Actor>),
     Plain(Handle<Plain>),
+    #[cfg(feature = "layers")]
+    Chat(Handle<ChatDispatcher<Talk>>),
 }
 
 impl Named {
@@ -141,6 +171,8 @@ impl Named {
         match self {
             Named::Asked(handle) => handle.token(),
             Named::Plain(handle) => handle.token(),
+            #[cfg(feature = "layers")]
+            Named::Chat(handle) => handle.token(),
         }
     }
 
@@ -148,13 +180,15 @@ impl Named {
         match self {
             Named::Asked(handle) => map.get(handle).is_ok(),
             Named::Plain(handle) => map.get(handle).is_ok(),
+            #[cfg(feature = "layers")]
+            Named::Chat(handle) => map.get(handle).is_ok(),
         }
     }
 }
 
 pub struct Actor {
-    index: usize,
-    world: Shared,
+    pub index: usize,
+    pub world: Shared,
 }
 
 /// An actor that is never asked `writable`.
@@ -189,7 +223,7 @@ impl Dispatcher for Plain {
 
 impl Actor {
     /// Every hook but `handle_close`: note it, then do what is next in the script.
-    fn hook(&self, ch: &mut Channel<'_>, note: impl FnOnce(&mut Life)) -> io::Result<()> {
+    pub fn hook(&self, ch: &mut Channel<'_>, note: impl FnOnce(&mut Life)) -> io::Result<()> {
         let action = {
             let mut world = self.world.borrow_mut();
             let life = &mut world.lives[self.index];
@@ -238,14 +272,7 @@ impl Dispatcher for Actor {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         let index = self.index;
         let world = self.world.clone();
-        let take = |data: &[u8]| {
-            let mut world = world.borrow_mut();
-            let at = world.lives[index].got;
-            world.check(index, at, data, "the channel");
-            world.lives[index].got += data.len();
-            let life = &world.lives[index];
-            must(data.is_empty() || !life.closed && life.eofs == 0, format!("data after the end: {life:?}"));
-        };
+        let take = |data: &[u8]| world.borrow_mut().took(index, data);
         let left = self.world.borrow().script.len();
         if left % 2 == 0 {
             let mut buffer = [0; 5000];
@@ -348,6 +375,9 @@ pub fn act(map: &mut ChannelMap, shared: &Shared, action: Action) {
             map.call_soon(move |map| next(map, &shared));
             return;
         }
+        Action::Timer(owner, millis, every) => return set_timer(map, shared, world, owner, millis, every),
+        Action::Cancel(number) => return cancel(map, world, number),
+        Action::Tell => return tell(map, world, |message| message()),
         Action::Answer(..) | Action::Fail | Action::Panic | Action::Nothing => return,
         Action::Push(target, _)
         | Action::Close(target)
@@ -357,6 +387,7 @@ pub fn act(map: &mut ChannelMap, shared: &Shared, action: Action) {
         | Action::AutoPause(target)
         | Action::WantWrite(target)
         | Action::Timeout(target)
+        | Action::Renew(target)
         | Action::Later(target, _) => (target, action),
     };
     if world.lives.is_empty() {
@@ -394,6 +425,18 @@ pub fn act(map: &mut ChannelMap, shared: &Shared, action: Action) {
             ch.shutdown_write();
             life.ended = true;
         }
+        Action::Renew(_) => {
+            if let Ok(detached) = ch.detach() {
+                life.cut();
+                drop(detached);
+                add(map, shared, world, 0);
+                let renewed = world.lives.len() - 1;
+                // It is ready in the batch that is being served, perhaps.
+                if renewed != index {
+                    far_write(world, renewed, 100);
+                }
+            }
+        }
         Action::Pause(_, true) => ch.pause_reading(),
         Action::Pause(_, false) => ch.resume_reading(),
         Action::AutoPause(_) => ch.set_auto_pause(true),
@@ -422,6 +465,16 @@ fn act_on(ch: &mut Channel<'_>, index: usize, shared: &Shared, action: Action) {
     }
 }
 
+/// The far end says so much more, as far as there is room.
+pub fn far_write(world: &mut World, index: usize, len: usize) {
+    let bytes = world.bytes(index, world.lives[index].far_wrote, len);
+    let life = &mut world.lives[index];
+    if let Some(Ok(written)) = life.far.as_mut().map(|far| far.write(&bytes)) {
+        life.far_wrote += written;
+        life.far_late |= life.closes > 0;
+    }
+}
+
 /// Do what is next in the script, on behalf of no hook.
 pub fn next(map: &mut ChannelMap, shared: &Shared) {
     let action = shared.borrow_mut().script.pop_front();
@@ -439,6 +492,13 @@ pub fn add(map: &mut ChannelMap, shared: &Shared, world: &mut World, kind: u8) {
         0 => {
             let (near, far) = unix_pair();
             (far.into(), map.add(near, Plain(actor)).map(Named::Plain))
+        }
+        #[cfg(feature = "layers")]
+        3 => {
+            let (near, far) = unix_pair();
+            let chat = Talk::new(actor);
+            let chat = ChatDispatcher::new(chat.wanted, chat).unwrap();
+            (far.into(), map.add(near, chat).map(Named::Chat))
         }
         1 => {
             let (near, far) = pair(on);
@@ -458,7 +518,7 @@ pub fn add(map: &mut ChannelMap, shared: &Shared, world: &mut World, kind: u8) {
     world.lives.push(Life {
         handle: Some(handle.unwrap()),
         far: Some(far),
-        connects: kind > 1,
+        connects: kind == 2,
         connected: 0,
         opens: 0,
         closes: 0,

@@ -1,14 +1,14 @@
 //! The example echo_server, as its users meet it: with plain sockets.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use crate::support::peers::{connect, loopbacks, read_to_end, reset};
 use crate::support::programs::{Program, flood, read_piece};
-use crate::support::waiting::wait_until;
+use crate::support::waiting::{DEADLINE, wait_until};
 
 /// The most that a test sends without reading: more than the buffers of a kernel take, and the 16 MiB
 /// that a channel queues by default.
@@ -108,6 +108,23 @@ fn it_logs_what_it_is_asked_to() {
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert_eq!(ended.stderr.lines().filter(|line| line.contains(&name)).count(), expected, "{ended:?}");
     }
+}
+
+/// EDGE_CASES 314.
+#[test]
+fn it_logs_what_became_of_each_connection() {
+    let server = Program::start("echo_server", ["--log", "info", "--suffix", "..", "127.0.0.1:0"]);
+    let mut peer = connect(&server.listening());
+    let name = peer.local_addr().unwrap().to_string();
+    peer.write_all(b"hello").unwrap();
+    peer.read_exact(&mut [0; 7]).unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut peer), b"");
+    let ended = server.end_by("INT");
+    let begin = format!("{name} disconnected: end of stream; 5 bytes in, 7 out, ");
+    let line = ended.stderr.lines().find_map(|line| line.split_once(&begin)).expect(&ended.stderr);
+    let seconds: f64 = line.1.strip_suffix(" s").and_then(|time| time.parse().ok()).expect(line.1);
+    assert!((0.0..DEADLINE.as_secs_f64()).contains(&seconds), "{seconds}");
 }
 
 /// More is queued than the socket takes, and more has come than was read: all that is queued is sent

@@ -70,14 +70,25 @@ fn the_log_has_a_line_for_each_answer() {
     dir.file("a b.txt", b"hello");
     let (server, address) = serve_with(&dir, &["--log", "info"]);
     let mut client = Client::new(&address);
-    let peer = client.stream.get_ref().local_addr().unwrap();
-    client.get("/a%20b.txt?x");
+    client.get_with("/a%20b.txt?x", "User-Agent: a \"b\" \u{e9}\r\nReferer: http://r/\r\n");
     client.get("/\u{202e}");
     client.send("nonsense\r\n\r\n");
     client.head();
     let ended = server.end_by("INT");
-    for line in [" GET /a%20b.txt?x 200 5", " GET /\\u{202e} 404 14", " - - 400 16"] {
-        assert!(ended.stderr.contains(&format!("{peer}{line}\n")), "{ended:?}");
+    let lines = [
+        r#"] "GET /a%20b.txt?x HTTP/1.1" 200 5 "http://r/" "a \"b\" \xc3\xa9""#,
+        r#"] "GET /\xe2\x80\xae HTTP/1.1" 404 14 "-" "-""#,
+        r#"] "-" 400 16 "-" "-""#,
+    ];
+    for line in lines {
+        assert!(ended.stderr.contains(&format!("{line}\n")), "{line} in {ended:?}");
+    }
+    for line in ended.stderr.lines() {
+        let (_, line) = line.split_once("[INFO] access: ").unwrap();
+        let date = line.strip_prefix("127.0.0.1 - - [").and_then(|rest| rest.split(']').next()).unwrap();
+        let (day, time) = date.split_once(':').unwrap();
+        let [_, month, _] = day.split('/').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        assert!(month.len() == 3 && time.ends_with(" +0000") && date.len() == 26, "{line}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use dispatch_loop::{
-    Address, Channel, ChannelMap, Datagram, Dispatcher, Eof, OnError, Reason, Socket, ToAddress,
+    Address, Channel, ChannelMap, Datagram, Deadline, Dispatcher, Eof, OnError, Reason, Socket, ToAddress,
 };
 
 use super::opened::address_of;
@@ -97,8 +97,14 @@ impl Dispatcher for Told {
     fn handle_drained(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
         self.of("handle_drained")
     }
+    fn handle_drain(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
+        self.of("handle_drain")
+    }
     fn handle_timeout(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
         self.of("handle_timeout")
+    }
+    fn handle_deadline(&mut self, _: &mut Channel<'_>, _: Deadline) -> io::Result<()> {
+        self.of("handle_deadline")
     }
     fn handle_error(&mut self, _: &mut Channel<'_>, _: &io::Error) -> OnError {
         let _ = self.of("handle_error");
@@ -128,7 +134,9 @@ pub fn call(dispatcher: &mut dyn Dispatcher, ch: &mut Channel<'_>, datagram: &Da
     dispatcher.handle_low(ch).unwrap();
     dispatcher.handle_drained(ch).unwrap();
     dispatcher.handle_wrapped(ch).unwrap();
+    dispatcher.handle_drain(ch).unwrap();
     dispatcher.handle_timeout(ch).unwrap();
+    dispatcher.handle_deadline(ch, Deadline::Read).unwrap();
     assert_eq!(dispatcher.handle_eof(ch).unwrap(), Eof::KeepWriting);
     assert_eq!(dispatcher.handle_error(ch, &error), OnError::Keep);
     dispatcher.handle_close(ch, &Reason::Closed);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 
-use dispatch_loop::{Address, Channel, Datagram, Dispatcher, Eof, OnError, Reason, Socket};
+use dispatch_loop::{Address, Channel, Datagram, Deadline, Dispatcher, Eof, OnError, Reason, Socket};
 
 /// What happened, in order, in all channels that share it: `"a open"`, `"a read"`, `"b close: …"`.
 #[derive(Clone, Default)]
@@ -64,7 +64,7 @@ type AcceptHook = Box<dyn FnMut(&mut Channel<'_>, Socket, Address) -> io::Result
 type Question = Box<dyn Fn(&Channel<'_>) -> bool>;
 
 /// Records every hook as `"NAME HOOK"` (`open`, `connect`, `read`, `write`, `expt`, `eof`, `high`,
-/// `low`, `timeout`, `accept`, `error: …`, `close: …`), then does what `on` gave for it. Without
+/// `low`, `timeout`, `deadline: …`, `accept`, `error: …`, `close: …`), then does what `on` gave for it. Without
 /// an `on("read", …)` it reads once and keeps what it got.
 pub struct Recorder {
     pub name: &'static str,
@@ -94,7 +94,8 @@ impl Recorder {
     }
 
     /// Also do this in the hook called `hook`: `open`, `connect`, `read`, `write`, `expt`, `eof`,
-    /// `high`, `low`, `timeout`, `error`, `close` (of the last two a result is of no consequence).
+    /// `high`, `low`, `drain`, `timeout`, `deadline`, `error`, `close` (of the last two a result is of no
+    /// consequence).
     pub fn on(
         mut self,
         hook: &'static str,
@@ -202,6 +203,9 @@ impl Dispatcher for Recorder {
     fn handle_wrapped(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         self.ran("wrapped", ch)
     }
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.ran("drain", ch)
+    }
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         let given = self.hooks.contains_key("timeout");
         self.ran("timeout", ch)?;
@@ -209,6 +213,16 @@ impl Dispatcher for Recorder {
             ch.abort();
         }
         Ok(())
+    }
+    fn handle_deadline(&mut self, ch: &mut Channel<'_>, deadline: Deadline) -> io::Result<()> {
+        self.log.add(format!("{} deadline: {deadline}", self.name));
+        match self.hooks.get_mut("deadline") {
+            Some(f) => f(ch),
+            None => {
+                ch.time_out();
+                Ok(())
+            }
+        }
     }
     fn handle_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> OnError {
         self.log.add(format!("{} error: {error}", self.name));

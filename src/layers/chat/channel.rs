@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::terminator::Splitter;
 use super::Terminator;
 use super::incoming::{Change, Incoming};
-use crate::{Address, Channel, ChannelMap, Dispatcher, Handle, Producer, Source, Token};
+use crate::{Address, Channel, ChannelMap, Deadlines, Dispatcher, Handle, Producer, Source, Token};
 
 /// The view that the hooks of a [`Chat`](super::Chat) are given: its [`Channel`], and the message
 /// collected so far.
@@ -151,6 +151,7 @@ impl<'a> ChatChannel<'a> {
     pub fn discard_buffers(&mut self) {
         self.incoming.splitter.restart();
         self.incoming.begin();
+        self.channel.end_message();
         self.incoming.held.clear();
         self.incoming.rest_is_gone = true;
         self.incoming.change = Change::Dropped;
@@ -245,6 +246,18 @@ impl ChatChannel<'_> {
     /// Sets how long the connection may be idle: [`Channel::set_timeout`].
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         self.channel.set_timeout(timeout);
+    }
+
+    /// Sets how long the peer may take, for what: [`Channel::set_deadlines`].
+    pub fn set_deadlines(&mut self, deadlines: &Deadlines) {
+        self.channel.set_deadlines(deadlines);
+    }
+
+    /// Says that more is awaited: [`Channel::begin_message`]. For `found_terminator`, when what it was given
+    /// announces another part, which may take as long as a message may; the chat itself says when a message has
+    /// begun.
+    pub fn begin_message(&mut self) {
+        self.channel.begin_message();
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use super::super::terminator::{Piece, Splitter};
 use super::incoming::{Change, Incoming};
 use super::{Chat, ChatChannel, Terminator};
-use crate::{Channel, Dispatcher, Eof, LookupError, OnError, Reason};
+use crate::{Channel, Deadline, Dispatcher, Eof, LookupError, OnError, Reason};
 
 /// The dispatcher that turns its channel's input into messages for a [`Chat`].
 ///
@@ -153,6 +153,7 @@ impl<C: Chat> ChatDispatcher<C> {
     }
 
     fn end_of_message(&mut self, ch: &mut Channel<'_>, rest: &[u8]) -> io::Result<()> {
+        ch.end_message();
         if self.incoming.skipping {
             self.incoming.begin();
             return Ok(());
@@ -175,7 +176,13 @@ fn has_ended(ch: &Channel<'_>) -> bool {
 
 impl<C: Chat> Dispatcher for ChatDispatcher<C> {
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.read_with(|ch, data| self.feed(ch, data))
+        ch.read_with(|ch, data| {
+            let result = self.feed(ch, data);
+            if self.incoming.has_begun() && !self.is_replaced(ch) {
+                ch.begin_message();
+            }
+            result
+        })
     }
 
     fn handle_eof(&mut self, ch: &mut Channel<'_>) -> io::Result<Eof> {
@@ -186,6 +193,7 @@ impl<C: Chat> Dispatcher for ChatDispatcher<C> {
         if has_ended(ch) {
             return Ok(Eof::Close);
         }
+        ch.end_message();
         let rest = std::mem::take(&mut self.incoming.collected);
         self.call(ch, &[], |chat, ch| chat.handle_eof(ch, &rest))
     }
@@ -214,8 +222,16 @@ impl<C: Chat> Dispatcher for ChatDispatcher<C> {
         self.with(ch, |chat, ch| chat.handle_wrapped(ch))
     }
 
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.with(ch, |chat, ch| chat.handle_drain(ch))
+    }
+
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         self.with(ch, |chat, ch| chat.handle_timeout(ch))
+    }
+
+    fn handle_deadline(&mut self, ch: &mut Channel<'_>, deadline: Deadline) -> io::Result<()> {
+        self.with(ch, |chat, ch| chat.handle_deadline(ch, deadline))
     }
 
     fn handle_error(&mut self, ch: &mut Channel<'_>, error: &io::Error) -> OnError {

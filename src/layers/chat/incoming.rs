@@ -57,6 +57,11 @@ impl Incoming {
         self.splitter.release();
     }
 
+    /// Whether a part of a message has arrived.
+    pub(super) fn has_begun(&self) -> bool {
+        self.len > 0 || !self.splitter.held().is_empty()
+    }
+
     /// Begin a new message.
     pub(super) fn begin(&mut self) {
         self.collected.clear();

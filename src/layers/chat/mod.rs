@@ -52,7 +52,7 @@ mod incoming;
 use std::io;
 
 pub use super::terminator::Terminator;
-use crate::{Eof, OnError, Reason};
+use crate::{Deadline, Eof, OnError, Reason};
 pub use channel::ChatChannel;
 pub use dispatcher::ChatDispatcher;
 
@@ -155,8 +155,20 @@ pub trait Chat: 'static {
         Ok(())
     }
 
+    /// See [`Dispatcher::handle_drain`](crate::Dispatcher::handle_drain).
+    fn handle_drain(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// See [`Dispatcher::handle_timeout`](crate::Dispatcher::handle_timeout).
     fn handle_timeout(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
+        ch.channel_mut().time_out();
+        Ok(())
+    }
+
+    /// See [`Dispatcher::handle_deadline`](crate::Dispatcher::handle_deadline). A message begins with its
+    /// first byte, and is complete before `found_terminator` is called.
+    fn handle_deadline(&mut self, ch: &mut ChatChannel<'_>, deadline: Deadline) -> io::Result<()> {
         ch.channel_mut().time_out();
         Ok(())
     }

@@ -93,6 +93,10 @@ impl Framing for LengthPrefixed {
         Ok(Some(content))
     }
 
+    fn has_begun(&self) -> bool {
+        self.counted > 0 || self.partial.has_begun()
+    }
+
     fn end(&mut self) -> Result<Option<&[u8]>, FrameError> {
         still_good(&self.failed)?;
         self.partial.forget_returned();

@@ -114,6 +114,10 @@ impl Framing for Lines {
         Ok(Some(without_cr(self.partial.finish())))
     }
 
+    fn has_begun(&self) -> bool {
+        self.skipping || self.partial.has_begun()
+    }
+
     fn end(&mut self) -> Result<Option<&[u8]>, FrameError> {
         self.partial.forget_returned();
         self.skipping = false;

@@ -50,7 +50,11 @@
 //!         ch.read_with(|ch, mut input| {
 //!             let mut answers = Vec::new();
 //!             while let Some(frame) = self.frames.next(&mut input)? {
+//!                 ch.end_message();
 //!                 FRAMES.encode(&frame.to_ascii_uppercase(), &mut answers)?;
+//!             }
+//!             if self.frames.has_begun() {
+//!                 ch.begin_message();         // for deadlines, if any are set
 //!             }
 //!             ch.push_vec(answers)
 //!         })
@@ -118,6 +122,14 @@ pub trait Framing {
     /// two the frame boundaries are lost, and every later call returns the same error. So do not retry in
     /// a loop that ignores errors.
     fn next<'a, 'd: 'a>(&'a mut self, input: &mut &'d [u8]) -> Result<Option<&'a [u8]>, FrameError>;
+
+    /// Whether a part of a frame has arrived, and more of it is awaited. Ask when [`next`](Framing::next) has
+    /// returned `None`.
+    ///
+    /// With it, a hook tells the channel where its messages are, for their
+    /// [deadlines](crate::Deadlines::message): each frame calls [`end_message`](crate::Channel::end_message), and
+    /// what is left over [`begin_message`](crate::Channel::begin_message).
+    fn has_begun(&self) -> bool;
 
     /// Tells the framing that the stream has ended, and returns what is left over if that counts as a
     /// frame. Call it after [`next`](Framing::next) has returned `None`, for instance in

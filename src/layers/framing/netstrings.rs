@@ -123,6 +123,10 @@ impl Framing for Netstrings {
         }
     }
 
+    fn has_begun(&self) -> bool {
+        self.digits > 0 || self.partial.has_begun()
+    }
+
     fn end(&mut self) -> Result<Option<&[u8]>, FrameError> {
         still_good(&self.failed)?;
         self.partial.forget_returned();

@@ -28,6 +28,11 @@ impl Partial {
         self.bytes.is_empty()
     }
 
+    /// Whether it holds the beginning of a frame.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.returned && !self.bytes.is_empty()
+    }
+
     pub(super) fn forget_returned(&mut self) {
         if self.returned {
             self.clear();

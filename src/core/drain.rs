@@ -1,0 +1,46 @@
+//! What a drain is told by the rest of the loop: that a listener has accepted, that a channel is gone; and
+//! whether it has anything left to wait for.
+
+use crate::core::map::ChannelMap;
+use crate::drain::DrainState;
+use crate::link::state::Role;
+use crate::reason::Reason;
+use crate::sys;
+use crate::token::Token;
+
+/// A listener that never comes to the end of its backlog is closed when it has accepted at least so many:
+/// all who waited when the drain began, unless the system lets more wait than it does by default.
+const BACKLOG: u32 = 4096;
+
+impl ChannelMap {
+    /// A listener has accepted up to `most` connections, and closes if nobody else waits.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn drain_accepted(&mut self, token: Token, most: u32) {
+        let Some(link) = self.link(token).filter(|link| link.role() == Role::User) else { return };
+        let others_wait = link.fd().is_some_and(sys::is_readable);
+        let Some(drain) = self.drain.as_mut().filter(|drain| drain.state() == DrainState::Draining) else {
+            return;
+        };
+        if !others_wait || drain.accepted(token) * most >= BACKLOG {
+            self.begin_close(token, Reason::Closed);
+        }
+    }
+
+    /// A channel is gone; whether it `counts`.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn drain_ended(&mut self, token: Token, counts: bool) {
+        if let Some(drain) = &mut self.drain {
+            drain.ended(token, counts);
+        }
+    }
+
+    /// Whether a drain is under way, and nothing is left to wait for.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn has_done_draining(&self) -> bool {
+        let left = self.slots.len() - self.background - self.internal;
+        self.drain.as_ref().is_some_and(|drain| drain.is_under_way() && (left == 0 || drain.has_expired()))
+    }
+}

@@ -1,0 +1,177 @@
+//! What can happen to each call: the errors that its manual page on Linux names, and what is no error.
+
+use dispatch_loop::faults::{Call, Fault};
+use libc::*;
+
+/// All calls, to count them.
+pub const CALLS: [Call; 20] = [
+    Call::Socket,
+    Call::Bind,
+    Call::Listen,
+    Call::Connect,
+    Call::Accept,
+    Call::Recv,
+    Call::RecvUrgent,
+    Call::Send,
+    Call::Shutdown,
+    Call::TakeError,
+    Call::Address,
+    Call::Option,
+    Call::Unsent,
+    Call::Poller,
+    Call::Control,
+    Call::Look,
+    Call::Pair,
+    Call::Thread,
+    Call::File,
+    Call::Wait,
+];
+
+/// socket(2), bind(2), listen(2), connect(2), accept(2) with what it passes on of the new socket, recv(2)
+/// and read(2) with what tcp(7) and ip(7) add, send(2) and write(2) likewise, shutdown(2), getsockopt(2),
+/// getsockname(2), fcntl(2), ioctl(2), epoll_create(2) and eventfd(2), epoll_ctl(2), poll(2),
+/// socketpair(2), pthread_create(3), stat(2), epoll_wait(2).
+pub fn errors(call: Call) -> &'static [i32] {
+    match call {
+        Call::Socket => &[EACCES, EAFNOSUPPORT, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTONOSUPPORT],
+        Call::Bind => &[
+            EACCES,
+            EADDRINUSE,
+            EBADF,
+            EINVAL,
+            ENOTSOCK,
+            EADDRNOTAVAIL,
+            EFAULT,
+            ELOOP,
+            ENAMETOOLONG,
+            ENOENT,
+            ENOMEM,
+            ENOTDIR,
+            EROFS,
+        ],
+        Call::Listen => &[EADDRINUSE, EBADF, ENOTSOCK, EOPNOTSUPP],
+        Call::Connect => &[
+            EACCES,
+            EPERM,
+            EADDRINUSE,
+            EADDRNOTAVAIL,
+            EAFNOSUPPORT,
+            EAGAIN,
+            EALREADY,
+            EBADF,
+            ECONNREFUSED,
+            EFAULT,
+            EINPROGRESS,
+            EINTR,
+            EISCONN,
+            ENETUNREACH,
+            ENOTSOCK,
+            EPROTOTYPE,
+            ETIMEDOUT,
+        ],
+        Call::Accept => &[
+            EAGAIN,
+            EBADF,
+            ECONNABORTED,
+            EFAULT,
+            EINTR,
+            EINVAL,
+            EMFILE,
+            ENFILE,
+            ENOBUFS,
+            ENOMEM,
+            ENOTSOCK,
+            EOPNOTSUPP,
+            EPERM,
+            EPROTO,
+            ENETDOWN,
+            ENOPROTOOPT,
+            EHOSTDOWN,
+            ENONET,
+            EHOSTUNREACH,
+            ENETUNREACH,
+            ENOSR,
+            ESOCKTNOSUPPORT,
+            EPROTONOSUPPORT,
+            ETIMEDOUT,
+        ],
+        Call::Recv => &[
+            EAGAIN,
+            EBADF,
+            ECONNREFUSED,
+            EFAULT,
+            EINTR,
+            EINVAL,
+            ENOMEM,
+            ENOTCONN,
+            ENOTSOCK,
+            ECONNRESET,
+            ETIMEDOUT,
+            EHOSTUNREACH,
+            ENETUNREACH,
+            EIO,
+        ],
+        Call::RecvUrgent => &[EAGAIN, EBADF, EFAULT, EINTR, EINVAL, ENOTCONN, ENOTSOCK, ECONNRESET],
+        Call::Send => &[
+            EACCES,
+            EAGAIN,
+            EALREADY,
+            EBADF,
+            ECONNRESET,
+            EDESTADDRREQ,
+            EFAULT,
+            EINTR,
+            EINVAL,
+            EISCONN,
+            EMSGSIZE,
+            ENOBUFS,
+            ENOMEM,
+            ENOTCONN,
+            ENOTSOCK,
+            EOPNOTSUPP,
+            EPIPE,
+            EPERM,
+            ETIMEDOUT,
+            EHOSTUNREACH,
+            ENETUNREACH,
+            ENETDOWN,
+            ECONNREFUSED,
+            EIO,
+            ENOSPC,
+        ],
+        Call::Shutdown => &[EBADF, EINVAL, ENOTCONN, ENOTSOCK],
+        Call::TakeError => &[EBADF, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK],
+        Call::Address => &[EBADF, EFAULT, EINVAL, ENOBUFS, ENOTCONN, ENOTSOCK],
+        Call::Option => &[EACCES, EBADF, EFAULT, EINVAL, EMFILE, ENOPROTOOPT, ENOTSOCK, EPERM],
+        Call::Unsent => &[EBADF, EFAULT, EINVAL, ENOTTY],
+        Call::Poller => &[EINVAL, EMFILE, ENFILE, ENOMEM],
+        Call::Control => &[EBADF, EEXIST, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC, EPERM],
+        Call::Look => &[EFAULT, EINTR, EINVAL, ENOMEM],
+        Call::Pair => &[EAFNOSUPPORT, EMFILE, ENFILE, EOPNOTSUPP],
+        Call::Thread => &[EAGAIN, EINVAL, EPERM],
+        Call::File => &[EACCES, ELOOP, ENOENT, ENOMEM, ENOTDIR],
+        Call::Wait => &[EBADF, EFAULT, EINTR, EINVAL],
+    }
+}
+
+/// All that can happen to `call`.
+pub fn faults(call: Call) -> Vec<Fault> {
+    let short = matches!(call, Call::Recv | Call::Send).then_some(Fault::Short(1));
+    errors(call).iter().map(|errno| Fault::Errno(*errno)).chain(short).collect()
+}
+
+/// After this everything goes on as if nothing had happened: it is made again, now or a little later.
+pub fn passes(call: Call, fault: Fault) -> bool {
+    let Fault::Errno(errno) = fault else { return true };
+    match call {
+        Call::Recv | Call::RecvUrgent => matches!(errno, EAGAIN | EINTR),
+        Call::Send => matches!(errno, EAGAIN | EINTR | ENOBUFS | ENOMEM),
+        Call::Connect => matches!(errno, EINTR | EINPROGRESS),
+        Call::Control => matches!(errno, ENOMEM | ENOSPC),
+        Call::Accept => !matches!(errno, EBADF | EINVAL | ENOTSOCK),
+        // Of these the loop only wants to know.
+        Call::Unsent | Call::Look => true,
+        Call::Wait => true,
+        _ => false,
+    }
+}
