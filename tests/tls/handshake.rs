@@ -264,10 +264,36 @@ fn a_flood_of_hellos_leaves_the_others_their_turn() {
         let mut pong = [0; 4];
         other.read_exact(&mut pong).unwrap();
         let before = left.len();
-        left.retain(|far| (&**far).read(&mut [0; 8192]).is_err());
+        left.retain(|far| !matches!((&**far).read(&mut [0; 8192]), Ok(1..)));
         assert!(before - left.len() <= 16, "{} in one turn", before - left.len());
         assert!(turns < 100, "{} are left after {turns} turns", left.len());
     }
+}
+
+/// EDGE_CASES 391: their sockets have nothing more to say.
+#[test]
+fn many_hellos_that_were_read_ahead_all_have_their_turn() {
+    let (log, mut map, hello) = (Log::new(), ChannelMap::new().unwrap(), client_hello());
+    let hands_over = |ch: &mut dispatch_loop::Channel<'_>| {
+        ch.read_with(|ch, data| {
+            ch.unread(data);
+            ch.start_tls(&LOCALHOST.server())
+        })
+    };
+    let far = std::iter::repeat_with(|| {
+        let (near, mut far) = unix_pair();
+        map.add(near, Recorder::new("a", &log).on("read", hands_over)).unwrap();
+        far.write_all(&hello).unwrap();
+        far.set_nonblocking(true).unwrap();
+        far
+    });
+    let far: Vec<UnixStream> = far.take(100).collect();
+    let mut left: Vec<&UnixStream> = far.iter().collect();
+    turn_until(&mut map, &log, |_| {
+        left.retain(|far| !matches!((&**far).read(&mut [0; 8192]), Ok(1..)));
+        left.is_empty()
+    });
+    assert!(comes_to_rest(&mut map), "it spins");
 }
 
 /// EDGE_CASES 366.
