@@ -56,8 +56,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         }
     }
     let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
     options.begin_tls(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     let room = Rc::<RefCell<Room>>::default();
     let new = || ChatServer { room: room.clone(), options: options.clone() };
     common::listen(&mut map, address.as_slice(), "127.0.0.1:8222", &options, new)?;

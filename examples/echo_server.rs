@@ -50,8 +50,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         }
     }
     let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
     options.begin_tls(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     let (around, options) = (Rc::new(around), Rc::new(options));
     let new = || EchoServer { around: around.clone(), options: options.clone() };
     common::listen(&mut map, &addresses, "127.0.0.1:8080", &options, new)?;

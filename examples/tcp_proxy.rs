@@ -60,8 +60,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     };
 
     let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
     options.begin_tls(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     let service = Rc::new(Service { upstream, send_proxy, places: Places::default(), options });
     let new = || Proxy { service: service.clone() };
     let proxies = common::listen(&mut map, &[listen], "", &service.options, new)?;

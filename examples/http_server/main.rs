@@ -69,8 +69,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let idle = options.idle_or(connection::IDLE);
 
     let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
     options.begin_tls(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     let service = Rc::new(Service { site, idle, options, listings: RefCell::default() });
     let new = || Server { service: service.clone() };
     common::listen(&mut map, address.as_slice(), "127.0.0.1:8000", &service.options, new)?;

@@ -53,8 +53,9 @@ impl Channel<'_> {
     /// that allows none ends the channel if there is any.
     ///
     /// On a channel that is not open yet (right after [`add`](ChannelMap::add), or in `handle_connect`) it
-    /// takes effect at once: nothing passes in the clear, not even what was pushed while connecting, and
-    /// `handle_open` waits for the handshake.
+    /// takes effect at once, while connecting as soon as the connection is made: nothing passes in the clear, not
+    /// even what was pushed while connecting, and `handle_open` waits for the handshake, for which there are
+    /// [10 s](Channel::set_handshake_timeout).
     ///
     /// ```
     /// use dispatch_loop::{Channel, Dispatcher, Source};

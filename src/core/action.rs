@@ -65,8 +65,8 @@ impl Keeps for Action {
             // Closing is foreground work.
             Action::Flush(_) | Action::Linger(_) => true,
             Action::Idle(_) | Action::Deadline(_) | Action::Limits(_) | Action::Drain => false,
-            Action::Resume(_) | Action::Resend(_) | Action::Bandwidth(_) | Action::Broken(_) => false,
             Action::Handshake(_) => false,
+            Action::Resume(_) | Action::Resend(_) | Action::Bandwidth(_) | Action::Broken(_) => false,
             Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
         }
     }

@@ -48,11 +48,8 @@ pub(crate) fn serve_batch(map: &mut ChannelMap, id: u32, mut next: usize) {
                 }
             }
             None => {
-                // Its socket will be ready in the next turn, too.
-                if !(seat.link.has_own_source() && handshake::has_to_wait(map, token)) {
-                    let ready = map.poll.event(next - 1);
-                    hooks::contained(map, token, |map| serve(map, token, ready));
-                }
+                let ready = map.poll.event(next - 1);
+                hooks::contained(map, token, |map| serve(map, token, ready));
             }
         }
         // A hook swapped the maps: this batch belongs to the other one.
@@ -232,15 +229,15 @@ pub(crate) fn serve_pending(map: &mut ChannelMap, id: u32) {
     for at in 0..pending {
         let token = map.pending[at];
         // Unless an event has just served it.
-        let Some(link) = map.link(token).filter(|link| link.is_pending()) else { continue };
-        if link.shakes_hands() && handshake::has_to_wait(map, token) {
-            map.pending.push(token);
-        } else if let Some(link) = map.link(token) {
+        if let Some(link) = map.link(token).filter(|link| link.is_pending()) {
             // A source without a descriptor may be ready for anything, and a new one may be given input that
             // was put back.
             let any = link.fd().is_none() || link.shakes_hands();
             let ready = Ready { read: any, write: any, ..Ready::default() };
             hooks::contained(map, token, |map| serve(map, token, ready));
+            if map.link(token).is_some_and(|link| link.is_pending() && link.shakes_hands()) {
+                map.pending.push(token);
+            }
         }
         if map.id != id {
             return;
@@ -255,6 +252,11 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     let turn = map.turn;
     // The channel has ended since its event.
     if token.is_stale() {
+        return;
+    }
+    let Some(link) = map.link_mut(token) else { return };
+    // Its socket will be ready in the next turn, too, or it stays in the list of those with input inside.
+    if link.has_own_source() && handshake::has_to_wait(map, token) {
         return;
     }
     let Some(link) = map.link_mut(token) else { return };

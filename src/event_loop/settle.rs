@@ -11,8 +11,9 @@ use crate::core::dispatcher::Eof;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
-use crate::event_loop::{backoff, bandwidth, broken, datagram, handshake, output};
-use crate::event_loop::{registration, teardown, upgrade};
+use crate::event_loop::{
+    backoff, bandwidth, broken, datagram, handshake, output, registration, teardown, upgrade,
+};
 use crate::link::due::{Due, Step};
 use crate::link::held::Held;
 use crate::link::life::OpenStep;

@@ -89,6 +89,9 @@ impl ResolvesServerCert for Certificates {
     /// The first that is valid for the name; the very first if none is, or none was asked for.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let [only] = &all[..] {
+            return Some(only.clone());
+        }
         let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
         let fits = |pair: &&Arc<CertifiedKey>| name.as_ref().is_some_and(|name| is_for(pair, name));
         all.iter().find(fits).or(all.first()).cloned()

@@ -49,6 +49,7 @@
 mod calls;
 mod certificates;
 mod client;
+mod exchange;
 mod plain_http;
 mod server;
 mod session;

@@ -1,13 +1,13 @@
 //! A TLS session over a channel's socket.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read};
 use std::os::fd::BorrowedFd;
 
-use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, HandshakeKind, ProtocolVersion, ServerConnection};
 
-use crate::tls::plain_http::{self, Beginning};
+use crate::tls::exchange::{MARGIN, RECORD};
+use crate::tls::plain_http::Beginning;
 use crate::tls::{TlsClient, TlsServer, tls_error};
 use crate::{Interest, Source};
 
@@ -34,21 +34,23 @@ const HELD: usize = 32 * 1024;
 /// }
 /// ```
 pub struct TlsSession {
-    wire: Box<dyn Source>,
-    session: Connection,
-    stage: Stage,
+    pub(super) wire: Box<dyn Source>,
+    pub(super) session: Connection,
+    pub(super) stage: Stage,
     /// Bytes that are decrypted and were not read.
-    plain: usize,
-    end: End,
-    farewell: Farewell,
+    pub(super) plain: usize,
+    pub(super) end: End,
+    /// What is wrong with what has come; told after what came before.
+    pub(super) failed: Option<io::Error>,
+    pub(super) farewell: Farewell,
     /// Encrypted bytes that wait for room. Known when the socket took less than all.
-    held: usize,
+    pub(super) held: usize,
     /// Why nothing can be sent any more.
-    write_error: Option<io::Error>,
+    pub(super) write_error: Option<io::Error>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// A server that may still be spoken to in the clear. Holds what has come.
     First(Beginning),
     Handshake,
@@ -57,7 +59,7 @@ enum Stage {
 
 /// How far the peer's end is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     No,
     /// It has come, and was not read yet.
     Inside,
@@ -66,7 +68,7 @@ enum End {
 
 /// How far our own end is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Farewell {
+pub(super) enum Farewell {
     No,
     /// `close_notify` is in the session's buffer; FIN follows it.
     Due,
@@ -81,33 +83,6 @@ pub enum TlsVersion {
     V1_2,
     /// TLS 1.3 (RFC 8446).
     V1_3,
-}
-
-/// The socket, as rustls reads and writes it.
-struct Wire<'a>(&'a mut dyn Source, Option<&'a mut Beginning>);
-
-impl Read for Wire<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.0.recv(buffer)?;
-        if let Some(beginning) = &mut self.1 {
-            beginning.add(&buffer[..read]);
-        }
-        Ok(read)
-    }
-}
-
-impl Write for Wire<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.send(bytes)
-    }
-
-    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.send_vectored(pieces)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 impl TlsSession {
@@ -139,6 +114,7 @@ impl TlsSession {
             stage,
             plain: 0,
             end: End::No,
+            failed: None,
             farewell: Farewell::No,
             held: 0,
             write_error: None,
@@ -183,164 +159,6 @@ impl TlsSession {
     pub fn is_resumed(&self) -> bool {
         self.session.handshake_kind() == Some(HandshakeKind::Resumed)
     }
-
-    // The wire.
-
-    fn wants_write(&self) -> bool {
-        self.session.wants_write() && self.write_error.is_none()
-    }
-
-    /// Send what is encrypted, as far as the socket takes it; whether anything was sent.
-    fn flush(&mut self) -> io::Result<bool> {
-        if let Some(error) = &self.write_error {
-            return Err(copy(error));
-        }
-        let flushed = self.try_to_flush();
-        if self.held > 0 || self.session.wants_write() {
-            self.held = self.session.process_new_packets().map_or(0, |state| state.tls_bytes_to_write());
-        }
-        if let Err(error) = &flushed {
-            if !is_shortage(error) {
-                self.write_error = Some(copy(error));
-            }
-        }
-        flushed
-    }
-
-    fn try_to_flush(&mut self) -> io::Result<bool> {
-        let mut moved = false;
-        while self.session.wants_write() {
-            match self.session.write_tls(&mut Wire(&mut *self.wire, None)) {
-                Ok(0) => return Ok(moved),
-                Ok(_) => moved = true,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(moved),
-                Err(error) => return Err(error),
-            }
-        }
-        if self.farewell == Farewell::Due {
-            self.farewell = Farewell::Sent;
-            self.wire.shutdown_write()?;
-        }
-        Ok(moved)
-    }
-
-    /// Read from the socket once, and decrypt; `false` if there is nothing now.
-    fn fill(&mut self) -> io::Result<bool> {
-        let beginning = match &mut self.stage {
-            Stage::First(beginning) => Some(beginning),
-            _ => None,
-        };
-        match self.session.read_tls(&mut Wire(&mut *self.wire, beginning)) {
-            Ok(read) => self.digest(read),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Do what the records say that have come.
-    fn digest(&mut self, read: usize) -> io::Result<bool> {
-        let state = match self.session.process_new_packets() {
-            Ok(state) => state,
-            Err(error) => return Err(self.refuse(error)),
-        };
-        self.plain = state.plaintext_bytes_to_read();
-        if read == 0 || state.peer_has_closed() {
-            self.end = End::Inside;
-        }
-        match self.stage {
-            Stage::Open => {}
-            _ if !self.session.is_handshaking() => self.stage = Stage::Open,
-            _ if self.end == End::Inside => {
-                return Err(
-                    self.cut_short("TLS: the peer ended the connection in mid-handshake, without a word")
-                );
-            }
-            Stage::First(beginning) if beginning.is_tls() => self.stage = Stage::Handshake,
-            _ => {}
-        }
-        Ok(true)
-    }
-
-    /// What has come is wrong. The peer is told so, as far as there is room: by an alert, or in its own words
-    /// if it does not know that this is TLS.
-    #[cold]
-    fn refuse(&mut self, error: rustls::Error) -> io::Error {
-        let is_http = matches!(self.stage, Stage::First(beginning) if beginning.is_http());
-        if is_http {
-            let _ = self.wire.send(plain_http::ANSWER);
-            // Instead of the alert.
-            self.write_error = Some(ErrorKind::BrokenPipe.into());
-        }
-        let _ = self.flush();
-        // What nobody has read would reset the connection, and destroy what it was told.
-        let mut rest = [0; 4096];
-        for _ in 0..16 {
-            if !matches!(self.wire.recv(&mut rest), Ok(1..)) {
-                break;
-            }
-        }
-        match is_http {
-            true => io::Error::new(ErrorKind::InvalidData, "TLS: the client speaks plain HTTP"),
-            false => tls_error(error),
-        }
-    }
-
-    /// The system tells of a reset once; if it has told us when we sent something, the peer seems to have ended.
-    fn cut_short(&self, why: &str) -> io::Error {
-        let reset = self.write_error.as_ref().filter(|error| error.kind() == ErrorKind::ConnectionReset);
-        reset.map_or_else(|| io::Error::new(ErrorKind::UnexpectedEof, why), copy)
-    }
-
-    /// As far as the handshake goes now; whether anything moved.
-    fn shake_hands(&mut self) -> io::Result<bool> {
-        let mut flushed = self.flush();
-        let mut moved = matches!(flushed, Ok(true));
-        // If nothing can be sent, the peer may have said why.
-        while self.stage != Stage::Open && self.fill()? {
-            moved = true;
-            flushed = self.flush();
-        }
-        match flushed {
-            Err(error) if self.stage != Stage::Open => Err(error),
-            // The next `send` tells; what has come may still be read.
-            _ => Ok(moved),
-        }
-    }
-
-    fn take(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<usize>) -> io::Result<usize> {
-        if self.stage != Stage::Open {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        // It takes no more while the socket takes nothing.
-        self.flush()?;
-        if self.session.wants_write() {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        let taken = write(&mut self.session.writer())?;
-        match self.flush() {
-            // `drive` tries again.
-            Err(error) if !is_shortage(&error) => Err(error),
-            _ => Ok(taken),
-        }
-    }
-
-    /// The peer has ended its part, but not the connection: what comes now means nothing.
-    fn drop_input(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.wire.recv(buffer)? {
-            0 => Ok(0),
-            _ => Err(ErrorKind::WouldBlock.into()),
-        }
-    }
-}
-
-fn copy(error: &io::Error) -> io::Error {
-    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
-}
-
-/// Whether the same may succeed later.
-fn is_shortage(error: &io::Error) -> bool {
-    let of = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
-    of(Errno::NOBUFS) || of(Errno::NOMEM)
 }
 
 /// `name` is a host name or an IP address.
@@ -357,31 +175,39 @@ impl Source for TlsSession {
     }
 
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if self.stage != Stage::Open {
-                return Err(ErrorKind::WouldBlock.into());
-            }
-            if self.plain > 0 {
-                let read = self.session.reader().read(buffer)?;
-                self.plain -= read;
-                return Ok(read);
-            }
-            match self.end {
-                End::No => {}
-                End::Inside => {
-                    self.end = End::Read;
-                    let why = "TLS: the connection ended without close_notify, so bytes may be missing";
-                    return self.session.reader().read(buffer).map_err(|_| self.cut_short(why));
-                }
-                End::Read => return self.drop_input(buffer),
-            }
-            if !self.fill()? {
-                return Err(ErrorKind::WouldBlock.into());
-            }
+        if self.stage != Stage::Open {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let mut result = None;
+        if self.plain == 0 && self.end == End::No {
+            result = match buffer.len() > MARGIN + RECORD {
+                true => self.receive(buffer)?,
+                false => self.receive_little()?,
+            };
             // It may have to answer: a new key, an alert. What fails then is told by the next `send`.
             if self.session.wants_write() {
                 let _ = self.flush();
             }
+        }
+        if let Some(read) = result {
+            return Ok(read);
+        }
+        if self.plain > 0 {
+            let read = self.session.reader().read(buffer)?;
+            self.plain -= read;
+            return Ok(read);
+        }
+        match self.end {
+            End::No => Err(ErrorKind::WouldBlock.into()),
+            End::Inside => {
+                self.end = End::Read;
+                let why = "TLS: the connection ended without close_notify, so bytes may be missing";
+                self.session.reader().read(buffer).map_err(|_| self.cut_short(why))
+            }
+            End::Read => self.drop_input(buffer),
         }
     }
 
@@ -425,7 +251,10 @@ impl Source for TlsSession {
 
     fn input_pending(&self) -> bool {
         match self.stage {
-            Stage::Open => self.plain > 0 || self.end == End::Inside || self.wire.input_pending(),
+            Stage::Open => {
+                let inside = self.plain > 0 || self.end == End::Inside || self.failed.is_some();
+                inside || self.wire.input_pending()
+            }
             Stage::First(_) | Stage::Handshake => self.wire.input_pending(),
         }
     }

@@ -131,7 +131,9 @@ fn garbage_is_refused_with_an_alert_and_an_error_of_its_channel() {
         let log = Log::new();
         let mut map = ChannelMap::new().unwrap();
         let (near, mut far) = pair("127.0.0.1:0".parse().unwrap());
-        map.add_tls(near, &LOCALHOST.server(), Recorder::new("a", &log)).unwrap();
+        let handle = map.add_tls(near, &LOCALHOST.server(), Recorder::new("a", &log)).unwrap();
+        // Never sent, and no reason to reset the connection.
+        map.channel(handle).unwrap().push(b"220 welcome").unwrap();
         far.write_all(garbage).unwrap();
         let shown = garbage[..garbage.len().min(20)].escape_ascii();
         run_out(&mut map, &log);
@@ -140,7 +142,7 @@ fn garbage_is_refused_with_an_alert_and_an_error_of_its_channel() {
         assert!(events[0].starts_with("error: TLS: "), "{shown}: {events:?}");
         assert!(events[1].starts_with("close: TLS: "), "{shown}: {events:?}");
         let mut told = Vec::new();
-        let _ = far.read_to_end(&mut told);
+        far.read_to_end(&mut told).unwrap_or_else(|error| panic!("{shown}: {error}"));
         assert_eq!(told.first(), Some(&21), "{shown} is told {}", told.escape_ascii());
     }
 }
@@ -262,10 +264,36 @@ fn a_flood_of_hellos_leaves_the_others_their_turn() {
         let mut pong = [0; 4];
         other.read_exact(&mut pong).unwrap();
         let before = left.len();
-        left.retain(|far| (&**far).read(&mut [0; 8192]).is_err());
+        left.retain(|far| !matches!((&**far).read(&mut [0; 8192]), Ok(1..)));
         assert!(before - left.len() <= 16, "{} in one turn", before - left.len());
         assert!(turns < 100, "{} are left after {turns} turns", left.len());
     }
+}
+
+/// EDGE_CASES 391: their sockets have nothing more to say.
+#[test]
+fn many_hellos_that_were_read_ahead_all_have_their_turn() {
+    let (log, mut map, hello) = (Log::new(), ChannelMap::new().unwrap(), client_hello());
+    let hands_over = |ch: &mut dispatch_loop::Channel<'_>| {
+        ch.read_with(|ch, data| {
+            ch.unread(data);
+            ch.start_tls(&LOCALHOST.server())
+        })
+    };
+    let far = std::iter::repeat_with(|| {
+        let (near, mut far) = unix_pair();
+        map.add(near, Recorder::new("a", &log).on("read", hands_over)).unwrap();
+        far.write_all(&hello).unwrap();
+        far.set_nonblocking(true).unwrap();
+        far
+    });
+    let far: Vec<UnixStream> = far.take(100).collect();
+    let mut left: Vec<&UnixStream> = far.iter().collect();
+    turn_until(&mut map, &log, |_| {
+        left.retain(|far| !matches!((&**far).read(&mut [0; 8192]), Ok(1..)));
+        left.is_empty()
+    });
+    assert!(comes_to_rest(&mut map), "it spins");
 }
 
 /// EDGE_CASES 366.
