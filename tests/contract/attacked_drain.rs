@@ -1,0 +1,136 @@
+//! A drain of listeners with limits, and of what is not read: EDGE_CASES 480 to 482.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use dispatch_loop::{
+    AcceptLimits, Address, Channel, ChannelMap, Dispatcher, DrainOptions, Handle, ListenOptions, Socket, run,
+};
+
+use crate::support::opened::address_of;
+use crate::support::peers::{connect, reads_to_end};
+use crate::support::process::alone;
+use crate::support::recorder::Log;
+use crate::support::turning::{turn_idle, turn_until};
+use crate::support::waiting::DEADLINE;
+
+fn at_once() -> DrainOptions {
+    DrainOptions::default().with_deadline(DEADLINE)
+}
+
+/// Answers the first byte, and that was it.
+struct Answering;
+
+impl Dispatcher for Answering {
+    fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.read_with(|ch, _| {
+            ch.push(b"!")?;
+            ch.close();
+            Ok(())
+        })
+    }
+}
+
+struct Server;
+
+impl Dispatcher for Server {
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
+        ch.map_mut().add(socket, Answering).map(drop)
+    }
+}
+
+fn limited(limits: AcceptLimits) -> (ChannelMap, Handle<Server>, SocketAddr) {
+    let mut map = ChannelMap::new().unwrap();
+    let options = ListenOptions::default().with_limits(limits);
+    let server = map.listen_with("127.0.0.1:0", &options, Server).unwrap();
+    let address = address_of(&mut map, server);
+    (map, server, address)
+}
+
+fn asks(address: SocketAddr) -> TcpStream {
+    let mut client = connect(&address);
+    client.write_all(b"?").unwrap();
+    client
+}
+
+/// EDGE_CASES 480. It was accepted, and waits for a descriptor of its own.
+#[test]
+fn a_connection_in_hand_is_served_before_its_listener_closes() {
+    alone(Some(64), || {
+        let (mut map, server, address) = limited(AcceptLimits::default().with_descriptor_reserve(20));
+        let mut clients = vec![asks(address)];
+        // The program has many descriptors for a while.
+        let is_below = |file: &File| file.as_raw_fd() < 64 - 21;
+        let mut held = Vec::new();
+        while held.last().is_none_or(is_below) {
+            held.push(File::open("/dev/null").unwrap());
+        }
+        turn_until(&mut map, &Log::new(), |map| map.numbers().rests().any(|(_, rests)| rests > 0));
+        turn_idle(&mut map);
+        assert_eq!(map.numbers().accepts, 0);
+        map.drain(&at_once());
+        turn_idle(&mut map);
+        assert!(map.contains(server), "somebody is in hand");
+        drop(held);
+        let client = reads_to_end(clients.pop().unwrap());
+        run(&mut map).unwrap();
+        assert_eq!(client.join().unwrap(), b"!");
+        assert_eq!(map.numbers().accepts, 1);
+    });
+}
+
+/// EDGE_CASES 481. They come one by one, as there are places; the number that a listener may take until it
+/// closes is one of connections. (Elsewhere a backlog may be too short.)
+#[cfg(target_os = "linux")]
+#[test]
+fn all_who_wait_at_a_limit_in_total_are_served_before_their_listener_closes() {
+    let (mut map, _, address) = limited(AcceptLimits::default().with_total(1));
+    let clients: Vec<_> = (0..400).map(|_| asks(address)).collect();
+    map.drain(&at_once());
+    let clients: Vec<_> = clients.into_iter().map(reads_to_end).collect();
+    run(&mut map).unwrap();
+    let answers = clients.into_iter().map(|client| client.join());
+    assert_eq!(answers.filter(|answer| answer.as_ref().is_ok_and(|answer| answer == b"!")).count(), 400);
+    assert_eq!(map.numbers().accepts, 400);
+}
+
+/// Pushes a lot, and does not read.
+struct Paused;
+
+const LOT: usize = 400_000;
+
+impl Dispatcher for Paused {
+    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.pause_reading();
+        ch.push(&[b'x'; LOT])
+    }
+}
+
+/// EDGE_CASES 482. The system has everything, but what was not read would reset the connection. (Elsewhere it may not
+/// take so much at once.)
+#[cfg(target_os = "linux")]
+#[test]
+fn at_the_deadline_what_the_system_has_arrives_though_input_was_not_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    socket.connect(&listener.local_addr().unwrap().into()).unwrap();
+    let mut client = TcpStream::from(socket);
+    let near = listener.accept().unwrap().0;
+    socket2::SockRef::from(&near).set_send_buffer_size(4 << 20).unwrap();
+    let mut map = ChannelMap::new().unwrap();
+    let channel = map.add(near, Paused).unwrap();
+    turn_idle(&mut map);
+    assert_eq!(map.channel(channel).unwrap().queued(), 0, "the system has all");
+    client.write_all(b"?").unwrap();
+    map.drain(&DrainOptions::default().with_deadline(Duration::from_millis(50)));
+    run(&mut map).unwrap();
+    let progress = map.drain_progress().unwrap();
+    assert_eq!((progress.finished, progress.aborted), (1, 0));
+    let mut got = Vec::new();
+    let end = client.read_to_end(&mut got);
+    assert_eq!((got.len(), end.map_err(|error| error.kind())), (LOT, Ok(LOT)));
+}
