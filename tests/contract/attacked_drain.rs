@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::thread;
 use std::time::Duration;
 
 use dispatch_loop::{
@@ -11,9 +12,9 @@ use dispatch_loop::{
 };
 
 use crate::support::opened::address_of;
-use crate::support::peers::{connect, reads_to_end};
+use crate::support::peers::{connect, loopbacks, pair, read_to_end, reads_to_end};
 use crate::support::process::alone;
-use crate::support::recorder::Log;
+use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{turn_idle, turn_until};
 use crate::support::waiting::DEADLINE;
 
@@ -133,4 +134,70 @@ fn at_the_deadline_what_the_system_has_arrives_though_input_was_not_read() {
     let mut got = Vec::new();
     let end = client.read_to_end(&mut got);
     assert_eq!((got.len(), end.map_err(|error| error.kind())), (LOT, Ok(LOT)));
+}
+
+/// EDGE_CASES 484. The look at what is idle comes in the same turn.
+#[test]
+fn what_a_timer_has_just_pushed_is_no_idleness() {
+    for on in loopbacks() {
+        for of_channel in [false, true] {
+            let log = Log::new();
+            let (near, mut far) = pair(on);
+            let mut map = ChannelMap::new().unwrap();
+            let token = map.add(near, Recorder::new("a", &log)).unwrap();
+            turn_idle(&mut map);
+            map.drain(&at_once());
+            // Both are late.
+            map.call_later(Duration::from_millis(3), |_| thread::sleep(Duration::from_millis(20)));
+            let push = move |map: &mut ChannelMap| map.channel(token).unwrap().push(b"hello").unwrap();
+            match of_channel {
+                false => drop(map.call_later(Duration::from_millis(6), push)),
+                true => drop(
+                    map.channel(token).unwrap().call_later(Duration::from_millis(6), |ch| ch.push(b"hello")),
+                ),
+            }
+            run(&mut map).unwrap();
+            assert_eq!(read_to_end(&mut far), b"hello", "{on} {of_channel}");
+            assert!(log.has("a close: closed"));
+        }
+    }
+}
+
+/// EDGE_CASES 485.
+#[test]
+fn who_is_open_when_hooks_run_is_told_of_a_drain_and_who_opens_later_can_ask() {
+    for on in loopbacks() {
+        let log = Log::new();
+        let (near, _far) = pair(on);
+        let listener = TcpListener::bind(on).unwrap();
+        let mut map = ChannelMap::new().unwrap();
+        map.add(near, Recorder::new("added", &log)).unwrap();
+        let asks = |ch: &mut Channel<'_>| {
+            assert!(ch.map().is_draining());
+            Ok(())
+        };
+        let connecting = Recorder::new("connecting", &log).on("open", asks);
+        map.connect(listener.local_addr().unwrap(), connecting).unwrap();
+        map.drain(&at_once());
+        run(&mut map).unwrap();
+        let of = |name| log.events().into_iter().filter(|event| event.starts_with(name)).collect::<Vec<_>>();
+        assert_eq!(of("added"), ["added open", "added drain", "added close: closed"]);
+        assert_eq!(of("connecting"), ["connecting connect", "connecting open", "connecting close: closed"]);
+    }
+}
+
+/// EDGE_CASES 486.
+#[test]
+fn a_listener_at_its_limit_keeps_nothing_going_in_the_background() {
+    let limits = AcceptLimits::default().with_total(1);
+    let (mut map, server, address) = limited(limits.clone());
+    map.channel(server).unwrap().set_background(true);
+    let _clients = [connect(&address), connect(&address)];
+    turn_until(&mut map, &Log::new(), |map| map.numbers().rests().any(|(_, rests)| rests > 0));
+    let token = map.tokens().find(|token| *token != server.token()).unwrap();
+    let _kept = map.channel(token).unwrap().detach().unwrap();
+    turn_until(&mut map, &Log::new(), |map| map.numbers().rests().map(|(_, rests)| rests).sum::<u64>() > 1);
+    assert!(map.is_idle());
+    run(&mut map).unwrap();
+    assert_eq!(map.len(), 1);
 }
