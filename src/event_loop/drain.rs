@@ -35,8 +35,8 @@ impl ChannelMap {
     /// [says so](Channel::set_busy) goes on until that is over, and so do its
     /// [partners](Channel::auto_pause_with).
     /// What closes by itself waits no longer than 250 ms for the peer's end once everything has arrived. Of
-    /// what is left at the [deadline](DrainOptions::deadline), that is aborted which has something queued or is
-    /// busy.
+    /// what is left at the [deadline](DrainOptions::deadline), that is aborted which has something queued, wants to
+    /// write, or is busy.
     ///
     /// [`run`](crate::run) returns when no channel is left but those in the
     /// [background](Channel::set_background), whatever timers and remotes there are, and at the deadline in any
@@ -204,7 +204,7 @@ fn shorten_lingering(map: &mut ChannelMap, token: Token) {
 /// system, that goes out all the same.
 fn cut_off(map: &mut ChannelMap, token: Token) {
     let Some(link) = map.touch_link(token).filter(|link| !link.is_over()) else { return };
-    if link.has_unsent() || link.is_busy() || link.is_connecting() {
+    if link.has_unsent() || link.has_more_to_do() || link.is_connecting() {
         link.end_by_reset(Reason::Aborted);
         if let Some(drain) = &mut map.drain {
             drain.decide(token, Fate::CutShort);

@@ -12,7 +12,7 @@ use dispatch_loop::{
 };
 
 use crate::support::opened::address_of;
-use crate::support::peers::{connect, loopbacks, pair, read_to_end, reads_to_end};
+use crate::support::peers::{connect, cut_short, loopbacks, narrow_pair, pair, read_to_end, reads_to_end};
 use crate::support::process::alone;
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::{turn_idle, turn_until};
@@ -110,18 +110,24 @@ impl Dispatcher for Paused {
     }
 }
 
+/// The near end has room for a lot, the far one has not.
+fn wide_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    socket.connect(&listener.local_addr().unwrap().into()).unwrap();
+    let client = TcpStream::from(socket);
+    let near = listener.accept().unwrap().0;
+    socket2::SockRef::from(&near).set_send_buffer_size(4 << 20).unwrap();
+    (near, client)
+}
+
 /// EDGE_CASES 482. The system has everything, but what was not read would reset the connection. (Elsewhere it may not
 /// take so much at once.)
 #[cfg(target_os = "linux")]
 #[test]
 fn at_the_deadline_what_the_system_has_arrives_though_input_was_not_read() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(16 * 1024).unwrap();
-    socket.connect(&listener.local_addr().unwrap().into()).unwrap();
-    let mut client = TcpStream::from(socket);
-    let near = listener.accept().unwrap().0;
-    socket2::SockRef::from(&near).set_send_buffer_size(4 << 20).unwrap();
+    let (near, mut client) = wide_pair();
     let mut map = ChannelMap::new().unwrap();
     let channel = map.add(near, Paused).unwrap();
     turn_idle(&mut map);
@@ -200,4 +206,57 @@ fn a_listener_at_its_limit_keeps_nothing_going_in_the_background() {
     assert!(map.is_idle());
     run(&mut map).unwrap();
     assert_eq!(map.len(), 1);
+}
+
+/// Writes by hand, as with asyncore, and queues nothing.
+struct ByHand;
+
+impl Dispatcher for ByHand {
+    fn writable(&self, _: &Channel<'_>) -> bool {
+        true
+    }
+    fn handle_write(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.send(&[b'x'; 1024]).map(drop)
+    }
+}
+
+/// EDGE_CASES 487. It has more to say: that is no end.
+#[test]
+fn at_the_deadline_who_still_wants_to_write_is_reset() {
+    let on = loopbacks()[0];
+    let (near, far) = narrow_pair(on);
+    let mut map = ChannelMap::new().unwrap();
+    map.add(near, ByHand).unwrap();
+    map.drain(&DrainOptions::default().with_deadline(Duration::from_millis(50)));
+    run(&mut map).unwrap();
+    let progress = map.drain_progress().unwrap();
+    assert_eq!((progress.closed_idle, progress.finished, progress.aborted), (0, 0, 1));
+    cut_short(far);
+}
+
+/// Has said that it is busy, and has done all that it had to do.
+struct Done;
+
+impl Dispatcher for Done {
+    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.set_busy(true);
+        ch.push(&[b'x'; LOT])?;
+        ch.close();
+        Ok(())
+    }
+}
+
+/// EDGE_CASES 488. Whoever has closed is done, whatever was said before.
+#[cfg(target_os = "linux")]
+#[test]
+fn at_the_deadline_who_was_busy_and_has_closed_is_not_reset() {
+    let (near, mut client) = wide_pair();
+    let mut map = ChannelMap::new().unwrap();
+    let channel = map.add(near, Done).unwrap();
+    turn_idle(&mut map);
+    assert_eq!(map.channel(channel).unwrap().queued(), 0, "the system has all");
+    map.drain(&DrainOptions::default().with_deadline(Duration::from_millis(50)));
+    run(&mut map).unwrap();
+    assert_eq!(map.drain_progress().unwrap().aborted, 0);
+    assert_eq!(read_to_end(&mut client).len(), LOT);
 }
