@@ -126,8 +126,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 struct Look {
     /// All bytes that had passed.
     traffic: Option<u64>,
-    /// How often a listener has accepted without coming to the end of its backlog.
-    rounds: u32,
+    /// How many a listener has accepted without coming to the end of its backlog.
+    taken: u32,
     fate: Fate,
 }
 
@@ -223,11 +223,11 @@ impl Drain {
         before.is_some_and(|before| before == traffic || now >= self.lame_until.after(PATIENCE))
     }
 
-    /// A listener has accepted, and more wait: how often that was so.
-    pub(crate) fn accepted(&mut self, token: Token) -> u32 {
+    /// A listener has accepted so many, and more wait: how many it has accepted by now.
+    pub(crate) fn accepted(&mut self, token: Token, taken: u32) -> u32 {
         let look = self.looks.entry(token).or_default();
-        look.rounds += 1;
-        look.rounds
+        look.taken += taken;
+        look.taken
     }
 
     pub(crate) fn decide(&mut self, token: Token, fate: Fate) {

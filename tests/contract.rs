@@ -45,6 +45,7 @@ mod contract {
     #[cfg(debug_assertions)]
     mod anything;
     mod asyncore;
+    mod attacked_drain;
     #[cfg(debug_assertions)]
     mod background;
     mod bandwidth;

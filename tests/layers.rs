@@ -29,6 +29,7 @@ mod support {
 use dispatch_loop::*;
 
 mod layers {
+    mod attacked_stats;
     mod chat;
     mod deadlines;
     mod draining;

@@ -13,16 +13,16 @@ use crate::token::Token;
 const BACKLOG: u32 = 4096;
 
 impl ChannelMap {
-    /// A listener has accepted up to `most` connections, and closes if nobody else waits.
+    /// A listener has accepted so many connections, and closes if nobody else waits.
     #[cold]
     #[inline(never)]
-    pub(crate) fn drain_accepted(&mut self, token: Token, most: u32) {
+    pub(crate) fn drain_accepted(&mut self, token: Token, taken: u32) {
         let Some(link) = self.link(token).filter(|link| link.role() == Role::User) else { return };
-        let others_wait = link.fd().is_some_and(sys::is_readable);
+        let others_wait = link.has_in_hand() || link.fd().is_some_and(sys::is_readable);
         let Some(drain) = self.drain.as_mut().filter(|drain| drain.state() == DrainState::Draining) else {
             return;
         };
-        if !others_wait || drain.accepted(token) * most >= BACKLOG {
+        if !others_wait || drain.accepted(token, taken) >= BACKLOG {
             self.begin_close(token, Reason::Closed);
         }
     }

@@ -35,8 +35,8 @@ impl ChannelMap {
     /// [says so](Channel::set_busy) goes on until that is over, and so do its
     /// [partners](Channel::auto_pause_with).
     /// What closes by itself waits no longer than 250 ms for the peer's end once everything has arrived. Of
-    /// what is left at the [deadline](DrainOptions::deadline), that is aborted which has something queued or is
-    /// busy.
+    /// what is left at the [deadline](DrainOptions::deadline), that is aborted which has something queued, wants to
+    /// write, or is busy.
     ///
     /// [`run`](crate::run) returns when no channel is left but those in the
     /// [background](Channel::set_background), whatever timers and remotes there are, and at the deadline in any
@@ -163,7 +163,8 @@ fn look_at_listener(map: &mut ChannelMap, token: Token, alone: bool) {
     let Some(link) = map.link(token) else { return };
     // Somebody waits, and is accepted, unless nothing is left that could make the listener go on.
     let goes_on = link.accepts() || link.rest() != Rest::No || !alone;
-    if !(goes_on && link.fd().is_some_and(sys::is_readable)) {
+    let somebody_waits = link.has_in_hand() || link.fd().is_some_and(sys::is_readable);
+    if !(goes_on && somebody_waits) {
         map.begin_close(token, Reason::Closed);
     }
 }
@@ -202,20 +203,18 @@ fn shorten_lingering(map: &mut ChannelMap, token: Token) {
 /// The deadline has passed. What is cut short must not look like an end; where everything was given to the
 /// system, that goes out all the same.
 fn cut_off(map: &mut ChannelMap, token: Token) {
-    if map.link(token).is_some_and(Link::is_lingering) {
-        closing::drop_input(map, token);
-    }
-    let Some(link) = map.touch_link(token) else { return };
-    if link.is_over() {
-        return;
-    }
-    if link.has_unsent() || link.is_busy() || link.is_connecting() {
+    let Some(link) = map.touch_link(token).filter(|link| !link.is_over()) else { return };
+    if link.has_unsent() || link.has_more_to_do() || link.is_connecting() {
         link.end_by_reset(Reason::Aborted);
         if let Some(drain) = &mut map.drain {
             drain.decide(token, Fate::CutShort);
         }
     } else {
-        link.end(Reason::Closed);
+        // What nobody has read would reset the connection.
+        closing::drop_input(map, token);
+        if let Some(link) = map.link_mut(token) {
+            link.end(Reason::Closed);
+        }
     }
 }
 

@@ -20,8 +20,11 @@ const REQUEST: usize = 8 * 1024;
 /// The most channels in a table.
 const ROWS: usize = 1000;
 
-/// How long a connection may last.
+/// How long a connection may last until its answer is sent.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long after that it is kept for who goes on sending.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// How many there may be at once; others wait in the backlog.
 const CONNECTIONS: usize = 16;
@@ -134,6 +137,7 @@ struct Asker {
 
 impl Dispatcher for Asker {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        ch.set_linger(LINGER);
         // Also while it closes: a peer that does not read has no more time either.
         let timer = ch.call_later(PATIENCE, |ch| {
             ch.abort();
