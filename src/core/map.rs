@@ -365,7 +365,8 @@ impl ChannelMap {
     }
 
     pub(crate) fn wait_limit_at(&self, now: Time) -> Option<Duration> {
-        let mail = self.queue.as_ref().is_some_and(|queue| !queue.is_empty());
+        // Who has put something into the queue and not said so yet will end the wait.
+        let mail = self.queue.as_ref().is_some_and(Queue::has_news);
         if mail || !self.dirty.is_empty() || !self.asking.is_empty() || !self.pending.is_empty() {
             return Some(Duration::ZERO);
         }
