@@ -53,7 +53,7 @@ usage: soak [--seconds N | --hours N | --quick] [--no-limits] [--good N] [--host
 
   --seconds N        how long the load lasts (60), after a first wave of a quarter of that, or 20 s
   --hours N          the same in hours
-  --quick            with fewer clients and descriptors, for CI: 11 s with limits, and 5 s without
+  --quick            with fewer clients and descriptors, for CI: 10 s with limits, and 4 s without
   --no-limits        without limits on connections: shortage of descriptors is the rule
   --good N           clients that behave (2000)
   --hostile N        connections of clients that do not (2000)

@@ -32,8 +32,8 @@ impl Plan {
     /// For CI: most of the time with limits, the rest without.
     pub fn quick() -> Vec<Plan> {
         let few = Plan { good: 500, hostile: 500, descriptors: 256, ..Plan::whole() };
-        let with = Plan { time: Duration::from_secs(11), ..few.clone() };
-        let without = Plan { time: Duration::from_secs(5), is_limited: false, ..few };
+        let with = Plan { time: Duration::from_secs(10), ..few.clone() };
+        let without = Plan { time: Duration::from_secs(4), is_limited: false, ..few };
         vec![with, without]
     }
 

@@ -50,8 +50,8 @@ pub fn print(results: &Results, plan: &Plan, faults: u64) {
         ("connections".to_owned(), number(seen.connections)),
         ("answers".to_owned(), number(answers)),
         ("wait for an answer: half, 99 %, worst".to_owned(), waits(&seen.waits)),
-        ("answers that took longer than 1 s".to_owned(), number(seen.waits.later_than(SOON))),
         ("of this the clients' own thread, at worst".to_owned(), time(seen.own_delay)),
+        ("answers that took longer than 1 s".to_owned(), number(seen.waits.later_than(SOON))),
         ("faults".to_owned(), faults.to_string()),
     ];
     rows.push(("**newcomers**, from connect to first answer: half, 99 %, worst".to_owned(), String::new()));
@@ -85,7 +85,10 @@ pub fn print(results: &Results, plan: &Plan, faults: u64) {
         ("close:", "ended"),
         ("deadline:", "deadline that has passed"),
     ] {
-        let of_kind = tally.iter().filter_map(|(name, count)| Some((name.strip_prefix(kind)?, count)));
+        let of_kind = tally
+            .iter()
+            .filter_map(|(name, count)| Some((name.strip_prefix(kind)?, count)))
+            .filter(|(_, count)| **count > 0);
         rows.extend(
             of_kind.map(|(name, count)| (format!("{what}: {}", name.replace('-', " ")), number(*count))),
         );
