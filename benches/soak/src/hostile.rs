@@ -2,14 +2,15 @@
 //! it does one bad thing after another.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
-use crate::ports::{Exchange, PORTS, Port, request, unfinished};
+use crate::from;
+use crate::ports::{Exchange, FRAME, PORTS, Port, request, unfinished};
 use crate::random::Random;
 use crate::shared::{Addresses, Shared};
 
@@ -25,8 +26,9 @@ const STEP: Duration = Duration::from_millis(200);
 type Attack = fn(&mut Attacker<'_>);
 
 /// What each does, and how it is called in the table.
-pub const ATTACKS: [(&str, Attack); 14] = [
+pub const ATTACKS: [(&str, Attack); 15] = [
     ("sends a message that never ends, byte by byte", slow_writer),
+    ("sends a message that never ends, just fast enough", patient_writer),
     ("asks for much, and reads it byte by byte", slow_reader),
     ("sends and never reads", never_reads),
     ("says nothing", silent),
@@ -48,6 +50,7 @@ pub struct Made(pub [AtomicU64; ATTACKS.len()]);
 
 pub struct Attacker<'s> {
     random: Random,
+    from: Ipv4Addr,
     addresses: &'s Addresses,
     shared: &'s Shared,
     /// Connections at a time.
@@ -56,8 +59,9 @@ pub struct Attacker<'s> {
 }
 
 /// Until it is told to leave.
-pub fn run(seed: u64, hands: usize, addresses: &Addresses, shared: &Shared, made: &Made) {
-    let mut attacker = Attacker { random: Random::new(seed), addresses, shared, hands, made: 0 };
+pub fn run(thread: usize, seed: u64, hands: usize, addresses: &Addresses, shared: &Shared, made: &Made) {
+    let (random, from) = (Random::new(seed << 32 | thread as u64), from::hostile(thread));
+    let mut attacker = Attacker { random, from, addresses, shared, hands, made: 0 };
     while !attacker.is_over() {
         let which = attacker.random.between(0, ATTACKS.len() as u64 - 1) as usize;
         ATTACKS[which].1(&mut attacker);
@@ -88,7 +92,7 @@ impl Attacker<'_> {
     }
 
     fn connect(&mut self, port: Port) -> Option<TcpStream> {
-        match connect(self.addresses.of(port)) {
+        match connect(self.from, self.addresses.of(port)) {
             Ok(stream) => {
                 self.made += 1;
                 Some(stream)
@@ -116,11 +120,10 @@ impl Attacker<'_> {
 }
 
 /// Sends do not block, and reads hardly do.
-fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+fn connect(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = from::socket(from)?;
     // Small, so that who does not read is noticed.
     socket.set_recv_buffer_size(4096)?;
-    socket.set_tcp_nodelay(true)?;
     socket.connect_timeout(&to.into(), PATIENCE)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -153,6 +156,19 @@ fn slow_writer(attacker: &mut Attacker<'_>) {
             offer(stream, message.get(at..at + 1).unwrap_or_default());
         }
         at += 1;
+    }
+}
+
+/// A frame of the greatest length, or a line, at a rate that may be.
+fn patient_writer(attacker: &mut Attacker<'_>) {
+    let mut crowd = attacker.crowd();
+    crowd.iter_mut().filter(|(port, _)| *port == Port::Frames).for_each(|(_, stream)| {
+        offer(stream, &(FRAME as u32).to_be_bytes());
+    });
+    // At times for longer than a message may take.
+    let end = Instant::now() + attacker.life() + Duration::from_secs(5);
+    while Instant::now() < end && attacker.pause(STEP) {
+        crowd.iter_mut().for_each(|(_, stream)| offer(stream, b"and so on and so on "));
     }
 }
 
