@@ -217,6 +217,7 @@ mod core;
 mod drain;
 mod error;
 mod event_loop;
+mod group;
 mod guard;
 #[cfg(feature = "layers")]
 mod layers;
@@ -238,6 +239,7 @@ pub use self::core::wrapper::Wrapper;
 pub use drain::{DrainOptions, DrainProgress, DrainState};
 pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
+pub use group::{LoopGroup, Loops, Topics};
 #[cfg(feature = "layers")]
 pub use layers::{chat, framing, producers, protocol, reconnect, stream};
 pub use link::marks::OnLimit;

@@ -216,6 +216,7 @@ impl ChannelMap {
         if let Some(named) = named {
             place.set_peer(named.peer);
             place.rare().file = named.file;
+            place.rare().raised = named.raised;
         }
         Ok(token)
     }

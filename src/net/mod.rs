@@ -3,6 +3,7 @@
 
 pub(crate) mod address;
 pub(crate) mod datagram;
+pub(crate) mod load;
 pub(crate) mod options;
 pub(crate) mod peer;
 pub(crate) mod resolve;

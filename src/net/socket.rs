@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::sync::Arc;
 
 use crate::net::address::Address;
+use crate::net::load::Raised;
 use crate::net::peer::Peer;
 use crate::net::unix::SocketFile;
 use crate::sys;
@@ -49,6 +50,8 @@ pub(crate) struct Named {
     pub(crate) peer: Option<Address>,
     /// The file of a socket that is bound to a path.
     pub(crate) file: Option<Box<SocketFile>>,
+    /// It counts as a connection of a loop of a group.
+    pub(crate) raised: Option<Raised>,
 }
 
 impl Socket {
@@ -109,6 +112,17 @@ impl Socket {
         let address = far.map_or(Address::Unnamed, |far| *far);
         self.set_peer(&address);
         address
+    }
+
+    /// From now on, until it is closed, it counts for a loop.
+    pub(crate) fn count_for(&mut self, raised: Raised) {
+        self.named.get_or_insert_default().raised = Some(raised);
+    }
+
+    pub(crate) fn counts_no_more(&mut self) {
+        if let Some(named) = &mut self.named {
+            named.raised = None;
+        }
     }
 
     /// Ask the system what is not known, and make it non-blocking.

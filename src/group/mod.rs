@@ -1,0 +1,215 @@
+//! Several loops, each with a map and a thread of its own, that share the work of one server.
+
+mod acceptor;
+mod loops;
+mod member;
+mod topics;
+
+pub use loops::Loops;
+pub use topics::Topics;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use crate::group::acceptor::Acceptor;
+use crate::group::loops::{Seat, Shared};
+use crate::group::member::Joined;
+use crate::{Address, ChannelMap, DrainOptions, ListenOptions, Numbers, Socket};
+
+/// Several loops for one server: each has a thread and a [`ChannelMap`], made there, so that dispatchers need
+/// not be `Send`. For servers that need more than one processor; one loop is simpler, and faster than most need.
+///
+/// By default one loop accepts, and hands each connection to the loop that has the fewest of them. With
+/// [`reuse_port`](ListenOptions::with_reuse_port) each loop has a listener of its own, and the system hands out:
+/// that accepts more a second, but without regard for how many connections a loop has, so that long-lived ones
+/// end up unevenly spread.
+///
+/// ```
+/// use dispatch_loop::{Channel, Dispatcher, ListenOptions, LoopGroup};
+/// use std::io::{self, Read, Write};
+///
+/// struct Echo;
+///
+/// impl Dispatcher for Echo {
+///     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+///         ch.read_with(|ch, data| ch.push(data))
+///     }
+/// }
+///
+/// let group = LoopGroup::start(2, |_index, _map| Ok(()))?;
+/// let options = ListenOptions::default();
+/// let addresses = group.listen("127.0.0.1:0", &options, |map, socket, _| map.add(socket, Echo).map(drop))?;
+///
+/// let mut client = std::net::TcpStream::connect(addresses[0].to_string())?;
+/// client.write_all(b"hello")?;
+/// let mut answer = [0; 5];
+/// client.read_exact(&mut answer)?;
+/// assert_eq!(&answer, b"hello");
+/// group.stop();
+/// group.join()?;
+/// # io::Result::Ok(())
+/// ```
+///
+/// A loop that fails, or whose thread panics, ends the group: the others are stopped, and
+/// [`join`](LoopGroup::join) names it. A group that is dropped stops its loops and waits for their threads.
+#[must_use = "a group ends when it is dropped"]
+pub struct LoopGroup {
+    loops: Loops,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+}
+
+impl LoopGroup {
+    /// Start `loops` of them (at least one), numbered from 0. Each calls `setup` on its own thread, and then
+    /// runs until it is stopped or drained, whether or not it has channels.
+    ///
+    /// # Errors
+    /// A thread or a map could not be made, or `setup` failed: the error names the loop, and all are ended.
+    pub fn start<F>(loops: usize, setup: F) -> io::Result<LoopGroup>
+    where
+        F: Fn(usize, &mut ChannelMap) -> io::Result<()> + Send + Sync + 'static,
+    {
+        let setup = Arc::new(setup);
+        let shared = Arc::new(Shared::new(loops.max(1)));
+        let (ready, seats) = mpsc::channel();
+        let mut threads = Vec::new();
+        for index in 0..loops.max(1) {
+            let (setup, own, ready) = (setup.clone(), shared.clone(), ready.clone());
+            let body = move || member::run(index, &own, &*setup, ready);
+            let thread = thread::Builder::new().name(format!("loop {index}")).spawn(body);
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    shared.fail(index, &error);
+                    break;
+                }
+            }
+        }
+        drop(ready);
+        let mut taken: Vec<(usize, Seat)> = seats.iter().collect();
+        taken.sort_by_key(|(index, _)| *index);
+        shared.take_seats(taken.into_iter().map(|(_, seat)| seat).collect());
+        let group = LoopGroup { loops: Loops::new(shared), threads };
+        match group.loops.is_complete() {
+            true => Ok(group),
+            // Stops those that run, and tells which has failed.
+            false => group.join().and(Err(io::Error::other("a loop did not start"))),
+        }
+    }
+
+    /// Listen, and serve each connection on one of the loops: there `serve` is called, which adds the socket
+    /// to the map. An `Err` of it drops that connection, and is logged. Returns the addresses, of which there are
+    /// several if `address` is a name or `*:PORT`, as [`listen_all`](ChannelMap::listen_all) takes it.
+    ///
+    /// With [`reuse_port`](ListenOptions::with_reuse_port) there is a listener for each loop, otherwise one,
+    /// on loop 0, which hands over. If the loop that has the fewest connections has no room in its queue,
+    /// the next one gets the connection; if none has, accepting pauses.
+    ///
+    /// # Errors
+    /// As `listen_all`. `Unsupported` for `reuse_port` on a system that does not spread connections over
+    /// such listeners (only Linux, Android and FreeBSD do), and `InvalidInput` for it on a Unix-domain address.
+    /// `Deadlock` on the thread of one of the loops.
+    pub fn listen<F>(&self, address: &str, options: &ListenOptions, serve: F) -> io::Result<Vec<Address>>
+    where
+        F: Fn(&mut ChannelMap, Socket, Address) -> io::Result<()> + Send + Sync + 'static,
+    {
+        let serve = Arc::new(serve);
+        if !options.reuse_port {
+            let acceptor = Acceptor::new(self.loops.clone(), 0, true, serve);
+            return self.listen_on(0, address, options, acceptor);
+        }
+        acceptor::check_reuse_port(address)?;
+        let alone = |index| Acceptor::new(self.loops.clone(), index, false, serve.clone());
+        let addresses = self.listen_on(0, address, options, alone(0))?;
+        for index in 1..self.len() {
+            for address in &addresses {
+                self.listen_on(index, &address.to_string(), options, alone(index))?;
+            }
+        }
+        Ok(addresses)
+    }
+
+    fn listen_on<F>(
+        &self,
+        index: usize,
+        address: &str,
+        options: &ListenOptions,
+        acceptor: Acceptor<F>,
+    ) -> io::Result<Vec<Address>>
+    where
+        F: Fn(&mut ChannelMap, Socket, Address) -> io::Result<()> + Send + Sync + 'static,
+    {
+        let (address, options) = (address.to_owned(), options.clone());
+        self.loops.ask(index, move |map| {
+            let listeners = map.listen_all(&address, &options, |_| acceptor.another())?;
+            listeners.into_iter().map(|listener| map.channel(listener)?.local_addr()).collect()
+        })?
+    }
+
+    /// What other threads, and dispatchers, may hold of the group.
+    pub fn loops(&self) -> Loops {
+        self.loops.clone()
+    }
+
+    /// How many loops there are.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.loops.len()
+    }
+
+    /// As [`Loops::broadcast`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn broadcast(&self, f: impl Fn(usize, &mut ChannelMap) + Send + Sync + 'static) -> io::Result<()> {
+        self.loops.broadcast(f)
+    }
+
+    /// How many connections each loop has of those that it was handed, or has accepted for the group.
+    pub fn loads(&self) -> Vec<usize> {
+        self.loops.loads()
+    }
+
+    /// The numbers of each loop; [`Numbers::add`] sums them.
+    pub fn numbers(&self) -> Vec<Numbers> {
+        self.loops.numbers()
+    }
+
+    /// End the group in order: every loop drains ([`ChannelMap::drain`]), with one deadline for all.
+    /// [`join`](LoopGroup::join) waits for it.
+    pub fn drain(&self, options: &DrainOptions) {
+        self.loops.drain(options);
+    }
+
+    /// Stop every loop after its current turn. What is queued is cut off when its map is dropped.
+    pub fn stop(&self) {
+        self.loops.stop();
+    }
+
+    /// Wait until every loop has ended.
+    ///
+    /// # Errors
+    /// That of the first loop that failed, with its number. `Deadlock` on the thread of one of the loops.
+    pub fn join(mut self) -> io::Result<()> {
+        member::join(&mut self.threads, &self.loops).map(|Joined| ())
+    }
+}
+
+impl Drop for LoopGroup {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.stop();
+            if let Err(error) = member::join(&mut self.threads, &self.loops) {
+                log::warn!("a group of loops was dropped: {error}");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for LoopGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoopGroup").field("loads", &self.loads()).finish_non_exhaustive()
+    }
+}
