@@ -23,7 +23,8 @@ use crate::link::account::Total;
 use crate::link::due::Step;
 use crate::link::held::Held;
 use crate::link::source::{Plain, Source};
-use crate::link::state::{Link, Role};
+use crate::link::state::{Link, Note, Role};
+use crate::net::load::Load;
 use crate::net::resolve::{self, Resolver};
 use crate::net::socket::Socket;
 use crate::numbers::Counters;
@@ -98,6 +99,8 @@ pub struct ChannelMap {
     /// The error of the listener that ended last, if it ended with one.
     pub(crate) failed_listener: Option<io::Error>,
     pub(crate) lingering: Lingering,
+    /// How many connections it has, if it belongs to a group.
+    pub(crate) load: Option<Load>,
     /// Once a drain was begun.
     pub(crate) drain: Option<Box<Drain>>,
     /// Who is told how far it is.
@@ -159,6 +162,7 @@ impl ChannelMap {
             starved: Vec::new(),
             failed_listener: None,
             lingering: Lingering::default(),
+            load: None,
             drain: None,
             on_drain: None,
             gather: Gather::new(),
@@ -210,13 +214,18 @@ impl ChannelMap {
             }
         }
         let asks = self.asks(of);
+        let load = if socket.named.is_some() { self.load.clone() } else { None };
         let (token, place) = self.seat(dispatcher)?;
         let Socket { fd, kind, local, peer, named, .. } = socket;
         Link::new(Held::Plain(Plain(fd)), kind, peer, local, asks).put_into(place);
         if let Some(named) = named {
             place.set_peer(named.peer);
-            place.rare().file = named.file;
-            place.rare().raised = named.raised;
+            if let Some(file) = named.file {
+                place.rare().file = Some(file);
+            }
+            if named.raised.is_some_and(|raised| raised.stays(load.as_ref())) {
+                place.noted.set(Note::Counted);
+            }
         }
         Ok(token)
     }
@@ -243,6 +252,16 @@ impl ChannelMap {
         let handle = self.insert(Ok(link), dispatcher)?;
         self.internal += 1;
         Ok(handle.token())
+    }
+
+    /// As `add_source`, for an internal channel.
+    pub(crate) fn add_internal_source<D: Dispatcher>(
+        &mut self,
+        source: impl Source,
+        dispatcher: D,
+    ) -> io::Result<Handle<D>> {
+        let link = Link::of_socket(Held::own(Box::new(source)), Kind::Stream);
+        Ok(self.insert_internal(link, dispatcher)?.typed())
     }
 
     /// Add a channel, if it could be made.

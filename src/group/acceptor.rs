@@ -1,99 +1,57 @@
-//! The listener of a group: who gets which connection.
+//! The listeners of a group, and who gets which connection.
 
 use std::io::{self, ErrorKind};
+use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
+use crate::error::panicked;
 use crate::group::loops::Loops;
-use crate::{Address, Channel, ChannelMap, Dispatcher, Socket, ToAddress};
-
-/// How long accepting pauses when no loop has room in its queue.
-const PAUSE: Duration = Duration::from_millis(10);
+use crate::guard::drop_error;
+use crate::{Address, Channel, ChannelMap, Dispatcher, Handle, Reason, Socket, Source, ToAddress};
 
 /// An accepted connection on its way.
 type Connection = (Socket, Address);
 
-pub(super) struct Acceptor<F> {
+/// A listener. It gives each connection to the reception of one of the loops.
+pub(super) struct Acceptor<D> {
     loops: Loops,
     /// The loop that it is on.
     own: usize,
     /// Whether connections go to other loops, too.
     hands_over: bool,
-    serve: Arc<F>,
-    /// The one for which no loop had room.
-    in_hand: Option<Connection>,
+    receptions: Arc<[Handle<Reception<D>>]>,
 }
 
-impl<F> Acceptor<F>
-where
-    F: Fn(&mut ChannelMap, Socket, Address) -> io::Result<()> + Send + Sync + 'static,
-{
-    pub(super) fn new(loops: Loops, own: usize, hands_over: bool, serve: Arc<F>) -> Acceptor<F> {
-        Acceptor { loops, own, hands_over, serve, in_hand: None }
+impl<D: Dispatcher> Acceptor<D> {
+    pub(super) fn new(
+        loops: &Loops,
+        own: usize,
+        hands_over: bool,
+        receptions: &Arc<[Handle<Reception<D>>]>,
+    ) -> Acceptor<D> {
+        Acceptor { loops: loops.clone(), own, hands_over, receptions: receptions.clone() }
     }
 
     /// The same, for another address.
-    pub(super) fn another(&self) -> Acceptor<F> {
-        Acceptor::new(self.loops.clone(), self.own, self.hands_over, self.serve.clone())
-    }
-
-    /// Give the connection to the loop that has the fewest and takes it. `Some`: none does.
-    fn place(&self, map: &mut ChannelMap, mut connection: Connection) -> io::Result<Option<Connection>> {
-        if !self.hands_over {
-            return self.keep(map, connection).map(|()| None);
-        }
-        for index in self.loops.by_load() {
-            if index == self.own {
-                return self.keep(map, connection).map(|()| None);
-            }
-            match self.send(index, connection) {
-                None => return Ok(None),
-                Some(back) => connection = back,
-            }
-        }
-        Ok(Some(connection))
-    }
-
-    fn keep(&self, map: &mut ChannelMap, (mut socket, peer): Connection) -> io::Result<()> {
-        socket.count_for(self.loops.load(self.own).raise());
-        (self.serve)(map, socket, peer)
+    pub(super) fn another(&self) -> Acceptor<D> {
+        Acceptor::new(&self.loops, self.own, self.hands_over, &self.receptions)
     }
 
     /// Hand over to another loop, where it counts from now on. `Some` if its queue is full, or it has ended.
     fn send(&self, index: usize, (mut socket, peer): Connection) -> Option<Connection> {
         socket.count_for(self.loops.load(index).raise());
         let parcel = Arc::new(Mutex::new(Some((socket, peer))));
-        let (brought, serve) = (parcel.clone(), self.serve.clone());
+        let (brought, reception) = (parcel.clone(), self.receptions[index]);
         let sent = self.loops.remote(index).call(move |map| {
-            let Some((socket, peer)) = take(&brought) else { return };
-            if let Err(error) = serve(map, socket, peer.clone()) {
-                log::warn!("connection from {peer}: {error}");
+            if let Some(connection) = take(&brought) {
+                receive(map, reception, connection);
             }
         });
         match sent {
             Ok(()) => None,
-            Err(_) => take(&parcel).map(|(mut socket, peer)| {
-                socket.counts_no_more();
-                (socket, peer)
-            }),
+            Err(_) => take(&parcel),
         }
-    }
-
-    /// Try again with the one that is in hand.
-    fn try_again(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        let Some(connection) = self.in_hand.take() else { return Ok(()) };
-        self.in_hand = self.place(ch.map_mut(), connection)?;
-        match self.in_hand {
-            Some(_) => self.wait(ch),
-            None => ch.resume_reading(),
-        }
-        Ok(())
-    }
-
-    fn wait(&self, ch: &mut Channel<'_>) {
-        ch.pause_reading();
-        let me = ch.token().typed::<Self>();
-        ch.call_later(PAUSE, move |ch| ch.map_mut().with(me, |acceptor, ch| acceptor.try_again(ch)));
     }
 }
 
@@ -101,17 +59,85 @@ fn take(parcel: &Mutex<Option<Connection>>) -> Option<Connection> {
     parcel.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-impl<F> Dispatcher for Acceptor<F>
+impl<D: Dispatcher> Dispatcher for Acceptor<D> {
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
+        let mut connection = (socket, peer);
+        if self.hands_over {
+            for index in self.loops.by_load().into_iter().take_while(|index| *index != self.own) {
+                match self.send(index, connection) {
+                    None => return Ok(()),
+                    Some(back) => connection = back,
+                }
+            }
+        }
+        // Its turn has come, or those that have fewer have no room: here there always is.
+        connection.0.count_for(self.loops.load(self.own).raise());
+        receive(ch.map_mut(), self.receptions[self.own], connection);
+        Ok(())
+    }
+}
+
+/// The user's listener on one loop: a channel without a descriptor, which is given the connections.
+pub(super) struct Reception<D>(D);
+
+impl<D: Dispatcher> Reception<D> {
+    pub(super) fn open(map: &mut ChannelMap, dispatcher: D) -> io::Result<Handle<Reception<D>>> {
+        map.add_internal_source(Nowhere, Reception(dispatcher))
+    }
+}
+
+impl<D: Dispatcher> Dispatcher for Reception<D> {
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        self.0.handle_close(ch, reason);
+    }
+}
+
+fn receive<D: Dispatcher>(map: &mut ChannelMap, reception: Handle<Reception<D>>, connection: Connection) {
+    let (socket, peer) = connection;
+    let received = map.with(reception, |Reception(dispatcher), ch| {
+        let from = peer.clone();
+        // As of a listener, neither an error nor a panic ends it.
+        let accepted = catch_unwind(AssertUnwindSafe(|| dispatcher.handle_accept(ch, socket, peer)));
+        if let Err(error) = accepted.unwrap_or_else(|payload| Err(panicked(payload))) {
+            let token = ch.token();
+            let why = format_args!("connection from {from}: {error}");
+            ch.map_mut().report(token, "handle_accept", &why);
+            drop_error(error);
+        }
+        Ok(())
+    });
+    if let Err(error) = received {
+        log::debug!("a connection for a listener that is gone: {error}");
+    }
+}
+
+/// A source from which nothing comes.
+struct Nowhere;
+
+impl Source for Nowhere {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn recv(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What [`LoopGroup::listen`](crate::LoopGroup::listen) is given, on each loop.
+pub(super) struct Serve<F>(pub(super) Arc<F>);
+
+impl<F> Dispatcher for Serve<F>
 where
     F: Fn(&mut ChannelMap, Socket, Address) -> io::Result<()> + Send + Sync + 'static,
 {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
-        self.in_hand = self.place(ch.map_mut(), (socket, peer))?;
-        if self.in_hand.is_some() {
-            log::info!("no loop has room for another connection; others wait");
-            self.wait(ch);
-        }
-        Ok(())
+        (self.0)(ch.map_mut(), socket, peer)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::net::load::Load;
 use crate::threads::queue::owns_a_map;
@@ -24,15 +24,18 @@ pub(super) struct Seat {
 
 impl Seat {
     pub(super) fn new(map: &mut ChannelMap) -> Seat {
-        Seat { map: map.id, remote: map.remote(), meter: map.meter(), load: Load::default() }
+        let load = map.load.get_or_insert_default().clone();
+        Seat { map: map.id, remote: map.remote(), meter: map.meter(), load }
     }
 }
 
 pub(super) struct Shared {
     loops: usize,
     seats: OnceLock<Box<[Seat]>>,
-    /// The end is wanted: a loop that returns has not failed.
+    /// The end of all was asked for: a loop that ends is no reason for the others to end.
     ending: AtomicBool,
+    /// The second signal, or 0.
+    signal: AtomicI32,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -50,6 +53,7 @@ impl Shared {
             loops,
             seats: OnceLock::new(),
             ending: AtomicBool::new(false),
+            signal: AtomicI32::new(0),
             state: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -63,30 +67,28 @@ impl Shared {
         self.seats.get().map_or(&[], |seats| seats)
     }
 
-    /// All loops that could start have done so.
-    pub(super) fn take_seats(&self, seats: Vec<Seat>) {
-        if seats.len() < self.loops {
-            self.lock().failure.get_or_insert((0, ErrorKind::Other, "it did not start".to_owned()));
+    /// All loops that could start have done so; whether that is all.
+    pub(super) fn take_seats(&self, seats: Vec<Seat>) -> bool {
+        let is_complete = seats.len() == self.loops;
+        if is_complete {
+            let _ = self.seats.set(seats.into());
         }
-        let _ = self.seats.set(seats.into());
         self.lock().seated = true;
         self.changed.notify_all();
+        is_complete
     }
 
-    /// Before that, a loop might hand over to one that is not there.
-    pub(super) fn wait_for_seats(&self) {
+    /// Before that, a loop might hand over to one that is not there. `false`: another has not started.
+    pub(super) fn wait_for_seats(&self) -> bool {
         let is_missing = |state: &mut State| !state.seated;
         drop(self.changed.wait_while(self.lock(), is_missing).unwrap_or_else(PoisonError::into_inner));
+        self.seats.get().is_some()
     }
 
-    pub(super) fn has_failed(&self) -> bool {
-        self.lock().failure.is_some()
-    }
-
-    /// A loop has failed: the others end with it.
+    /// A loop has failed: the others end with it, in order.
     pub(super) fn fail(&self, index: usize, error: &io::Error) {
         self.lock().failure.get_or_insert((index, error.kind(), error.to_string()));
-        self.stop();
+        self.has_ended();
     }
 
     /// A loop has returned in order. If that was not asked of all, a hook has stopped or drained it alone: the
@@ -99,10 +101,16 @@ impl Shared {
 
     fn drain(&self, options: &DrainOptions) {
         self.ending.store(true, Ordering::Release);
+        let (options, asked) = (*options, Instant::now());
         for seat in self.seats() {
-            let options = options.clone();
             // Refused only if it has ended.
-            let _ = seat.remote.call_after_stop(move |map| map.drain(&options));
+            let _ = seat.remote.call_after_stop(move |map| {
+                // A busy loop begins later, and ends with the others.
+                let late = asked.elapsed();
+                let lame_duck = options.lame_duck.saturating_sub(late);
+                let deadline = options.deadline.saturating_sub(late);
+                map.drain(&options.with_lame_duck(lame_duck).with_deadline(deadline));
+            });
         }
     }
 
@@ -135,14 +143,25 @@ impl Loops {
         Loops(shared)
     }
 
-    pub(super) fn is_complete(&self) -> bool {
-        self.0.seats().len() == self.0.loops && !self.0.has_failed()
-    }
-
     pub(super) fn failure(&self) -> Option<io::Error> {
         let state = self.0.lock();
         let (index, kind, why) = state.failure.as_ref()?;
         Some(io::Error::new(*kind, format!("loop {index}: {why}")))
+    }
+
+    /// A map of one's own as the only loop, for code that works with one as with several.
+    ///
+    /// ```
+    /// use dispatch_loop::{ChannelMap, Loops, Topics};
+    ///
+    /// let mut map = ChannelMap::new()?;
+    /// let topics = Topics::new(&Loops::of(&mut map));
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn of(map: &mut ChannelMap) -> Loops {
+        let shared = Shared::new(1);
+        shared.take_seats(vec![Seat::new(map)]);
+        Loops(Arc::new(shared))
     }
 
     /// How many loops there are.
@@ -257,6 +276,25 @@ impl Loops {
     /// those of earlier; on a thread that owns a map, of all of them.
     pub fn numbers(&self) -> Vec<Numbers> {
         self.0.seats().iter().map(|seat| seat.meter.read(PATIENCE)).collect()
+    }
+
+    /// The second signal, which has ended a drain before its time: see
+    /// [`drain_on_signals`](crate::LoopGroup::drain_on_signals).
+    pub fn signal(&self) -> Option<i32> {
+        Some(self.0.signal.load(Ordering::Acquire)).filter(|signal| *signal != 0)
+    }
+
+    /// A signal has come to this loop, as it does to each of them.
+    #[cfg(feature = "signals")]
+    pub(super) fn take_signal(&self, map: &mut ChannelMap, signal: i32, options: &DrainOptions) {
+        // The others need not be told when this one ends first: to them it would look like a second signal.
+        self.0.ending.store(true, Ordering::Release);
+        if map.is_draining() {
+            self.0.signal.store(signal, Ordering::Release);
+            map.drain(&options.with_lame_duck(Duration::ZERO).with_deadline(Duration::ZERO));
+        } else {
+            map.drain(options);
+        }
     }
 
     /// As [`LoopGroup::drain`](crate::LoopGroup::drain).

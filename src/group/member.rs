@@ -38,10 +38,9 @@ pub(super) fn run(
         // The group may be gone; then the seat is dropped, and the loop was stopped.
         let _ = ready.send((index, Seat::new(&mut map)));
         drop(ready);
-        shared.wait_for_seats();
-        match shared.has_failed() {
-            true => Ok(()),
-            false => crate::run_with(&mut map, &LoopOptions::default().with_until_stopped(true)),
+        match shared.wait_for_seats() {
+            true => crate::run_with(&mut map, &LoopOptions::default().with_until_stopped(true)),
+            false => Ok(()),
         }
     });
     watch.ended = true;

@@ -10,7 +10,6 @@ use crate::link::marks::{Limits, OnLimit};
 use crate::link::partners::Partners;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
-use crate::net::load::Raised;
 use crate::net::unix::SocketFile;
 use crate::threads::credit::Credit;
 use crate::timers::TimerKey;
@@ -92,8 +91,6 @@ pub(crate) struct Rare {
     pub(super) dial: Option<Box<Dial>>,
     /// The file of a socket that is bound to a path.
     pub(crate) file: Option<Box<SocketFile>>,
-    /// It counts as a connection of a loop of a group, until it is closed.
-    pub(crate) raised: Option<Raised>,
     pub(crate) peer: Option<Address>,
     /// The limits, if they are not the defaults.
     pub(crate) limits: Limits,
@@ -130,7 +127,6 @@ impl Default for Rare {
             credit: None,
             dial: None,
             file: None,
-            raised: None,
             peer: None,
             limits: Limits::DEFAULT,
             on_limit: OnLimit::Refuse,

@@ -1,4 +1,5 @@
-//! How many connections each loop of a group has.
+//! How many connections each loop of a group has. Whoever hands one over counts it before, so that the next
+//! one is not given to the same loop for lack of news; the loop that has it counts it out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,16 +16,38 @@ impl Load {
     /// One more, until what is returned is dropped.
     pub(crate) fn raise(&self) -> Raised {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Raised(self.0.clone())
+        Raised(self.clone())
+    }
+
+    /// One less, of those that [stay](Raised::stays).
+    pub(crate) fn lower(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A connection that counts for its loop.
-#[derive(Debug)]
-pub(crate) struct Raised(Arc<AtomicUsize>);
+/// A connection on its way into a map, which counts for its loop.
+pub(crate) struct Raised(Load);
+
+impl Raised {
+    /// It has arrived in a map with this load, which lowers it when the connection ends. `false`: it counts
+    /// for another loop, or none, and no more.
+    pub(crate) fn stays(self, load: Option<&Load>) -> bool {
+        let arrived = load.is_some_and(|load| Arc::ptr_eq(&load.0, &self.0.0));
+        if arrived {
+            self.0.0.fetch_add(1, Ordering::Relaxed);
+        }
+        arrived
+    }
+}
 
 impl Drop for Raised {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.lower();
+    }
+}
+
+impl std::fmt::Debug for Raised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Raised")
     }
 }

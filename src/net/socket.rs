@@ -119,12 +119,6 @@ impl Socket {
         self.named.get_or_insert_default().raised = Some(raised);
     }
 
-    pub(crate) fn counts_no_more(&mut self) {
-        if let Some(named) = &mut self.named {
-            named.raised = None;
-        }
-    }
-
     /// Ask the system what is not known, and make it non-blocking.
     #[cold]
     pub(crate) fn complete(&mut self) -> io::Result<()> {
