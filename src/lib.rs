@@ -239,7 +239,9 @@ pub use self::core::wrapper::Wrapper;
 pub use drain::{DrainOptions, DrainProgress, DrainState};
 pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
-pub use group::{LoopGroup, Loops, Topics};
+pub use group::LoopGroup;
+pub use group::loops::Loops;
+pub use group::topics::Topics;
 #[cfg(feature = "layers")]
 pub use layers::{chat, framing, producers, protocol, reconnect, stream};
 pub use link::marks::OnLimit;

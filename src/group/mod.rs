@@ -1,12 +1,9 @@
 //! Several loops, each with a map and a thread of its own, that share the work of one server.
 
-mod acceptor;
-mod loops;
-mod member;
-mod topics;
-
-pub use loops::Loops;
-pub use topics::Topics;
+pub(crate) mod acceptor;
+pub(crate) mod loops;
+pub(crate) mod member;
+pub(crate) mod topics;
 
 use std::fmt;
 use std::io;
@@ -18,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::group::acceptor::{Acceptor, Reception, Serve};
-use crate::group::loops::{Seat, Shared};
+use crate::group::loops::{Loops, Seat, Shared};
 use crate::group::member::Joined;
 use crate::{Address, ChannelMap, Dispatcher, DrainOptions, Handle, ListenOptions, Numbers, Socket, Token};
 
