@@ -46,7 +46,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let failure = Rc::new(RefCell::new(None));
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::close_on_signal(&mut map)?;
     let agent = Agent {
         address: address.clone(),
         is_connected: false,
@@ -61,7 +61,6 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         Stdin::Ended(Err(error)) => agent.fail(format!("cannot read stdin: {error}")),
     })?;
     dispatch_loop::run(&mut map)?; // until the connection has ended, or a signal
-    common::drain(map)?;
     failure.take().map_or(Ok(()), |why| Err(Exit::Failure(why)))
 }
 

@@ -48,7 +48,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let address = address.unwrap_or("127.0.0.1:8111".to_owned());
 
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     let clients = Clients::default();
     let new = || AgentServer { clients: clients.clone(), options };
     let servers = common::listen(&mut map, &address, &options, new)?;

@@ -59,11 +59,10 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let outcome = Rc::new(RefCell::new(None));
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::close_on_signal(&mut map)?;
     let answer = Answer { request, receiver: Receiver::default(), outcome: outcome.clone() };
     map.connect(address.as_str(), ChatDispatcher::new(app::LENGTH, answer)?)?;
     dispatch_loop::run(&mut map)?; // until it has ended, or a signal
-    common::drain(map)?;
 
     let outcome = outcome.take().unwrap_or_else(|| Err("interrupted".to_owned()));
     let answer = outcome.map_err(|why| Exit::Failure(format!("no answer from {address}: {why}")))?;

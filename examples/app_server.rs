@@ -61,7 +61,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let address = address.unwrap_or("127.0.0.1:65432".to_owned());
 
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     common::listen(&mut map, &address, &options, || AppServer { options })?;
     common::serve(map) // until a signal
 }

@@ -58,7 +58,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let address = address.unwrap_or("127.0.0.1:8222".to_owned());
 
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     let room = Rc::<RefCell<Room>>::default();
     common::listen(&mut map, &address, &options, || ChatServer { room: room.clone(), options })?;
     common::serve(map) // until a signal
@@ -151,7 +151,10 @@ impl Chat for Guest {
         let member = self.room.borrow_mut().members.remove(&self.number);
         if let Some(Member { name, .. }) = member {
             log::info!("{name} left: {reason}");
-            self.tell_others(ch, format!("* {name} left\r\n").as_bytes());
+            // When the server ends, so they all do.
+            if !ch.map().is_draining() {
+                self.tell_others(ch, format!("* {name} left\r\n").as_bytes());
+            }
         }
     }
 }

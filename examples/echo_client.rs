@@ -73,7 +73,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let sent = messages.concat();
     let work = Rc::new(Work { messages, sent, failures: RefCell::default() });
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::close_on_signal(&mut map)?;
     if interactive {
         let handle = map.connect(address.as_str(), Interactive { work: work.clone(), all_sent: false })?;
         common::send_stdin(&mut map, handle, Interactive::stdin_is)?;
@@ -86,7 +86,6 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         }
     }
     dispatch_loop::run(&mut map)?; // until the last connection has ended, or a signal
-    common::drain(map)?;
 
     let failures = work.failures.take();
     let Some(first) = failures.first() else { return common::all_is_printed() };

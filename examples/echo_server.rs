@@ -55,7 +55,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let around = Rc::new(around);
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     for address in &addresses {
         common::listen(&mut map, address, &options, || EchoServer { around: around.clone(), options })?;
     }
@@ -104,6 +104,11 @@ impl Dispatcher for Echo {
             // In one piece, so that it also arrives in one, if it is short.
             false => ch.push_vec([prefix, data, suffix].concat()),
         })
+    }
+
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.options.close_in_time(ch); // it may never cease to send
+        Ok(())
     }
 
     // There is no `handle_eof`: by default what is queued is sent, then the connection is closed.

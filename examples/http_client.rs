@@ -66,12 +66,11 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let outcome = Rc::new(RefCell::new(None));
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::close_on_signal(&mut map)?;
     let fetch =
         Fetch { request, verbose, head: Vec::new(), received: 0, status: None, outcome: outcome.clone() };
     map.connect(address.as_str(), ChatDispatcher::new("\n", fetch)?)?;
     dispatch_loop::run(&mut map)?; // until it has ended, or a signal
-    common::drain(map)?;
     let outcome = outcome.take().unwrap_or_else(|| Err("interrupted".to_owned()));
     outcome.map_err(|why| Exit::Failure(format!("{url} ({address}): {why}")))?;
     common::all_is_printed()

@@ -57,7 +57,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let begin = Instant::now();
     let poems: Rc<Poems> = Rc::new(RefCell::new(vec![None; servers.len()]));
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::close_on_signal(&mut map)?;
     for (task, server) in (1..).zip(&servers) {
         let fetch = Fetch { task, server: server.clone(), poem: Vec::new(), poems: poems.clone() };
         let begun = map.connect(server, fetch).and_then(|fetch| Ok(map.channel(fetch)?));
@@ -67,7 +67,6 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         }
     }
     dispatch_loop::run(&mut map)?; // until the last connection has ended, or a signal
-    common::drain(map)?;
 
     let poems = poems.take();
     for (task, poem) in (1..).zip(&poems) {

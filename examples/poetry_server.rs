@@ -84,7 +84,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let pace = Pace { delay, num_bytes };
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     for (&port, poem) in ports.iter().zip(poems.iter().cycle()) {
         let address = common::address(on(&host, port).into())?;
         common::listen(&mut map, &address, &options, || Poet { poem: poem.clone(), pace, options })?;

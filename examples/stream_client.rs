@@ -21,8 +21,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::Exit;
-use dispatch_loop::ChannelMap;
 use dispatch_loop::stream::{self, StreamReader, StreamWriter};
+use dispatch_loop::{ChannelMap, LoopOptions};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -52,25 +52,24 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let Some(address) = address else { return Err(Exit::Usage("no ADDR is given".into())) };
 
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::close_on_signal(&mut map)?;
     let (reader, writer) = stream::connect(&mut map, address.as_str())?;
     // It ends when each line was answered: whether the server ends, too, is of no interest then.
     map.channel(reader.token()).map_err(io::Error::from)?.set_linger(Duration::ZERO);
-    // The loop ends with the conversation, not with the connection. That may be lost while the user
-    // thinks about the next line, and it is the loop that notices Ctrl-C.
-    let keep = map.call_later(Duration::MAX, |_| ());
     let (remote, to) = (map.remote(), address.clone());
     let (tell, outcome) = mpsc::channel();
     thread::Builder::new().name("conversation".to_owned()).spawn(move || {
         let result = converse(reader, writer, &to);
         // Refused if a signal has stopped the loop: then it was not finished.
         let _ = remote.call(move |map| {
-            map.cancel(keep);
             let _ = tell.send(result);
+            map.stop();
         });
     })?;
-    dispatch_loop::run(&mut map)?; // until the conversation is over and its last byte sent, or a signal
-    common::drain(map)?;
+    // The loop ends with the conversation, not with the connection. That may be lost while the user thinks
+    // about the next line, and it is the loop that notices Ctrl-C.
+    dispatch_loop::run_with(&mut map, &LoopOptions::default().with_until_stopped(true))?;
+    dispatch_loop::run(&mut map)?; // until the last byte is sent
     match outcome.try_recv() {
         Ok(result) => result.map_err(Exit::Failure),
         Err(_) => Err(Exit::Failure(format!("interrupted: the conversation with {address} is not finished"))),

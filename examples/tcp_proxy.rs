@@ -55,7 +55,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     };
 
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     let upstream: Rc<str> = upstream.into();
     let places = Rc::<Places>::default();
     let new = || Proxy { upstream: upstream.clone(), places: places.clone(), options };
@@ -76,7 +76,9 @@ impl Dispatcher for Proxy {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         log::info!("{peer} connected");
         let map = ch.map_mut();
-        let half = |twin, upstream| Half { twin, upstream, places: self.places.clone(), ..Half::default() };
+        let (places, options) = (&self.places, self.options);
+        let half =
+            |twin, upstream| Half { twin, upstream, places: places.clone(), options, ..Half::default() };
         let client = map.add(socket, half(None, None))?;
         self.places.take(map);
         let upstream = map.connect(&*self.upstream, half(Some(client), Some(self.upstream.clone())));
@@ -102,6 +104,7 @@ struct Half {
     /// Of this side, if it is not the client's.
     upstream: Option<Rc<str>>,
     places: Rc<Places>,
+    options: ServerOptions,
     /// The peer has sent its last, and the twin was told.
     ended: bool,
 }
@@ -138,6 +141,11 @@ impl Dispatcher for Half {
         self.ended = true;
         self.with_twin(ch, |twin| twin.shutdown_write());
         Ok(Eof::KeepWriting)
+    }
+
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.options.close_in_time(ch);
+        Ok(())
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {

@@ -14,7 +14,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::process::ExitCode;
 
-use common::Exit;
+use common::{Exit, ServerOptions};
 use dispatch_loop::{Address, Channel, ChannelMap, Datagram, DatagramOptions, Dispatcher};
 use lexopt::prelude::*;
 
@@ -42,7 +42,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let address = address.unwrap_or(([127, 0, 0, 1], 8080).into());
 
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &ServerOptions::default())?;
     // Room for a burst: what finds none is lost, as datagrams are.
     let options = DatagramOptions::default().with_recv_buffer(1024 * 1024);
     let echo = map.bind_with(address, &options, Echo)?;

@@ -187,6 +187,9 @@
 //!   (`ENOBUFS`, `ENOMEM`) loses no connection: what is queued is offered again after 10 ms, then longer,
 //!   up to 1 s.
 //!
+//! - **An orderly end.** After [`drain`](ChannelMap::drain), listeners accept who waits and close, idle
+//!   channels close, what is under way is finished, and [`run`] returns, at a deadline in any case.
+//!
 //! # What a channel can be
 //!
 //! A TCP connection or listener, the same on a Unix-domain socket, a socket for datagrams

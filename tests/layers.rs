@@ -29,6 +29,7 @@ use dispatch_loop::*;
 
 mod layers {
     mod chat;
+    mod draining;
     mod framing;
     mod outside;
     mod producers;

@@ -23,6 +23,7 @@ mod programs {
     mod app;
     #[cfg(feature = "layers")]
     mod chat_server;
+    mod drain;
     mod echo_client;
     mod echo_server;
     #[cfg(feature = "layers")]

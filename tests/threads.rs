@@ -22,6 +22,8 @@ mod support {
 mod threads {
     mod after_run;
     mod crowds;
+    #[cfg(feature = "signals")]
+    mod draining;
     mod lines;
     mod outlet;
     mod remote;

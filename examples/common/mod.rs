@@ -19,22 +19,16 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dispatch_loop::{ChannelMap, Dispatcher, Handle, ToAddress, Token};
+use dispatch_loop::{ChannelMap, Dispatcher, DrainOptions, DrainState, Handle, ToAddress};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
 pub use lines::Lines;
-pub use options::ServerOptions;
+pub use options::{DRAIN, ServerOptions};
 pub use places::Places;
 pub use shown::shown;
 pub use stdout::{flush, is_behind, print, print_received, say_received};
-
-/// How long a program that is told to end goes on sending what is queued.
-const GRACE: Duration = Duration::from_secs(3);
-
-/// How long it then waits for the end of a peer that has everything: a way there and back.
-const LINGER: Duration = Duration::from_millis(250);
 
 /// Why a program ends without having done its work.
 pub enum Exit {
@@ -198,9 +192,6 @@ pub fn announce<T>(map: &mut ChannelMap, listener: Handle<T>) {
 /// Where a server listens, or did.
 static LISTENING: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// The loop was stopped by a signal.
-static STOPPED: AtomicBool = AtomicBool::new(false);
-
 /// There was a signal, perhaps a moment ago.
 static SIGNALLED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
@@ -208,17 +199,31 @@ fn is_signalled() -> bool {
     SIGNALLED.load(Ordering::Relaxed)
 }
 
-/// Let Ctrl-C and SIGTERM stop the loop; [`drain`] does the rest. A second one ends the program at
-/// once.
+/// Let Ctrl-C and SIGTERM drain the map of a server: `run` returns when what was begun is done. A second one
+/// ends the program at once.
+pub fn drain_on_signal(map: &mut ChannelMap, options: &ServerOptions) -> io::Result<()> {
+    map.on_drain(|_, progress| {
+        if progress.state == DrainState::Drained && progress.aborted > 0 {
+            log::warn!("{} connections were cut off: they took too long", progress.aborted);
+        }
+    });
+    drain_within(map, options.drain())
+}
+
+/// Let Ctrl-C and SIGTERM end a client: what was queued is sent, and `run` returns. A second one ends the
+/// program at once.
+pub fn close_on_signal(map: &mut ChannelMap) -> io::Result<()> {
+    map.on_drain(|map, _| map.close_all());
+    drain_within(map, DRAIN)
+}
+
 #[cfg(feature = "signals")]
-pub fn stop_on_signal(map: &mut ChannelMap) -> io::Result<()> {
+fn drain_within(map: &mut ChannelMap, time: Duration) -> io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
+    map.drain_on_signals(&DrainOptions::default().with_deadline(time))?;
+    // A second one also ends a program whose loop is not at work. In this order: the first signal finds the
+    // flag unset, and sets it.
     for signal in [SIGINT, SIGTERM] {
-        map.on_signal(signal, |map| {
-            STOPPED.store(true, Ordering::Relaxed);
-            map.stop();
-        })?;
-        // In this order: the first signal finds the flag unset, and sets it.
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, SIGNALLED.clone())?;
         signal_hook::flag::register(signal, SIGNALLED.clone())?;
     }
@@ -228,52 +233,21 @@ pub fn stop_on_signal(map: &mut ChannelMap) -> io::Result<()> {
 /// Without the feature `signals`, the first one ends the program at once. (This repository's own
 /// `cargo run --example` turns the feature on.)
 #[cfg(not(feature = "signals"))]
-pub fn stop_on_signal(_: &mut ChannelMap) -> io::Result<()> {
+fn drain_within(_: &mut ChannelMap, _: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Run a server until a signal, and then to its orderly end. It must not end by itself: if it does, its
-/// last listener has died.
+/// Run a server until a signal, and to its orderly end. It must not end by itself: if it does, its last
+/// listener has died.
 pub fn serve(mut map: ChannelMap) -> Result<(), Exit> {
     dispatch_loop::run(&mut map)?;
-    drain(map)?;
-    match STOPPED.load(Ordering::Relaxed) {
-        true => Ok(()),
-        false => {
+    match map.drain_state() {
+        DrainState::Drained => Ok(()),
+        _ => {
             let addresses = LISTENING.lock().unwrap_or_else(PoisonError::into_inner).join(", ");
             Err(Exit::Failure(format!("cannot listen on {addresses} any more")))
         }
     }
-}
-
-/// The orderly end: accept no more, send what is queued. What takes longer than three seconds is cut
-/// off when the map is dropped.
-pub fn drain(mut map: ChannelMap) -> io::Result<()> {
-    let tokens: Vec<Token> = map.tokens().collect();
-    for &token in &tokens {
-        if let Ok(mut ch) = map.channel(token) {
-            ch.set_linger(LINGER);
-        }
-    }
-    map.close_all();
-    let deadline = Instant::now() + GRACE;
-    while !map.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            // What the system has goes out all the same.
-            let is_cut_off = |token: &Token| map.channel(*token).is_ok_and(|ch| ch.queued() > 0);
-            match tokens.into_iter().filter(is_cut_off).count() {
-                0 => {}
-                number => log::warn!("{number} connections were cut off: they took too long"),
-            }
-            break;
-        }
-        // Where there is something to do at once, it may be the end of the last channel, and a turn
-        // without channels waits for as long as it is told to.
-        let wait = map.wait_limit().map_or(left, |limit| limit.min(left));
-        map.turn(Some(wait))?;
-    }
-    Ok(())
 }
 
 /// What becomes of stdin.

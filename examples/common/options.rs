@@ -9,9 +9,13 @@ use dispatch_loop::{Channel, ListenOptions};
 
 use super::{Exit, parse, set_log_level};
 
+/// How long the orderly end of a program may take, unless an option says otherwise.
+pub const DRAIN: Duration = Duration::from_secs(3);
+
 /// What the command lines of all servers have in common.
 #[derive(Clone, Copy, Default)]
 pub struct ServerOptions {
+    drain: Option<Duration>,
     idle: Option<Duration>,
 }
 
@@ -19,18 +23,35 @@ impl ServerOptions {
     /// Goes below the help of each server.
     pub const HELP: &str = "
 Of every server:
+  --drain SECONDS    how long Ctrl-C or SIGTERM waits for what was begun, at most (3); a second one ends the
+                     program at once
   --idle SECONDS     a connection on which nothing comes or goes for so long is closed";
 
     /// What a server does not know itself is one of these options, or a mistake.
     pub fn take(&mut self, unknown: lexopt::Error, args: &mut lexopt::Parser) -> Result<(), Exit> {
         let lexopt::Error::UnexpectedOption(option) = &unknown else { return Err(unknown.into()) };
         match option.as_str() {
+            "--drain" => self.drain = Some(seconds_or_none(option, args)?),
             "--idle" => self.idle = Some(seconds(option, args)?),
             "--log" => set_log_level(args.value()?)?,
             "--help" | "-h" => return Err(Exit::Help),
             _ => return Err(unknown.into()),
         }
         Ok(())
+    }
+
+    /// How long the orderly end may take.
+    pub fn drain(&self) -> Duration {
+        self.drain.unwrap_or(DRAIN)
+    }
+
+    /// The server is to end, and the conversation has no messages after which it could: if it does not
+    /// pause, close it after half of the time, so that what was taken in is passed on.
+    pub fn close_in_time(&self, ch: &mut Channel<'_>) {
+        ch.call_later(self.drain() / 2, |ch| {
+            ch.close();
+            Ok(())
+        });
     }
 
     /// How a listener listens.
@@ -53,11 +74,15 @@ Of every server:
 
 /// A number of seconds, which may have a fraction but is not 0.
 fn seconds(option: &str, args: &mut lexopt::Parser) -> Result<Duration, Exit> {
-    let wanted = "seconds, more than 0";
-    let text = args.value()?;
-    let number: f64 = parse(option, text.clone(), wanted)?;
-    match Duration::try_from_secs_f64(number) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err(Exit::Usage(format!("{option} {text:?}: wanted {wanted}"))),
+    match seconds_or_none(option, args)? {
+        Duration::ZERO => Err(Exit::Usage(format!("{option} 0: wanted seconds, more than 0"))),
+        time => Ok(time),
     }
+}
+
+/// A number of seconds, which may have a fraction.
+fn seconds_or_none(option: &str, args: &mut lexopt::Parser) -> Result<Duration, Exit> {
+    let text = args.value()?;
+    let number: f64 = parse(option, text.clone(), "seconds")?;
+    Duration::try_from_secs_f64(number).map_err(|_| Exit::Usage(format!("{option} {text:?}: wanted seconds")))
 }

@@ -112,7 +112,7 @@ pub fn flush() -> bool {
     let mut deadline = None;
     while state.is_writing || !state.queue.is_empty() {
         if is_signalled() {
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + super::GRACE);
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + super::DRAIN);
             if Instant::now() >= deadline {
                 return false;
             }

@@ -66,6 +66,7 @@ impl Dispatcher for Connection {
                 true => ch.unread(rest),
                 false => self.begun = rest.to_vec(),
             }
+            ch.set_busy(!self.begun.is_empty()); // the program may be told to end
             self.watch_the_clock(ch, used > 0);
             Ok(())
         })
@@ -107,8 +108,10 @@ impl Connection {
                         Err(status) => Answer::error(status),
                     };
                     used += len;
-                    send(ch, answer, &request)?;
-                    if !request.keeps_alive() {
+                    // Of a server that is told to end, the client hears so with the last answer.
+                    let is_last = !request.keeps_alive() || (ch.map().is_draining() && used == input.len());
+                    send(ch, answer, &request, is_last)?;
+                    if is_last {
                         ch.close();
                     }
                 }
@@ -167,9 +170,9 @@ fn refuse(ch: &mut Channel<'_>, status: Status, is_head: bool) -> io::Result<()>
     Ok(())
 }
 
-fn send(ch: &mut Channel<'_>, mut answer: Answer, request: &Request<'_>) -> io::Result<()> {
+fn send(ch: &mut Channel<'_>, mut answer: Answer, request: &Request<'_>, is_last: bool) -> io::Result<()> {
     let connection = match request {
-        request if !request.keeps_alive() => "Connection: close\r\n",
+        _ if is_last => "Connection: close\r\n",
         request if request.is_old => "Connection: keep-alive\r\n",
         _ => "",
     };

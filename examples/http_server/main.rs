@@ -69,7 +69,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let service = Rc::new(service);
 
     let mut map = ChannelMap::new()?;
-    common::stop_on_signal(&mut map)?;
+    common::drain_on_signal(&mut map, &options)?;
     let address = address.as_deref().unwrap_or("127.0.0.1:8000");
     let servers = common::listen(&mut map, address, &options, || Server { service: service.clone() })?;
     service.places.govern(servers);

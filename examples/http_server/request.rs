@@ -113,12 +113,20 @@ pub fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, Status> {
 
 /// Whether a HEAD is begun, to which no answer has a body.
 pub fn is_head(input: &[u8]) -> bool {
-    input.trim_ascii_start().starts_with(b"HEAD ")
+    after_empty_lines(input).starts_with(b"HEAD ")
+}
+
+/// Without the empty lines that may precede a request.
+fn after_empty_lines(mut input: &[u8]) -> &[u8] {
+    while let Some(rest) = input.strip_prefix(b"\r\n").or(input.strip_prefix(b"\n")) {
+        input = rest;
+    }
+    input
 }
 
 /// The answer to a version of HTTP that is not ours; `None` if it is not all there.
 fn other_version(input: &[u8]) -> Option<Status> {
-    let line = input.trim_ascii_start();
+    let line = after_empty_lines(input);
     let Some(end) = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
         return (line.len() > TARGET + AROUND_TARGET).then_some(BAD_REQUEST);
     };

@@ -283,8 +283,8 @@ impl<'a> Channel<'a> {
     }
 
     /// Say that work for the peer is under way, which a [drain](ChannelMap::drain) is to let finish, until
-    /// this is taken back: half a message has come, another thread or channel finds the answer, an answer is
-    /// awaited. Output that is queued or not acknowledged, and input that waits, count without it. Off at
+    /// this is taken back: half a message has come; another thread, another channel or a timer is to answer; an
+    /// answer is awaited. Output that is queued or not acknowledged, and input that waits, count without it. Off at
     /// first.
     pub fn set_busy(&mut self, on: bool) {
         if let Some(link) = self.map.link_mut(self.token) {

@@ -145,7 +145,7 @@ pub trait Dispatcher: Any {
     }
 
     /// The map is being [drained](crate::ChannelMap::drain): what is begun from now on may not come to its
-    /// end. The place to tell the peer so, as HTTP does by `Connection: close`. Runs once, on listeners, too; not
+    /// end. The place to tell the peer so, as HTTP does by `Connection: close`. Runs once a drain, on listeners, too; not
     /// on a channel that was not open yet, whose `handle_open` can ask
     /// [`is_draining`](crate::ChannelMap::is_draining). Default: does nothing.
     fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {

@@ -5,6 +5,7 @@ use crate::core::map::ChannelMap;
 use crate::drain::DrainState;
 use crate::link::state::Role;
 use crate::reason::Reason;
+use crate::sys;
 use crate::threads::queue::Queue;
 use crate::token::Token;
 
@@ -13,16 +14,16 @@ use crate::token::Token;
 const BACKLOG: u32 = 4096;
 
 impl ChannelMap {
-    /// A listener has accepted up to `most` connections; `is_last`: nobody else waits.
+    /// A listener has accepted up to `most` connections, and closes if nobody else waits.
     #[cold]
     #[inline(never)]
-    pub(crate) fn drain_accepted(&mut self, token: Token, is_last: bool, most: u32) {
-        let in_background = self.link(token).is_none_or(|link| link.role() != Role::User);
-        let Some(drain) = &mut self.drain else { return };
-        if drain.state() != DrainState::Draining || in_background {
+    pub(crate) fn drain_accepted(&mut self, token: Token, most: u32) {
+        let Some(link) = self.link(token).filter(|link| link.role() == Role::User) else { return };
+        let others_wait = link.fd().is_some_and(sys::is_readable);
+        let Some(drain) = self.drain.as_mut().filter(|drain| drain.state() == DrainState::Draining) else {
             return;
-        }
-        if is_last || drain.accepted(token) * most >= BACKLOG {
+        };
+        if !others_wait || drain.accepted(token) * most >= BACKLOG {
             self.begin_close(token, Reason::Closed);
         }
     }

@@ -31,15 +31,14 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
     let accepted = accept_some(map, token, &mut *dispatcher);
     hooks::put_back(map, token, dispatcher, false);
     match accepted {
-        Ok(is_last) if map.drain.is_some() => map.drain_accepted(token, is_last, ACCEPTS as u32),
-        Ok(_) => {}
+        Ok(()) if map.drain.is_some() => map.drain_accepted(token, ACCEPTS as u32),
+        Ok(()) => {}
         Err(error) if sys::errno::out_of_resources(&error) => starve(map, token, &error),
         Err(error) => hooks::failed(map, token, "accept", error, false),
     }
 }
 
-/// Whether nobody else waits.
-fn accept_some(map: &mut ChannelMap, token: Token, dispatcher: &mut dyn Dispatcher) -> io::Result<bool> {
+fn accept_some(map: &mut ChannelMap, token: Token, dispatcher: &mut dyn Dispatcher) -> io::Result<()> {
     for _ in 0..ACCEPTS {
         // The last hook may have paused or closed the listener, or replaced its dispatcher.
         let Some(seat) = map.slots.get_mut(token).filter(|seat| seat.dispatcher.is_none()) else { break };
@@ -55,7 +54,7 @@ fn accept_some(map: &mut ChannelMap, token: Token, dispatcher: &mut dyn Dispatch
                 map.counters.hooks += 1;
                 hand_over(map, token, dispatcher, accepted, local);
             }
-            Err(error) if would_block(&error) => return Ok(true),
+            Err(error) if would_block(&error) => break,
             Err(error) => {
                 map.counters.accept_errors += 1;
                 if sys::errno::out_of_resources(&error) || sys::errno::listener_is_broken(&error) {
@@ -66,7 +65,7 @@ fn accept_some(map: &mut ChannelMap, token: Token, dispatcher: &mut dyn Dispatch
             }
         }
     }
-    Ok(false)
+    Ok(())
 }
 
 fn is_one_address(address: &Address) -> bool {

@@ -30,7 +30,9 @@ impl ChannelMap {
     /// [lame-duck time](DrainOptions::lame_duck), each listener accepts until its backlog is empty, and closes.
     /// A channel on which nothing is under way is closed at once, which takes from 10 ms (in which nothing
     /// came or went) to about 100 ms, and does not wait for the peer's end. One with output that is queued or
-    /// not acknowledged, with input that waits, or that [says so](Channel::set_busy) goes on until that is over.
+    /// not acknowledged, with input that waits, whose dispatcher wants to write (`writable`), or that
+    /// [says so](Channel::set_busy) goes on until that is over, and so do its
+    /// [partners](Channel::auto_pause_with).
     /// What closes by itself waits no longer than 250 ms for the peer's end once everything has arrived. Of
     /// what is left at the [deadline](DrainOptions::deadline), that is aborted which has something queued or is
     /// busy.
@@ -166,25 +168,28 @@ fn look_at_listener(map: &mut ChannelMap, token: Token, alone: bool) {
 }
 
 fn look_at(map: &mut ChannelMap, token: Token, now: Time) {
-    let Some(link) = map.slots.get(token).map(|seat| &seat.link) else { return };
-    if !link.has_nothing_under_way() {
-        return;
-    }
-    // Datagrams may come for ever, and each is whole.
-    let traffic = if link.is_datagram() { (0, 0) } else { link.traffic() };
+    let Some(link) = map.link(token).filter(|link| has_nothing_under_way(map, link)) else { return };
+    let (received, sent) = link.traffic();
+    let says_goodbye = link.has_own_source();
     let Some(drain) = &mut map.drain else { return };
-    if !drain.is_idle(token, traffic.0.wrapping_add(traffic.1), now) {
+    if !drain.is_idle(token, received.wrapping_add(sent), now) {
         return;
     }
     drain.decide(token, Fate::Idle);
-    let says_goodbye = link.has_own_source();
-    let Some(link) = map.touch_link(token) else { return };
     if says_goodbye {
         map.begin_close(token, Reason::Closed);
         shorten_lingering(map, token);
-    } else {
+    } else if let Some(link) = map.touch_link(token) {
         link.end(Reason::Closed);
     }
+}
+
+/// What is under way on one side of a relay is on the other, too.
+fn has_nothing_under_way(map: &ChannelMap, link: &Link) -> bool {
+    let partners = link.rare_if_any().map_or(&[][..], |rare| rare.partners.all());
+    let mut partners = partners.iter().filter_map(|token| map.link(*token));
+    let ended_or_idle = |link: &Link| link.is_over() || link.has_nothing_under_way();
+    link.has_nothing_under_way() && partners.all(ended_or_idle)
 }
 
 fn shorten_lingering(map: &mut ChannelMap, token: Token) {

@@ -55,8 +55,9 @@ pub struct LoopOptions {
     /// grows with the number of channels. For ported programs whose answers change without the loop
     /// noticing. Default `false`.
     pub rescan: bool,
-    /// Go on also when no channel, timer or message is left, until [`stop`](ChannelMap::stop) is called. For
-    /// a map that is fed by a [`Remote`](crate::Remote). Default `false`.
+    /// Go on also when no channel, timer or message is left, until [`stop`](ChannelMap::stop) is called or a
+    /// [`drain`](ChannelMap::drain) is over. For a map that is fed by a [`Remote`](crate::Remote). Default
+    /// `false`.
     pub until_stopped: bool,
 }
 
@@ -90,8 +91,8 @@ impl LoopOptions {
     }
 }
 
-/// Drive the channels of `map` until none is left and no timer is set, or
-/// [`stop`](ChannelMap::stop) is called: asyncore's `loop()`.
+/// Drive the channels of `map` until none is left and no timer is set,
+/// [`stop`](ChannelMap::stop) is called, or a [`drain`](ChannelMap::drain) is over: asyncore's `loop()`.
 ///
 /// When it is stopped, channels stay, and the next call continues with them. However it returns,
 /// [remotes](crate::Remote) and [outlets](crate::Outlet) refuse what comes after that, and threads that wait

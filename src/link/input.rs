@@ -287,9 +287,10 @@ impl Link {
     }
 
     /// Whether nothing is under way on an open channel: nothing to be sent or acknowledged, no input that
-    /// was not read, and it is not said to be busy. Asks the system, if need be.
+    /// was not read, and it is not said to be busy, nor wants to write. Asks the system, if need be.
     pub(crate) fn has_nothing_under_way(&self) -> bool {
-        let known = self.is_open() && !self.input.busy && self.is_established() && !self.is_upgrading();
+        let says = self.input.busy || self.output.wanted;
+        let known = self.is_open() && !says && self.is_established() && !self.is_upgrading();
         let waits = || !self.has_read_end() && self.fd().is_some_and(sys::is_readable);
         known && !self.has_unsent() && !self.has_input_inside() && self.held() == 0 && !waits()
     }

@@ -16,6 +16,10 @@ impl Partners {
         self.all.contains(&other)
     }
 
+    pub(crate) fn all(&self) -> &[Token] {
+        &self.all
+    }
+
     pub(crate) fn add(&mut self, other: Token) {
         self.all.push(other);
     }

@@ -1,4 +1,4 @@
-//! The orderly end of all that a map serves: EDGE_CASES 270 to 284.
+//! The orderly end of all that a map serves: EDGE_CASES 270 to 284 and 290 to 294.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,6 +16,8 @@ use dispatch_loop::{
     Socket, run, run_with,
 };
 
+use crate::support::dirs::Dir;
+use crate::support::ends::kinds;
 use crate::support::logging::{capture_log, logged};
 use crate::support::opened::{address_of, opened, view};
 use crate::support::peers::{
@@ -115,6 +117,8 @@ fn who_waits_in_the_backlog_is_served() {
         });
         let clients: Vec<_> = clients.collect();
         map.drain(&at_once());
+        // It closes as soon as nobody waits.
+        assert!(turns_at_once(&mut map, 12, |map| !map.contains(server)));
         run(&mut map).unwrap();
         assert_eq!(map.numbers().accepts, 100);
         for client in clients {
@@ -123,6 +127,24 @@ fn who_waits_in_the_backlog_is_served() {
         assert_eq!(counts(&map), (0, 100, 0));
         assert!(TcpStream::connect(address).is_err());
     }
+}
+
+/// 271: all who waited have been let in when as many as a backlog can hold have.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_backlog_that_is_never_empty_does_not_keep_a_listener_open() {
+    let dir = Dir::new();
+    let (path, address) = dir.socket("a.sock");
+    let connecting = path.clone();
+    let log = Log::new();
+    let server =
+        Recorder::new("server", &log).on_accept(move |_, _, _| UnixStream::connect(&connecting).map(drop));
+    let mut map = ChannelMap::new().unwrap();
+    map.listen(&*address, server).unwrap();
+    let _first = UnixStream::connect(&path).unwrap();
+    map.drain(&at_once());
+    run(&mut map).unwrap();
+    assert_eq!(map.numbers().accepts, 4096);
 }
 
 /// 271: clients that never cease to connect do not keep a listener open.
@@ -201,6 +223,25 @@ fn who_keeps_asking_is_told_that_it_is_the_last_answer() {
             assert_eq!(client.join().unwrap(), b".");
         }
         assert_eq!(counts(&map), (0, 8, 0));
+    }
+}
+
+/// 272: it asks right after the first look.
+#[test]
+fn one_look_does_not_make_a_channel_idle() {
+    for on in loopbacks() {
+        let (near, mut far) = pair(on);
+        let mut map = ChannelMap::new().unwrap();
+        let token = map.add(near, Answering).unwrap();
+        map.turn(Some(Duration::ZERO)).unwrap();
+        map.drain(&at_once());
+        map.turn(Some(Duration::ZERO)).unwrap();
+        assert_eq!((map.drain_state(), map.contains(token)), (DrainState::Draining, true));
+        far.write_all(b"x").unwrap();
+        arrive(&mut map, token);
+        run(&mut map).unwrap();
+        assert_eq!(read_to_end(&mut far), b"x.");
+        assert_eq!(counts(&map), (0, 1, 0));
     }
 }
 
@@ -463,6 +504,7 @@ fn a_listener_that_fails_makes_no_error_of_a_drain() {
     inject(Call::Accept, 0, 1, Fault::Errno(libc::EINVAL));
     run(&mut map).unwrap();
     assert_eq!(map.numbers().accept_errors, 1);
+    run(&mut map).unwrap(); // nor of what comes after it
 }
 
 /// 278.
@@ -590,6 +632,21 @@ fn an_embedded_map_tells_how_far_it_is() {
     assert!(map.is_empty());
     assert_eq!(read_to_end(&mut far), b"");
     assert!(!turns_at_once(&mut map, 5, |map| map.wait_limit() == Some(Duration::ZERO)));
+}
+
+/// 280: what ends the last channel ends the drain, and the turn does not wait for anything else.
+#[test]
+fn a_turn_does_not_wait_when_nothing_is_left() {
+    let log = Log::new();
+    let (mut map, token, _far) = opened(loopbacks()[0], Recorder::new("a", &log));
+    map.call_later(HOUR, |_| ());
+    map.drain(&DrainOptions::default().with_deadline(HOUR).with_lame_duck(HOUR));
+    turn_until(&mut map, &log, |_| log.has("a drain"));
+    view(&mut map, token).abort();
+    let begun = Instant::now();
+    map.turn(Some(DEADLINE)).unwrap();
+    assert_eq!(map.drain_state(), DrainState::Drained);
+    assert!(begun.elapsed() < DEADLINE / 2);
 }
 
 /// 281.
@@ -741,4 +798,153 @@ fn a_peer_that_ends_while_the_map_drains_is_told_as_ever() {
     let (rest, end) = read_all(&mut &far);
     assert!(rest.is_empty() && end.is_ok());
     wait_until("the channel is gone", || map.is_empty());
+}
+
+/// 290: the side upstream has nothing to do while the client takes what came from there.
+#[test]
+fn the_two_sides_of_a_relay_are_idle_together() {
+    for on in loopbacks() {
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let (near, slow) = narrow_pair(on);
+        let client = map.add(near, Recorder::new("client", &log)).unwrap();
+        let (near, _upstream) = pair(on);
+        let upstream = map.add(near, Recorder::new("upstream", &log)).unwrap();
+        map.channel(client).unwrap().auto_pause_with(upstream).unwrap();
+        map.channel(client).unwrap().push_vec(vec![b's'; 4 << 20]).unwrap();
+        map.drain(&at_once());
+        let waited = Instant::now() + Duration::from_millis(200);
+        turn_until(&mut map, &log, |_| Instant::now() > waited);
+        assert!(!log.closed("client") && !log.closed("upstream"));
+        let slow = reads_to_end(slow);
+        run(&mut map).unwrap();
+        assert_eq!(slow.join().unwrap().len(), 4 << 20);
+        assert_eq!(counts(&map), (2, 0, 0));
+    }
+}
+
+/// 291: a poem that is recited a piece at a time, whenever there is room.
+#[test]
+fn who_wants_to_write_is_not_idle() {
+    for on in loopbacks() {
+        let log = Log::new();
+        let left = Rc::new(Cell::new(1_000_000));
+        let (asked, sends) = (left.clone(), left.clone());
+        let recorder =
+            Recorder::new("a", &log).quiet().writable(move |_| asked.get() > 0).on("write", move |ch| {
+                let sent = ch.send(&vec![b'x'; sends.get().min(10_000)])?;
+                sends.set(sends.get() - sent);
+                Ok(())
+            });
+        let (near, far) = narrow_pair(on);
+        let mut map = ChannelMap::new().unwrap();
+        map.add(near, recorder).unwrap();
+        map.drain(&at_once());
+        let waited = Instant::now() + Duration::from_millis(200);
+        turn_until(&mut map, &log, |_| Instant::now() > waited);
+        let far = reads_to_end(far);
+        run(&mut map).unwrap();
+        assert_eq!((left.get(), far.join().unwrap().len()), (0, 1_000_000));
+    }
+}
+
+/// 291: also while it has nothing queued.
+#[test]
+fn who_wants_to_write_later_is_not_idle() {
+    let log = Log::new();
+    let (ready, done) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+    let (is_ready, is_done, is_written) = (ready.clone(), done.clone(), done.clone());
+    let recorder =
+        Recorder::new("a", &log).quiet().writable(move |_| !is_done.get()).on("write", move |ch| {
+            if !is_ready.get() {
+                return Ok(());
+            }
+            is_written.set(true);
+            ch.push(b"at last")
+        });
+    let (mut map, token, mut far) = opened(loopbacks()[0], recorder);
+    map.drain(&at_once());
+    let waited = Instant::now() + Duration::from_millis(200);
+    turn_until(&mut map, &log, |_| Instant::now() > waited);
+    assert!(map.contains(token));
+    ready.set(true);
+    view(&mut map, token).resume_reading(); // it was suspended
+    run(&mut map).unwrap();
+    assert_eq!((done.get(), read_to_end(&mut far)), (true, b"at last".to_vec()));
+}
+
+/// 292: what closes by itself is not given as long as otherwise to see the peer's end.
+#[test]
+fn what_lingers_does_not_hold_it_up() {
+    for before in [true, false] {
+        let log = Log::new();
+        let (mut map, token, mut far) = opened(loopbacks()[0], Recorder::new("a", &log));
+        view(&mut map, token).push(b"last").unwrap();
+        view(&mut map, token).set_busy(true);
+        if before {
+            view(&mut map, token).close();
+            turn_idle(&mut map);
+        } else {
+            map.call_later(Duration::from_millis(30), move |map| view(map, token).close());
+        }
+        let begun = Instant::now();
+        map.drain(&at_once());
+        run(&mut map).unwrap();
+        // Otherwise it is 2 s.
+        assert!(begun.elapsed() < Duration::from_millis(1900), "{:?}", begun.elapsed());
+        assert_eq!(read_to_end(&mut far), b"last");
+        assert_eq!(counts(&map), (0, 1, 0));
+    }
+}
+
+/// 293: a source with a farewell says it.
+#[test]
+fn an_idle_source_says_goodbye() {
+    for kind in kinds() {
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let (_, far) = kind.open(&mut map, Recorder::new("a", &log), |far| far.read_to_end());
+        turn_until(&mut map, &log, |_| log.has("a open"));
+        map.drain(&at_once());
+        let begun = Instant::now();
+        run(&mut map).unwrap();
+        assert!(begun.elapsed() < Duration::from_millis(1900), "{kind:?}: {:?}", begun.elapsed());
+        assert_eq!(far.join().unwrap().unwrap(), b"", "{kind:?}");
+        assert_eq!((log.count("a close: closed"), counts(&map)), (1, (1, 0, 0)), "{kind:?}");
+    }
+}
+
+/// 294: a listener that is paused lets in who waits once somebody resumes it, and nobody when there is
+/// nobody to do so.
+#[test]
+fn a_paused_listener_is_waited_for_while_somebody_may_resume_it() {
+    for resumed in [true, false] {
+        let mut map = ChannelMap::new().unwrap();
+        let server = map.listen(loopbacks()[0], AnsweringServer).unwrap();
+        let address = address_of(&mut map, server);
+        map.channel(server).unwrap().pause_reading();
+        let (near, _far) = pair(loopbacks()[0]);
+        let log = Log::new();
+        let busy = map.add(near, Recorder::new("busy", &log)).unwrap();
+        map.channel(busy).unwrap().set_busy(true);
+        let mut client = connect(&address);
+        client.write_all(b"x").unwrap();
+        map.drain(&at_once());
+        let waited = Instant::now() + Duration::from_millis(100);
+        turn_until(&mut map, &log, |_| Instant::now() > waited);
+        assert!(map.contains(server));
+        if resumed {
+            map.channel(server).unwrap().resume_reading();
+            turn_until(&mut map, &log, |map| !map.contains(server));
+        }
+        map.channel(busy).unwrap().set_busy(false);
+        let begun = Instant::now();
+        run(&mut map).unwrap();
+        assert!(begun.elapsed() < DEADLINE / 2, "it was waited for");
+        assert_eq!(map.numbers().accepts, u64::from(resumed));
+        match resumed {
+            true => assert_eq!(read_to_end(&mut client), b"x."),
+            false => assert_eq!(cut_short(client), b""),
+        }
+    }
 }

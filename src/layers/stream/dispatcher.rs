@@ -4,9 +4,13 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::shared::{LIMIT, Shared, clone_error};
 use crate::{Channel, Dispatcher, Eof, Reason};
+
+/// How often to look at the threads while the map drains.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The loop's side of a stream.
 pub(super) struct StreamDispatcher {
@@ -91,6 +95,18 @@ fn push(ch: &mut Channel<'_>, bytes: Vec<u8>) -> io::Result<()> {
     }
 }
 
+/// While the map drains, look what the threads do: they do not tell when they are done.
+fn say_whether_busy(ch: &mut Channel<'_>, shared: Arc<Shared>) {
+    if ch.map().is_draining() {
+        ch.set_busy(shared.lock().is_busy());
+        let again = ch.call_later(LOOK, move |ch| {
+            say_whether_busy(ch, shared);
+            Ok(())
+        });
+        ch.map_mut().set_timer_background(again, true);
+    }
+}
+
 impl Dispatcher for StreamDispatcher {
     /// Asked after everything that happens to the channel. So this notices what has no hook: the queue
     /// has been sent, or never will be although the peer may still send.
@@ -115,7 +131,15 @@ impl Dispatcher for StreamDispatcher {
 
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         self.open = true;
+        if ch.map().is_draining() {
+            say_whether_busy(ch, self.shared.clone());
+        }
         self.look(ch)
+    }
+
+    fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        say_whether_busy(ch, self.shared.clone());
+        Ok(())
     }
 
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {

@@ -47,6 +47,13 @@ pub(super) struct State {
     pub(super) end: Option<io::Error>,
 }
 
+impl State {
+    /// Whether a drain is to wait: unless the reader waits for input, and all that was written has been taken.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.reader_waits || !self.incoming.is_empty() || !self.outgoing.is_empty()
+    }
+}
+
 impl Shared {
     pub(super) fn new() -> Shared {
         let state = State {
