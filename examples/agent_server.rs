@@ -2,8 +2,8 @@
 //! in one loop.
 //!
 //! It shows `read_lines`, which reads what cannot be polled in a thread of its own and hands it to
-//! the loop; `broadcast`, which waits for nobody, holds a line once for all, and cuts off who does not
-//! read at the default limit of 16 MiB; and a set of clients that the listener and its connections share.
+//! the loop; and `Topics`, which reach the clients of all loops, wait for nobody, hold a line once for all of
+//! a loop, and cut off who does not read at the default limit of 16 MiB.
 //!
 //! ```sh
 //! cargo run --release --example agent_server
@@ -13,14 +13,11 @@
 
 mod common;
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitCode;
-use std::rc::Rc;
 
 use common::{Exit, Lines, ServerOptions};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Line, Reason, Socket, Token};
+use dispatch_loop::{Address, Channel, Dispatcher, Eof, Line, Reason, Socket, Topics};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -47,45 +44,44 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     }
     let address = address.unwrap_or("127.0.0.1:8111".to_owned());
 
-    let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
-    let clients = Clients::default();
-    let new = || AgentServer { clients: clients.clone(), options };
-    let servers = common::listen(&mut map, &address, &options, new)?;
-    let server = servers[0]; // any will do: they share their clients
-    dispatch_loop::read_lines(&map.remote(), io::stdin(), move |map, line| match line {
+    let mut server = common::Server::new(&options)?;
+    let loops = server.loops();
+    let clients = Topics::new(&loops);
+    let lines = clients.clone();
+    server.listen(&address, &options, move || AgentServer { clients: clients.clone(), options })?;
+    dispatch_loop::read_lines(loops.remote(0), io::stdin(), move |map, line| match line {
         Line::Text(text) => {
-            // An error: the server was told to end, and its listener is closed.
-            let Ok(clients) = map.get(server).map(|server| server.clients.clone()) else { return };
-            map.broadcast(clients.borrow().iter().copied(), text);
+            let told = lines.publish(map, TYPED, text);
+            told.unwrap_or_else(|error| log::warn!("a line does not reach all: {error}"));
         }
         Line::End => log::info!("that was all of stdin"),
         Line::Failed(error) => common::complain(format_args!("error: cannot read stdin: {error}")),
     })?;
-    common::serve(map) // until a signal
+    server.run() // until a signal
 }
 
-type Clients = Rc<RefCell<BTreeSet<Token>>>;
+/// Under this topic goes what is typed.
+const TYPED: &str = "typed";
 
 /// The listener.
+#[derive(Clone)]
 struct AgentServer {
-    clients: Clients,
+    clients: Topics,
     options: ServerOptions,
 }
 
 impl Dispatcher for AgentServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
-        let client = Client { clients: self.clients.clone(), lines: Lines::default() };
-        let client = ch.map_mut().add(socket, client)?;
-        self.options.set_on(&mut ch.map_mut().channel(client)?);
-        self.clients.borrow_mut().insert(client.token());
+        let client = ch.map_mut().add(socket, Client { lines: Lines::default() })?;
+        let mut client = ch.map_mut().channel(client)?;
+        self.options.set_on(&mut client);
+        self.clients.subscribe(&mut client, TYPED);
         common::say(format_args!("connected: {peer}"));
         Ok(())
     }
 }
 
 struct Client {
-    clients: Clients,
     lines: Lines,
 }
 
@@ -106,7 +102,6 @@ impl Dispatcher for Client {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        self.clients.borrow_mut().remove(&ch.token());
         if let Ok(peer) = ch.peer_addr() {
             common::say(format_args!("disconnected: {peer}"));
             log::info!("{peer} disconnected: {reason}");

@@ -22,7 +22,7 @@ use std::time::Duration;
 use app::{Message, Receiver, malformed};
 use common::{Exit, ServerOptions};
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Socket};
+use dispatch_loop::{Address, Channel, Dispatcher, Eof, Socket};
 use lexopt::prelude::*;
 use serde_json::Value as Json;
 
@@ -60,13 +60,13 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     }
     let address = address.unwrap_or("127.0.0.1:65432".to_owned());
 
-    let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
-    common::listen(&mut map, &address, &options, || AppServer { options })?;
-    common::serve(map) // until a signal
+    let mut server = common::Server::new(&options)?;
+    server.listen(&address, &options, move || AppServer { options })?;
+    server.run() // until a signal
 }
 
 /// The listener.
+#[derive(Clone)]
 struct AppServer {
     options: ServerOptions,
 }

@@ -3,7 +3,7 @@
 //! It shows a listener whose `handle_accept` adds each connection to the map, a `handle_read` that
 //! pushes what it reads, and the one line that keeps a client that sends but never reads from
 //! filling the memory: `set_auto_pause`. Any number of addresses and clients share one loop and
-//! one thread.
+//! one thread; or several, with `--threads`.
 //!
 //! ```sh
 //! cargo run --release --example echo_server -- 127.0.0.1:8080 '[::1]:8080'
@@ -17,10 +17,10 @@ mod common;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use common::{Exit, ServerOptions};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Reason, Socket};
+use dispatch_loop::{Address, Channel, Dispatcher, Reason, Socket};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -53,13 +53,13 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         addresses.push("127.0.0.1:8080".to_owned());
     }
 
-    let around = Rc::new(around);
-    let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
+    let around = Arc::new(around);
+    let mut server = common::Server::new(&options)?;
     for address in &addresses {
-        common::listen(&mut map, address, &options, || EchoServer { around: around.clone(), options })?;
+        let around = around.clone();
+        server.listen(address, &options, move || EchoServer { around: around.clone(), options })?;
     }
-    common::serve(map) // until a signal
+    server.run() // until a signal
 }
 
 /// What goes around each chunk.
@@ -70,8 +70,9 @@ struct Around {
 }
 
 /// A listener.
+#[derive(Clone)]
 struct EchoServer {
-    around: Rc<Around>,
+    around: Arc<Around>,
     options: ServerOptions,
 }
 
@@ -85,7 +86,7 @@ impl Dispatcher for EchoServer {
 
 /// One client.
 struct Echo {
-    around: Rc<Around>,
+    around: Arc<Around>,
     options: ServerOptions,
 }
 

@@ -18,11 +18,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Exit, ServerOptions};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Reason, Socket};
+use dispatch_loop::{Address, Channel, Dispatcher, Eof, Reason, Socket};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -73,23 +73,22 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         let why = format!("{} POEMs for {} ports: wanted one, or one for each", files.len(), ports.len());
         return Err(Exit::Usage(why));
     }
-    let mut poems: Vec<Rc<[u8]>> = Vec::new();
+    let mut poems: Vec<Arc<[u8]>> = Vec::new();
     for file in &files {
         let cannot = |error| Exit::Failure(format!("cannot read {file:?}: {error}"));
         poems.push(std::fs::read(file).map_err(cannot)?.into());
     }
     if poems.is_empty() {
-        poems = CLASSICS.map(Rc::from).into();
+        poems = CLASSICS.map(Arc::from).into();
     }
 
     let pace = Pace { delay, num_bytes };
-    let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
-    for (&port, poem) in ports.iter().zip(poems.iter().cycle()) {
+    let mut server = common::Server::new(&options)?;
+    for (&port, poem) in ports.iter().zip(poems.iter().cycle().cloned()) {
         let address = common::address(on(&host, port).into())?;
-        common::listen(&mut map, &address, &options, || Poet { poem: poem.clone(), pace, options })?;
+        server.listen(&address, &options, move || Poet { poem: poem.clone(), pace, options })?;
     }
-    common::serve(map) // until a signal
+    server.run() // until a signal
 }
 
 fn seconds(number: f64) -> Result<Duration, Exit> {
@@ -111,8 +110,9 @@ struct Pace {
 }
 
 /// A listener.
+#[derive(Clone)]
 struct Poet {
-    poem: Rc<[u8]>,
+    poem: Arc<[u8]>,
     pace: Pace,
     options: ServerOptions,
 }
@@ -139,7 +139,7 @@ impl Dispatcher for Poet {
 
 /// One client.
 struct Recital {
-    poem: Rc<[u8]>,
+    poem: Arc<[u8]>,
     /// How much of it may have been sent by now, and how much has been.
     due: usize,
     sent: usize,

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use common::{Exit, Places, ServerOptions};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Socket};
+use dispatch_loop::{Address, Channel, Dispatcher, Eof, Handle, Reason, Socket};
 use lexopt::prelude::*;
 
 /// How long a peer that is to be reset may take nothing of what came before.
@@ -54,17 +54,17 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         return Err(Exit::Usage("LISTEN and UPSTREAM are needed".into()));
     };
 
-    let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
-    let upstream: Rc<str> = upstream.into();
-    let places = Rc::<Places>::default();
-    let new = || Proxy { upstream: upstream.clone(), places: places.clone(), options };
-    let proxies = common::listen(&mut map, &listen, &options, new)?;
-    places.govern(proxies);
-    common::serve(map) // until a signal
+    let mut server = common::Server::new(&options)?;
+    let new = move || {
+        let places = Rc::new(Places::new(&options));
+        Proxy { upstream: upstream.as_str().into(), places, options }
+    };
+    server.listen(&listen, &options, new)?;
+    server.run() // until a signal
 }
 
 /// A listener.
+#[derive(Clone)]
 struct Proxy {
     upstream: Rc<str>,
     /// A client that is let in has a descriptor for its connection upstream, too.

@@ -15,39 +15,35 @@ use std::net::UdpSocket;
 use std::process::ExitCode;
 
 use common::{Exit, ServerOptions};
-use dispatch_loop::{Address, Channel, ChannelMap, Datagram, DatagramOptions, Dispatcher};
+use dispatch_loop::{Address, Channel, Datagram, DatagramOptions, Dispatcher};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-usage: udp_echo [--log LEVEL] [ADDR]
+usage: udp_echo [OPTION...] [ADDR]
 
 Sends each datagram back to its sender, until Ctrl-C.
 
   ADDR               HOST:PORT or [IPV6]:PORT (127.0.0.1:8080); port 0 asks for a free one";
 
 fn main() -> ExitCode {
-    common::main(HELP, run)
+    common::server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
+    let mut options = ServerOptions::default();
     let mut address = None;
     while let Some(arg) = args.next()? {
         match arg {
-            Long("log") => common::set_log_level(args.value()?)?,
-            Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if address.is_none() => address = Some(common::resolve(text)?),
-            other => return Err(other.unexpected().into()),
+            other => options.take(other.unexpected(), &mut args)?,
         }
     }
     let address = address.unwrap_or(([127, 0, 0, 1], 8080).into());
 
-    let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &ServerOptions::default())?;
+    let mut server = common::Server::new(&options)?;
     // Room for a burst: what finds none is lost, as datagrams are.
-    let options = DatagramOptions::default().with_recv_buffer(1024 * 1024);
-    let echo = map.bind_with(address, &options, Echo)?;
-    common::announce(&mut map, echo);
-    common::serve(map) // until a signal
+    server.bind(address, &DatagramOptions::default().with_recv_buffer(1024 * 1024), || Echo)?;
+    server.run() // until a signal
 }
 
 struct Echo;

@@ -40,5 +40,6 @@ mod programs {
     #[cfg(feature = "layers")]
     mod stream_client;
     mod tcp_proxy;
+    mod threads;
     mod udp_echo;
 }

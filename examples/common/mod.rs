@@ -7,6 +7,7 @@
 mod lines;
 mod options;
 mod places;
+mod server;
 mod shown;
 mod stdout;
 
@@ -21,12 +22,15 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use dispatch_loop::{ChannelMap, Dispatcher, DrainOptions, DrainState, Handle, ToAddress};
+use dispatch_loop::{
+    Address, ChannelMap, Dispatcher, DrainOptions, DrainState, Handle, LoopGroup, ToAddress,
+};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
 pub use lines::Lines;
 pub use options::{DRAIN, ServerOptions};
 pub use places::Places;
+pub use server::Server;
 pub use shown::shown;
 pub use stdout::{flush, is_behind, print, print_received, say_received};
 
@@ -184,9 +188,13 @@ pub fn listen<D: Dispatcher>(
 /// Say where a listener listens: with port 0, only now is it known.
 pub fn announce<T>(map: &mut ChannelMap, listener: Handle<T>) {
     if let Some(address) = map.channel(listener).ok().and_then(|ch| ch.local_addr().ok()) {
-        say(format_args!("listening on {address}"));
-        LISTENING.lock().unwrap_or_else(PoisonError::into_inner).push(address.to_string());
+        announce_address(&address);
     }
+}
+
+fn announce_address(address: &Address) {
+    say(format_args!("listening on {address}"));
+    LISTENING.lock().unwrap_or_else(PoisonError::into_inner).push(address.to_string());
 }
 
 /// Where a server listens, or did.
@@ -202,12 +210,27 @@ fn is_signalled() -> bool {
 /// Let Ctrl-C and SIGTERM drain the map of a server: `run` returns when what was begun is done. A second one
 /// ends the program at once.
 pub fn drain_on_signal(map: &mut ChannelMap, options: &ServerOptions) -> io::Result<()> {
+    tell_of_cut_off(map);
+    drain_within(map, options.drain())
+}
+
+fn tell_of_cut_off(map: &mut ChannelMap) {
     map.on_drain(|_, progress| {
         if progress.state == DrainState::Drained && progress.aborted > 0 {
             log::warn!("{} connections were cut off: they took too long", progress.aborted);
         }
     });
-    drain_within(map, options.drain())
+}
+
+/// The same for all loops of a server.
+fn drain_group_on_signal(group: &LoopGroup, options: &ServerOptions) -> io::Result<()> {
+    group.broadcast(|_, map| tell_of_cut_off(map))?;
+    #[cfg(feature = "signals")]
+    {
+        group.drain_on_signals(&DrainOptions::default().with_deadline(options.drain()))?;
+        end_on_second_signal()?;
+    }
+    Ok(())
 }
 
 /// Let Ctrl-C and SIGTERM end a client: what was queued is sent, and `run` returns. A second one ends the
@@ -219,10 +242,15 @@ pub fn close_on_signal(map: &mut ChannelMap) -> io::Result<()> {
 
 #[cfg(feature = "signals")]
 fn drain_within(map: &mut ChannelMap, time: Duration) -> io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
     map.drain_on_signals(&DrainOptions::default().with_deadline(time))?;
-    // A second one also ends a program whose loop is not at work. In this order: the first signal finds the
-    // flag unset, and sets it.
+    end_on_second_signal()
+}
+
+/// A second one also ends a program whose loop is not at work.
+#[cfg(feature = "signals")]
+fn end_on_second_signal() -> io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    // In this order: the first signal finds the flag unset, and sets it.
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, SIGNALLED.clone())?;
         signal_hook::flag::register(signal, SIGNALLED.clone())?;

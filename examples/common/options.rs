@@ -15,6 +15,7 @@ pub const DRAIN: Duration = Duration::from_secs(3);
 /// What the command lines of all servers have in common.
 #[derive(Clone, Copy, Default)]
 pub struct ServerOptions {
+    threads: Option<usize>,
     drain: Option<Duration>,
     idle: Option<Duration>,
 }
@@ -23,6 +24,7 @@ impl ServerOptions {
     /// Goes below the help of each server.
     pub const HELP: &str = "
 Of every server:
+  --threads N        on how many loops, each with a thread of its own (1); 0: one for each core
   --drain SECONDS    how long Ctrl-C or SIGTERM waits for what was begun, at most (3); a second one ends the
                      program at once
   --idle SECONDS     a connection on which nothing comes or goes for so long is closed";
@@ -31,6 +33,9 @@ Of every server:
     pub fn take(&mut self, unknown: lexopt::Error, args: &mut lexopt::Parser) -> Result<(), Exit> {
         let lexopt::Error::UnexpectedOption(option) = &unknown else { return Err(unknown.into()) };
         match option.as_str() {
+            "--threads" => {
+                self.threads = Some(parse(option, args.value()?, "a number; 0: one for each core")?)
+            }
             "--drain" => self.drain = Some(seconds_or_none(option, args)?),
             "--idle" => self.idle = Some(seconds(option, args)?),
             "--log" => set_log_level(args.value()?)?,
@@ -38,6 +43,14 @@ Of every server:
             _ => return Err(unknown.into()),
         }
         Ok(())
+    }
+
+    /// How many loops.
+    pub fn threads(&self) -> usize {
+        match self.threads.unwrap_or(1) {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
     }
 
     /// How long the orderly end may take.

@@ -1,10 +1,12 @@
 //! How many clients a server lets in: no more than it has descriptors for. The others wait in the backlog,
 //! and those that are in are served.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
-use dispatch_loop::{ChannelMap, Handle, Token};
+use dispatch_loop::{ChannelMap, Token};
 use rustix::process::{Resource, getrlimit};
+
+use super::ServerOptions;
 
 /// A client may need two descriptors: its own, and one for a file or for a connection on its behalf.
 const EACH: usize = 2;
@@ -12,24 +14,18 @@ const EACH: usize = 2;
 /// What is left to the program itself.
 const RESERVE: usize = 16;
 
+#[derive(Default)]
 pub struct Places {
     /// Descriptors.
     free: Cell<usize>,
-    listeners: RefCell<Vec<Token>>,
-}
-
-impl Default for Places {
-    fn default() -> Places {
-        let limit = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
-        let free = limit.saturating_sub(RESERVE + limit / 32).max(EACH);
-        Places { free: Cell::new(free), listeners: RefCell::default() }
-    }
 }
 
 impl Places {
-    /// These listeners wait while there is no place.
-    pub fn govern<T>(&self, listeners: Vec<Handle<T>>) {
-        self.listeners.borrow_mut().extend(listeners.iter().map(|listener| listener.token()));
+    /// For one of the loops: all have the same number of clients.
+    pub fn new(options: &ServerOptions) -> Places {
+        let limit = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
+        let free = limit.saturating_sub(RESERVE + limit / 32) / options.threads();
+        Places { free: Cell::new(free.max(EACH)) }
     }
 
     /// A client has come.
@@ -50,11 +46,12 @@ impl Places {
     }
 
     fn each_listener(&self, map: &mut ChannelMap, wait: bool) {
-        for listener in &*self.listeners.borrow() {
-            match map.channel(*listener) {
-                Ok(mut ch) if wait => ch.pause_reading(),
-                Ok(mut ch) => ch.resume_reading(),
-                Err(_) => {} // it has ended
+        let all: Vec<Token> = map.tokens().collect();
+        for token in all {
+            match map.channel(token) {
+                Ok(mut ch) if ch.is_listening() && wait => ch.pause_reading(),
+                Ok(mut ch) if ch.is_listening() => ch.resume_reading(),
+                _ => {}
             }
         }
     }

@@ -1,5 +1,5 @@
 //! A web server for the files of a directory: HTTP/1.1 with keep-alive, pipelining, ranges and
-//! listings, on one thread.
+//! listings, on one thread or, with `--threads`, on several that share nothing but the directory.
 //!
 //! It shows a protocol that is parsed by hand, however the network splits it (`connection.rs`), input that
 //! is put back while the client does not read what it has asked for (`unread`, `set_auto_pause`), files
@@ -31,11 +31,12 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Exit, Places, ServerOptions};
 use connection::Connection;
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Socket};
+use dispatch_loop::{Address, Channel, Dispatcher, Socket};
 use lexopt::prelude::*;
 use listings::Listings;
 use site::Site;
@@ -65,20 +66,20 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     }
     let site = Site::new(&root).map_err(|error| Exit::Failure(format!("cannot serve {root:?}: {error}")))?;
     let idle = options.idle().unwrap_or(connection::IDLE);
-    let service = Service { site, idle, listings: RefCell::default(), places: Places::default() };
-    let service = Rc::new(service);
+    let site = Arc::new(site);
+    let new = move || {
+        let (site, places) = (site.clone(), Places::new(&options));
+        Server { service: Rc::new(Service { site, idle, listings: RefCell::default(), places }) }
+    };
 
-    let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
-    let address = address.as_deref().unwrap_or("127.0.0.1:8000");
-    let servers = common::listen(&mut map, address, &options, || Server { service: service.clone() })?;
-    service.places.govern(servers);
-    common::serve(map) // until a signal
+    let mut server = common::Server::new(&options)?;
+    server.listen(address.as_deref().unwrap_or("127.0.0.1:8000"), &options, new)?;
+    server.run() // until a signal
 }
 
-/// What all connections share.
+/// What all connections of a loop share.
 pub struct Service {
-    site: Site,
+    site: Arc<Site>,
     /// How long a connection may be idle.
     idle: Duration,
     listings: RefCell<Listings>,
@@ -86,6 +87,7 @@ pub struct Service {
 }
 
 /// A listener.
+#[derive(Clone)]
 struct Server {
     service: Rc<Service>,
 }

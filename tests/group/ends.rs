@@ -159,8 +159,7 @@ fn a_drain_under_load_cuts_off_no_request_that_was_begun() {
         let serve = |map: &mut ChannelMap, socket, _| map.add(socket, Answers::default()).map(drop);
         let address = group.listen("127.0.0.1:0", &options, serve).unwrap()[0].ip().unwrap();
         let request = Arc::new(pattern(REQUEST));
-        let ask = move || {
-            let mut client = connect(&address);
+        let ask = move |mut client: TcpStream| {
             for rounds in 0.. {
                 let sent = client.write_all(&request);
                 let (mut back, mut got) = (vec![0; REQUEST], 0);
@@ -177,7 +176,12 @@ fn a_drain_under_load_cuts_off_no_request_that_was_begun() {
             }
             0
         };
-        let clients: Vec<_> = (0..30).map(|_| std::thread::spawn(ask.clone())).collect();
+        let clients: Vec<_> = (0..30)
+            .map(|_| {
+                let (ask, client) = (ask.clone(), connect(&address));
+                std::thread::spawn(move || ask(client))
+            })
+            .collect();
         wait_until("traffic", || {
             let bytes: u64 = group.numbers().iter().map(|numbers| numbers.bytes_in).sum();
             bytes > 100 * REQUEST as u64
