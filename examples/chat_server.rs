@@ -225,6 +225,7 @@ impl Guest {
                 Ok(())
             });
         }
-        topics.publish_from(ch.channel_mut(), ALL, line)
+        let own = ch.token();
+        topics.publish_from(ch.map_mut(), own, ALL, line)
     }
 }

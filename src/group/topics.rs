@@ -29,7 +29,8 @@ use crate::{Channel, ChannelMap, Token};
 ///     }
 ///     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
 ///         let topics = self.topics.clone();
-///         ch.read_with(|ch, data| topics.publish_from(ch, "room", data))
+///         let own = ch.token();
+///         ch.read_with(|ch, data| topics.publish_from(ch.map_mut(), own, "room", data))
 ///     }
 /// }
 ///
@@ -154,13 +155,18 @@ impl Topics {
         self.send(map, None, topic, bytes)
     }
 
-    /// As [`publish`](Topics::publish), to all but `ch`.
+    /// As [`publish`](Topics::publish), to all but `from`.
     ///
     /// # Errors
     /// As that.
-    pub fn publish_from(&self, ch: &mut Channel<'_>, topic: &str, bytes: &[u8]) -> io::Result<()> {
-        let own = ch.token();
-        self.send(ch.map_mut(), Some(own), topic, bytes)
+    pub fn publish_from(
+        &self,
+        map: &mut ChannelMap,
+        from: impl Into<Token>,
+        topic: &str,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        self.send(map, Some(from.into()), topic, bytes)
     }
 
     /// The most that waits for one of the loops, in bytes, because it was busy since it was published.

@@ -32,7 +32,10 @@ impl Dispatcher for Member {
                 ch.push(b"-\n")
             }
             _ if to_all => topics.publish(ch.map_mut(), "room", data),
-            _ => topics.publish_from(ch, "room", data),
+            _ => {
+                let own = ch.token();
+                topics.publish_from(ch.map_mut(), own, "room", data)
+            }
         })
     }
 }
