@@ -1,0 +1,262 @@
+//! CPU time of a message, and of a broadcast, with two loops beside one: what a second loop costs, in a process
+//! of its own. Throughput says little here, where the load shares the cores with the server.
+//!
+//! `cargo bench --bench group` takes about a minute; `-- --quick` some seconds. What to look at is the median of
+//! the ratios, of runs that took turns.
+
+fn main() {
+    #[cfg(target_os = "linux")]
+    linux::main();
+    #[cfg(not(target_os = "linux"))]
+    println!("the CPU time is read from /proc: only on Linux");
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::io::{self, BufRead, BufReader, Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, ListenOptions, LoopGroup, Socket, Topics};
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    const MESSAGE: [u8; 64] = [b'x'; 64];
+
+    pub(super) fn main() {
+        let arguments: Vec<String> = std::env::args().collect();
+        if let Some(loops) = arguments.iter().position(|argument| argument == "--serve") {
+            return serve(arguments[loops + 1].parse().unwrap()).unwrap();
+        }
+        let has = |option: &str| arguments.iter().any(|argument| argument == option);
+        let (pairs, time) = match () {
+            () if has("--test") || !has("--bench") => (1, 20),
+            () if has("--quick") => (3, 300),
+            () => (9, 1000),
+        };
+        let time = Duration::from_millis(time);
+        let descriptors = raise_descriptor_limit();
+        println!(
+            "{:<22} {:>12} {:>12}  ratio: median (min-max)",
+            "CPU time, us each", "one loop", "two loops"
+        );
+        for (name, connections, measure) in [
+            ("echo, 64", 64, echo as Measure),
+            ("echo, 1,000", 1000, echo),
+            ("broadcast to 2,000", 2000, broadcast),
+        ] {
+            if (connections + 50) as u64 > descriptors {
+                println!("{name:<22} skipped: needs more descriptors than {descriptors}");
+                continue;
+            }
+            let mut runs: [Vec<f64>; 2] = Default::default();
+            for pair in 0..pairs {
+                for second in [pair % 2, 1 - pair % 2] {
+                    let server = Server::start(second + 1);
+                    runs[second].push(measure(&server, connections, time).unwrap() * 1e6);
+                }
+            }
+            let median = |mut values: Vec<f64>| {
+                values.sort_by(f64::total_cmp);
+                (values[values.len() / 2], values[0], values[values.len() - 1])
+            };
+            let (ratio, min, max) =
+                median(runs[0].iter().zip(&runs[1]).map(|(one, two)| two / one).collect());
+            let [one, two] = runs.map(|values| median(values).0);
+            println!("{name:<22} {one:>12.2} {two:>12.2}  {ratio:.3} ({min:.3}-{max:.3})");
+        }
+    }
+
+    /// Seconds of CPU time for each message, or for each line that each member gets.
+    type Measure = fn(&Server, usize, Duration) -> io::Result<f64>;
+
+    fn echo(server: &Server, connections: usize, time: Duration) -> io::Result<f64> {
+        let mut clients = server.clients(connections)?;
+        let mut turn = |time: Duration| {
+            let (end, mut messages) = (Instant::now() + time, 0u64);
+            while Instant::now() < end {
+                messages += answer(&mut clients)?;
+            }
+            io::Result::Ok(messages)
+        };
+        turn(time / 5)?;
+        let before = server.cpu_time();
+        let messages = turn(time)?;
+        Ok((server.cpu_time() - before).as_secs_f64() / messages.max(1) as f64)
+    }
+
+    /// Wait until some have their message back, and let them send the next.
+    fn answer(clients: &mut [TcpStream]) -> io::Result<u64> {
+        let ready: Vec<bool> = {
+            let mut fds: Vec<PollFd<'_>> =
+                clients.iter().map(|client| PollFd::new(client, PollFlags::IN)).collect();
+            poll(&mut fds, None)?;
+            fds.iter().map(|fd| fd.revents().contains(PollFlags::IN)).collect()
+        };
+        let mut messages = 0;
+        for (client, _) in clients.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            client.read_exact(&mut [0; MESSAGE.len()])?;
+            client.write_all(&MESSAGE)?;
+            messages += 1;
+        }
+        Ok(messages)
+    }
+
+    /// One says something, all others read it, and then the next is said.
+    fn broadcast(server: &Server, members: usize, time: Duration) -> io::Result<f64> {
+        let mut clients = server.clients(members)?;
+        // A first message makes a member of each.
+        for client in &mut clients {
+            client.read_exact(&mut [0; MESSAGE.len()])?;
+        }
+        let mut speaker = server.connect()?;
+        speaker.write_all(b"speaker")?;
+        let mut say = |lines: usize| {
+            for _ in 0..lines {
+                speaker.write_all(&MESSAGE)?;
+                for client in &mut clients {
+                    client.read_exact(&mut [0; MESSAGE.len()])?;
+                }
+            }
+            io::Result::Ok(())
+        };
+        say(5)?;
+        let lines = (time.as_millis() as usize / 10).max(1);
+        let before = server.cpu_time();
+        say(lines)?;
+        Ok((server.cpu_time() - before).as_secs_f64() / lines as f64 / members as f64)
+    }
+
+    // The server, in a process of its own.
+
+    struct Server {
+        process: Child,
+        address: SocketAddr,
+    }
+
+    impl Server {
+        fn start(loops: usize) -> Server {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--serve", &loops.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut process = command.spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            Server { process, address: line.trim().parse().unwrap() }
+        }
+
+        fn connect(&self) -> io::Result<TcpStream> {
+            let stream = TcpStream::connect(self.address)?;
+            stream.set_nodelay(true)?;
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+            Ok(stream)
+        }
+
+        /// Each has sent its first message.
+        fn clients(&self, connections: usize) -> io::Result<Vec<TcpStream>> {
+            let mut clients = Vec::new();
+            for _ in 0..connections {
+                let mut client = self.connect()?;
+                client.write_all(&MESSAGE)?;
+                clients.push(client);
+            }
+            Ok(clients)
+        }
+
+        /// Of all its threads.
+        fn cpu_time(&self) -> Duration {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+            let of = |thread: std::fs::DirEntry| {
+                let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap();
+                text.split(' ').next().unwrap().parse::<u64>().unwrap()
+            };
+            Duration::from_nanos(threads.map(|thread| of(thread.unwrap())).sum())
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+
+    /// Until stdin ends.
+    fn serve(loops: usize) -> io::Result<()> {
+        let announce = |address: &Address| println!("{address}");
+        if loops == 1 {
+            let mut map = ChannelMap::new()?;
+            let listener = map.listen("127.0.0.1:0", Listener)?;
+            announce(&map.channel(listener)?.local_addr()?);
+            return dispatch_loop::run(&mut map);
+        }
+        let group = LoopGroup::start(loops, |_, _| Ok(()))?;
+        let topics = Topics::new(&group.loops());
+        let serve = move |map: &mut ChannelMap, socket, _| add(map, socket, Some(&topics));
+        announce(&group.listen("127.0.0.1:0", &ListenOptions::default(), serve)?[0]);
+        group.join()
+    }
+
+    fn add(map: &mut ChannelMap, socket: Socket, topics: Option<&Topics>) -> io::Result<()> {
+        let channel = map.add(socket, Echo { topics: topics.cloned(), speaks: false })?;
+        if let Some(topics) = topics {
+            topics.subscribe(&mut map.channel(channel)?, "all");
+        }
+        Ok(())
+    }
+
+    struct Listener;
+
+    impl Dispatcher for Listener {
+        fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
+            add(ch.map_mut(), socket, None)
+        }
+    }
+
+    /// Echoes, but for the speaker, whose messages go to all others.
+    struct Echo {
+        topics: Option<Topics>,
+        speaks: bool,
+    }
+
+    impl Dispatcher for Echo {
+        fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            ch.set_auto_pause(true);
+            Ok(())
+        }
+        fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            let own = ch.token();
+            ch.read_with(|ch, data| {
+                if data == b"speaker" {
+                    self.speaks = true;
+                    return Ok(());
+                }
+                if !self.speaks {
+                    return ch.push(data);
+                }
+                match &self.topics {
+                    Some(topics) => topics.publish_from(ch.map_mut(), own, "all", data),
+                    None => {
+                        let others: Vec<_> = ch.map().tokens().filter(|token| *token != own).collect();
+                        ch.map_mut().broadcast(others, data);
+                        Ok(())
+                    }
+                }
+            })
+        }
+    }
+
+    /// As many as this process may have. (The type of a limit is the system's.)
+    #[allow(unsafe_code, clippy::unnecessary_cast)]
+    fn raise_descriptor_limit() -> u64 {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: both calls are given a struct that lives for as long as they run.
+        unsafe {
+            libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+            let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &raised) == 0 {
+                limit = raised;
+            }
+        }
+        limit.rlim_cur as u64
+    }
+}
