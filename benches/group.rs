@@ -49,28 +49,49 @@ mod linux {
                 println!("{name:<22} skipped: needs more descriptors than {descriptors}");
                 continue;
             }
-            let mut runs: [Vec<f64>; 2] = Default::default();
+            let mut runs: [Vec<Used>; 2] = Default::default();
             for pair in 0..pairs {
                 for second in [pair % 2, 1 - pair % 2] {
                     let server = Server::start(second + 1);
-                    runs[second].push(measure(&server, connections, time).unwrap() * 1e6);
+                    runs[second].push(measure(&server, connections, time).unwrap());
                 }
             }
-            let median = |mut values: Vec<f64>| {
+            let spread = |mut values: Vec<f64>| {
                 values.sort_by(f64::total_cmp);
                 (values[values.len() / 2], values[0], values[values.len() - 1])
             };
-            let (ratio, min, max) =
-                median(runs[0].iter().zip(&runs[1]).map(|(one, two)| two / one).collect());
-            let [one, two] = runs.map(|values| median(values).0);
-            println!("{name:<22} {one:>12.2} {two:>12.2}  {ratio:.3} ({min:.3}-{max:.3})");
+            let ratios = runs[0].iter().zip(&runs[1]).map(|(one, two)| two.cpu / one.cpu).collect();
+            let (ratio, min, max) = spread(ratios);
+            let median = |runs: &[Used], of: fn(&Used) -> f64| spread(runs.iter().map(of).collect()).0;
+            let [one, two] = runs.each_ref().map(|runs| median(runs, |used| used.cpu));
+            let switches = runs.each_ref().map(|runs| median(runs, |used| used.switches));
+            let [before, after] = switches;
+            println!(
+                "{name:<19} {one:>9.2} {two:>9.2}  {ratio:.3} ({min:.3}-{max:.3})   {before:>6.3} {after:>6.3}"
+            );
         }
     }
 
-    /// Seconds of CPU time for each message, or for each line that each member gets.
-    type Measure = fn(&Server, usize, Duration) -> io::Result<f64>;
+    /// What the server's threads have used.
+    #[derive(Clone, Copy)]
+    struct Used {
+        /// Of the CPU, in microseconds.
+        cpu: f64,
+        /// How often one of them was put to sleep, or made way.
+        switches: f64,
+    }
 
-    fn echo(server: &Server, connections: usize, time: Duration) -> io::Result<f64> {
+    impl Used {
+        fn each(self, before: Used, count: u64) -> Used {
+            let count = count.max(1) as f64;
+            Used { cpu: (self.cpu - before.cpu) / count, switches: (self.switches - before.switches) / count }
+        }
+    }
+
+    /// What is used for each message, or for each line that each member gets.
+    type Measure = fn(&Server, usize, Duration) -> io::Result<Used>;
+
+    fn echo(server: &Server, connections: usize, time: Duration) -> io::Result<Used> {
         let mut clients = server.clients(connections)?;
         let mut turn = |time: Duration| {
             let (end, mut messages) = (Instant::now() + time, 0u64);
@@ -80,9 +101,9 @@ mod linux {
             io::Result::Ok(messages)
         };
         turn(time / 5)?;
-        let before = server.cpu_time();
+        let before = server.used();
         let messages = turn(time)?;
-        Ok((server.cpu_time() - before).as_secs_f64() / messages.max(1) as f64)
+        Ok(server.used().each(before, messages))
     }
 
     /// Wait until some have their message back, and let them send the next.
@@ -103,7 +124,7 @@ mod linux {
     }
 
     /// One says something, all others read it, and then the next is said.
-    fn broadcast(server: &Server, members: usize, time: Duration) -> io::Result<f64> {
+    fn broadcast(server: &Server, members: usize, time: Duration) -> io::Result<Used> {
         let mut clients = server.clients(members)?;
         // A first message makes a member of each.
         for client in &mut clients {
@@ -122,9 +143,9 @@ mod linux {
         };
         say(5)?;
         let lines = (time.as_millis() as usize / 10).max(1);
-        let before = server.cpu_time();
+        let before = server.used();
         say(lines)?;
-        Ok((server.cpu_time() - before).as_secs_f64() / lines as f64 / members as f64)
+        Ok(server.used().each(before, (lines * members) as u64))
     }
 
     // The server, in a process of its own.
@@ -162,14 +183,19 @@ mod linux {
             Ok(clients)
         }
 
-        /// Of all its threads.
-        fn cpu_time(&self) -> Duration {
-            let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
-            let of = |thread: std::fs::DirEntry| {
-                let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap();
-                text.split(' ').next().unwrap().parse::<u64>().unwrap()
-            };
-            Duration::from_nanos(threads.map(|thread| of(thread.unwrap())).sum())
+        fn used(&self) -> Used {
+            let mut used = Used { cpu: 0.0, switches: 0.0 };
+            for thread in std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap() {
+                let read =
+                    |file| std::fs::read_to_string(thread.as_ref().unwrap().path().join(file)).unwrap();
+                let number = |text: &str| text.trim().parse::<f64>().unwrap();
+                used.cpu += number(read("schedstat").split(' ').next().unwrap()) / 1000.0;
+                let switches = read("status");
+                let switches =
+                    switches.lines().filter_map(|line| line.split_once("voluntary_ctxt_switches:"));
+                used.switches += switches.map(|(_, switches)| number(switches)).sum::<f64>();
+            }
+            used
         }
     }
 

@@ -287,6 +287,7 @@ struct Readme;
 /// And those of the guide.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/threads.md")]
+#[doc = include_str!("../docs/loops.md")]
 struct Threads;
 
 #[cfg(all(doctest, feature = "layers"))]
