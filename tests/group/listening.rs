@@ -162,10 +162,16 @@ fn a_connection_counts_until_it_ends_in_whatever_way() {
     }
     for way in *b"acdeprxXDRSO" {
         let serve = move |map: &mut ChannelMap, socket: Socket, _| match way {
-            b'D' => Ok(drop(socket)),
+            b'D' => {
+                drop(socket);
+                Ok(())
+            }
             b'R' => Err(ErrorKind::Other.into()),
             b'S' => panic!("on purpose"),
-            b'O' => Ok(drop(std::os::fd::OwnedFd::from(socket))),
+            b'O' => {
+                drop(std::os::fd::OwnedFd::from(socket));
+                Ok(())
+            }
             _ => map.add(socket, Ends(way)).map(drop),
         };
         let address = group.listen("127.0.0.1:0", &ListenOptions::default(), serve).unwrap()[0].ip().unwrap();
@@ -191,7 +197,10 @@ fn a_connection_counts_until_it_ends_in_whatever_way() {
 fn a_connection_that_is_added_elsewhere_does_not_count() {
     let group = start(1);
     let (give, given) = std::sync::mpsc::channel();
-    let serve = move |_: &mut ChannelMap, socket, _| Ok(give.send(socket).unwrap());
+    let serve = move |_: &mut ChannelMap, socket, _| {
+        give.send(socket).unwrap();
+        Ok(())
+    };
     let address = group.listen("127.0.0.1:0", &ListenOptions::default(), serve).unwrap()[0].ip().unwrap();
     let _client = connect(&address);
     let socket: Socket = given.recv_timeout(crate::support::waiting::DEADLINE).unwrap();

@@ -84,8 +84,8 @@ fn a_chat_room_spans_all_loops() {
         while !line(client).starts_with("* here: ") {}
     }
     const LINES: usize = 3000;
-    for talker in 0..2 {
-        let mut writer = clients[talker].get_ref().try_clone().unwrap();
+    for talker in &clients[..2] {
+        let mut writer = talker.get_ref().try_clone().unwrap();
         std::thread::spawn(move || {
             for n in 0..LINES {
                 writer.write_all(format!("{n}\n").as_bytes()).unwrap();
