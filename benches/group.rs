@@ -1,8 +1,10 @@
 //! CPU time of a message, and of a broadcast, with two loops beside one: what a second loop costs, in a process
 //! of its own. Throughput says little here, where the load shares the cores with the server.
 //!
-//! `cargo bench --bench group` takes about a minute; `-- --quick` some seconds. What to look at is the median of
-//! the ratios, of runs that took turns.
+//! `cargo bench --bench group` takes some minutes; `-- --quick` half of one. What to look at is the median of
+//! the ratios, of runs that took turns. On one core, and in batches, each loop finds all that was sent to it: that
+//! is what the loops themselves cost. On all cores a loop that has little to do sleeps and wakes more often, which
+//! the last columns show.
 
 fn main() {
     #[cfg(target_os = "linux")]
@@ -26,6 +28,9 @@ mod linux {
     pub(super) fn main() {
         let arguments: Vec<String> = std::env::args().collect();
         if let Some(loops) = arguments.iter().position(|argument| argument == "--serve") {
+            if arguments.iter().any(|argument| argument == "--in-batches") {
+                work_in_batches();
+            }
             return serve(arguments[loops + 1].parse().unwrap()).unwrap();
         }
         let has = |option: &str| arguments.iter().any(|argument| argument == option);
@@ -37,14 +42,19 @@ mod linux {
         let time = Duration::from_millis(time);
         let descriptors = raise_descriptor_limit();
         println!(
-            "{:<22} {:>12} {:>12}  ratio: median (min-max)",
-            "CPU time, us each", "one loop", "two loops"
+            "{:<19} {:>9} {:>9}  {:<20}  switches of threads, each",
+            "us of CPU time each", "one loop", "two loops", "ratio: median (range)"
         );
-        for (name, connections, measure) in [
-            ("echo, 64", 64, echo as Measure),
-            ("echo, 1,000", 1000, echo),
-            ("broadcast to 2,000", 2000, broadcast),
+        for (name, connections, measure, cores) in [
+            ("echo, 64", 64, echo as Measure, Cores::All),
+            ("echo, 1,000", 1000, echo, Cores::All),
+            ("broadcast to 2,000", 2000, broadcast, Cores::All),
+            ("echo, 64, 1 core", 64, echo, Cores::One),
+            ("echo, 1,000, 1 core", 1000, echo, Cores::One),
         ] {
+            if let Cores::One = cores {
+                use_one_core();
+            }
             if (connections + 50) as u64 > descriptors {
                 println!("{name:<22} skipped: needs more descriptors than {descriptors}");
                 continue;
@@ -52,7 +62,7 @@ mod linux {
             let mut runs: [Vec<Used>; 2] = Default::default();
             for pair in 0..pairs {
                 for second in [pair % 2, 1 - pair % 2] {
-                    let server = Server::start(second + 1);
+                    let server = Server::start(second + 1, cores);
                     runs[second].push(measure(&server, connections, time).unwrap());
                 }
             }
@@ -85,6 +95,38 @@ mod linux {
         fn each(self, before: Used, count: u64) -> Used {
             let count = count.max(1) as f64;
             Used { cpu: (self.cpu - before.cpu) / count, switches: (self.switches - before.switches) / count }
+        }
+    }
+
+    /// Where the server and its clients run. What was given up is not given back: one core comes last.
+    #[derive(Clone, Copy)]
+    enum Cores {
+        All,
+        One,
+    }
+
+    /// From now on this process, and those that it starts, have one core together.
+    #[allow(unsafe_code)]
+    fn use_one_core() {
+        // SAFETY: a set of zeros is an empty one; both calls are given one that lives for as long as they run.
+        unsafe {
+            let mut cores: libc::cpu_set_t = std::mem::zeroed();
+            let size = size_of_val(&cores);
+            assert_eq!(libc::sched_getaffinity(0, size, &mut cores), 0);
+            let first = (0..libc::CPU_SETSIZE as usize).find(|core| libc::CPU_ISSET(*core, &cores)).unwrap();
+            libc::CPU_ZERO(&mut cores);
+            libc::CPU_SET(first, &mut cores);
+            assert_eq!(libc::sched_setaffinity(0, size, &cores), 0);
+        }
+    }
+
+    /// From now on whoever wakes this process is not interrupted by it.
+    #[allow(unsafe_code)]
+    fn work_in_batches() {
+        // SAFETY: of zeros the struct is valid, and it lives for as long as the call.
+        unsafe {
+            let parameters: libc::sched_param = std::mem::zeroed();
+            assert_eq!(libc::sched_setscheduler(0, libc::SCHED_BATCH, &parameters), 0);
         }
     }
 
@@ -132,6 +174,7 @@ mod linux {
         }
         let mut speaker = server.connect()?;
         speaker.write_all(b"speaker")?;
+        speaker.read_exact(&mut [0; 7])?;
         let mut say = |lines: usize| {
             for _ in 0..lines {
                 speaker.write_all(&MESSAGE)?;
@@ -156,9 +199,12 @@ mod linux {
     }
 
     impl Server {
-        fn start(loops: usize) -> Server {
+        fn start(loops: usize, cores: Cores) -> Server {
             let mut command = Command::new(std::env::current_exe().unwrap());
             command.args(["--serve", &loops.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            if let Cores::One = cores {
+                command.arg("--in-batches");
+            }
             let mut process = command.spawn().unwrap();
             let mut line = String::new();
             BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -252,11 +298,8 @@ mod linux {
         fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
             let own = ch.token();
             ch.read_with(|ch, data| {
-                if data == b"speaker" {
-                    self.speaks = true;
-                    return Ok(());
-                }
                 if !self.speaks {
+                    self.speaks = data == b"speaker";
                     return ch.push(data);
                 }
                 match &self.topics {
