@@ -125,6 +125,24 @@ fn a_drain_loses_nobody_who_waits() {
     }
 }
 
+/// EDGE_CASES 447: more than a turn carries out, to a loop that has nothing else to do.
+#[test]
+fn a_drain_does_not_end_before_what_was_accepted_has_run() {
+    let (group, ran) = (start(2), Arc::<AtomicUsize>::default());
+    let busy = keep_busy(group.loops().remote(1));
+    group.drain(&DrainOptions::default());
+    for _ in 0..700 {
+        let ran = ran.clone();
+        let run = move |_: &mut ChannelMap| {
+            ran.fetch_add(1, Ordering::SeqCst);
+        };
+        group.loops().remote(1).call(run).map_err(|error| error.to_string()).unwrap();
+    }
+    drop(busy);
+    joined(group).unwrap();
+    assert_eq!(ran.load(Ordering::SeqCst), 700);
+}
+
 /// The length of a request and of its answer.
 const REQUEST: usize = 50_000;
 
@@ -241,8 +259,16 @@ fn a_signal_drains_the_group_and_a_second_one_ends_that() {
             if busy {
                 on_loop_0(&group, |ch| ch.set_busy(true));
             }
+            // It comes to the signal last, and to what the others have told it before.
+            let held = keep_busy(loops.remote(0));
             raise(SIGTERM).unwrap();
             wait_until("the others end", || loops.remote(1).is_stopped() && loops.remote(2).is_stopped());
+            drop(held);
+            if signals == 2 {
+                wait_until("it drains", || {
+                    crate::support::groups::on(loops.remote(0), |map| map.is_draining())
+                });
+            }
             if signals == 2 {
                 raise(SIGINT).unwrap();
                 assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
