@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::panicked;
 use crate::group::loops::Loops;
 use crate::guard::drop_error;
+use crate::net::address::about;
 use crate::{Address, Channel, ChannelMap, Dispatcher, Handle, Reason, Socket, Source, ToAddress};
 
 /// An accepted connection on its way.
@@ -30,12 +31,8 @@ impl<D: Dispatcher> Acceptor<D> {
         hands_over: bool,
         receptions: &Arc<[Handle<Reception<D>>]>,
     ) -> Acceptor<D> {
+        loops.listeners().count();
         Acceptor { loops: loops.clone(), own, hands_over, receptions: receptions.clone() }
-    }
-
-    /// The same, for another address.
-    pub(super) fn another(&self) -> Acceptor<D> {
-        Acceptor::new(&self.loops, self.own, self.hands_over, &self.receptions)
     }
 
     /// Hand over to another loop, where it counts from now on. `Some` if its queue is full, or it has ended.
@@ -59,7 +56,20 @@ fn take(parcel: &Mutex<Option<Connection>>) -> Option<Connection> {
     parcel.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
+impl<D> Drop for Acceptor<D> {
+    fn drop(&mut self) {
+        self.loops.listeners().lower();
+    }
+}
+
 impl<D: Dispatcher> Dispatcher for Acceptor<D> {
+    fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
+        // As `run` tells of the last listener of a map, if it has failed.
+        if let (Some(error), 1, Ok(local)) = (reason.error(), self.loops.listeners().get(), ch.local_addr()) {
+            self.loops.fail(self.own, &about("go on listening on", &local, error));
+        }
+    }
+
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         let mut connection = (socket, peer);
         if self.hands_over {

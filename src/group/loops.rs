@@ -36,6 +36,8 @@ pub(super) struct Shared {
     ending: AtomicBool,
     /// The second signal, or 0.
     signal: AtomicI32,
+    /// How many listeners all of them have.
+    listeners: Load,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -54,6 +56,7 @@ impl Shared {
             seats: OnceLock::new(),
             ending: AtomicBool::new(false),
             signal: AtomicI32::new(0),
+            listeners: Load::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -176,6 +179,15 @@ impl Loops {
     /// There is no such loop.
     pub fn remote(&self, index: usize) -> &Remote {
         &self.0.seats()[index].remote
+    }
+
+    pub(super) fn listeners(&self) -> &Load {
+        &self.0.listeners
+    }
+
+    /// As a loop that fails: the group ends in order, with this error.
+    pub(super) fn fail(&self, index: usize, error: &io::Error) {
+        self.0.fail(index, error);
     }
 
     pub(super) fn load(&self, index: usize) -> &Load {

@@ -55,7 +55,7 @@ use crate::{Address, ChannelMap, Dispatcher, DrainOptions, Handle, ListenOptions
 ///
 /// A loop that fails ends the group: the others drain, and [`join`](LoopGroup::join) names it. So does one that a
 /// hook has stopped or drained alone, which is no error. A group that is dropped stops its loops and waits for
-/// their threads.
+/// their threads. If its last listener fails, it ends as [`run`](crate::run) does, with that error.
 #[must_use = "a group ends when it is dropped"]
 pub struct LoopGroup {
     loops: Loops,
@@ -196,9 +196,10 @@ impl LoopGroup {
         made: &mut Made<'_>,
     ) -> io::Result<Vec<Address>> {
         let (address, options) = (address.to_owned(), options.clone());
-        let acceptor = Acceptor::new(&self.loops, index, !options.reuse_port, receptions);
+        let (loops, receptions) = (self.loops(), receptions.clone());
         let listening = self.loops.ask(index, move |map| {
-            let listeners = map.listen_all(&address, &options, |_| acceptor.another())?;
+            let acceptor = |_: &Address| Acceptor::new(&loops, index, !options.reuse_port, &receptions);
+            let listeners = map.listen_all(&address, &options, acceptor)?;
             let named = |listener: &Handle<_>| Ok((listener.token(), map.channel(*listener)?.local_addr()?));
             listeners.iter().map(named).collect::<io::Result<Vec<_>>>()
         })??;

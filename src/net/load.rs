@@ -15,11 +15,16 @@ impl Load {
 
     /// One more, until what is returned is dropped.
     pub(crate) fn raise(&self) -> Raised {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.count();
         Raised(self.clone())
     }
 
-    /// One less, of those that [stay](Raised::stays).
+    /// One more, until it is [lowered](Load::lower).
+    pub(crate) fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less, of those that were counted or [stay](Raised::stays).
     pub(crate) fn lower(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -34,7 +39,7 @@ impl Raised {
     pub(crate) fn stays(self, load: Option<&Load>) -> bool {
         let arrived = load.is_some_and(|load| Arc::ptr_eq(&load.0, &self.0.0));
         if arrived {
-            self.0.0.fetch_add(1, Ordering::Relaxed);
+            self.0.count();
         }
         arrived
     }

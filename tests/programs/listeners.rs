@@ -15,8 +15,15 @@ use crate::support::programs::Program;
 #[test]
 fn a_server_whose_last_listener_died_fails() {
     for name in ["echo_server", "agent_server", "http_server", "tcp_proxy"] {
+        dies(name, "1");
+        dies(name, "2");
+    }
+
+    /// EDGE_CASES 469, with several loops.
+    fn dies(name: &str, threads: &str) {
         let more: &[&str] = if name == "tcp_proxy" { &["127.0.0.1:1"] } else { &[] };
-        let server = Program::start(name, ["--log", "off", "127.0.0.1:0"].iter().chain(more));
+        let server =
+            Program::start(name, ["--log", "off", "--threads", threads, "127.0.0.1:0"].iter().chain(more));
         let address = server.listening();
         for socket in sockets_of(&server) {
             // A listener that is shut down cannot accept any more.
