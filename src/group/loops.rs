@@ -290,8 +290,8 @@ impl Loops {
         self.0.seats().iter().map(|seat| seat.meter.read(PATIENCE)).collect()
     }
 
-    /// The second signal, which has ended a drain before its time: see
-    /// [`drain_on_signals`](crate::LoopGroup::drain_on_signals).
+    /// The second signal, which has ended a drain before its time: see `LoopGroup::drain_on_signals` (feature
+    /// `signals`).
     pub fn signal(&self) -> Option<i32> {
         Some(self.0.signal.load(Ordering::Acquire)).filter(|signal| *signal != 0)
     }
