@@ -228,6 +228,7 @@ mod core;
 mod drain;
 mod error;
 mod event_loop;
+mod group;
 mod guard;
 #[cfg(feature = "layers")]
 mod layers;
@@ -251,6 +252,9 @@ pub use self::core::wrapper::Wrapper;
 pub use drain::{DrainOptions, DrainProgress, DrainState};
 pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
+pub use group::LoopGroup;
+pub use group::loops::Loops;
+pub use group::topics::Topics;
 #[cfg(feature = "layers")]
 pub use layers::{chat, framing, hand_over, producers, protocol, reconnect, stats, stream};
 pub use link::bandwidth::Bandwidth;
@@ -309,6 +313,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/threads.md")]
 #[doc = include_str!("../docs/operating.md")]
+#[doc = include_str!("../docs/loops.md")]
 struct Threads;
 
 #[cfg(all(doctest, feature = "layers", feature = "proxy-protocol"))]

@@ -11,7 +11,7 @@ use crate::error::{ChannelError, LookupError};
 use crate::guard::drop_each;
 use crate::link::due::Step;
 use crate::link::source::Source;
-use crate::link::state::Link;
+use crate::link::state::{Link, Note};
 use crate::net::address::Address;
 use crate::net::unix::{self, Credentials};
 use crate::reason::Reason;
@@ -314,7 +314,7 @@ impl<'a> Channel<'a> {
     pub(crate) fn log_default(&mut self, what: &str) {
         let token = self.token;
         let Ok(link) = self.link_mut() else { return };
-        if !std::mem::replace(&mut link.default_logged, true) && self.map.throttle.admits() {
+        if !link.noted.set(Note::Default) && self.map.throttle.admits() {
             log::warn!("channel {token}: the default {what}; implement the hook");
         }
     }

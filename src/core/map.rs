@@ -26,10 +26,11 @@ use crate::link::account::Total;
 use crate::link::due::Step;
 use crate::link::held::Held;
 use crate::link::source::{Plain, Source};
-use crate::link::state::{Link, Role};
+use crate::link::state::{Link, Note, Role};
+use crate::net::load::Load;
 use crate::net::places::{Alarm, Waiter};
 use crate::net::resolve::{self, Resolver};
-use crate::net::socket::Socket;
+use crate::net::socket::{Named, Socket};
 use crate::numbers::Counters;
 use crate::report::{Escaped, Throttle, text_of};
 use crate::sys::poll::Poll;
@@ -110,6 +111,8 @@ pub struct ChannelMap {
     pub(crate) lingering: Lingering,
     /// The turn in which a handshake last went on, and how many did in it.
     pub(crate) handshakes: (u32, u32),
+    /// How many connections it has, if it belongs to a group.
+    pub(crate) load: Option<Load>,
     /// Once a drain was begun.
     pub(crate) drain: Option<Box<Drain>>,
     /// Who is told how far it is.
@@ -179,6 +182,7 @@ impl ChannelMap {
             failed_listener: None,
             lingering: Lingering::default(),
             handshakes: (0, 0),
+            load: None,
             drain: None,
             on_drain: None,
             gather: Gather::new(pulse.clone()),
@@ -233,13 +237,20 @@ impl ChannelMap {
             }
         }
         let asks = self.asks(of);
+        let load = if socket.named.is_some() { self.load.clone() } else { None };
         let (token, place) = self.seat(dispatcher)?;
         let Socket { fd, kind, local, peer, named, .. } = socket;
         Link::new(Held::Plain(Plain(fd)), kind, peer, local, asks).put_into(place);
         if let Some(named) = named {
-            place.set_peer(named.peer);
-            place.rare().file = named.file;
-            place.rare().permit = named.permit;
+            let Named { peer, file, permit, raised } = *named;
+            place.set_peer(peer);
+            if file.is_some() || permit.is_some() {
+                let rare = place.rare();
+                (rare.file, rare.permit) = (file, permit);
+            }
+            if raised.is_some_and(|raised| raised.stays(load.as_ref())) {
+                place.noted.set(Note::Counted);
+            }
         }
         Ok(token)
     }
@@ -266,6 +277,16 @@ impl ChannelMap {
         let handle = self.insert(Ok(link), dispatcher)?;
         self.internal += 1;
         Ok(handle.token())
+    }
+
+    /// As `add_source`, for an internal channel.
+    pub(crate) fn add_internal_source<D: Dispatcher>(
+        &mut self,
+        source: impl Source,
+        dispatcher: D,
+    ) -> io::Result<Handle<D>> {
+        let link = Link::of_socket(Held::own(Box::new(source)), Kind::Stream);
+        Ok(self.insert_internal(link, dispatcher)?.typed())
     }
 
     /// Add a channel, if it could be made.

@@ -148,7 +148,7 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             map.set_stopped(true);
             return Ok(());
         }
-        if map.drain.is_some() && drain::is_concluded(map) {
+        if map.drain.is_some() && map.has_run_all_messages() && drain::is_concluded(map) {
             if map.id != id {
                 continue;
             }

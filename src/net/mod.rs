@@ -5,6 +5,7 @@ pub(crate) mod address;
 pub(crate) mod datagram;
 pub(crate) mod full;
 pub(crate) mod limits;
+pub(crate) mod load;
 pub(crate) mod options;
 pub(crate) mod peer;
 pub(crate) mod places;
