@@ -386,8 +386,9 @@ impl ChannelMap {
     }
 
     pub(crate) fn wait_limit_at(&self, now: Time) -> Option<Duration> {
-        // Who has put something into the queue and not said so yet will end the wait.
-        let mail = self.queue.as_ref().is_some_and(Queue::has_news);
+        // Who has put something into the queue and not said so yet will end the wait. And who has said so in the
+        // turn that took it is no reason for another one.
+        let mail = self.queue.as_ref().is_some_and(|queue| queue.has_news() && !queue.is_empty());
         if mail || !self.dirty.is_empty() || !self.asking.is_empty() || !self.pending.is_empty() {
             return Some(Duration::ZERO);
         }
