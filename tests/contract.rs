@@ -46,6 +46,7 @@ mod contract {
     mod anything;
     mod asyncore;
     mod attacked_drain;
+    mod attacked_limits;
     #[cfg(debug_assertions)]
     mod background;
     mod bandwidth;

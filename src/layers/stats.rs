@@ -12,7 +12,7 @@ use std::str;
 use std::time::Duration;
 
 use crate::{Address, Channel, ChannelMap, Dispatcher, Handle, Histogram, Meter, Numbers, Reason, Socket};
-use crate::{ToAddress, Token};
+use crate::{TimerId, ToAddress, Token};
 
 /// The most bytes that a request may have.
 const REQUEST: usize = 8 * 1024;
@@ -20,10 +20,10 @@ const REQUEST: usize = 8 * 1024;
 /// The most channels in a table.
 const ROWS: usize = 1000;
 
-/// How long a connection may last until its answer is sent.
+/// How long a connection may last.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long after that it is kept for who goes on sending.
+/// How long it is kept for who has the answer and goes on sending.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// How many there may be at once; others wait in the backlog.
@@ -116,7 +116,7 @@ impl fmt::Debug for Stats {
 
 impl Dispatcher for Stats {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        let asker = Asker { shared: self.0.clone(), listener: ch.token(), request: Vec::new() };
+        let asker = Asker { shared: self.0.clone(), listener: ch.token(), request: Vec::new(), timer: None };
         let asker = ch.map_mut().add(socket, asker)?;
         ch.map_mut().channel(asker)?.set_background(true);
         self.0.connections.set(self.0.connections.get() + 1);
@@ -133,17 +133,22 @@ struct Asker {
     listener: Token,
     /// What has come of the request.
     request: Vec<u8>,
+    timer: Option<TimerId>,
 }
 
 impl Dispatcher for Asker {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.set_linger(LINGER);
-        // Also while it closes: a peer that does not read has no more time either.
-        let timer = ch.call_later(PATIENCE, |ch| {
-            ch.abort();
-            Ok(())
+        // Of the map, so that it also runs while the channel closes and lingers: a peer that does not read has no
+        // more time either.
+        let token = ch.token();
+        let timer = ch.map_mut().call_later(PATIENCE, move |map| {
+            if let Ok(mut ch) = map.channel(token) {
+                ch.abort();
+            }
         });
         ch.map_mut().set_timer_background(timer, true);
+        self.timer = Some(timer);
         Ok(())
     }
 
@@ -164,6 +169,9 @@ impl Dispatcher for Asker {
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, _: &Reason) {
         self.shared.connections.set(self.shared.connections.get() - 1);
+        if let Some(timer) = self.timer.take() {
+            ch.map_mut().cancel(timer);
+        }
         if let Ok(mut listener) = ch.map_mut().channel(self.listener) {
             listener.resume_reading();
         }

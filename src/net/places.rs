@@ -33,6 +33,8 @@ impl Counts {
 impl State {
     pub(super) fn bucket(&mut self, rate: Rate, now: Time) -> &mut Bucket {
         let at = self.buckets.iter().position(|(of, _)| *of == rate).unwrap_or_else(|| {
+            // A full one says nothing: it is of a rate that nobody has any more, or is made anew.
+            self.buckets.retain(|(_, bucket)| bucket.available(now) < bucket.burst());
             self.buckets.push((rate, Bucket::new(rate.a_second.into(), rate.burst.into(), now)));
             self.buckets.len() - 1
         });
@@ -193,10 +195,24 @@ pub(super) struct Rate {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn network(ip: &str) -> Network {
         Network::of(ip.parse().unwrap())
+    }
+
+    /// As when a program adapts its rate to the load.
+    #[test]
+    fn rates_that_are_no_longer_in_use_are_forgotten() {
+        let mut now = crate::clock::Clock.now();
+        let mut state = State::default();
+        for a_second in 1..1000 {
+            state.bucket(Rate { a_second, burst: 1 }, now).take(1, now);
+            now = now.after(Duration::from_secs(2));
+        }
+        assert_eq!(state.buckets.len(), 1);
     }
 
     #[test]

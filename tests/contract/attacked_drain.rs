@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use dispatch_loop::{
-    AcceptLimits, Address, Channel, ChannelMap, Dispatcher, DrainOptions, Handle, ListenOptions, Socket, run,
+    AcceptLimits, Address, Channel, ChannelMap, Dispatcher, DrainOptions, DrainState, Handle, ListenOptions,
+    Socket, run,
 };
 
 use crate::support::opened::address_of;
@@ -259,4 +260,79 @@ fn at_the_deadline_who_was_busy_and_has_closed_is_not_reset() {
     run(&mut map).unwrap();
     assert_eq!(map.drain_progress().unwrap().aborted, 0);
     assert_eq!(read_to_end(&mut client).len(), LOT);
+}
+
+/// EDGE_CASES 491. Both are asked for in the hook of what drains.
+#[test]
+fn a_drain_that_begins_another_one_at_its_end_leaves_the_map_usable() {
+    let log = Log::new();
+    let on = loopbacks()[0];
+    let mut map = ChannelMap::new().unwrap();
+    let mut again = 2;
+    map.on_drain(move |map, progress| {
+        if progress.state == DrainState::Drained && again > 0 {
+            again -= 1;
+            map.drain(&at_once());
+        }
+    });
+    map.drain(&at_once().with_lame_duck(DEADLINE).with_deadline(Duration::ZERO));
+    for round in 0..3 {
+        let (near, mut far) = pair(on);
+        map.add(near, Recorder::new("a", &log)).unwrap();
+        run(&mut map).unwrap();
+        assert_eq!(read_to_end(&mut far), b"", "{round}");
+        assert_eq!(log.count("a close: closed"), round + 1);
+    }
+    assert_eq!(map.drain_state(), DrainState::Drained);
+}
+
+/// EDGE_CASES 492.
+#[test]
+fn who_waits_for_the_rate_is_served_before_the_listener_closes() {
+    let (mut map, _, address) = limited(AcceptLimits::default().with_rate(40, 1));
+    let clients: Vec<_> = (0..12).map(|_| asks(address)).collect();
+    map.drain(&at_once());
+    let clients: Vec<_> = clients.into_iter().map(reads_to_end).collect();
+    run(&mut map).unwrap();
+    for client in clients {
+        assert_eq!(client.join().unwrap(), b"!");
+    }
+}
+
+/// EDGE_CASES 493. A place that the drain itself frees is used, also by a listener of another map.
+#[test]
+fn maps_that_share_limits_drain_together() {
+    let limits = AcceptLimits::default().with_total(2);
+    let maps: Vec<_> = (0..3).map(|_| limits.clone()).collect();
+    let (addresses, told) = std::sync::mpsc::channel();
+    let (go, begin) = std::sync::mpsc::channel::<()>();
+    let begin = std::sync::Arc::new(std::sync::Mutex::new(begin));
+    let served: usize = thread::scope(|scope| {
+        let threads: Vec<_> = maps
+            .into_iter()
+            .map(|limits| {
+                let (addresses, begin) = (addresses.clone(), begin.clone());
+                scope.spawn(move || {
+                    let (mut map, _, address) = limited(limits);
+                    addresses.send(address).unwrap();
+                    begin.lock().unwrap().recv().unwrap();
+                    map.drain(&at_once());
+                    run(&mut map).unwrap();
+                    map.numbers().accepts as usize
+                })
+            })
+            .collect();
+        let clients: Vec<_> = (0..3)
+            .flat_map(|_| {
+                let address = told.recv().unwrap();
+                (0..30).map(move |_| reads_to_end(asks(address)))
+            })
+            .collect();
+        (0..3).for_each(|_| go.send(()).unwrap());
+        for client in clients {
+            assert_eq!(client.join().unwrap(), b"!");
+        }
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!((served, limits.connections()), (90, 0));
 }

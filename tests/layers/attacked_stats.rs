@@ -1,4 +1,4 @@
-//! Whoever asks for statistics with bad intent: EDGE_CASES 483.
+//! Whoever asks for statistics with bad intent: EDGE_CASES 483 and 494.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -28,4 +28,22 @@ fn who_was_answered_and_goes_on_sending_does_not_keep_its_place() {
         let _ = asker.write(b"x");
         map.len() == 1
     });
+}
+
+/// EDGE_CASES 494. The system has the whole answer, and the peer lets in only a part of it.
+#[test]
+#[ignore = "takes 10 s"]
+fn who_does_not_read_the_answer_does_not_keep_its_place() {
+    let mut map = ChannelMap::new().unwrap();
+    let listener = Stats::new().listen(&mut map, "127.0.0.1:0").unwrap();
+    let address = address_of(&mut map, listener);
+    let asker = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    asker.set_recv_buffer_size(1).unwrap();
+    asker.connect(&address.into()).unwrap();
+    let mut asker = TcpStream::from(asker);
+    asker.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    turn_until(&mut map, &Log::new(), |map| map.numbers().closing == 1);
+    turn_until(&mut map, &Log::new(), |map| map.len() == 1);
+    // Nor is anything left to be done.
+    assert_eq!(map.numbers().timers, 0);
 }
