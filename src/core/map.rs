@@ -363,7 +363,7 @@ impl ChannelMap {
 
     pub(crate) fn wait_limit_at(&self, now: Time) -> Option<Duration> {
         // Who has put something into the queue and not said so yet will end the wait.
-        let mail = self.queue.as_ref().is_some_and(Queue::has_news);
+        let mail = self.queue.as_ref().is_some_and(|queue| queue.has_news() && !queue.is_empty());
         if mail || !self.dirty.is_empty() || !self.asking.is_empty() || !self.pending.is_empty() {
             return Some(Duration::ZERO);
         }
