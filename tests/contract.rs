@@ -42,6 +42,7 @@ mod contract {
     #[cfg(debug_assertions)]
     mod anything;
     mod asyncore;
+    mod attacked_time;
     #[cfg(debug_assertions)]
     mod background;
     mod bandwidth;
