@@ -47,6 +47,7 @@ mod contract {
     mod asyncore;
     mod attacked_drain;
     mod attacked_limits;
+    mod attacked_time;
     #[cfg(debug_assertions)]
     mod background;
     mod bandwidth;

@@ -335,9 +335,11 @@ pub(crate) fn ask_those_that_read(map: &mut ChannelMap) {
             continue;
         };
         map.out += 1;
+        map.pulse.begin_work(Work::Ask, token);
         let ch = Channel::own(map, token);
         let as_before = AssertUnwindSafe(|| (*dispatcher).readable(&ch) && !(*dispatcher).writable(&ch));
         let answer = catch_unwind(as_before);
+        map.pulse.end_work();
         hooks::put_back(map, token, dispatcher, false);
         match answer {
             Ok(true) => {}

@@ -160,7 +160,13 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
         }
         let Some(link) = map.link_mut(token) else { continue };
         link.end(Reason::MapEnded);
+        // `finish` has counted one whose `handle_close` it was.
+        let counted = link.is_told();
         let (_, reset) = link.tell_end();
+        let (received, sent) = link.traffic();
+        if !counted {
+            map.counters.ended(&Reason::MapEnded, received, sent);
+        }
         map.end_partnerships(token);
         publish(map, token);
         drop_source(map, token, reset);

@@ -124,8 +124,11 @@ impl Link {
         *state += 1;
         numbers.channels += 1;
         numbers.queued += self.queued() as u64;
-        numbers.bytes_in += self.received;
-        numbers.bytes_out += self.sent;
+        // What it has carried was counted before its last hook.
+        if !self.is_told() {
+            numbers.bytes_in += self.received;
+            numbers.bytes_out += self.sent;
+        }
     }
 
     // Connecting.

@@ -68,12 +68,13 @@ impl Link {
 
     /// Whether input counts: reading is not paused, or a handshake is under way.
     fn counts_input(&self) -> bool {
-        self.is_opening() || self.reads()
+        self.is_opening() || self.shakes_hands() || self.reads()
     }
 
-    /// Bytes that are queued for the peer. What is behind a producer of ours that has nothing waits for that.
+    /// Bytes that are queued for the peer. What is behind a producer of ours that has nothing waits for that; and
+    /// before there is a connection there is no peer.
     fn queued_for_peer(&self) -> usize {
-        match self.output.queue.as_ref().is_some_and(|queue| queue.is_due()) {
+        match self.output.queue.as_ref().is_some_and(|queue| queue.is_due()) && !self.is_connecting() {
             true => self.queued(),
             false => 0,
         }

@@ -157,6 +157,12 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
+/// `FIONREAD`: how many bytes are there to be read; `None` if the system does not tell.
+pub(crate) fn bytes_to_read(fd: BorrowedFd<'_>) -> Option<u64> {
+    faults::pass(Call::Look).ok()?;
+    rustix::io::ioctl_fionread(fd).ok()
+}
+
 /// `SO_ERROR`: the socket's pending error, which reading clears.
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     faults::pass(Call::TakeError)?;
