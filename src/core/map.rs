@@ -112,6 +112,9 @@ pub struct ChannelMap {
     pub(crate) drain: Option<Box<Drain>>,
     /// Who is told how far it is.
     pub(crate) on_drain: Option<DrainCall>,
+    /// The watches of the signals that drain it.
+    #[cfg(feature = "signals")]
+    pub(crate) drain_signals: Vec<Token>,
     /// What the loop is at, for other threads.
     pub(crate) pulse: Arc<Pulse>,
     /// What the running hook has pushed.
@@ -178,6 +181,8 @@ impl ChannelMap {
             lingering: Lingering::default(),
             drain: None,
             on_drain: None,
+            #[cfg(feature = "signals")]
+            drain_signals: Vec::new(),
             gather: Gather::new(pulse.clone()),
             pulse,
             buffers: Buffers::default(),
