@@ -117,6 +117,9 @@ pub struct ChannelMap {
     pub(crate) drain: Option<Box<Drain>>,
     /// Who is told how far it is.
     pub(crate) on_drain: Option<DrainCall>,
+    /// The watches of the signals that drain it.
+    #[cfg(feature = "signals")]
+    pub(crate) drain_signals: Vec<Token>,
     /// What the loop is at, for other threads.
     pub(crate) pulse: Arc<Pulse>,
     /// What the running hook has pushed.
@@ -185,6 +188,8 @@ impl ChannelMap {
             load: None,
             drain: None,
             on_drain: None,
+            #[cfg(feature = "signals")]
+            drain_signals: Vec::new(),
             gather: Gather::new(pulse.clone()),
             pulse,
             buffers: Buffers::default(),

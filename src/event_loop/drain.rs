@@ -110,13 +110,16 @@ impl ChannelMap {
         drop_guarded(&mut self.throttle, "a drain's hook", before);
     }
 
-    /// A signal came while the map drains: end it at once.
+    /// A signal came. The first one drains the map, or brings a drain nearer that something else has begun; the
+    /// next one ends it at once.
     #[cfg(feature = "signals")]
-    pub(crate) fn end_drain(&mut self, signal: i32) {
+    pub(crate) fn drain_by_signal(&mut self, signal: i32, options: &DrainOptions) {
+        let is_second = self.drain.as_mut().is_some_and(|drain| drain.is_second_signal(signal));
+        let now = DrainOptions::default().with_deadline(Duration::ZERO);
+        self.drain(if is_second { &now } else { options });
         if let Some(drain) = &mut self.drain {
-            drain.note_signal(signal);
+            drain.signalled = true;
         }
-        self.drain(&DrainOptions::default().with_deadline(Duration::ZERO));
     }
 }
 
