@@ -8,6 +8,15 @@ use crate::sys::errno::{is_shortage, would_block};
 use crate::sys::poll::{Interest, Ready};
 use crate::token::Token;
 
+/// As [`drive`], because the poller says so.
+pub(crate) fn drive_ready(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
+    let now = map.turn.time;
+    if let Some(link) = map.link_mut(token).filter(|_| ready.write) {
+        link.has_room_for_its_source(now);
+    }
+    drive(map, token, ready)
+}
+
 /// Let a user's source do what it needs the socket for; `false` if it failed.
 pub(crate) fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
     let turn = map.turn;

@@ -265,7 +265,7 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
     link.set_due(Step::Look);
     link.set_pending(false);
     let unread = link.unread_len();
-    if link.has_own_source() && !drive::drive(map, token, ready) {
+    if link.has_own_source() && !drive::drive_ready(map, token, ready) {
         map.touch(token);
         return;
     }

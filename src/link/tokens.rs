@@ -97,6 +97,10 @@ impl Link {
         let Some(queue) = self.output.queue.as_ref().filter(|queue| queue.is_due()) else { return most };
         // What producers are still to make is not known.
         let queued = if queue.weight_of_producers() > 0 { usize::MAX } else { queue.queued() };
+        if queued == 0 {
+            // Such as a producer that has failed, which is to be told.
+            return most;
+        }
         self.admit_output(queued.min(most as usize)) as u32
     }
 
