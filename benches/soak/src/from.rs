@@ -24,6 +24,10 @@ pub fn is_good(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(ip) if ip.octets()[1] == 1)
 }
 
+pub fn is_hostile(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if ip.octets()[..3] == [127, 0, 1])
+}
+
 /// A socket that connects from there.
 pub fn socket(from: Ipv4Addr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;

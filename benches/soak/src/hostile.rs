@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest that one attack keeps its connections, in milliseconds.
 const LIFE: u64 = 8000;
 
+/// And so much longer for what passes its deadline late.
+const LONGER: Duration = Duration::from_secs(5);
+
 /// How long a peer stays away between two bytes of one that is slow.
 const STEP: Duration = Duration::from_millis(200);
 
@@ -165,8 +168,7 @@ fn patient_writer(attacker: &mut Attacker<'_>) {
     crowd.iter_mut().filter(|(port, _)| *port == Port::Frames).for_each(|(_, stream)| {
         offer(stream, &(FRAME as u32).to_be_bytes());
     });
-    // At times for longer than a message may take.
-    let end = Instant::now() + attacker.life() + Duration::from_secs(5);
+    let end = Instant::now() + attacker.life() + LONGER;
     while Instant::now() < end && attacker.pause(STEP) {
         crowd.iter_mut().for_each(|(_, stream)| offer(stream, b"and so on and so on "));
     }
@@ -180,7 +182,7 @@ fn slow_reader(attacker: &mut Attacker<'_>) {
             _ => offer(stream, &Exchange::new(*port, &mut attacker.random, false).send),
         }
     }
-    let end = Instant::now() + attacker.life();
+    let end = Instant::now() + attacker.life() + LONGER;
     while Instant::now() < end && attacker.pause(STEP) {
         for (_, stream) in &mut crowd {
             let _ = stream.read(&mut [0]);
@@ -190,7 +192,7 @@ fn slow_reader(attacker: &mut Attacker<'_>) {
 
 fn never_reads(attacker: &mut Attacker<'_>) {
     let mut crowd = attacker.crowd();
-    let end = Instant::now() + attacker.life();
+    let end = Instant::now() + attacker.life() + LONGER;
     while Instant::now() < end && attacker.pause(STEP) {
         for (port, stream) in &mut crowd {
             offer(stream, &Exchange::new(*port, &mut attacker.random, false).send);

@@ -75,8 +75,9 @@ pub fn print(results: &Results, plan: &Plan, faults: u64) {
             spread("head"),
         ),
         ("of them longer than 2 s".to_owned(), number(count("head-late"))),
-        ("turns of the loop, at most: half, 99 %, longest".to_owned(), spread("turn")),
+        ("turns of the loop, to a factor of 2: half, 99 %, longest".to_owned(), spread("turn")),
         ("connections let in".to_owned(), number(count("accepts"))),
+        ("the most of one hostile address at a time".to_owned(), number(count("most-of-one"))),
         ("calls of accept that failed".to_owned(), number(count("accept-errors"))),
     ]);
     for (kind, what) in [

@@ -12,11 +12,10 @@ use dispatch_loop::{
 
 use super::hooks;
 use super::tally::{Newcomer, Tally};
-use crate::from;
 use crate::ports::Port;
 
 /// How long a connection may be idle, both ways.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(7);
 
 /// How long a connection that is closing may go without sending a byte.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -50,8 +49,7 @@ pub struct Listener {
 impl Dispatcher for Listener {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         let at_head = self.rests_since.take().unwrap_or_else(Instant::now);
-        let is_good = peer.ip().is_some_and(|peer| from::is_good(peer.ip()));
-        let newcomer = Newcomer::new(is_good.then_some(at_head), &self.tally);
+        let newcomer = Newcomer::new(peer.ip().map(|peer| peer.ip()), at_head, &self.tally);
         let added = ch.map_mut().add(socket, hooks::of(self.port, newcomer)?)?;
         let mut ch = ch.map_mut().channel(added)?;
         ch.set_auto_pause(true);

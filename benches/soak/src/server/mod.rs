@@ -52,6 +52,7 @@ pub fn serve(descriptors: u64, is_limited: bool, shows_log: bool) -> io::Result<
         }
     }
     map.channel(control)?.abort();
+    map.turn(Some(Duration::ZERO))?;
     let begun = Instant::now();
     map.drain(&DrainOptions::default().with_deadline(DRAIN));
     dispatch_loop::run(&mut map)?;

@@ -1,7 +1,8 @@
 //! What the server tells: what the library counts, how long good newcomers wait, and what is logged.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use dispatch_loop::{Deadline, Numbers};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::from;
 use crate::waits::Waits;
 
 #[derive(Default)]
@@ -16,23 +18,43 @@ pub struct Tally {
     deadlines: RefCell<BTreeMap<String, u64>>,
     /// Of good clients, from the head of the backlog to the first answer.
     newcomers: RefCell<Waits>,
+    /// Connections of each hostile address, and the most that there were of one.
+    hostile: RefCell<HashMap<IpAddr, u64>>,
+    most: Cell<u64>,
 }
 
-/// Waits for its first answer.
+/// A connection, which waits for its first answer.
 pub struct Newcomer {
     at_head: Cell<Option<Instant>>,
+    hostile: Option<IpAddr>,
     pub tally: Rc<Tally>,
 }
 
 impl Newcomer {
-    /// `at_head`: since when it was the first in the backlog, if that is to be counted.
-    pub fn new(at_head: Option<Instant>, tally: &Rc<Tally>) -> Newcomer {
-        Newcomer { at_head: Cell::new(at_head), tally: tally.clone() }
+    /// `at_head`: since when it was the first in the backlog.
+    pub fn new(peer: Option<IpAddr>, at_head: Instant, tally: &Rc<Tally>) -> Newcomer {
+        let is_good = peer.is_some_and(from::is_good);
+        let hostile = peer.filter(|ip| from::is_hostile(*ip));
+        if let Some(ip) = hostile {
+            let mut all = tally.hostile.borrow_mut();
+            let of_peer = all.entry(ip).or_default();
+            *of_peer += 1;
+            tally.most.set(tally.most.get().max(*of_peer));
+        }
+        Newcomer { at_head: Cell::new(is_good.then_some(at_head)), hostile, tally: tally.clone() }
     }
 
     pub fn is_answered(&self) {
         if let Some(at_head) = self.at_head.take() {
             self.tally.newcomers.borrow_mut().add(at_head.elapsed());
+        }
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        if let Some(ip) = self.hostile {
+            *self.tally.hostile.borrow_mut().entry(ip).or_default() -= 1;
         }
     }
 }
@@ -61,6 +83,7 @@ impl Tally {
         add("", "head-99", micros(newcomers.percentile(99)));
         add("", "head-worst", micros(newcomers.worst));
         add("", "head-late", newcomers.later_than(Duration::from_secs(2)));
+        add("", "most-of-one", self.most.get());
         add("", "suspensions", SUSPENSIONS.load(Ordering::Relaxed));
         add("", "lines", LINES.load(Ordering::Relaxed));
         line
