@@ -172,6 +172,11 @@ impl Dispatcher for Half {
             if !pushed {
                 ch.abort(); // there is nobody to take it
             }
+            // A client that was not answered yet is waited for if the proxy is to end.
+            match self.is_upstream {
+                false => ch.set_busy(true),
+                true => self.with_twin(ch, |client| client.set_busy(false)),
+            }
             Ok(())
         })
     }

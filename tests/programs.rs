@@ -22,6 +22,7 @@ mod programs {
     mod agent;
     #[cfg(feature = "layers")]
     mod app;
+    mod attacked_servers;
     mod balancer;
     #[cfg(feature = "layers")]
     mod chat_server;

@@ -188,7 +188,11 @@ Of every server:
 
     /// `--stats`, also of a server that has no other of these options.
     pub fn set_stats(&mut self, text: OsString) -> Result<(), Exit> {
-        self.stats = Some(address(text)?);
+        let text = address(text)?;
+        if text.starts_with("*:") {
+            return Err(Exit::Usage(format!("--stats {text:?}: wanted one address")));
+        }
+        self.stats = Some(text);
         Ok(())
     }
 

@@ -89,14 +89,25 @@ impl ChannelMap {
         let options = *options;
         let mut watches = Vec::new();
         for signal in [SIGTERM, SIGINT] {
-            watches.push(self.on_signal(signal, move |map| map.drain_by_signal(signal, &options))?);
+            match self.on_signal(signal, move |map| map.drain_by_signal(signal, &options)) {
+                Ok(watch) => watches.push(watch),
+                Err(error) => {
+                    self.end_watches(watches);
+                    return Err(error);
+                }
+            }
         }
-        for before in std::mem::replace(&mut self.drain_signals, watches) {
-            if let Some(link) = self.touch_link(before) {
+        let before = std::mem::replace(&mut self.drain_signals, watches);
+        self.end_watches(before);
+        Ok(())
+    }
+
+    fn end_watches(&mut self, watches: Vec<Token>) {
+        for watch in watches {
+            if let Some(link) = self.touch_link(watch) {
                 link.end(Reason::Closed);
             }
         }
-        Ok(())
     }
 }
 

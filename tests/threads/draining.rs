@@ -98,3 +98,22 @@ fn drain_on_signals_may_be_called_again() {
         assert_eq!((map.drain_state(), map.drain_progress().unwrap().signal), (DrainState::LameDuck, None));
     });
 }
+
+/// EDGE_CASES 499. Half of the watches are there when it fails.
+#[cfg(debug_assertions)]
+#[test]
+fn a_drain_on_signals_that_cannot_be_set_up_changes_nothing() {
+    use dispatch_loop::faults::{Call, Fault, inject};
+
+    alone(None, || {
+        let log = Log::new();
+        let (mut map, _far) = busy(&log);
+        inject(Call::Pair, 1, 1, Fault::Errno(24)); // EMFILE
+        assert!(map.drain_on_signals(&DrainOptions::default()).is_err());
+        raise(SIGTERM).unwrap();
+        turn_until(&mut map, &log, |_| log.has("a drain"));
+        turn_idle(&mut map);
+        assert_eq!(map.drain_state(), DrainState::Draining);
+        assert_eq!(map.drain_progress().unwrap().signal, None);
+    });
+}
