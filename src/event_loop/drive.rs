@@ -1,6 +1,8 @@
 //! A user's source, before its channel reads and writes.
 
 use crate::core::map::ChannelMap;
+#[cfg(feature = "proxy-protocol")]
+use crate::event_loop::preface;
 use crate::link::due::Step;
 use crate::sys::errno::{is_shortage, would_block};
 use crate::sys::poll::{Interest, Ready};
@@ -31,11 +33,14 @@ pub(crate) fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
     }
     link.set_due(Step::Flush);
     link.note_drained();
+    link.note_marks();
     match driven {
         Ok(moved) => {
             if moved {
                 link.moved(turn);
             }
+            #[cfg(feature = "proxy-protocol")]
+            preface::driven(map, token);
             true
         }
         Err(error) if would_block(&error) || is_shortage(&error) => true,

@@ -10,6 +10,7 @@ use crate::error::{clone_error, same, shared};
 use crate::guard::drop_caught;
 use crate::link::dial::Dial;
 use crate::link::due::Step;
+use crate::link::held::Held;
 use crate::link::rare::Rest;
 use crate::link::state::{Connecting, Ending, InputEnd, Life, Link, Stage, Way};
 use crate::numbers::Numbers;
@@ -273,6 +274,9 @@ impl Link {
 
     fn is_over_because(&mut self, cause: Reason, reset: bool) {
         self.output.clear();
+        if let Some(Held::Own(source)) = &mut self.socket {
+            source.give_back();
+        }
         self.note_marks();
         let over = Life::Ending(Ending { stage: Stage::Over, reset, cause });
         if let Life::Connecting(Connecting::ByName(dial)) = std::mem::replace(&mut self.life, over) {

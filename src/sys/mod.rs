@@ -2,9 +2,11 @@
 //! sockets share, and the waits. What a call means to a channel is decided elsewhere.
 
 pub(crate) mod datagram;
+pub(crate) mod descriptors;
 pub(crate) mod errno;
 pub(crate) mod faults;
 pub(crate) mod file;
+pub(crate) mod inherited;
 pub(crate) mod poll;
 pub(crate) mod stream;
 pub(crate) mod unsent;

@@ -5,15 +5,16 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 
+use crate::from;
 use crate::ports::{Exchange, PORTS, Port};
 use crate::random::Random;
 use crate::shared::{Addresses, Shared};
@@ -248,7 +249,7 @@ impl Crowd<'_> {
         client.begun = Instant::now();
         client.state = State::Connecting;
         let to = self.addresses.of(client.port);
-        let socket = connecting(to).map_err(|error| format!("cannot connect: {error}"))?;
+        let socket = connecting(from::good(id), to).map_err(|error| format!("cannot connect: {error}"))?;
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.poller, &socket, EventData::new_u64(id as u64), flags)
             .map_err(|error| format!("cannot be polled: {error}"))?;
@@ -381,10 +382,9 @@ impl Crowd<'_> {
 }
 
 /// A socket whose connect has begun.
-fn connecting(to: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+fn connecting(from: Ipv4Addr, to: SocketAddr) -> io::Result<Socket> {
+    let socket = from::socket(from)?;
     socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
     match socket.connect(&to.into()) {
         Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
             Err(error)

@@ -2,14 +2,15 @@
 //! it does one bad thing after another.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
-use crate::ports::{Exchange, PORTS, Port, request, unfinished};
+use crate::from;
+use crate::ports::{Exchange, FRAME, PORTS, Port, request, unfinished};
 use crate::random::Random;
 use crate::shared::{Addresses, Shared};
 
@@ -19,14 +20,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest that one attack keeps its connections, in milliseconds.
 const LIFE: u64 = 8000;
 
+/// And so much longer for what passes its deadline late.
+const LONGER: Duration = Duration::from_secs(5);
+
 /// How long a peer stays away between two bytes of one that is slow.
 const STEP: Duration = Duration::from_millis(200);
 
 type Attack = fn(&mut Attacker<'_>);
 
 /// What each does, and how it is called in the table.
-pub const ATTACKS: [(&str, Attack); 14] = [
+pub const ATTACKS: [(&str, Attack); 15] = [
     ("sends a message that never ends, byte by byte", slow_writer),
+    ("sends a message that never ends, just fast enough", patient_writer),
     ("asks for much, and reads it byte by byte", slow_reader),
     ("sends and never reads", never_reads),
     ("says nothing", silent),
@@ -48,6 +53,7 @@ pub struct Made(pub [AtomicU64; ATTACKS.len()]);
 
 pub struct Attacker<'s> {
     random: Random,
+    from: Ipv4Addr,
     addresses: &'s Addresses,
     shared: &'s Shared,
     /// Connections at a time.
@@ -56,8 +62,9 @@ pub struct Attacker<'s> {
 }
 
 /// Until it is told to leave.
-pub fn run(seed: u64, hands: usize, addresses: &Addresses, shared: &Shared, made: &Made) {
-    let mut attacker = Attacker { random: Random::new(seed), addresses, shared, hands, made: 0 };
+pub fn run(thread: usize, seed: u64, hands: usize, addresses: &Addresses, shared: &Shared, made: &Made) {
+    let (random, from) = (Random::new(seed << 32 | thread as u64), from::hostile(thread));
+    let mut attacker = Attacker { random, from, addresses, shared, hands, made: 0 };
     while !attacker.is_over() {
         let which = attacker.random.between(0, ATTACKS.len() as u64 - 1) as usize;
         ATTACKS[which].1(&mut attacker);
@@ -88,7 +95,7 @@ impl Attacker<'_> {
     }
 
     fn connect(&mut self, port: Port) -> Option<TcpStream> {
-        match connect(self.addresses.of(port)) {
+        match connect(self.from, self.addresses.of(port)) {
             Ok(stream) => {
                 self.made += 1;
                 Some(stream)
@@ -116,11 +123,10 @@ impl Attacker<'_> {
 }
 
 /// Sends do not block, and reads hardly do.
-fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+fn connect(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = from::socket(from)?;
     // Small, so that who does not read is noticed.
     socket.set_recv_buffer_size(4096)?;
-    socket.set_tcp_nodelay(true)?;
     socket.connect_timeout(&to.into(), PATIENCE)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -156,6 +162,18 @@ fn slow_writer(attacker: &mut Attacker<'_>) {
     }
 }
 
+/// A frame of the greatest length, or a line, at a rate that may be.
+fn patient_writer(attacker: &mut Attacker<'_>) {
+    let mut crowd = attacker.crowd();
+    crowd.iter_mut().filter(|(port, _)| *port == Port::Frames).for_each(|(_, stream)| {
+        offer(stream, &(FRAME as u32).to_be_bytes());
+    });
+    let end = Instant::now() + attacker.life() + LONGER;
+    while Instant::now() < end && attacker.pause(STEP) {
+        crowd.iter_mut().for_each(|(_, stream)| offer(stream, b"and so on and so on "));
+    }
+}
+
 fn slow_reader(attacker: &mut Attacker<'_>) {
     let mut crowd = attacker.crowd();
     for (port, stream) in &mut crowd {
@@ -164,7 +182,7 @@ fn slow_reader(attacker: &mut Attacker<'_>) {
             _ => offer(stream, &Exchange::new(*port, &mut attacker.random, false).send),
         }
     }
-    let end = Instant::now() + attacker.life();
+    let end = Instant::now() + attacker.life() + LONGER;
     while Instant::now() < end && attacker.pause(STEP) {
         for (_, stream) in &mut crowd {
             let _ = stream.read(&mut [0]);
@@ -174,7 +192,7 @@ fn slow_reader(attacker: &mut Attacker<'_>) {
 
 fn never_reads(attacker: &mut Attacker<'_>) {
     let mut crowd = attacker.crowd();
-    let end = Instant::now() + attacker.life();
+    let end = Instant::now() + attacker.life() + LONGER;
     while Instant::now() < end && attacker.pause(STEP) {
         for (port, stream) in &mut crowd {
             offer(stream, &Exchange::new(*port, &mut attacker.random, false).send);

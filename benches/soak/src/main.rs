@@ -1,9 +1,11 @@
 //! A server on this library, with few descriptors, under clients that behave and many that do not, for as
-//! long as one likes. Every byte of the good ones is checked.
+//! long as one likes. Every byte of the good ones is checked. The server has the limits of a public one, or
+//! none on connections, so that it is short of descriptors nearly all the time.
 //!
 //! ```sh
 //! cargo run --release --manifest-path benches/soak/Cargo.toml                # a minute
 //! cargo run --release --manifest-path benches/soak/Cargo.toml -- --hours 1
+//! cargo run --release --manifest-path benches/soak/Cargo.toml -- --no-limits
 //! ```
 //!
 //! The server is a process of its own, and so are the clients, which do not use the library. All traffic
@@ -15,6 +17,7 @@
 compile_error!("the soak reads /proc, and waits with epoll: it needs Linux");
 
 mod afterwards;
+mod from;
 mod good;
 mod hostile;
 mod plan;
@@ -45,11 +48,13 @@ use shared::{Addresses, Shared};
 use system::Holds;
 
 const HELP: &str = "\
-usage: soak [--seconds N | --hours N | --quick] [--good N] [--hostile N] [--descriptors N] [--log]
+usage: soak [--seconds N | --hours N | --quick] [--no-limits] [--good N] [--hostile N]
+            [--descriptors N] [--log]
 
   --seconds N        how long the load lasts (60), after a first wave of a quarter of that, or 20 s
   --hours N          the same in hours
-  --quick            20 s with fewer clients and descriptors, for CI
+  --quick            with fewer clients and descriptors, for CI: 10 s with limits, and 4 s without
+  --no-limits        without limits on connections: shortage of descriptors is the rule
   --good N           clients that behave (2000)
   --hostile N        connections of clients that do not (2000)
   --descriptors N    how many the server may have (1024)
@@ -66,8 +71,9 @@ const IDLE_TURNS: u64 = 2;
 const IDLE_CPU: Duration = Duration::from_millis(20);
 
 enum Task {
-    Soak(Plan),
-    Serve(u64, bool),
+    /// One after the other.
+    Soak(Vec<Plan>),
+    Serve(u64, bool, bool),
     Help,
 }
 
@@ -77,10 +83,16 @@ fn main() -> ExitCode {
             println!("{HELP}");
             Ok(ExitCode::SUCCESS)
         }
-        Task::Serve(descriptors, shows_log) => server::serve(descriptors, shows_log)
+        Task::Serve(descriptors, is_limited, shows_log) => server::serve(descriptors, is_limited, shows_log)
             .map(|()| ExitCode::SUCCESS)
             .map_err(|error| format!("server: {error}")),
-        Task::Soak(plan) => soak(plan).map_err(|error| error.to_string()),
+        Task::Soak(plans) => plans
+            .into_iter()
+            .map(soak)
+            .try_fold(ExitCode::SUCCESS, |before, code| {
+                code.map(|code| if before == ExitCode::SUCCESS { code } else { before })
+            })
+            .map_err(|error| error.to_string()),
     });
     result.unwrap_or_else(|error| {
         eprintln!("soak: {error}");
@@ -89,32 +101,50 @@ fn main() -> ExitCode {
 }
 
 fn arguments() -> Result<Task, lexopt::Error> {
-    let mut plan = Plan::whole();
+    let mut plans = vec![Plan::whole()];
+    let mut has_limits = true;
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
-            Long("seconds") => plan.time = Duration::from_secs(arguments.value()?.parse()?),
-            Long("hours") => plan.time = Duration::from_secs(3600) * arguments.value()?.parse()?,
-            Long("quick") => plan = Plan::quick(),
-            Long("good") => plan.good = arguments.value()?.parse()?,
-            Long("hostile") => plan.hostile = arguments.value()?.parse()?,
-            Long("descriptors") => plan.descriptors = arguments.value()?.parse()?,
-            Long("log") => plan.shows_log = true,
+            Long("quick") => plans = Plan::quick(),
+            Long("no-limits") => has_limits = false,
             Long("help") | Short('h') => return Ok(Task::Help),
             Value(role) if role == SERVE => {
                 let descriptors = arguments.value()?.parse()?;
-                return Ok(Task::Serve(descriptors, arguments.next()?.is_some()));
+                let flags: Vec<_> = arguments.raw_args()?.collect();
+                let has = |flag: &str| flags.iter().any(|given| given == flag);
+                return Ok(Task::Serve(descriptors, !has("--no-limits"), has("--log")));
             }
+            Long("log") => plans.iter_mut().for_each(|plan| plan.shows_log = true),
+            Long("seconds") => {
+                set(&mut plans, |plan| &mut plan.time, Duration::from_secs(arguments.value()?.parse()?))
+            }
+            Long("hours") => set(
+                &mut plans,
+                |plan| &mut plan.time,
+                Duration::from_secs(3600) * arguments.value()?.parse()?,
+            ),
+            Long("good") => set(&mut plans, |plan| &mut plan.good, arguments.value()?.parse()?),
+            Long("hostile") => set(&mut plans, |plan| &mut plan.hostile, arguments.value()?.parse()?),
+            Long("descriptors") => set(&mut plans, |plan| &mut plan.descriptors, arguments.value()?.parse()?),
             other => return Err(other.unexpected()),
         }
     }
-    Ok(Task::Soak(plan))
+    if !has_limits {
+        plans.truncate(1);
+        set(&mut plans, |plan| &mut plan.is_limited, false);
+    }
+    Ok(Task::Soak(plans))
+}
+
+fn set<T: Clone>(plans: &mut [Plan], field: fn(&mut Plan) -> &mut T, value: T) {
+    plans.iter_mut().for_each(|plan| *field(plan) = value.clone());
 }
 
 fn soak(mut plan: Plan) -> io::Result<ExitCode> {
-    let machine = system::machine();
+    let load = system::load();
     plan.fit(system::raise_descriptor_limit());
-    let (mut server, addresses) = Server::start(plan.descriptors, plan.shows_log)?;
+    let (mut server, addresses) = Server::start(&plan)?;
     let shared = Shared::default();
     let id = server.id();
     let start = Holds::of(id)?;
@@ -138,12 +168,17 @@ fn soak(mut plan: Plan) -> io::Result<ExitCode> {
     if idle_turns > IDLE_TURNS || idle_cpu > IDLE_CPU {
         shared.fault("the loop spins while nothing goes on");
     }
-    if let Err(what) = afterwards::ask_each(&addresses) {
+    let mut tally = tally(&server.ask(server::TELL)?);
+    let load = (load, system::load());
+    let staying = afterwards::ask_each(&addresses).map_err(|what| shared.fault(&what)).ok();
+    let watching = staying.map(|staying| thread::spawn(|| staying.watch_end()));
+    let peak_memory = system::peak_memory(id)?;
+    let (said, status) = server.end()?;
+    tally.extend(self::tally(&said));
+    if let Some(Ok(Err(what))) = watching.map(thread::JoinHandle::join) {
         shared.fault(&what);
     }
-    let tally = tally(&server.ask(server::TELL)?);
-    let peak_memory = system::peak_memory(id)?;
-    match server.end()? {
+    match status {
         Some(status) if status.success() => {}
         Some(status) => shared.fault(&format!("the server did not end in order: {status}")),
         None => shared.fault("the server did not end when it was told to"),
@@ -151,7 +186,7 @@ fn soak(mut plan: Plan) -> io::Result<ExitCode> {
 
     let (faults, _) = shared.faults();
     let results = Results {
-        machine,
+        load,
         seen,
         made,
         tally,
@@ -195,11 +230,10 @@ fn wave(
         let good = scope.spawn(|| crowd.run());
         let threads = plan.hostile.div_ceil(HANDS);
         for thread in 0..threads {
-            let seed = seed << 32 | thread as u64;
             let hands = HANDS.min(plan.hostile - thread * HANDS);
             thread::Builder::new()
                 .stack_size(256 * 1024)
-                .spawn_scoped(scope, move || hostile::run(seed, hands, addresses, shared, made))?;
+                .spawn_scoped(scope, move || hostile::run(thread, seed, hands, addresses, shared, made))?;
         }
         let begun = Instant::now();
         let mut outcome = Ok(());

@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::plan::Plan;
 use crate::ports::PORTS;
 use crate::server::END;
 use crate::shared::Addresses;
@@ -26,9 +27,10 @@ pub struct Server {
 impl Server {
     /// # Errors
     /// It did not start, or did not say where it listens.
-    pub fn start(descriptors: u64, shows_log: bool) -> io::Result<(Server, Addresses)> {
+    pub fn start(plan: &Plan) -> io::Result<(Server, Addresses)> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args([SERVE, &descriptors.to_string()]).args(shows_log.then_some("--log"));
+        command.args([SERVE, &plan.descriptors.to_string()]);
+        command.args((!plan.is_limited).then_some("--no-limits")).args(plan.shows_log.then_some("--log"));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (sender, lines) = mpsc::channel();
         let (commands, stdout) = (child.stdin.take(), child.stdout.take());
@@ -79,20 +81,20 @@ impl Server {
         commands.write_all(&[command])
     }
 
-    /// Let it end, and wait for that; `None` if it does not.
+    /// Let it end, and wait for that: what it says about it, and its status, `None` if it does not end.
     ///
     /// # Errors
-    /// It could not be told.
-    pub fn end(mut self) -> io::Result<Option<ExitStatus>> {
-        self.command(END)?;
+    /// It could not be told, or says nothing.
+    pub fn end(mut self) -> io::Result<(String, Option<ExitStatus>)> {
+        let said = self.ask(END)?;
         let told = Instant::now();
         while told.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait()? {
-                return Ok(Some(status));
+                return Ok((said, Some(status)));
             }
             thread::sleep(Duration::from_millis(10));
         }
-        Ok(None)
+        Ok((said, None))
     }
 }
 

@@ -69,13 +69,13 @@ pub fn machine() -> String {
     let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let memory = memory.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0);
     let kernel = read("/proc/sys/kernel/osrelease");
-    let load = read("/proc/loadavg");
-    format!(
-        "{model}, {cores} cores{place}; {:.0} GiB; Linux {}; load average before the run {}",
-        memory / (1024.0 * 1024.0),
-        kernel.trim(),
-        load.split(' ').next().unwrap_or_default()
-    )
+    format!("{model}, {cores} cores{place}; {:.0} GiB; Linux {}", memory / (1024.0 * 1024.0), kernel.trim())
+}
+
+/// The load average of the last minute.
+pub fn load() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// The commit of this project, if it is known.

@@ -12,6 +12,12 @@ pub struct Waits {
     pub worst: Duration,
 }
 
+impl Default for Waits {
+    fn default() -> Waits {
+        Waits::new()
+    }
+}
+
 impl Waits {
     pub fn new() -> Waits {
         Waits { buckets: vec![0; 64 * STEPS], count: 0, worst: Duration::ZERO }
@@ -21,6 +27,11 @@ impl Waits {
         self.buckets[bucket(wait.as_micros() as u64)] += 1;
         self.count += 1;
         self.worst = self.worst.max(wait);
+    }
+
+    /// How many took longer than that.
+    pub fn later_than(&self, time: Duration) -> u64 {
+        self.buckets[bucket(time.as_micros() as u64) + 1..].iter().sum()
     }
 
     /// As long as this many of a hundred waits took, or less.

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use dispatch_loop::{Channel, ChannelMap, Dispatcher};
+use dispatch_loop::{AcceptLimits, Channel, ChannelMap, Dispatcher, DrainOptions};
 
 use crate::ports::PORTS;
 use crate::system;
@@ -20,38 +20,48 @@ use tally::Tally;
 pub const IDLE: u8 = b'i';
 /// Answer with what has been counted.
 pub const TELL: u8 = b't';
-/// Close everything, and end.
+/// Drain, answer with how that went, and end.
 pub const END: u8 = b'e';
+
+/// How long that may take.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// # Errors
 /// A listener or the loop failed.
-pub fn serve(descriptors: u64, shows_log: bool) -> io::Result<()> {
+pub fn serve(descriptors: u64, is_limited: bool, shows_log: bool) -> io::Result<()> {
     system::limit_descriptors(descriptors)?;
     tally::start_log(shows_log);
     let tally = Rc::new(Tally::default());
     let mut map = ChannelMap::new()?;
+    // So that turns are timed.
+    let _meter = map.meter();
+    // The listeners have them together.
+    let limits = is_limited.then(AcceptLimits::public);
     let told = Rc::new(Cell::new(None));
     let control = map.add_file(io::stdin(), Control(told.clone()))?;
     for port in PORTS {
-        let listener = guard::listen(&mut map, port, &tally)?;
+        let listener = guard::listen(&mut map, port, limits.clone(), &tally)?;
         say(&format!("listening on {}", map.channel(listener)?.local_addr()?))?;
     }
     loop {
         dispatch_loop::run(&mut map)?;
         match told.take() {
             Some(IDLE) => say(&turns_in(&mut map, Duration::from_secs(1))?.to_string())?,
-            Some(TELL) => say(&format!("{} channels={}", tally.line(), map.len() - PORTS.len() - 1))?,
+            Some(TELL) => say(&tally.line(&map.numbers()))?,
             _ => break,
         }
     }
     map.channel(control)?.abort();
-    map.close_all();
-    // Connections that are still there get a little time, and are then cut off by the drop of the map.
-    map.call_later(Duration::from_secs(3), ChannelMap::stop);
-    while !map.is_empty() && told.take().is_none() {
-        map.turn(Some(Duration::from_millis(100)))?;
-    }
-    Ok(())
+    map.turn(Some(Duration::ZERO))?;
+    let begun = Instant::now();
+    map.drain(&DrainOptions::default().with_deadline(DRAIN));
+    dispatch_loop::run(&mut map)?;
+    let took = begun.elapsed().as_micros();
+    let end = map.drain_progress().unwrap_or_default();
+    say(&format!(
+        "closed-idle={} finished={} aborted={} took={took}",
+        end.closed_idle, end.finished, end.aborted
+    ))
 }
 
 fn say(line: &str) -> io::Result<()> {
