@@ -158,7 +158,7 @@ pub struct Deadlines {
     /// It holds for a closing channel, too: that is reset, without a hook.
     pub write_rate: Option<MinRate>,
     /// How long the channel may live from now on, give or take a tenth, at random, so that those that began
-    /// together do not end together. Passes once.
+    /// together do not end together. Passes once; also while the channel still connects.
     pub lifetime: Option<Duration>,
 }
 

@@ -48,8 +48,9 @@ impl Link {
 
     /// The same, for the deadlines. Returns when to look at it, if ever.
     pub(crate) fn time_message(&mut self, now: Time) -> Option<Time> {
-        let received = self.received;
-        self.running()?.begin_message(received, now)
+        let (received, ending) = (self.received, self.is_ending());
+        // Of a channel that ends, no message is waited for; in its last hook its timers are gone already.
+        self.running().filter(|_| !ending)?.begin_message(received, now)
     }
 
     /// The message is complete.

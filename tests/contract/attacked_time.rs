@@ -282,3 +282,21 @@ fn a_steady_reader_of_what_is_inside_a_source_is_not_slow() {
         }
     }
 }
+
+/// EDGE_CASES 511: nothing of it outlives its last hook.
+#[test]
+fn a_message_that_begins_in_the_last_hook_sets_no_timer() {
+    let log = Log::new();
+    let recorder = Recorder::new("a", &log).on("close", |ch| {
+        ch.set_write_bandwidth(Some(&Bandwidth::new(1)));
+        ch.begin_message();
+        Ok(())
+    });
+    let (near, far) = unix_pair();
+    let (mut map, token) = opened_on(near, recorder);
+    view(&mut map, token).set_deadlines(&Deadlines::default().with_message(Duration::from_secs(3600)));
+    drop(far);
+    turn_until(&mut map, &log, |_| log.closed("a"));
+    assert_eq!(map.wait_limit(), None);
+    assert_eq!(map.numbers().timers, 0);
+}
