@@ -45,13 +45,11 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             other => options.take(other.unexpected(), &mut args)?,
         }
     }
-    let address = address.unwrap_or("127.0.0.1:8111".to_owned());
-
     let mut map = ChannelMap::new()?;
     common::drain_on_signal(&mut map, &options)?;
     let clients = Clients::default();
     let new = || AgentServer { clients: clients.clone(), options: options.clone() };
-    let servers = common::listen(&mut map, &address, &options, new)?;
+    let servers = common::listen(&mut map, address.as_slice(), "127.0.0.1:8111", &options, new)?;
     let server = servers[0]; // any will do: they share their clients
     dispatch_loop::read_lines(&map.remote(), io::stdin(), move |map, line| match line {
         Line::Text(text) => {
@@ -74,12 +72,11 @@ struct AgentServer {
 }
 
 impl Dispatcher for AgentServer {
-    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
-        let client = Client { clients: self.clients.clone(), lines: Lines::default() };
-        let client = ch.map_mut().add(socket, client)?;
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
+        let client = Client { clients: self.clients.clone(), lines: Lines::default(), is_known: false };
+        let client = self.options.add(ch.map_mut(), socket, client)?;
         self.options.set_on(&mut ch.map_mut().channel(client)?);
         self.clients.borrow_mut().insert(client.token());
-        common::say(format_args!("connected: {peer}"));
         Ok(())
     }
 }
@@ -87,9 +84,17 @@ impl Dispatcher for AgentServer {
 struct Client {
     clients: Clients,
     lines: Lines,
+    /// It was said who has connected.
+    is_known: bool,
 }
 
 impl Dispatcher for Client {
+    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        self.is_known = true;
+        common::say(format_args!("connected: {}", ch.peer_addr()?));
+        Ok(())
+    }
+
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         if common::is_behind(ch) {
             return Ok(()); // it comes again when stdout was read
@@ -107,7 +112,7 @@ impl Dispatcher for Client {
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
         self.clients.borrow_mut().remove(&ch.token());
-        if let Ok(peer) = ch.peer_addr() {
+        if let Some(peer) = ch.peer_addr().ok().filter(|_| self.is_known) {
             common::say(format_args!("disconnected: {peer}"));
         }
         common::disconnected(ch, reason);

@@ -58,11 +58,10 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             other => options.take(other.unexpected(), &mut args)?,
         }
     }
-    let address = address.unwrap_or("127.0.0.1:65432".to_owned());
-
     let mut map = ChannelMap::new()?;
     common::drain_on_signal(&mut map, &options)?;
-    common::listen(&mut map, &address, &options, || AppServer { options: options.clone() })?;
+    let new = || AppServer { options: options.clone() };
+    common::listen(&mut map, address.as_slice(), "127.0.0.1:65432", &options, new)?;
     common::serve(map, &options) // until a signal
 }
 
@@ -74,7 +73,7 @@ struct AppServer {
 impl Dispatcher for AppServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
         let request = Request { receiver: Receiver::default() };
-        let client = ch.map_mut().add(socket, ChatDispatcher::new(app::LENGTH, request)?)?;
+        let client = self.options.add(ch.map_mut(), socket, ChatDispatcher::new(app::LENGTH, request)?)?;
         self.options.set_on(&mut ch.map_mut().channel(client)?);
         Ok(())
     }

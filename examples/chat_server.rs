@@ -43,11 +43,11 @@ const TOO_LONG: &[u8] = b"* line too long\r\n";
 const MOST_UNREAD: usize = 1024 * 1024;
 
 fn main() -> ExitCode {
-    common::server(HELP, run)
+    common::lasting_server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
-    let mut options = ServerOptions::default();
+    let mut options = ServerOptions::default().with_tls().with_take_over();
     let mut address = None;
     while let Some(arg) = args.next()? {
         match arg {
@@ -55,15 +55,12 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             other => options.take(other.unexpected(), &mut args)?,
         }
     }
-    let address = address.unwrap_or("127.0.0.1:8222".to_owned());
-
     let mut map = ChannelMap::new()?;
+    options.begin_tls(&mut map)?;
     common::drain_on_signal(&mut map, &options)?;
     let room = Rc::<RefCell<Room>>::default();
-    common::listen(&mut map, &address, &options, || ChatServer {
-        room: room.clone(),
-        options: options.clone(),
-    })?;
+    let new = || ChatServer { room: room.clone(), options: options.clone() };
+    common::listen(&mut map, address.as_slice(), "127.0.0.1:8222", &options, new)?;
     common::serve(map, &options) // until a signal
 }
 
@@ -76,7 +73,7 @@ struct ChatServer {
 impl Dispatcher for ChatServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
         let guest = Guest { room: self.room.clone(), number: 0 };
-        let guest = ch.map_mut().add(socket, ChatDispatcher::new("\n", guest)?)?;
+        let guest = self.options.add(ch.map_mut(), socket, ChatDispatcher::new("\n", guest)?)?;
         self.options.set_on(&mut ch.map_mut().channel(guest)?);
         Ok(())
     }

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{Exit, Stdin};
+use common::{ClientTls, Exit, Stdin};
 use dispatch_loop::{Channel, ChannelMap, Dispatcher, Reason};
 use lexopt::prelude::*;
 
@@ -31,7 +31,7 @@ use lexopt::prelude::*;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 const HELP: &str = "\
-usage: echo_client [--interactive | [--connections N] [--message TEXT]...] [--log LEVEL] ADDR
+usage: echo_client [--interactive | [--connections N] [--message TEXT]...] [OPTION...] ADDR
 
 Sends messages to an echo server, on N connections at once, and checks that they come back.
 
@@ -42,7 +42,7 @@ Sends messages to an echo server, on N connections at once, and checks that they
   --interactive      send stdin instead, and write what comes back to stdout";
 
 fn main() -> ExitCode {
-    common::main(HELP, run)
+    common::tls_client(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
@@ -50,6 +50,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut connections = NonZero::<usize>::MIN;
     let mut messages = Vec::new();
     let mut interactive = false;
+    let mut tls = ClientTls::default();
     while let Some(arg) = args.next()? {
         match arg {
             Long("connections") => connections = common::parse("--connections", args.value()?, "1 or more")?,
@@ -58,7 +59,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             Long("log") => common::set_log_level(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if address.is_none() => address = Some(common::address(text)?),
-            other => return Err(other.unexpected().into()),
+            other => tls.take(other.unexpected(), &mut args)?,
         }
     }
     let Some(address) = address else { return Err(Exit::Usage("no ADDR is given".into())) };
@@ -72,17 +73,18 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 
     let sent = messages.concat();
     let work = Rc::new(Work { messages, sent, failures: RefCell::default() });
+    tls.begin()?;
     let mut map = ChannelMap::new()?;
     common::close_on_signal(&mut map)?;
     if interactive {
         let handle = map.connect(address.as_str(), Interactive { work: work.clone(), all_sent: false })?;
+        tls.start_on(&mut map.channel(handle).map_err(io::Error::from)?, &address)?;
         common::send_stdin(&mut map, handle, Interactive::stdin_is)?;
     } else {
         for number in 1..=connections {
-            map.connect(
-                address.as_str(),
-                Connection { number, work: work.clone(), returned: 0, done: false },
-            )?;
+            let connection = Connection { number, work: work.clone(), returned: 0, done: false };
+            let handle = map.connect(address.as_str(), connection)?;
+            tls.start_on(&mut map.channel(handle).map_err(io::Error::from)?, &address)?;
         }
     }
     dispatch_loop::run(&mut map)?; // until the last connection has ended, or a signal

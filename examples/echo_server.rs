@@ -34,11 +34,11 @@ Sends back what each client sends, until Ctrl-C.
   --suffix TEXT      goes after it";
 
 fn main() -> ExitCode {
-    common::server(HELP, run)
+    common::tls_server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
-    let mut options = ServerOptions::default();
+    let mut options = ServerOptions::default().with_tls();
     let mut addresses = Vec::new();
     let mut around = Around::default();
     while let Some(arg) = args.next()? {
@@ -49,19 +49,12 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             other => options.take(other.unexpected(), &mut args)?,
         }
     }
-    if addresses.is_empty() {
-        addresses.push("127.0.0.1:8080".to_owned());
-    }
-
-    let (around, options) = (Rc::new(around), Rc::new(options));
     let mut map = ChannelMap::new()?;
+    options.begin_tls(&mut map)?;
     common::drain_on_signal(&mut map, &options)?;
-    for address in &addresses {
-        common::listen(&mut map, address, &options, || EchoServer {
-            around: around.clone(),
-            options: options.clone(),
-        })?;
-    }
+    let (around, options) = (Rc::new(around), Rc::new(options));
+    let new = || EchoServer { around: around.clone(), options: options.clone() };
+    common::listen(&mut map, &addresses, "127.0.0.1:8080", &options, new)?;
     common::serve(map, &options) // until a signal
 }
 
@@ -79,11 +72,9 @@ struct EchoServer {
 }
 
 impl Dispatcher for EchoServer {
-    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
-        log::info!("{peer} connected");
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
         let (around, options) = (self.around.clone(), self.options.clone());
-        ch.map_mut().add(socket, Echo { around, options })?;
-        Ok(())
+        self.options.add(ch.map_mut(), socket, Echo { around, options }).map(drop)
     }
 }
 
@@ -95,6 +86,7 @@ struct Echo {
 
 impl Dispatcher for Echo {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        log::info!("{} connected", ch.peer_addr()?);
         // While more than 64 KiB wait for the client to take them, read no more from it.
         ch.set_auto_pause(true);
         self.options.set_on(ch);

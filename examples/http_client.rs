@@ -21,19 +21,20 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::Exit;
+use common::{ClientTls, Exit};
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher, Terminator};
 use dispatch_loop::{ChannelMap, Eof, OnError, Reason};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-usage: http_client [-v] [--log LEVEL] HOST[:PORT] PATH
+usage: http_client [-v] [OPTION...] [https://]HOST[:PORT] PATH
 
 Fetches http://HOST:PORT/PATH by HTTP/1.0, and writes the body to stdout.
 
-  HOST[:PORT]        the server, [IPV6]:PORT as well (port 80)
+  HOST[:PORT]        the server, [IPV6]:PORT as well (port 80; 443 of https://)
   PATH               what to ask for, from its / on, percent-encoded
-  -v                 write the status and the headers to stderr";
+  -v                 write the status and the headers to stderr
+  --ca FILE          trust the authorities in this file (PEM), not those of the system";
 
 /// The limit of a head, in bytes.
 const HEAD: usize = 64 * 1024;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let (mut host, mut path, mut verbose) = (None, None, false);
+    let mut tls = ClientTls::default();
     while let Some(arg) = args.next()? {
         match arg {
             Short('v') => verbose = true,
@@ -52,24 +54,34 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if host.is_none() => host = Some(text.string()?),
             Value(text) if path.is_none() => path = Some(text),
+            Long("ca") => tls.trust(args.value()?)?,
             other => return Err(other.unexpected().into()),
         }
     }
     let (Some(host), Some(path)) = (host, path) else {
         return Err(Exit::Usage("wanted HOST[:PORT] and PATH".into()));
     };
-    let url = format!("http://{host}{}", path.as_bytes().escape_ascii());
+    let (scheme, host, port) = match host.strip_prefix("https://") {
+        Some(host) => {
+            tls.is_wanted()?;
+            ("https", host.to_owned(), 443)
+        }
+        None => ("http", host, 80),
+    };
+    let url = format!("{scheme}://{host}{}", path.as_bytes().escape_ascii());
     let request = request(&host, path)?;
     // In `[::1]` the colons are not those of a port.
     let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
-    let address = common::address(if has_port { host.into() } else { format!("{host}:80").into() })?;
+    let address = common::address(if has_port { host.into() } else { format!("{host}:{port}").into() })?;
 
     let outcome = Rc::new(RefCell::new(None));
+    tls.begin()?;
     let mut map = ChannelMap::new()?;
     common::close_on_signal(&mut map)?;
     let fetch =
         Fetch { request, verbose, head: Vec::new(), received: 0, status: None, outcome: outcome.clone() };
-    map.connect(address.as_str(), ChatDispatcher::new("\n", fetch)?)?;
+    let handle = map.connect(address.as_str(), ChatDispatcher::new("\n", fetch)?)?;
+    tls.start_on(&mut map.channel(handle).map_err(io::Error::from)?, &address)?;
     dispatch_loop::run(&mut map)?; // until it has ended, or a signal
     let outcome = outcome.take().unwrap_or_else(|| Err("interrupted".to_owned()));
     outcome.map_err(|why| Exit::Failure(format!("{url} ({address}): {why}")))?;

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use common::Exit;
+use common::{ClientTls, Exit};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Reason};
 use lexopt::prelude::*;
 
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST: usize = 16 * 1024 * 1024;
 
 const HELP: &str = "\
-usage: poetry_client [--log LEVEL] [HOST:]PORT...
+usage: poetry_client [OPTION...] [HOST:]PORT...
 
 Fetches a poem from each server, from all at once, and prints them when they are all there. A poem has at
 most 16 MiB, and comes without silences of more than 30 seconds.
@@ -37,23 +37,25 @@ most 16 MiB, and comes without silences of more than 30 seconds.
   [HOST:]PORT        a server (without HOST: on 127.0.0.1); [IPV6]:PORT and unix:PATH as well";
 
 fn main() -> ExitCode {
-    common::main(HELP, run)
+    common::tls_client(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut servers = Vec::new();
+    let mut tls = ClientTls::default();
     while let Some(arg) = args.next()? {
         match arg {
             Long("log") => common::set_log_level(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
             Value(server) => servers.push(address(server)?),
-            other => return Err(other.unexpected().into()),
+            other => tls.take(other.unexpected(), &mut args)?,
         }
     }
     if servers.is_empty() {
         return Err(Exit::Usage("no PORT is given".into()));
     }
 
+    tls.begin()?;
     let begin = Instant::now();
     let poems: Rc<Poems> = Rc::new(RefCell::new(vec![None; servers.len()]));
     let mut map = ChannelMap::new()?;
@@ -61,8 +63,12 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     for (task, server) in (1..).zip(&servers) {
         let fetch = Fetch { task, server: server.clone(), poem: Vec::new(), poems: poems.clone() };
         let begun = map.connect(server, fetch).and_then(|fetch| Ok(map.channel(fetch)?));
+        let begun = begun.and_then(|mut ch| {
+            ch.set_timeout(Some(PATIENCE));
+            tls.start_on(&mut ch, server)
+        });
         match begun {
-            Ok(mut ch) => ch.set_timeout(Some(PATIENCE)),
+            Ok(()) => {}
             Err(error) => common::complain(format_args!("Task {task}: error: {error}")),
         }
     }

@@ -66,11 +66,13 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             other => options.take(other.unexpected(), &mut args)?,
         }
     }
-    if ports.is_empty() {
+    let given = if ports.is_empty() { common::inherited()? } else { Vec::new() };
+    if ports.is_empty() && given.is_empty() {
         ports = vec![10000, 10001, 10002];
     }
-    if files.len() > 1 && files.len() != ports.len() {
-        let why = format!("{} POEMs for {} ports: wanted one, or one for each", files.len(), ports.len());
+    let places = ports.len() + given.len();
+    if files.len() > 1 && files.len() != places {
+        let why = format!("{} POEMs for {places} ports: wanted one, or one for each", files.len());
         return Err(Exit::Usage(why));
     }
     let mut poems: Vec<Rc<[u8]>> = Vec::new();
@@ -85,13 +87,14 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let pace = Pace { delay, num_bytes };
     let mut map = ChannelMap::new()?;
     common::drain_on_signal(&mut map, &options)?;
+    let new = |poem: &Rc<[u8]>| Poet { poem: poem.clone(), pace, options: options.clone() };
     for (&port, poem) in ports.iter().zip(poems.iter().cycle()) {
         let address = common::address(on(&host, port).into())?;
-        common::listen(&mut map, &address, &options, || Poet {
-            poem: poem.clone(),
-            pace,
-            options: options.clone(),
-        })?;
+        common::listen(&mut map, &[address], "", &options, || new(poem))?;
+    }
+    for (socket, poem) in given.into_iter().zip(poems.iter().cycle()) {
+        let poet = common::adopt(&mut map, socket, &options, new(poem))?;
+        common::announce(&mut map, poet);
     }
     common::serve(map, &options) // until a signal
 }
@@ -122,12 +125,11 @@ struct Poet {
 }
 
 impl Dispatcher for Poet {
-    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
-        log::info!("{peer} connected");
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
         let Pace { delay, num_bytes } = self.pace;
         let mut recital = Recital { poem: self.poem.clone(), due: 0, sent: 0 };
         recital.go_on(if delay.is_zero() { usize::MAX } else { num_bytes });
-        let recital = ch.map_mut().add(socket, recital)?;
+        let recital = self.options.add(ch.map_mut(), socket, recital)?;
         self.options.set_on(&mut ch.map_mut().channel(recital)?);
         if !delay.is_zero() {
             ch.map_mut().channel(recital)?.call_every(delay, move |ch| {
@@ -156,6 +158,11 @@ impl Recital {
 }
 
 impl Dispatcher for Recital {
+    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        log::info!("{} connected", ch.peer_addr()?);
+        Ok(())
+    }
+
     fn writable(&self, _: &Channel<'_>) -> bool {
         // At its end there is one thing left to do: to close.
         self.sent < self.due || self.sent == self.poem.len()

@@ -20,13 +20,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::Exit;
+use common::{ClientTls, Exit};
 use dispatch_loop::stream::{self, StreamReader, StreamWriter};
 use dispatch_loop::{ChannelMap, LoopOptions};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-usage: stream_client [--log LEVEL] ADDR
+usage: stream_client [OPTION...] ADDR
 
 Sends each line of stdin to a server, waits for one line of answer, and prints it.
 
@@ -36,26 +36,30 @@ Sends each line of stdin to a server, waits for one line of answer, and prints i
 const PIECE: u64 = 64 * 1024;
 
 fn main() -> ExitCode {
-    common::main(HELP, run)
+    common::tls_client(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut address = None;
+    let mut tls = ClientTls::default();
     while let Some(arg) = args.next()? {
         match arg {
             Long("log") => common::set_log_level(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if address.is_none() => address = Some(common::address(text)?),
-            other => return Err(other.unexpected().into()),
+            other => tls.take(other.unexpected(), &mut args)?,
         }
     }
     let Some(address) = address else { return Err(Exit::Usage("no ADDR is given".into())) };
 
+    tls.begin()?;
     let mut map = ChannelMap::new()?;
     common::close_on_signal(&mut map)?;
     let (reader, writer) = stream::connect(&mut map, address.as_str())?;
     // It ends when each line was answered: whether the server ends, too, is of no interest then.
-    map.channel(reader.token()).map_err(io::Error::from)?.set_linger(Duration::ZERO);
+    let mut ch = map.channel(reader.token()).map_err(io::Error::from)?;
+    ch.set_linger(Duration::ZERO);
+    tls.start_on(&mut ch, &address)?;
     let (remote, to) = (map.remote(), address.clone());
     let (tell, outcome) = mpsc::channel();
     thread::Builder::new().name("conversation".to_owned()).spawn(move || {

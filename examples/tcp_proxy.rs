@@ -20,7 +20,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use common::{Exit, Places, ServerOptions};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Socket};
+use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, ProxyHeader, ProxyVersion};
+use dispatch_loop::{Reason, Socket};
 use lexopt::prelude::*;
 
 /// How long a peer that is to be reset may take nothing of what came before.
@@ -35,17 +36,21 @@ usage: tcp_proxy [OPTION...] LISTEN UPSTREAM
 Forwards each connection to LISTEN to a connection of its own to UPSTREAM, until Ctrl-C.
 
   LISTEN             HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 asks for a free one
-  UPSTREAM           the same; a name is looked up for each connection";
+  UPSTREAM           the same; a name is looked up for each connection
+  --send-proxy v1|v2 begin each connection to UPSTREAM with a PROXY header of this version, which
+                     says whose it is";
 
 fn main() -> ExitCode {
-    common::server(HELP, run)
+    common::lasting_server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
-    let mut options = ServerOptions::default();
+    let mut options = ServerOptions::default().with_tls().with_take_over();
+    let mut send_proxy = None;
     let mut addresses = Vec::new();
     while let Some(arg) = args.next()? {
         match arg {
+            Long("send-proxy") => send_proxy = Some(version(args.value()?)?),
             Value(text) if addresses.len() < 2 => addresses.push(common::address(text)?),
             other => options.take(other.unexpected(), &mut args)?,
         }
@@ -55,63 +60,77 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     };
 
     let mut map = ChannelMap::new()?;
+    options.begin_tls(&mut map)?;
     common::drain_on_signal(&mut map, &options)?;
-    let upstream: Rc<str> = upstream.into();
-    let (places, options) = (Rc::<Places>::default(), Rc::new(options));
-    let new = || Proxy { upstream: upstream.clone(), places: places.clone(), options: options.clone() };
-    let proxies = common::listen(&mut map, &listen, &options, new)?;
-    places.govern(proxies);
-    common::serve(map, &options) // until a signal
+    let service = Rc::new(Service { upstream, send_proxy, places: Places::default(), options });
+    let new = || Proxy { service: service.clone() };
+    let proxies = common::listen(&mut map, &[listen], "", &service.options, new)?;
+    service.places.govern(proxies);
+    common::serve(map, &service.options) // until a signal
+}
+
+fn version(text: std::ffi::OsString) -> Result<ProxyVersion, Exit> {
+    match text.to_str() {
+        Some("v1") => Ok(ProxyVersion::V1),
+        Some("v2") => Ok(ProxyVersion::V2),
+        _ => Err(Exit::Usage(format!("--send-proxy {text:?}: wanted v1 or v2"))),
+    }
+}
+
+/// What all connections share.
+struct Service {
+    upstream: String,
+    /// Begin each connection upstream with a PROXY header.
+    send_proxy: Option<ProxyVersion>,
+    /// A client that is let in has a descriptor for its connection upstream, too.
+    places: Places,
+    options: ServerOptions,
 }
 
 /// A listener.
 struct Proxy {
-    upstream: Rc<str>,
-    /// A client that is let in has a descriptor for its connection upstream, too.
-    places: Rc<Places>,
-    options: Rc<ServerOptions>,
+    service: Rc<Service>,
 }
 
 impl Dispatcher for Proxy {
-    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
-        log::info!("{peer} connected");
-        let map = ch.map_mut();
-        let (places, options) = (&self.places, &self.options);
-        let half = |twin, upstream| {
-            let (places, options) = (places.clone(), options.clone());
-            Half { twin, upstream, places, options, ended: false }
-        };
-        let client = map.add(socket, half(None, None))?;
-        self.places.take(map);
-        let upstream = map.connect(&*self.upstream, half(Some(client), Some(self.upstream.clone())));
-        let mut ch = map.channel(client)?;
-        let Ok(upstream) = upstream else {
-            ch.abort();
-            self.places.give_back(map, 1); // the client gives back its own
-            return upstream.map(drop);
-        };
-        ch.auto_pause_with(upstream)?;
-        ch.pause_reading(); // until there is somebody to take it
-        self.options.set_on(&mut ch);
-        map.get_mut(client)?.twin = Some(upstream);
+    fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
+        let (map, service) = (ch.map_mut(), &self.service);
+        let client = service.options.add(map, socket, Half::new(service.clone(), None))?;
+        service.places.take(map);
+        service.options.set_on(&mut map.channel(client)?);
         Ok(())
     }
 }
 
 /// One side of a forwarded connection.
-#[derive(Default)]
 struct Half {
-    /// `None` when it was reset, and this side is to be.
+    service: Rc<Service>,
+    /// `None` before there is one; and when it was reset, and this side is to be.
     twin: Option<Handle<Half>>,
-    /// Of this side, if it is not the client's.
-    upstream: Option<Rc<str>>,
-    places: Rc<Places>,
-    options: Rc<ServerOptions>,
+    is_upstream: bool,
     /// The peer has sent its last, and the twin was told.
     ended: bool,
+    /// The descriptors that end with it: of a client, also that for a twin, while there is none.
+    places: usize,
 }
 
 impl Half {
+    /// The side of a client, or the twin of one.
+    fn new(service: Rc<Service>, client: Option<Handle<Half>>) -> Half {
+        let places = if client.is_some() { 1 } else { 2 };
+        Half { service, twin: client, is_upstream: client.is_some(), ended: false, places }
+    }
+
+    /// What the client's side is to tell upstream of the client.
+    fn header(&self, ch: &mut Channel<'_>, version: ProxyVersion) -> io::Result<Vec<u8>> {
+        let Some(client) = self.twin else { return Ok(Vec::new()) };
+        let client = ch.map_mut().channel(client)?;
+        // A balancer before this one knows what the client has connected to.
+        let told = client.proxy_header().and_then(|header| header.destination());
+        let destination = told.cloned().map_or_else(|| client.local_addr(), Ok)?;
+        ProxyHeader::new(client.peer_addr()?, destination).to_bytes(version)
+    }
+
     /// The other side, if it is still there.
     fn with_twin(&self, ch: &mut Channel<'_>, f: impl FnOnce(&mut Channel<'_>)) {
         if let Some(Ok(mut twin)) = self.twin.map(|twin| ch.map_mut().channel(twin)) {
@@ -121,8 +140,26 @@ impl Half {
 }
 
 impl Dispatcher for Half {
+    fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        if self.is_upstream {
+            return Ok(());
+        }
+        log::info!("{} connected", ch.peer_addr()?);
+        let twin = Half::new(self.service.clone(), Some(ch.token().typed()));
+        let upstream = ch.map_mut().connect(&*self.service.upstream, twin).inspect_err(|_| ch.abort())?;
+        self.places = 1;
+        self.twin = Some(upstream);
+        ch.auto_pause_with(upstream)?;
+        ch.pause_reading(); // until there is somebody to take it
+        Ok(())
+    }
+
     /// Of the connection upstream, for which the client has waited.
     fn handle_connect(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        if let Some(version) = self.service.send_proxy {
+            let header = self.header(ch, version)?;
+            ch.push(&header)?;
+        }
         self.with_twin(ch, |twin| twin.resume_reading());
         Ok(())
     }
@@ -146,22 +183,22 @@ impl Dispatcher for Half {
     }
 
     fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        self.options.close_in_time(ch);
+        self.service.options.close_in_time(ch);
         Ok(())
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        self.places.give_back(ch.map_mut(), 1);
+        self.service.places.give_back(ch.map_mut(), self.places);
         common::disconnected(ch, reason);
         // When both sides have said their last, both end by themselves.
         let twin_ended = self.twin.and_then(|twin| ch.map().get(twin).ok()).is_none_or(|twin| twin.ended);
         if matches!(reason, Reason::Closed) || (matches!(reason, Reason::EndOfStream) && twin_ended) {
             return;
         }
-        if let Some(upstream) = &self.upstream {
+        if self.is_upstream {
             self.with_twin(ch, |client| {
                 let peer = client.peer_addr().unwrap_or(Address::Unnamed);
-                log::warn!("{peer} is dropped: upstream {upstream}: {reason}");
+                log::warn!("{peer} is dropped: upstream {}: {reason}", self.service.upstream);
             });
         }
         self.with_twin(ch, reset_when_sent);

@@ -42,13 +42,17 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             other => return Err(other.unexpected().into()),
         }
     }
+    let given = if address.is_none() { common::inherited()?.pop() } else { None };
     let address = address.unwrap_or(([127, 0, 0, 1], 8080).into());
 
     let mut map = ChannelMap::new()?;
     common::drain_on_signal(&mut map, &ServerOptions::default())?;
     // Room for a burst: what finds none is lost, as datagrams are.
     let room = DatagramOptions::default().with_recv_buffer(1024 * 1024);
-    let echo = map.bind_with(address, &room, Echo)?;
+    let echo = match given {
+        Some(socket) => map.add(socket, Echo)?, // as the service manager has opened it
+        None => map.bind_with(address, &room, Echo)?,
+    };
     common::announce(&mut map, echo);
     common::serve(map, &options) // until a signal
 }

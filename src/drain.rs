@@ -76,7 +76,8 @@ pub enum DrainState {
     Drained,
 }
 
-/// How far a [drain](crate::ChannelMap::drain) is, in numbers. Channels in the background are not counted.
+/// How far a [drain](crate::ChannelMap::drain) is, in numbers. Channels in the background are not counted; when one
+/// of them closes, it is in the foreground.
 ///
 /// Connections that were begun so late that they were in the backlog of a listener when it closed are
 /// reset by the system, which does not tell how many those were.
@@ -126,8 +127,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 struct Look {
     /// All bytes that had passed.
     traffic: Option<u64>,
-    /// How often a listener has accepted without coming to the end of its backlog.
-    rounds: u32,
+    /// How many a listener has accepted without coming to the end of its backlog.
+    taken: u32,
     fate: Fate,
 }
 
@@ -150,6 +151,9 @@ pub(crate) struct Drain {
     pub(crate) timer: Option<TimerKey>,
     /// What was left at the deadline was aborted.
     expired: bool,
+    /// A signal has begun it, or brought it nearer.
+    #[cfg(feature = "signals")]
+    pub(crate) signalled: bool,
     looks: HashMap<Token, Look>,
     counts: DrainProgress,
     /// What the map's hook was told last.
@@ -164,6 +168,8 @@ impl Drain {
             deadline: now.after(options.deadline),
             timer: None,
             expired: false,
+            #[cfg(feature = "signals")]
+            signalled: false,
             looks: HashMap::new(),
             counts: DrainProgress::default(),
             told: DrainProgress::default(),
@@ -179,9 +185,14 @@ impl Drain {
         self.pass(now);
     }
 
+    /// Whether it is under way because of an earlier signal; then this one is noted.
     #[cfg(feature = "signals")]
-    pub(crate) fn note_signal(&mut self, signal: i32) {
-        self.counts.signal = Some(signal);
+    pub(crate) fn is_second_signal(&mut self, signal: i32) -> bool {
+        let is_second = self.signalled && self.is_under_way();
+        if is_second {
+            self.counts.signal = Some(signal);
+        }
+        is_second
     }
 
     /// The lame-duck time may be over.
@@ -223,11 +234,11 @@ impl Drain {
         before.is_some_and(|before| before == traffic || now >= self.lame_until.after(PATIENCE))
     }
 
-    /// A listener has accepted, and more wait: how often that was so.
-    pub(crate) fn accepted(&mut self, token: Token) -> u32 {
+    /// A listener has accepted so many, and more wait: how many it has accepted by now.
+    pub(crate) fn accepted(&mut self, token: Token, taken: u32) -> u32 {
         let look = self.looks.entry(token).or_default();
-        look.rounds += 1;
-        look.rounds
+        look.taken += taken;
+        look.taken
     }
 
     pub(crate) fn decide(&mut self, token: Token, fate: Fate) {

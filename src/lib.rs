@@ -148,6 +148,7 @@
 //! | `stream` | code that reads and writes top-down, in a thread | `asyncio.StreamReader`, `StreamWriter` |
 //! | `framing` | lines, netstrings and length prefixes, in any of these | |
 //! | `producers` | output that is made while it is sent | `asynchat.simple_producer` |
+//! | `hand_over` | a server that is restarted without refusing a connect | |
 //! | `reconnect` | a client that connects again when its connection ends | Twisted's `ReconnectingClientFactory` |
 //! | `stats` | the numbers of a map for Prometheus | `prometheus_client`'s `start_http_server` |
 //!
@@ -227,6 +228,7 @@ mod core;
 mod drain;
 mod error;
 mod event_loop;
+mod group;
 mod guard;
 #[cfg(feature = "layers")]
 mod layers;
@@ -238,6 +240,8 @@ mod report;
 mod sys;
 mod threads;
 mod timers;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod token;
 
 pub use self::core::action::Call;
@@ -248,8 +252,11 @@ pub use self::core::wrapper::Wrapper;
 pub use drain::{DrainOptions, DrainProgress, DrainState};
 pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};
+pub use group::LoopGroup;
+pub use group::loops::Loops;
+pub use group::topics::Topics;
 #[cfg(feature = "layers")]
-pub use layers::{chat, framing, producers, protocol, reconnect, stats, stream};
+pub use layers::{chat, framing, hand_over, producers, protocol, reconnect, stats, stream};
 pub use link::bandwidth::Bandwidth;
 pub use link::deadlines::{Deadline, Deadlines, MinRate};
 pub use link::marks::OnLimit;
@@ -260,7 +267,11 @@ pub use net::datagram::Datagram;
 pub use net::full::{AcceptLimit, AcceptLimitError};
 pub use net::limits::{AcceptLimits, AtLimit};
 pub use net::options::{ConnectOptions, DatagramOptions, ListenOptions};
+#[cfg(feature = "proxy-protocol")]
+pub use net::proxy::{ProxyHeader, ProxyVersion};
 pub use net::socket::{Detached, Socket};
+#[cfg(feature = "proxy-protocol")]
+pub use net::trust::ProxyOptions;
 pub use net::unix::Credentials;
 pub use numbers::{Histogram, Numbers};
 pub use reason::Reason;
@@ -272,6 +283,13 @@ pub use threads::remote::{Remote, StopGuard};
 pub use threads::send_error::SendError;
 pub use timers::TimerId;
 pub use token::{Handle, Token};
+
+/// What a service manager such as systemd gives to a program, and what the program tells it: sockets
+/// ([`inherited`](service::inherited)), [`ready`](service::ready), [`stopping`](service::stopping); and, on the map,
+/// [`keep_watchdog`](ChannelMap::keep_watchdog).
+pub mod service {
+    pub use crate::channels::service::{inherited, notify, ready, stopping};
+}
 
 /// For this crate's own tests, and in debug builds alone: makes a chosen system call fail, counts the
 /// calls. Not part of the API.
@@ -295,7 +313,15 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/threads.md")]
 #[doc = include_str!("../docs/operating.md")]
+#[doc = include_str!("../docs/loops.md")]
 struct Threads;
+
+#[cfg(all(doctest, feature = "layers", feature = "proxy-protocol"))]
+#[doc = include_str!("../docs/balancer.md")]
+struct Balancer;
+#[cfg(all(doctest, feature = "tls"))]
+#[doc = include_str!("../docs/tls.md")]
+struct TlsPage;
 
 #[cfg(all(doctest, feature = "layers"))]
 #[doc = include_str!("../docs/layers.md")]

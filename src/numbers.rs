@@ -87,6 +87,43 @@ impl Numbers {
         self.slow.iter().copied()
     }
 
+    /// Add those of another map: counters and gauges are summed. `taken` stays.
+    pub fn add(&mut self, other: &Numbers) {
+        let counters = [
+            (&mut self.turns, other.turns),
+            (&mut self.events, other.events),
+            (&mut self.hooks, other.hooks),
+            (&mut self.bytes_in, other.bytes_in),
+            (&mut self.bytes_out, other.bytes_out),
+            (&mut self.accepts, other.accepts),
+            (&mut self.accept_errors, other.accept_errors),
+            (&mut self.queued, other.queued),
+        ];
+        counters.into_iter().for_each(|(sum, one)| *sum += one);
+        let by_cause = self.closes.iter_mut().zip(other.closes);
+        let by_limit = self.refusals.iter_mut().zip(other.refusals);
+        let rests = self.rests.iter_mut().zip(other.rests);
+        by_cause.chain(by_limit).chain(rests).for_each(|(sum, one)| *sum += one);
+        for &(name, times) in &other.slow {
+            match self.slow.iter_mut().find(|(slow, _)| *slow == name) {
+                Some((_, sum)) => *sum += times,
+                None => self.slow.push((name, times)),
+            }
+        }
+        let gauges = [
+            (&mut self.channels, other.channels),
+            (&mut self.listening, other.listening),
+            (&mut self.connecting, other.connecting),
+            (&mut self.open, other.open),
+            (&mut self.closing, other.closing),
+            (&mut self.timers, other.timers),
+            (&mut self.messages, other.messages),
+        ];
+        gauges.into_iter().for_each(|(sum, one)| *sum += one);
+        self.turn_time.add(&other.turn_time);
+        self.lag.add(&other.lag);
+    }
+
     /// How many channels have ended for each reason, with its name: `"end of stream"`, `"closed"`,
     /// `"aborted"`, `"error"`, `"timed out"`, `"limit"`, `"detached"`, `"map ended"`. The
     /// library's own channels, such as the attempts of a `connect` by name, are among them.
@@ -199,6 +236,11 @@ impl Histogram {
         let bits = u64::BITS - nanos.saturating_sub(1).leading_zeros();
         self.buckets[(bits.saturating_sub(FIRST) as usize).min(BUCKETS - 1)] += 1;
         self.sum += time;
+    }
+
+    fn add(&mut self, other: &Histogram) {
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, one)| *sum += one);
+        self.sum += other.sum;
     }
 
     /// How many were recorded.

@@ -25,18 +25,25 @@ mod support {
     pub mod waiting;
 }
 
+/// The sources of these tests are records.
+const WITH: support::records::With = None;
+
 mod channels {
     mod addresses;
     mod closing;
     mod datagram;
     mod datagram_peer;
+    mod descriptors;
     mod detach;
     mod exchange;
     mod exchange_same;
     mod files;
+    mod held;
     mod lookups;
     mod names;
     mod odd_files;
+    mod proxied;
+    mod proxy_headers;
     // OpenBSD has no time of keep-alive for a socket.
     #[cfg(not(target_os = "openbsd"))]
     mod options;

@@ -33,6 +33,9 @@ mod support {
     pub mod waiting;
 }
 
+/// The sources of these tests are records.
+const WITH: support::records::With = None;
+
 mod contract {
     mod accept;
     #[cfg(debug_assertions)]
@@ -42,6 +45,9 @@ mod contract {
     #[cfg(debug_assertions)]
     mod anything;
     mod asyncore;
+    mod attacked_drain;
+    mod attacked_limits;
+    mod attacked_time;
     #[cfg(debug_assertions)]
     mod background;
     mod bandwidth;

@@ -8,6 +8,7 @@
 #[allow(dead_code)]
 #[path = "support"]
 mod support {
+    pub mod dirs;
     pub mod echo;
     pub mod every_hook;
     #[warn(dead_code)]
@@ -28,10 +29,12 @@ mod support {
 use dispatch_loop::*;
 
 mod layers {
+    mod attacked_stats;
     mod chat;
     mod deadlines;
     mod draining;
     mod framing;
+    mod hand_over;
     mod outside;
     mod producers;
     mod protocol;

@@ -22,6 +22,7 @@ mod programs {
     mod agent;
     #[cfg(feature = "layers")]
     mod app;
+    mod balancer;
     #[cfg(feature = "layers")]
     mod chat_server;
     mod drain;
@@ -30,6 +31,7 @@ mod programs {
     #[cfg(feature = "layers")]
     mod endings;
     mod every_program;
+    mod haproxy;
     #[cfg(feature = "layers")]
     mod http_client;
     mod http_heads;
@@ -45,6 +47,8 @@ mod programs {
     mod stats;
     #[cfg(feature = "layers")]
     mod stream_client;
+    #[cfg(feature = "layers")]
+    mod take_over;
     mod tcp_proxy;
     mod udp_echo;
 }

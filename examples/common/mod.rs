@@ -5,12 +5,15 @@
 #![allow(dead_code, unused_imports)]
 
 mod access;
+mod front;
 mod lines;
 mod options;
 mod places;
 mod shown;
 mod stats;
 mod stdout;
+mod take_over;
+mod tls;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -27,11 +30,13 @@ use dispatch_loop::{ChannelMap, Dispatcher, DrainOptions, DrainState, Handle, To
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
 pub use access::disconnected;
+pub use front::{adopt, inherited, listen};
 pub use lines::Lines;
 pub use options::{DRAIN, ServerOptions};
 pub use places::Places;
 pub use shown::shown;
 pub use stdout::{flush, is_behind, print, print_received, say_received};
+pub use tls::ClientTls;
 
 /// Why a program ends without having done its work.
 pub enum Exit {
@@ -65,6 +70,22 @@ pub fn main(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>
 /// Run a server, which also has the options that all have.
 pub fn server(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
     main_with(help, ServerOptions::HELP, program)
+}
+
+/// The same, of one that can speak TLS.
+pub fn tls_server(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
+    main_with(&format!("{help}{}", ServerOptions::HELP_OF_TLS), ServerOptions::HELP, program)
+}
+
+/// The same, of one that can be taken over by a successor, too.
+pub fn lasting_server(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
+    let help = format!("{help}{}{}", ServerOptions::HELP_OF_TLS, ServerOptions::HELP_OF_TAKE_OVER);
+    main_with(&help, ServerOptions::HELP, program)
+}
+
+/// Run a client that can speak TLS.
+pub fn tls_client(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
+    main_with(&format!("{help}{}", ClientTls::HELP), "", program)
 }
 
 fn main_with(help: &str, more: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>) -> ExitCode {
@@ -170,20 +191,6 @@ pub fn address(text: OsString) -> Result<String, Exit> {
     }
 }
 
-/// Listen on all that `address` stands for, and say so: with port 0, only now is it known where.
-pub fn listen<D: Dispatcher>(
-    map: &mut ChannelMap,
-    address: &str,
-    options: &ServerOptions,
-    mut make: impl FnMut() -> D,
-) -> io::Result<Vec<Handle<D>>> {
-    let listeners = map.listen_all(address, &options.listening(), |_| make())?;
-    for listener in &listeners {
-        announce(map, *listener);
-    }
-    Ok(listeners)
-}
-
 /// Say where a listener listens: with port 0, only now is it known.
 pub fn announce<T>(map: &mut ChannelMap, listener: Handle<T>) {
     if let Some(address) = map.channel(listener).ok().and_then(|ch| ch.local_addr().ok()) {
@@ -206,6 +213,9 @@ fn is_signalled() -> bool {
 /// ends the program at once.
 pub fn drain_on_signal(map: &mut ChannelMap, options: &ServerOptions) -> io::Result<()> {
     map.on_drain(|_, progress| {
+        if progress.state == DrainState::Draining {
+            front::is_stopping();
+        }
         if progress.state == DrainState::Drained && progress.aborted > 0 {
             log::warn!("{} connections were cut off: they took too long", progress.aborted);
         }
@@ -243,9 +253,11 @@ fn drain_within(_: &mut ChannelMap, _: Duration) -> io::Result<()> {
 /// Run a server until a signal, and to its orderly end. It must not end by itself: if it does, its last
 /// listener has died.
 pub fn serve(mut map: ChannelMap, options: &ServerOptions) -> Result<(), Exit> {
-    if let Some(address) = options.stats() {
-        stats::offer(&mut map, address)?;
+    // A server that can be taken over has them already.
+    if let Some(address) = options.stats().filter(|_| options.take_over().is_none()) {
+        stats::offer(&mut map, address, None)?;
     }
+    front::is_ready(&mut map);
     dispatch_loop::run(&mut map)?;
     match map.drain_state() {
         DrainState::Drained => Ok(()),

@@ -5,11 +5,15 @@
 
 use std::cell::OnceCell;
 use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dispatch_loop::{AcceptLimits, Channel, ListenOptions};
+use dispatch_loop::{AcceptLimits, Channel, ChannelMap, Dispatcher, Handle, ListenOptions};
+use dispatch_loop::{ProxyOptions, Socket};
 
 use super::places::descriptors;
+use super::tls::ServerTls;
 use super::{Exit, address, parse, set_log_level};
 
 /// How long a connection of a public server may be idle.
@@ -25,6 +29,14 @@ pub struct ServerOptions {
     max_per_peer: Option<usize>,
     drain: Option<Duration>,
     idle: Option<Duration>,
+    is_proxied: bool,
+    trusted: Vec<String>,
+    proxy: ProxyOptions,
+    /// Where successors ask, of a server that has one.
+    take_over: Option<PathBuf>,
+    can_be_taken_over: bool,
+    /// Of a server that can speak TLS.
+    tls: Option<ServerTls>,
     stats: Option<String>,
     /// Made of these when it is needed, and shared by all listeners.
     limits: OnceCell<Option<AcceptLimits>>,
@@ -42,28 +54,92 @@ Of every server:
   --drain SECONDS    how long Ctrl-C or SIGTERM waits for what was begun, at most (3); a second one ends the
                      program at once
   --idle SECONDS     a connection on which nothing comes or goes for so long is closed
-  --stats ADDR       numbers for Prometheus at http://ADDR/metrics, health at http://ADDR/healthz";
+  --stats ADDR       numbers for Prometheus at http://ADDR/metrics, health at http://ADDR/healthz
+  --proxy-protocol   each connection begins with a PROXY header, which says whose it is
+  --proxy-from CIDR  from whom such a header is believed: an address or a network; may be repeated
+                     (127.0.0.0/8 and ::1)";
+
+    /// Goes below the help of a server that can be taken over.
+    pub const HELP_OF_TAKE_OVER: &str = "
+  --take-over PATH   take the listeners of the server that was started with the same option, which
+                     then ends; and give them to the next one";
 
     /// A client may need so many descriptors: let in no more than there are for.
     pub fn with_descriptors_each(each: usize) -> ServerOptions {
         ServerOptions { max_connections: Some((descriptors() / each).max(1)), ..ServerOptions::default() }
     }
 
+    /// Goes below the help of each server that can speak TLS.
+    pub const HELP_OF_TLS: &str = "
+  --tls-cert FILE    speak TLS, with this certificate, and those that vouch for it (PEM)
+  --tls-key FILE     and this key (PEM); SIGHUP reads both anew";
+
+    /// It can speak TLS.
+    pub fn with_tls(self) -> ServerOptions {
+        ServerOptions { tls: Some(ServerTls::default()), ..self }
+    }
+
     /// What a server does not know itself is one of these options, or a mistake.
     pub fn take(&mut self, unknown: lexopt::Error, args: &mut lexopt::Parser) -> Result<(), Exit> {
         let lexopt::Error::UnexpectedOption(option) = &unknown else { return Err(unknown.into()) };
         match option.as_str() {
+            "--tls-cert" | "--tls-key" if self.tls.is_some() => {
+                let (tls, value) = (self.tls.get_or_insert_default(), args.value()?);
+                tls.take(option, value)?;
+            }
             "--public" => self.public = true,
             "--max-connections" => self.max_connections = Some(number(option, args)?),
             "--max-per-peer" => self.max_per_peer = Some(number(option, args)?),
             "--drain" => self.drain = Some(seconds_or_none(option, args)?),
             "--idle" => self.idle = Some(seconds(option, args)?),
+            "--proxy-protocol" => self.is_proxied = true,
+            "--proxy-from" => self.trust(option, args)?,
+            "--take-over" if self.can_be_taken_over && cfg!(feature = "layers") => {
+                self.take_over = Some(args.value()?.into())
+            }
             "--stats" => self.set_stats(args.value()?)?,
             "--log" => set_log_level(args.value()?)?,
             "--help" | "-h" => return Err(Exit::Help),
             _ => return Err(unknown.into()),
         }
         Ok(())
+    }
+
+    /// It can be taken over by a successor.
+    pub fn with_take_over(self) -> ServerOptions {
+        ServerOptions { can_be_taken_over: true, ..self }
+    }
+
+    /// Where successors ask.
+    pub fn take_over(&self) -> Option<&Path> {
+        self.take_over.as_deref()
+    }
+
+    fn trust(&mut self, option: &str, args: &mut lexopt::Parser) -> Result<(), Exit> {
+        let network = args.value()?.to_string_lossy().into_owned();
+        self.trusted.push(network);
+        let trusted = self.trusted.iter().map(String::as_str);
+        let wrong = |error| Exit::Usage(format!("{option}: {error}"));
+        self.proxy = ProxyOptions::default().with_trusted(trusted).map_err(wrong)?;
+        Ok(())
+    }
+
+    /// All options are known: read the certificate, if there is one.
+    pub fn begin_tls(&mut self, map: &mut ChannelMap) -> Result<(), Exit> {
+        self.tls.as_mut().map_or(Ok(()), |tls| tls.begin(map))
+    }
+
+    /// Add a connection that was accepted: with the header of a balancer, if that is to come; over TLS, if there is a
+    /// certificate.
+    pub fn add<D: Dispatcher>(&self, map: &mut ChannelMap, socket: Socket, d: D) -> io::Result<Handle<D>> {
+        let handle = match self.is_proxied {
+            true => map.add_proxied(socket, &self.proxy, d)?,
+            false => map.add(socket, d)?,
+        };
+        if let Some(tls) = &self.tls {
+            tls.start_on(&mut map.channel(handle)?)?;
+        }
+        Ok(handle)
     }
 
     /// How long the orderly end may take.
@@ -83,7 +159,12 @@ Of every server:
     /// How a listener listens.
     pub fn listening(&self) -> ListenOptions {
         let options = if self.public { ListenOptions::public() } else { ListenOptions::default() };
-        options.with_limits(self.limits.get_or_init(|| self.limits()).clone())
+        options.with_limits(self.accept_limits())
+    }
+
+    /// The limits of all listeners together.
+    pub fn accept_limits(&self) -> Option<AcceptLimits> {
+        self.limits.get_or_init(|| self.limits()).clone()
     }
 
     fn limits(&self) -> Option<AcceptLimits> {

@@ -50,12 +50,12 @@ Serves the files of a directory over HTTP/1.1, until Ctrl-C.
   --root DIR         what is served, and nothing outside of it (.)";
 
 fn main() -> ExitCode {
-    common::server(HELP, run)
+    common::lasting_server(HELP, run)
 }
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     // A client may need two descriptors: its own, and one for a file.
-    let mut options = ServerOptions::with_descriptors_each(2);
+    let mut options = ServerOptions::with_descriptors_each(2).with_tls().with_take_over();
     let mut root = PathBuf::from(".");
     let mut address = None;
     while let Some(arg) = args.next()? {
@@ -67,14 +67,14 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     }
     let site = Site::new(&root).map_err(|error| Exit::Failure(format!("cannot serve {root:?}: {error}")))?;
     let idle = options.idle_or(connection::IDLE);
-    let service = Service { site, idle, listings: RefCell::default() };
-    let service = Rc::new(service);
 
     let mut map = ChannelMap::new()?;
+    options.begin_tls(&mut map)?;
     common::drain_on_signal(&mut map, &options)?;
-    let address = address.as_deref().unwrap_or("127.0.0.1:8000");
-    common::listen(&mut map, address, &options, || Server { service: service.clone() })?;
-    common::serve(map, &options) // until a signal
+    let service = Rc::new(Service { site, idle, options, listings: RefCell::default() });
+    let new = || Server { service: service.clone() };
+    common::listen(&mut map, address.as_slice(), "127.0.0.1:8000", &service.options, new)?;
+    common::serve(map, &service.options) // until a signal
 }
 
 /// What all connections share.
@@ -82,6 +82,7 @@ pub struct Service {
     site: Site,
     /// How long a connection may be idle.
     idle: Duration,
+    options: ServerOptions,
     listings: RefCell<Listings>,
 }
 
@@ -92,6 +93,7 @@ struct Server {
 
 impl Dispatcher for Server {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        ch.map_mut().add(socket, Connection::new(self.service.clone())).map(drop)
+        let connection = Connection::new(self.service.clone());
+        self.service.options.add(ch.map_mut(), socket, connection).map(drop)
     }
 }

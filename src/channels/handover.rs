@@ -10,7 +10,9 @@ use crate::event_loop::{hooks, upgrade};
 use crate::guard::drop_guarded;
 use crate::link::held::Held;
 use crate::link::source::{MakeSource, Source};
+use crate::net::address::Address;
 use crate::net::socket::{Detached, Socket};
+use crate::net::unix::SocketFile;
 use crate::reason::Reason;
 use crate::token::{Handle, Token};
 
@@ -51,8 +53,9 @@ impl Channel<'_> {
     /// that allows none ends the channel if there is any.
     ///
     /// On a channel that is not open yet (right after [`add`](ChannelMap::add), or in `handle_connect`) it
-    /// takes effect at once: nothing passes in the clear, not even what was pushed while connecting, and
-    /// `handle_open` waits for the handshake.
+    /// takes effect at once, while connecting as soon as the connection is made: nothing passes in the clear, not
+    /// even what was pushed while connecting, and `handle_open` waits for the handshake, for which there are
+    /// [10 s](Channel::set_handshake_timeout).
     ///
     /// ```
     /// use dispatch_loop::{Channel, Dispatcher, Source};
@@ -116,6 +119,18 @@ impl Channel<'_> {
         self.named(result)
     }
 
+    /// Remove the file of this listener's Unix-domain address when the channel ends, as is done for one that
+    /// [`listen`](ChannelMap::listen) has made: for a listener that was taken over from another process, which leaves
+    /// the file. No effect on other channels, or if there is no such file.
+    pub fn adopt_socket_file(&mut self) {
+        let Ok(Address::Unix(path)) = self.local_addr() else { return };
+        self.change(|link| {
+            if link.is_listening() && link.rare().file.is_none() {
+                link.rare().file = SocketFile::adopt(&path).ok().map(Box::new);
+            }
+        });
+    }
+
     /// Take the socket out of the map, with input that was put back ([`unread`](Channel::unread)) and
     /// not read again, and with queued output. The channel ends with [`Reason::Detached`]; the peer
     /// notices nothing. The socket stays non-blocking. A [`shutdown_write`](Channel::shutdown_write)
@@ -168,6 +183,8 @@ impl ChannelMap {
         if !detachable || link.is_broken() {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the channel has no open socket"));
         }
+        #[cfg(feature = "proxy-protocol")]
+        link.drop_preface();
         let unsupported = |what| Err(io::Error::new(io::ErrorKind::Unsupported, what));
         if link.has_own_source() {
             return unsupported("a socket with a source around it cannot be detached");

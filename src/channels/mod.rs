@@ -2,8 +2,12 @@
 
 pub(crate) mod connect;
 pub(crate) mod datagram;
+pub(crate) mod descriptors;
 pub(crate) mod file;
 pub(crate) mod handover;
 pub(crate) mod listen;
+#[cfg(feature = "proxy-protocol")]
+pub(crate) mod proxied;
+pub(crate) mod service;
 #[cfg(feature = "signals")]
 pub(crate) mod signal;

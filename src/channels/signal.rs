@@ -16,6 +16,7 @@ use crate::event_loop::messages::guarded;
 use crate::link::held::Held;
 use crate::link::source::Plain;
 use crate::link::state::Link;
+use crate::reason::Reason;
 use crate::sys::faults::{self, Call};
 use crate::sys::{self, Kind};
 use crate::threads::pulse::Work;
@@ -59,7 +60,8 @@ impl ChannelMap {
 impl ChannelMap {
     /// Let `SIGTERM` and `SIGINT` [drain](ChannelMap::drain) this map, and a second one of either end the drain
     /// at once: what is left is aborted, and [`run`](crate::run) returns. Signals in quick succession may count
-    /// as one. Requires the feature `signals`.
+    /// as one. If something else has begun a drain, the first signal does not end it, but the sooner end holds.
+    /// Called again, the later options hold. Requires the feature `signals`.
     ///
     /// A program that was ended by the second signal exits with 128 and its number, by convention. The number is
     /// in [`DrainProgress::signal`](crate::DrainProgress::signal).
@@ -85,11 +87,14 @@ impl ChannelMap {
     /// ```
     pub fn drain_on_signals(&mut self, options: &DrainOptions) -> io::Result<()> {
         let options = *options;
+        let mut watches = Vec::new();
         for signal in [SIGTERM, SIGINT] {
-            self.on_signal(signal, move |map| match map.is_draining() {
-                true => map.end_drain(signal),
-                false => map.drain(&options),
-            })?;
+            watches.push(self.on_signal(signal, move |map| map.drain_by_signal(signal, &options))?);
+        }
+        for before in std::mem::replace(&mut self.drain_signals, watches) {
+            if let Some(link) = self.touch_link(before) {
+                link.end(Reason::Closed);
+            }
         }
         Ok(())
     }

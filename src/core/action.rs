@@ -42,6 +42,8 @@ pub(crate) enum Action {
     Bandwidth(Token),
     /// The pause of a shortage is over.
     Resend(Token),
+    /// The time of a handshake is over.
+    Handshake(Token),
     /// Check whether the end of a broken connection is overdue.
     Broken(Token),
     /// Look which limits of a listener are over.
@@ -63,6 +65,7 @@ impl Keeps for Action {
             // Closing is foreground work.
             Action::Flush(_) | Action::Linger(_) => true,
             Action::Idle(_) | Action::Deadline(_) | Action::Limits(_) | Action::Drain => false,
+            Action::Handshake(_) => false,
             Action::Resume(_) | Action::Resend(_) | Action::Bandwidth(_) | Action::Broken(_) => false,
             Action::Connect(..) | Action::DialNext(_) | Action::DialTimeout(_) => false,
         }

@@ -10,7 +10,8 @@ use crate::core::map::ChannelMap;
 use crate::error::{ChannelError, LookupError};
 use crate::guard::drop_each;
 use crate::link::due::Step;
-use crate::link::state::Link;
+use crate::link::source::Source;
+use crate::link::state::{Link, Note};
 use crate::net::address::Address;
 use crate::net::unix::{self, Credentials};
 use crate::reason::Reason;
@@ -175,7 +176,8 @@ impl<'a> Channel<'a> {
         self.named(asked)
     }
 
-    /// The address of the other end, as `accept` or `connect` had it: Python's `getpeername()`.
+    /// The address of the other end, as `accept` or `connect` had it, or as a balancer has told it: Python's
+    /// `getpeername()`.
     ///
     /// # Errors
     /// `NotConnected` if there is none, as on a listener.
@@ -268,6 +270,12 @@ impl<'a> Channel<'a> {
         }
     }
 
+    /// The source of this channel, if it is of this type: what was given to
+    /// [`add_source`](ChannelMap::add_source), or made for [`wrap_source`](Channel::wrap_source) and is in place.
+    pub fn source<T: Source>(&self) -> Option<&T> {
+        self.link()?.source()?.as_type()
+    }
+
     /// The socket, for options that have no method here; `None` in `handle_close`. Do not read, write
     /// or close it directly.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
@@ -306,7 +314,7 @@ impl<'a> Channel<'a> {
     pub(crate) fn log_default(&mut self, what: &str) {
         let token = self.token;
         let Ok(link) = self.link_mut() else { return };
-        if !std::mem::replace(&mut link.default_logged, true) && self.map.throttle.admits() {
+        if !link.noted.set(Note::Default) && self.map.throttle.admits() {
             log::warn!("channel {token}: the default {what}; implement the hook");
         }
     }
@@ -319,7 +327,7 @@ impl<'a> Channel<'a> {
         self.named(result)
     }
 
-    pub(super) fn link(&self) -> Option<&Link> {
+    pub(crate) fn link(&self) -> Option<&Link> {
         self.map.link(self.token)
     }
 
@@ -329,7 +337,7 @@ impl<'a> Channel<'a> {
     }
 
     #[inline]
-    pub(super) fn change(&mut self, f: impl FnOnce(&mut Link)) {
+    pub(crate) fn change(&mut self, f: impl FnOnce(&mut Link)) {
         if let Some(link) = self.map.touch_link(self.token) {
             f(link);
         }

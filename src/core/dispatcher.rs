@@ -153,9 +153,10 @@ pub trait Dispatcher: Any {
     }
 
     /// The map is being [drained](crate::ChannelMap::drain): what is begun from now on may not come to its
-    /// end. The place to tell the peer so, as HTTP does by `Connection: close`. Runs once a drain, on listeners, too; not
-    /// on a channel that was not open yet, whose `handle_open` can ask
-    /// [`is_draining`](crate::ChannelMap::is_draining). Default: does nothing.
+    /// end. The place to tell the peer so, as HTTP does by `Connection: close`. Runs once a drain, on listeners,
+    /// too; after `handle_open` on a channel that was just added. Not on one that still connects or shakes hands
+    /// then, or that comes later: its `handle_open` can ask [`is_draining`](crate::ChannelMap::is_draining).
+    /// Default: does nothing.
     fn handle_drain(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         Ok(())
     }

@@ -6,6 +6,7 @@ use crate::drain::DrainState;
 use crate::link::state::Role;
 use crate::reason::Reason;
 use crate::sys;
+use crate::threads::queue::Queue;
 use crate::token::Token;
 
 /// A listener that never comes to the end of its backlog is closed when it has accepted at least so many:
@@ -13,16 +14,16 @@ use crate::token::Token;
 const BACKLOG: u32 = 4096;
 
 impl ChannelMap {
-    /// A listener has accepted up to `most` connections, and closes if nobody else waits.
+    /// A listener has accepted so many connections, and closes if nobody else waits.
     #[cold]
     #[inline(never)]
-    pub(crate) fn drain_accepted(&mut self, token: Token, most: u32) {
+    pub(crate) fn drain_accepted(&mut self, token: Token, taken: u32) {
         let Some(link) = self.link(token).filter(|link| link.role() == Role::User) else { return };
-        let others_wait = link.fd().is_some_and(sys::is_readable);
+        let others_wait = link.has_in_hand() || link.fd().is_some_and(sys::is_readable);
         let Some(drain) = self.drain.as_mut().filter(|drain| drain.state() == DrainState::Draining) else {
             return;
         };
-        if !others_wait || drain.accepted(token) * most >= BACKLOG {
+        if !others_wait || drain.accepted(token, taken) >= BACKLOG {
             self.begin_close(token, Reason::Closed);
         }
     }
@@ -34,6 +35,15 @@ impl ChannelMap {
         if let Some(drain) = &mut self.drain {
             drain.ended(token, counts);
         }
+    }
+
+    /// Whether a drain may end: what other threads were told is accepted, such as a connection that is handed
+    /// over, has run, or its deadline has passed.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn has_run_all_messages(&self) -> bool {
+        let is_over = self.drain.as_ref().is_some_and(|drain| drain.has_expired());
+        is_over || !self.has_done_draining() || self.queue.as_ref().is_none_or(Queue::shut_if_empty)
     }
 
     /// Whether a drain is under way, and nothing is left to wait for.

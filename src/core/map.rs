@@ -26,10 +26,11 @@ use crate::link::account::Total;
 use crate::link::due::Step;
 use crate::link::held::Held;
 use crate::link::source::{Plain, Source};
-use crate::link::state::{Link, Role};
+use crate::link::state::{Link, Note, Role};
+use crate::net::load::Load;
 use crate::net::places::{Alarm, Waiter};
 use crate::net::resolve::{self, Resolver};
-use crate::net::socket::Socket;
+use crate::net::socket::{Named, Socket};
 use crate::numbers::Counters;
 use crate::report::{Escaped, Throttle, text_of};
 use crate::sys::poll::Poll;
@@ -108,10 +109,17 @@ pub struct ChannelMap {
     /// The error of the listener that ended last, if it ended with one.
     pub(crate) failed_listener: Option<io::Error>,
     pub(crate) lingering: Lingering,
+    /// The turn in which a handshake last went on, and how many did in it.
+    pub(crate) handshakes: (u32, u32),
+    /// How many connections it has, if it belongs to a group.
+    pub(crate) load: Option<Load>,
     /// Once a drain was begun.
     pub(crate) drain: Option<Box<Drain>>,
     /// Who is told how far it is.
     pub(crate) on_drain: Option<DrainCall>,
+    /// The watches of the signals that drain it.
+    #[cfg(feature = "signals")]
+    pub(crate) drain_signals: Vec<Token>,
     /// What the loop is at, for other threads.
     pub(crate) pulse: Arc<Pulse>,
     /// What the running hook has pushed.
@@ -176,8 +184,12 @@ impl ChannelMap {
             alarm: None,
             failed_listener: None,
             lingering: Lingering::default(),
+            handshakes: (0, 0),
+            load: None,
             drain: None,
             on_drain: None,
+            #[cfg(feature = "signals")]
+            drain_signals: Vec::new(),
             gather: Gather::new(pulse.clone()),
             pulse,
             buffers: Buffers::default(),
@@ -230,13 +242,20 @@ impl ChannelMap {
             }
         }
         let asks = self.asks(of);
+        let load = if socket.named.is_some() { self.load.clone() } else { None };
         let (token, place) = self.seat(dispatcher)?;
         let Socket { fd, kind, local, peer, named, .. } = socket;
         Link::new(Held::Plain(Plain(fd)), kind, peer, local, asks).put_into(place);
         if let Some(named) = named {
-            place.set_peer(named.peer);
-            place.rare().file = named.file;
-            place.rare().permit = named.permit;
+            let Named { peer, file, permit, raised } = *named;
+            place.set_peer(peer);
+            if file.is_some() || permit.is_some() {
+                let rare = place.rare();
+                (rare.file, rare.permit) = (file, permit);
+            }
+            if raised.is_some_and(|raised| raised.stays(load.as_ref())) {
+                place.noted.set(Note::Counted);
+            }
         }
         Ok(token)
     }
@@ -263,6 +282,16 @@ impl ChannelMap {
         let handle = self.insert(Ok(link), dispatcher)?;
         self.internal += 1;
         Ok(handle.token())
+    }
+
+    /// As `add_source`, for an internal channel.
+    pub(crate) fn add_internal_source<D: Dispatcher>(
+        &mut self,
+        source: impl Source,
+        dispatcher: D,
+    ) -> io::Result<Handle<D>> {
+        let link = Link::of_socket(Held::own(Box::new(source)), Kind::Stream);
+        Ok(self.insert_internal(link, dispatcher)?.typed())
     }
 
     /// Add a channel, if it could be made.
@@ -362,7 +391,9 @@ impl ChannelMap {
     }
 
     pub(crate) fn wait_limit_at(&self, now: Time) -> Option<Duration> {
-        let mail = self.queue.as_ref().is_some_and(|queue| !queue.is_empty());
+        // Who has put something into the queue and not said so yet will end the wait. And who has said so in the
+        // turn that took it is no reason for another one.
+        let mail = self.queue.as_ref().is_some_and(|queue| queue.has_news() && !queue.is_empty());
         if mail || !self.dirty.is_empty() || !self.asking.is_empty() || !self.pending.is_empty() {
             return Some(Duration::ZERO);
         }

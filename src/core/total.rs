@@ -44,7 +44,7 @@ impl ChannelMap {
         let tokens: Vec<Token> = self.slots.tokens().collect();
         let mut behind = Vec::new();
         for token in tokens {
-            let Some(seat) = self.slots.get_mut(token).filter(|seat| !seat.link.queue_is_empty()) else {
+            let Some(seat) = self.slots.get_mut(token).filter(|seat| seat.link.keeps() > 0) else {
                 continue;
             };
             // More than there can be room for: all that the socket takes is sent.

@@ -12,7 +12,7 @@ use crate::sys::errno::would_block;
 use crate::token::Token;
 
 /// Connections accepted per listener and turn.
-const ACCEPTS: usize = 16;
+const ACCEPTS: u32 = 16;
 
 pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
     let Some(seat) = map.slots.get_mut(token).filter(|seat| seat.link.accepts()) else { return };
@@ -22,23 +22,26 @@ pub(crate) fn accept_ready(map: &mut ChannelMap, token: Token) {
     let accepted = accept_some(map, token, &mut *dispatcher);
     hooks::put_back(map, token, dispatcher, false);
     match accepted {
-        Ok(()) if map.drain.is_some() => map.drain_accepted(token, ACCEPTS as u32),
-        Ok(()) => {}
+        Ok(taken) if map.drain.is_some() => map.drain_accepted(token, taken),
+        Ok(_) => {}
         Err(error) if sys::errno::out_of_resources(&error) => starve(map, token, &error),
         Err(error) => hooks::failed(map, token, "accept", error, false),
     }
 }
 
-fn accept_some(map: &mut ChannelMap, token: Token, dispatcher: &mut dyn Dispatcher) -> io::Result<()> {
-    for at in 0..ACCEPTS {
+/// Returns how many it has taken out of the backlog.
+fn accept_some(map: &mut ChannelMap, token: Token, dispatcher: &mut dyn Dispatcher) -> io::Result<u32> {
+    let mut taken = 0;
+    while taken < ACCEPTS {
         // The last hook may have paused or closed the listener, or replaced its dispatcher.
         let Some(seat) = map.slots.get_mut(token).filter(|seat| seat.dispatcher.is_none()) else { break };
         let link = &mut seat.link;
         let Some(fd) = link.fd().filter(|_| link.accepts()) else { break };
         if link.is_limited() {
-            if !admission::accept_one(map, token, dispatcher, at == 0)? {
+            if !admission::accept_one(map, token, dispatcher, taken == 0)? {
                 break;
             }
+            taken += 1;
             continue;
         }
         match sys::stream::accept(fd) {
@@ -50,8 +53,9 @@ fn accept_some(map: &mut ChannelMap, token: Token, dispatcher: &mut dyn Dispatch
             Err(error) if would_block(&error) => break,
             Err(error) => accepted::not_accepted(map, token, dispatcher, error)?,
         }
+        taken += 1;
     }
-    Ok(())
+    Ok(taken)
 }
 
 fn starve(map: &mut ChannelMap, token: Token, error: &io::Error) {

@@ -6,6 +6,7 @@ use crate::core::action::Action;
 use crate::core::map::ChannelMap;
 use crate::guard::drop_each;
 use crate::link::leaving::QUIET;
+use crate::link::state::Link;
 use crate::sys::Kind;
 use crate::sys::errno::would_block;
 use crate::token::Token;
@@ -107,10 +108,12 @@ pub(crate) fn drop_input(map: &mut ChannelMap, token: Token) {
     }
 }
 
-/// As `recv(2)`: 0 at the end, also if that was read before, or if nothing is to be read.
+/// As `recv(2)`: 0 at the end, also if that was read before, or if nothing is to be read. A source may tell
+/// its end before that of its socket.
 fn drop_input_once(map: &mut ChannelMap, token: Token) -> io::Result<usize> {
     let mut buffer = map.buffers.take();
-    let reads = map.link_mut(token).filter(|link| !link.has_read_end() && link.kind() == Kind::Stream);
+    let may_read = |link: &&mut Link| !link.has_read_end() || link.has_own_source();
+    let reads = map.link_mut(token).filter(may_read).filter(|link| link.kind() == Kind::Stream);
     let result = match reads.and_then(|link| link.source_mut()) {
         Some(source) => source.recv(&mut buffer[..]),
         None => Ok(0),

@@ -35,12 +35,12 @@ impl ChannelMap {
     /// [says so](Channel::set_busy) goes on until that is over, and so do its
     /// [partners](Channel::auto_pause_with).
     /// What closes by itself waits no longer than 250 ms for the peer's end once everything has arrived. Of
-    /// what is left at the [deadline](DrainOptions::deadline), that is aborted which has something queued or is
-    /// busy.
+    /// what is left at the [deadline](DrainOptions::deadline), that is aborted which has something queued, wants to
+    /// write, or is busy.
     ///
     /// [`run`](crate::run) returns when no channel is left but those in the
-    /// [background](Channel::set_background), whatever timers and remotes there are, and at the deadline in any
-    /// case. Until then, channels in the background live on: a listener for a health check answers to the end.
+    /// [background](Channel::set_background) and all messages that remotes had accepted have run, whatever timers
+    /// there are, and at the deadline in any case. Until then, channels in the background live on: a listener for a health check answers to the end.
     /// They may be added to during a drain, as everything else may; what is in the foreground is then closed,
     /// too. A look at all that is left is repeated every 10 ms, or less often if it takes more than 1 ms.
     ///
@@ -110,13 +110,16 @@ impl ChannelMap {
         drop_guarded(&mut self.throttle, "a drain's hook", before);
     }
 
-    /// A signal came while the map drains: end it at once.
+    /// A signal came. The first one drains the map, or brings a drain nearer that something else has begun; the
+    /// next one ends it at once.
     #[cfg(feature = "signals")]
-    pub(crate) fn end_drain(&mut self, signal: i32) {
+    pub(crate) fn drain_by_signal(&mut self, signal: i32, options: &DrainOptions) {
+        let is_second = self.drain.as_mut().is_some_and(|drain| drain.is_second_signal(signal));
+        let now = DrainOptions::default().with_deadline(Duration::ZERO);
+        self.drain(if is_second { &now } else { options });
         if let Some(drain) = &mut self.drain {
-            drain.note_signal(signal);
+            drain.signalled = true;
         }
-        self.drain(&DrainOptions::default().with_deadline(Duration::ZERO));
     }
 }
 
@@ -163,7 +166,8 @@ fn look_at_listener(map: &mut ChannelMap, token: Token, alone: bool) {
     let Some(link) = map.link(token) else { return };
     // Somebody waits, and is accepted, unless nothing is left that could make the listener go on.
     let goes_on = link.accepts() || link.rest() != Rest::No || !alone;
-    if !(goes_on && link.fd().is_some_and(sys::is_readable)) {
+    let somebody_waits = link.has_in_hand() || link.fd().is_some_and(sys::is_readable);
+    if !(goes_on && somebody_waits) {
         map.begin_close(token, Reason::Closed);
     }
 }
@@ -202,20 +206,18 @@ fn shorten_lingering(map: &mut ChannelMap, token: Token) {
 /// The deadline has passed. What is cut short must not look like an end; where everything was given to the
 /// system, that goes out all the same.
 fn cut_off(map: &mut ChannelMap, token: Token) {
-    if map.link(token).is_some_and(Link::is_lingering) {
-        closing::drop_input(map, token);
-    }
-    let Some(link) = map.touch_link(token) else { return };
-    if link.is_over() {
-        return;
-    }
-    if link.has_unsent() || link.is_busy() || link.is_connecting() {
+    let Some(link) = map.touch_link(token).filter(|link| !link.is_over()) else { return };
+    if link.has_unsent() || link.has_more_to_do() || link.is_connecting() {
         link.end_by_reset(Reason::Aborted);
         if let Some(drain) = &mut map.drain {
             drain.decide(token, Fate::CutShort);
         }
     } else {
-        link.end(Reason::Closed);
+        // What nobody has read would reset the connection.
+        closing::drop_input(map, token);
+        if let Some(link) = map.link_mut(token) {
+            link.end(Reason::Closed);
+        }
     }
 }
 

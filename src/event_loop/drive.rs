@@ -1,10 +1,21 @@
 //! A user's source, before its channel reads and writes.
 
 use crate::core::map::ChannelMap;
+#[cfg(feature = "proxy-protocol")]
+use crate::event_loop::preface;
 use crate::link::due::Step;
 use crate::sys::errno::{is_shortage, would_block};
 use crate::sys::poll::{Interest, Ready};
 use crate::token::Token;
+
+/// As [`drive`], because the poller says so.
+pub(crate) fn drive_ready(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
+    let now = map.turn.time;
+    if let Some(link) = map.link_mut(token).filter(|_| ready.write) {
+        link.has_room_for_its_source(now);
+    }
+    drive(map, token, ready)
+}
 
 /// Let a user's source do what it needs the socket for; `false` if it failed.
 pub(crate) fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
@@ -22,11 +33,14 @@ pub(crate) fn drive(map: &mut ChannelMap, token: Token, ready: Ready) -> bool {
     }
     link.set_due(Step::Flush);
     link.note_drained();
+    link.note_marks();
     match driven {
         Ok(moved) => {
             if moved {
                 link.moved(turn);
             }
+            #[cfg(feature = "proxy-protocol")]
+            preface::driven(map, token);
             true
         }
         Err(error) if would_block(&error) || is_shortage(&error) => true,

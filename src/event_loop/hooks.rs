@@ -285,7 +285,7 @@ pub(crate) fn report_panic(map: &mut ChannelMap, token: Token, what: &str, paylo
 impl ChannelMap {
     #[inline(always)]
     pub(crate) fn begin_hook(&mut self, hook: Work, token: Token) {
-        self.counters.hooks += 1;
+        self.counters.hooks += u64::from(hook != Work::Ask);
         self.pulse.begin_work(hook, token);
     }
 

@@ -60,3 +60,32 @@ fn push(map: &mut ChannelMap, token: Token, bytes: Vec<u8>, credit: Option<&Cred
         map.report(token, "a remote push", &error);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use super::*;
+
+    thread_local! {
+        static RAN: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// EDGE_CASES 506: the system may take the processor from a thread there, for as long as it likes.
+    #[test]
+    fn the_loop_sleeps_until_a_thread_has_said_that_it_has_sent_something() {
+        let mut map = ChannelMap::new().unwrap();
+        let _remote = map.remote();
+        map.turn(Some(Duration::ZERO)).unwrap();
+        let shared = map.queue.as_ref().unwrap().shared();
+        let call = Message::Call(Box::new(|_: &mut ChannelMap| RAN.set(true)));
+        assert!(shared.try_send(call).is_ok());
+        assert_eq!(map.wait_limit(), None);
+        assert!(!map.is_idle());
+        shared.wake();
+        assert_eq!(map.wait_limit(), Some(Duration::ZERO));
+        map.turn(None).unwrap();
+        assert!(RAN.get());
+    }
+}

@@ -13,10 +13,13 @@ pub(crate) mod deadlines;
 pub(crate) mod dial;
 pub(crate) mod drain;
 pub(crate) mod drive;
+pub(crate) mod handshake;
 pub(crate) mod hooks;
 pub(crate) mod messages;
 pub(crate) mod output;
 pub(crate) mod overdue;
+#[cfg(feature = "proxy-protocol")]
+pub(crate) mod preface;
 pub(crate) mod registration;
 pub(crate) mod serve;
 pub(crate) mod settle;
@@ -145,7 +148,7 @@ pub fn run_with(map: &mut ChannelMap, options: &LoopOptions) -> io::Result<()> {
             map.set_stopped(true);
             return Ok(());
         }
-        if map.drain.is_some() && drain::is_concluded(map) {
+        if map.drain.is_some() && map.has_run_all_messages() && drain::is_concluded(map) {
             if map.id != id {
                 continue;
             }

@@ -8,7 +8,7 @@ use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
-use crate::event_loop::{accept, backoff, closing, datagram, drive, hooks, output, settle};
+use crate::event_loop::{accept, backoff, closing, datagram, drive, handshake, hooks, output, settle};
 use crate::guard::drop_error;
 use crate::link::due::Step;
 use crate::link::rare::Rest;
@@ -235,6 +235,9 @@ pub(crate) fn serve_pending(map: &mut ChannelMap, id: u32) {
             let any = link.fd().is_none() || link.shakes_hands();
             let ready = Ready { read: any, write: any, ..Ready::default() };
             hooks::contained(map, token, |map| serve(map, token, ready));
+            if map.link(token).is_some_and(|link| link.is_pending() && link.shakes_hands()) {
+                map.pending.push(token);
+            }
         }
         if map.id != id {
             return;
@@ -252,12 +255,17 @@ fn serve(map: &mut ChannelMap, token: Token, ready: Ready) {
         return;
     }
     let Some(link) = map.link_mut(token) else { return };
+    // Its socket will be ready in the next turn, too, or it stays in the list of those with input inside.
+    if link.has_own_source() && handshake::has_to_wait(map, token) {
+        return;
+    }
+    let Some(link) = map.link_mut(token) else { return };
     link.begin_event();
     // From here on reads take the long way, which counts them as progress.
     link.set_due(Step::Look);
     link.set_pending(false);
     let unread = link.unread_len();
-    if link.has_own_source() && !drive::drive(map, token, ready) {
+    if link.has_own_source() && !drive::drive_ready(map, token, ready) {
         map.touch(token);
         return;
     }

@@ -11,7 +11,9 @@ use crate::core::dispatcher::Eof;
 use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::hooks::{self, Ran};
-use crate::event_loop::{backoff, bandwidth, broken, datagram, output, registration, teardown, upgrade};
+use crate::event_loop::{
+    backoff, bandwidth, broken, datagram, handshake, output, registration, teardown, upgrade,
+};
 use crate::link::due::{Due, Step};
 use crate::link::held::Held;
 use crate::link::life::OpenStep;
@@ -151,6 +153,10 @@ fn conclude(map: &mut ChannelMap, token: Token) {
     if link.is_over() {
         return teardown::finish(map, token);
     }
+    if link.has_own_source() {
+        handshake::watch(map, token);
+    }
+    let Some(link) = map.link_mut(token) else { return };
     if link.rare_if_any().is_some() {
         if backoff::is_to_be_resumed(link) {
             backoff::resume(map, token);
@@ -195,6 +201,9 @@ pub(crate) fn connected(map: &mut ChannelMap, token: Token, lost: Option<io::Err
     let turn = map.turn;
     let Some(link) = map.link_mut(token) else { return };
     link.connected(turn, lost);
+    if let Some(make) = link.take_to_wrap() {
+        upgrade::change_source(map, token, make);
+    }
     hooks::run(map, token, Work::Connect, |dispatcher, ch| dispatcher.handle_connect(ch));
     open_due(map, token);
 }
@@ -326,9 +335,11 @@ pub(crate) fn ask_those_that_read(map: &mut ChannelMap) {
             continue;
         };
         map.out += 1;
+        map.pulse.begin_work(Work::Ask, token);
         let ch = Channel::own(map, token);
         let as_before = AssertUnwindSafe(|| (*dispatcher).readable(&ch) && !(*dispatcher).writable(&ch));
         let answer = catch_unwind(as_before);
+        map.pulse.end_work();
         hooks::put_back(map, token, dispatcher, false);
         match answer {
             Ok(true) => {}

@@ -9,8 +9,9 @@ use crate::event_loop::hooks::{self, Entered};
 use crate::event_loop::{backoff, closing, dial, registration};
 use crate::guard::{drop_each, drop_guarded};
 use crate::link::held::Held;
-use crate::link::state::{Link, Role};
+use crate::link::state::{Link, Note, Role};
 use crate::net::address::about;
+use crate::net::load::Load;
 use crate::net::places::Permit;
 use crate::net::resolve;
 use crate::reason::Reason;
@@ -66,6 +67,9 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
         backoff::wake_starved(map);
     }
     // Before its last hook, which may swap the maps.
+    if map.link_mut(token).is_some_and(|link| link.noted.take(Note::Counted)) {
+        map.load.iter().for_each(Load::lower);
+    }
     if map.link(token).is_some_and(|link| link.kind() == Kind::Listener) {
         listener_ended(map, token, &reason);
     }
@@ -156,7 +160,13 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
         }
         let Some(link) = map.link_mut(token) else { continue };
         link.end(Reason::MapEnded);
+        // `finish` has counted one whose `handle_close` it was.
+        let counted = link.is_told();
         let (_, reset) = link.tell_end();
+        let (received, sent) = link.traffic();
+        if !counted {
+            map.counters.ended(&Reason::MapEnded, received, sent);
+        }
         map.end_partnerships(token);
         publish(map, token);
         drop_source(map, token, reset);

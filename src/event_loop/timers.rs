@@ -10,7 +10,7 @@ use crate::core::map::ChannelMap;
 use crate::error::panicked;
 use crate::event_loop::messages::guarded;
 use crate::event_loop::{
-    admission, backoff, bandwidth, broken, connect, deadlines, dial, drain, hooks, overdue, settle,
+    admission, backoff, bandwidth, broken, connect, deadlines, dial, drain, handshake, hooks, overdue, settle,
 };
 use crate::guard::drop_guarded;
 use crate::link::state::Link;
@@ -76,6 +76,7 @@ fn fire_once(map: &mut ChannelMap, action: Action, now: Time) {
         Action::Limits(token) => admission::look_what_is_over(map, token),
         Action::Bandwidth(token) => bandwidth::resume(map, token, now),
         Action::Resend(token) => broken::resend(map, token),
+        Action::Handshake(token) => handshake::overdue(map, token),
         Action::Broken(token) => broken::overdue(map, token),
         Action::Drain => drain::sweep(map),
         Action::CallEvery(..)

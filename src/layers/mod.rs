@@ -3,6 +3,7 @@
 
 pub mod chat;
 pub mod framing;
+pub mod hand_over;
 pub mod producers;
 pub mod protocol;
 pub mod reconnect;

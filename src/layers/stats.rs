@@ -12,7 +12,7 @@ use std::str;
 use std::time::Duration;
 
 use crate::{Address, Channel, ChannelMap, Dispatcher, Handle, Histogram, Meter, Numbers, Reason, Socket};
-use crate::{ToAddress, Token};
+use crate::{TimerId, ToAddress, Token};
 
 /// The most bytes that a request may have.
 const REQUEST: usize = 8 * 1024;
@@ -22,6 +22,9 @@ const ROWS: usize = 1000;
 
 /// How long a connection may last.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it is kept for who has the answer and goes on sending.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// How many there may be at once; others wait in the backlog.
 const CONNECTIONS: usize = 16;
@@ -84,6 +87,20 @@ impl Stats {
     /// Those of [`ChannelMap::listen`].
     pub fn listen(self, map: &mut ChannelMap, address: impl ToAddress) -> io::Result<Handle<Stats>> {
         let listener = map.listen(address, self)?;
+        Stats::begin(map, listener)
+    }
+
+    /// As [`listen`](Stats::listen), on a listener that was opened elsewhere, such as the one of a predecessor
+    /// ([`hand_over`](crate::hand_over)).
+    ///
+    /// # Errors
+    /// Those of [`ChannelMap::add`].
+    pub fn adopt(self, map: &mut ChannelMap, listener: Socket) -> io::Result<Handle<Stats>> {
+        let listener = map.add(listener, self)?;
+        Stats::begin(map, listener)
+    }
+
+    fn begin(map: &mut ChannelMap, listener: Handle<Stats>) -> io::Result<Handle<Stats>> {
         map.channel(listener)?.set_background(true);
         // The loop goes on timing without it.
         let _: Meter = map.meter();
@@ -99,7 +116,7 @@ impl fmt::Debug for Stats {
 
 impl Dispatcher for Stats {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        let asker = Asker { shared: self.0.clone(), listener: ch.token(), request: Vec::new() };
+        let asker = Asker { shared: self.0.clone(), listener: ch.token(), request: Vec::new(), timer: None };
         let asker = ch.map_mut().add(socket, asker)?;
         ch.map_mut().channel(asker)?.set_background(true);
         self.0.connections.set(self.0.connections.get() + 1);
@@ -116,16 +133,22 @@ struct Asker {
     listener: Token,
     /// What has come of the request.
     request: Vec<u8>,
+    timer: Option<TimerId>,
 }
 
 impl Dispatcher for Asker {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        // Also while it closes: a peer that does not read has no more time either.
-        let timer = ch.call_later(PATIENCE, |ch| {
-            ch.abort();
-            Ok(())
+        ch.set_linger(LINGER);
+        // Of the map, so that it also runs while the channel closes and lingers: a peer that does not read has no
+        // more time either.
+        let token = ch.token();
+        let timer = ch.map_mut().call_later(PATIENCE, move |map| {
+            if let Ok(mut ch) = map.channel(token) {
+                ch.abort();
+            }
         });
         ch.map_mut().set_timer_background(timer, true);
+        self.timer = Some(timer);
         Ok(())
     }
 
@@ -146,6 +169,9 @@ impl Dispatcher for Asker {
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, _: &Reason) {
         self.shared.connections.set(self.shared.connections.get() - 1);
+        if let Some(timer) = self.timer.take() {
+            ch.map_mut().cancel(timer);
+        }
         if let Ok(mut listener) = ch.map_mut().channel(self.listener) {
             listener.resume_reading();
         }

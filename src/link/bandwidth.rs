@@ -122,8 +122,9 @@ impl Flow {
     }
 
     /// How many bytes may pass now, of `wanted`. If it is none, the flow waits from now on, in line behind those
-    /// of the same group that wait already: what it waits for is taken from the buckets at once.
-    pub(super) fn admit(&mut self, wanted: u64) -> u64 {
+    /// of the same group that wait already: what it waits for is taken from the buckets at once. It is no more
+    /// than is `there` to pass, as others would wait for what nobody uses.
+    pub(super) fn admit(&mut self, wanted: u64, there: impl FnOnce() -> u64) -> u64 {
         if self.is_waiting() || wanted == 0 {
             return 0;
         }
@@ -134,6 +135,7 @@ impl Flow {
         if admitted > 0 {
             return admitted.min(wanted);
         }
+        let share = share.min(there().max(1));
         let wait = self.of.iter().map(|bandwidth| bandwidth.bucket.get().wait_for(share, now)).max();
         self.take(share, now);
         self.granted = share;

@@ -139,7 +139,8 @@ impl fmt::Display for MinRate {
 #[non_exhaustive]
 pub struct Deadlines {
     /// How long nothing may be read: the keep-alive of MQTT, the timeouts of SMTP. Unlike
-    /// [`set_timeout`](crate::Channel::set_timeout), what is sent does not count. A handshake is nothing read.
+    /// [`set_timeout`](crate::Channel::set_timeout), what is sent does not count. A handshake is nothing read,
+    /// also one in mid-stream.
     pub read: Option<Duration>,
     /// From when the channel can carry data, or a handshake begins, to the first byte that is read.
     pub first_byte: Option<Duration>,
@@ -150,7 +151,9 @@ pub struct Deadlines {
     /// How fast output must leave for the peer: what is queued, or inside the source, or what the system still
     /// holds, as [`unsent`](crate::Channel::unsent) counts. A peer that takes all there is within a window is
     /// fast enough, and while nothing is unsent nothing counts. Output that fits into the system's buffers
-    /// whole is noticed within one window more.
+    /// whole is noticed within one window more. On a Unix-domain socket, and for what is inside a source with
+    /// nothing queued behind it, only a peer that takes nothing is told from one that is fast enough: the system
+    /// does not tell how much has left.
     ///
     /// It holds for a closing channel, too: that is reset, without a hook.
     pub write_rate: Option<MinRate>,

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{clone_error, panicked};
 use crate::guard::drop_error;
+use crate::link::account::{Account, Share};
 use crate::link::source::Source;
 use crate::sys::errno::{is_interrupted, would_block};
 use crate::sys::poll::Interest;
@@ -19,16 +20,34 @@ pub(crate) struct Guarded {
     /// It was said to be ready: its descriptor may be another of the same number.
     pub(super) announced: bool,
     panic: RefCell<Option<io::Error>>,
+    /// Of what it holds.
+    share: Option<Share>,
 }
 
 impl Guarded {
     pub(crate) fn new(source: Box<dyn Source>) -> Guarded {
-        Guarded { source, watched: None, announced: false, panic: RefCell::new(None) }
+        Guarded { source, watched: None, announced: false, panic: RefCell::new(None), share: None }
     }
 
     /// The error of its panic, if there was one.
     pub(crate) fn panic(&self) -> Option<io::Error> {
         self.panic.borrow().as_ref().map(clone_error)
+    }
+
+    /// Enter what it holds in the account; `false` if that is nothing.
+    pub(super) fn count(&mut self, account: &Account) -> bool {
+        let held = self.output_held();
+        if held > 0 {
+            self.share.get_or_insert_with(|| account.open()).set(held);
+        } else {
+            self.share = None;
+        }
+        held > 0
+    }
+
+    /// What it holds counts no longer: its channel has ended.
+    pub(super) fn give_back(&mut self) {
+        self.share = None;
     }
 
     fn ask<R>(&self, otherwise: R, question: impl FnOnce(&dyn Source) -> R) -> R {
@@ -107,5 +126,9 @@ impl Source for Guarded {
 
     fn output_pending(&self) -> bool {
         self.ask(false, |source| source.output_pending())
+    }
+
+    fn output_held(&self) -> usize {
+        self.ask(0, |source| source.output_held())
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::link::guarded::Guarded;
 use crate::link::source::{Plain, Source};
+use std::any::Any;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -36,6 +37,14 @@ impl Held {
         match self {
             Held::Plain(plain) => plain,
             Held::Own(source) => &mut **source,
+        }
+    }
+
+    /// The user's source, if it is of this type.
+    pub(crate) fn as_type<T: Source>(&self) -> Option<&T> {
+        match self {
+            Held::Plain(_) => None,
+            Held::Own(guarded) => (&*guarded.source as &dyn Any).downcast_ref(),
         }
     }
 

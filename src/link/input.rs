@@ -80,6 +80,17 @@ impl Link {
     }
 
     pub(crate) fn recv(&mut self, turn: Turn, buffer: &mut [u8]) -> io::Result<usize> {
+        self.recv_by(turn, buffer, |source, buffer| source.as_dyn().recv(buffer))
+    }
+
+    /// Input as `read` reads it from the source.
+    #[inline(always)]
+    pub(super) fn recv_by(
+        &mut self,
+        turn: Turn,
+        buffer: &mut [u8],
+        read: impl FnOnce(&mut Held, &mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         match &self.life {
             Life::Listening => return Err(no_stream()),
             _ if self.is_datagram() => return Err(no_bytes()),
@@ -109,7 +120,7 @@ impl Link {
         }
         let Some(source) = &mut self.socket else { return Err(nothing_now()) };
         let plain = source.is_plain();
-        let result = source.as_dyn().recv(&mut buffer[..most]);
+        let result = read(source, &mut buffer[..most]);
         self.received(turn, result, most, plain)
     }
 
@@ -291,11 +302,15 @@ impl Link {
         self.input.work != Work::NONE
     }
 
+    /// Whether a channel that is not closing is said to be busy, or wants to write.
+    pub(crate) fn has_more_to_do(&self) -> bool {
+        !self.is_ending() && (self.is_busy() || self.output.wanted)
+    }
+
     /// Whether nothing is under way on an open channel: nothing to be sent or acknowledged, no input that
     /// was not read, no message has begun, and it is not said to be busy, nor wants to write. Asks the system, if need be.
     pub(crate) fn has_nothing_under_way(&self) -> bool {
-        let says = self.is_busy() || self.output.wanted;
-        let known = self.is_open() && !says && self.is_established() && !self.is_upgrading();
+        let known = self.is_open() && !self.has_more_to_do() && self.is_established() && !self.is_upgrading();
         let waits = || !self.has_read_end() && self.fd().is_some_and(sys::is_readable);
         known && !self.has_unsent() && !self.has_input_inside() && self.held() == 0 && !waits()
     }

@@ -10,6 +10,7 @@ use crate::error::{clone_error, same, shared};
 use crate::guard::drop_caught;
 use crate::link::dial::Dial;
 use crate::link::due::Step;
+use crate::link::held::Held;
 use crate::link::rare::Rest;
 use crate::link::state::{Connecting, Ending, InputEnd, Life, Link, Stage, Way};
 use crate::numbers::Numbers;
@@ -123,8 +124,11 @@ impl Link {
         *state += 1;
         numbers.channels += 1;
         numbers.queued += self.queued() as u64;
-        numbers.bytes_in += self.received;
-        numbers.bytes_out += self.sent;
+        // What it has carried was counted before its last hook.
+        if !self.is_told() {
+            numbers.bytes_in += self.received;
+            numbers.bytes_out += self.sent;
+        }
     }
 
     // Connecting.
@@ -270,6 +274,9 @@ impl Link {
 
     fn is_over_because(&mut self, cause: Reason, reset: bool) {
         self.output.clear();
+        if let Some(Held::Own(source)) = &mut self.socket {
+            source.give_back();
+        }
         self.note_marks();
         let over = Life::Ending(Ending { stage: Stage::Over, reset, cause });
         if let Life::Connecting(Connecting::ByName(dial)) = std::mem::replace(&mut self.life, over) {

@@ -30,9 +30,15 @@ impl Link {
     }
 
     /// Whether a connection is to be handed over, for which no event comes.
-    pub(super) fn has_in_hand(&self) -> bool {
+    pub(crate) fn has_in_hand(&self) -> bool {
         let has = |rare: &Rare| rare.admission.as_ref().is_some_and(|admission| admission.has_in_hand());
         self.rare.as_deref().is_some_and(has)
+    }
+
+    /// The place that the connection has.
+    #[cfg(feature = "proxy-protocol")]
+    pub(crate) fn permit(&mut self) -> Option<&mut Permit> {
+        self.rare.as_mut()?.permit.as_deref_mut()
     }
 
     /// The place that the connection has taken.

@@ -4,7 +4,9 @@ use std::io::{self, ErrorKind};
 
 use crate::link::account::Account;
 use crate::link::due::Step;
+use crate::link::held::Held;
 use crate::link::marks::{Limits, OnLimit, Watermark};
+use crate::link::source::Source;
 use crate::link::state::Link;
 use crate::reason::Reason;
 
@@ -19,9 +21,9 @@ impl Link {
     }
 
     /// Call after every change of the queue or the limits.
-    pub(super) fn note_marks(&mut self) {
+    pub(crate) fn note_marks(&mut self) {
         let limits = self.limits();
-        self.output.marks.watch(self.output.weight(), limits);
+        self.output.marks.watch(self.output.weight() + self.held_inside(), limits);
         if self.output.marks.has_news() {
             self.due.set(Step::Watermark);
         }
@@ -52,12 +54,22 @@ impl Link {
 
     /// Whether `bytes` more stay within the hard limit.
     pub(crate) fn takes(&self, bytes: usize) -> bool {
-        self.output.weight().checked_add(bytes).is_some_and(|sum| sum <= self.limits().hard)
+        (self.output.weight() + self.held_inside())
+            .checked_add(bytes)
+            .is_some_and(|sum| sum <= self.limits().hard)
     }
 
     /// How much memory waits for the peer.
     pub(crate) fn keeps(&self) -> usize {
-        self.output.queue.as_ref().map_or(0, |queue| queue.keeps())
+        self.output.queue.as_ref().map_or(0, |queue| queue.keeps()) + self.held_inside()
+    }
+
+    /// What the source has taken and not yet passed to the socket.
+    fn held_inside(&self) -> usize {
+        match &self.socket {
+            Some(Held::Own(source)) => source.output_held(),
+            _ => 0,
+        }
     }
 
     /// The same without what producers are still to make: what an outlet's credit counts.
@@ -68,7 +80,11 @@ impl Link {
     /// Enter what is queued in the account of the map; `false` if nothing is.
     #[inline]
     pub(crate) fn count_queue(&mut self, account: &Account) -> bool {
-        let Some(queue) = self.output.queue_if_any() else { return false };
+        let inside = match &mut self.socket {
+            Some(Held::Own(source)) => source.count(account),
+            _ => false,
+        };
+        let Some(queue) = self.output.queue_if_any() else { return inside };
         queue.count(account);
         true
     }

@@ -68,12 +68,13 @@ impl Link {
 
     /// Whether input counts: reading is not paused, or a handshake is under way.
     fn counts_input(&self) -> bool {
-        self.is_opening() || self.reads()
+        self.is_opening() || self.shakes_hands() || self.reads()
     }
 
-    /// Bytes that are queued for the peer. What is behind a producer of ours that has nothing waits for that.
+    /// Bytes that are queued for the peer. What is behind a producer of ours that has nothing waits for that; and
+    /// before there is a connection there is no peer.
     fn queued_for_peer(&self) -> usize {
-        match self.output.queue.as_ref().is_some_and(|queue| queue.is_due()) {
+        match self.output.queue.as_ref().is_some_and(|queue| queue.is_due()) && !self.is_connecting() {
             true => self.queued(),
             false => 0,
         }
@@ -96,6 +97,16 @@ impl Link {
         }
     }
 
+    /// The poller says that there is room. What is inside the source, with nothing queued behind it, leaves in
+    /// steps that no counter shows, and there is no such event while the peer takes nothing.
+    pub(crate) fn has_room_for_its_source(&mut self, now: Time) {
+        if self.queue_is_empty() && self.output_pending() {
+            if let Some(running) = self.running() {
+                running.count_output_anew(now);
+            }
+        }
+    }
+
     /// Look what has passed, or when to look again.
     pub(crate) fn look_at_deadlines(&mut self, now: Time) -> Look {
         let ending = self.is_ending();
@@ -107,11 +118,17 @@ impl Link {
             true => self.held().max(usize::from(self.output_pending())),
             false => 0,
         };
+        let (sent, over_ip) = (self.sent, self.can_be_reset_by_input());
+        let Some(running) = self.running() else { return Look::Nothing };
+        let left = match over_ip {
+            true => sent as i64 - held as i64,
+            false => running.left_at_least(sent, held),
+        };
         let seen = Seen {
             now,
             received: self.received,
             active: self.active(),
-            left: self.sent as i64 - held as i64,
+            left,
             unsent: (self.queued_for_peer() + held) as u64,
             ending,
         };

@@ -7,6 +7,7 @@ pub(crate) mod bandwidth;
 pub(crate) mod chunk;
 pub(crate) mod datagram;
 pub(crate) mod deadlines;
+pub(crate) mod descriptors;
 pub(crate) mod dial;
 pub(crate) mod due;
 pub(crate) mod gathered;
@@ -23,6 +24,8 @@ pub(crate) mod outbox;
 pub(crate) mod output;
 pub(crate) mod partners;
 pub(crate) mod piece;
+#[cfg(feature = "proxy-protocol")]
+pub(crate) mod preface;
 pub(crate) mod producer;
 pub(crate) mod pushed;
 pub(crate) mod rare;

@@ -2,6 +2,7 @@
 //! elsewhere.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::guard::drop_caught;
@@ -14,6 +15,8 @@ use crate::net::address::Address;
 
 /// What a producer counts towards the limits, in bytes.
 const PRODUCER: usize = 4 * 1024;
+/// What a descriptor counts.
+const DESCRIPTOR: usize = 4 * 1024;
 /// What a datagram counts at least, in bytes.
 const DATAGRAM: usize = 512;
 /// With so much of its own behind the last part of a chunk, a queue takes part in the next broadcast.
@@ -33,7 +36,7 @@ pub(crate) struct Outbox {
     pub(super) producers: usize,
     /// Of the bytes, those in chunks, which other queues may hold as well.
     pub(super) in_chunks: usize,
-    /// What small datagrams count beyond their bytes.
+    /// What small datagrams, and descriptors, count beyond their bytes.
     padding: usize,
     /// What the queue holds of the map's account.
     share: Option<Share>,
@@ -56,7 +59,7 @@ impl Outbox {
     }
 
     /// What counts towards the limits: the bytes, and a fixed amount for what is small but takes memory, because
-    /// a peer that requests much and reads nothing could cause any number of them: producers, datagrams.
+    /// a peer that requests much and reads nothing could cause any number of them: producers, datagrams, descriptors.
     pub(crate) fn weight(&self) -> usize {
         self.cost() + self.weight_of_producers()
     }
@@ -216,6 +219,24 @@ impl Outbox {
         self.grown(len);
     }
 
+    pub(crate) fn push_descriptors(&mut self, bytes: &[u8], descriptors: Vec<OwnedFd>) {
+        self.padding += descriptors.len() * DESCRIPTOR;
+        self.append(Piece::Descriptors(bytes.to_vec(), descriptors));
+        self.grown(bytes.len());
+    }
+
+    /// So many bytes of the first piece, which has descriptors, have left, and those with them.
+    pub(super) fn descriptors_left(&mut self, taken: usize) {
+        if let Some(Piece::Descriptors(mut bytes, descriptors)) = self.pieces.pop_front() {
+            self.padding -= descriptors.len() * DESCRIPTOR;
+            self.queued -= taken;
+            bytes.drain(..taken);
+            if !bytes.is_empty() {
+                self.pieces.push_front(Piece::Owned(bytes));
+            }
+        }
+    }
+
     /// Drop everything.
     pub(crate) fn clear(&mut self) {
         for piece in std::mem::take(&mut self.pieces) {
@@ -224,7 +245,8 @@ impl Outbox {
                 Piece::Producer(producer) => drop_caught("a producer", producer),
                 Piece::Failed(error, _) => drop_caught("an error", error),
                 Piece::Upgrade(make) => drop_caught("what makes a source", make),
-                Piece::Owned(_) | Piece::Shared(_) | Piece::Range(_) | Piece::Datagram(..) => {}
+                Piece::Owned(_) | Piece::Shared(_) | Piece::Range(_) => {}
+                Piece::Datagram(..) | Piece::Descriptors(..) => {}
             }
         }
         self.sent = 0;

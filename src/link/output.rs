@@ -15,7 +15,7 @@ use crate::reason::Reason;
 use crate::sys::errno::{is_shortage, would_block};
 
 /// Whether something may be pushed.
-enum Admitted {
+pub(super) enum Admitted {
     Yes,
     /// Nothing more can be sent, which `handle_close` reports; or the limit has ended the channel.
     Ignored,
@@ -99,7 +99,13 @@ impl Link {
         Ok(true)
     }
 
-    fn admit(&mut self, turn: Turn, before: usize, len: usize, limited: bool) -> io::Result<Admitted> {
+    pub(super) fn admit(
+        &mut self,
+        turn: Turn,
+        before: usize,
+        len: usize,
+        limited: bool,
+    ) -> io::Result<Admitted> {
         let open = self.check_open_for_output().is_ok();
         if limited && open && !self.has_room(turn, before.saturating_add(len)) {
             return self.over_limit(before, len).map(|()| Admitted::Ignored);
@@ -163,7 +169,10 @@ impl Link {
             Ok(sent) => {
                 self.sent += sent as u64;
                 self.output_passed(sent);
-                self.output.undrained |= self.output_pending();
+                if self.output_pending() {
+                    self.output.undrained = true;
+                    self.note_marks();
+                }
                 self.moved(turn);
                 Ok((sent, offered))
             }

@@ -3,6 +3,7 @@
 use std::cell::Ref;
 use std::io;
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::link::chunk::Range;
@@ -20,6 +21,8 @@ pub(super) enum Piece {
     Failed(io::Error, bool),
     /// For this address, or the one peer.
     Datagram(Vec<u8>, Option<Box<Address>>),
+    /// Bytes, with the first of which the descriptors go.
+    Descriptors(Vec<u8>, Vec<OwnedFd>),
     /// What was pushed before it goes through the old source, what comes after it through the new one.
     Upgrade(MakeSource),
 }
@@ -55,7 +58,8 @@ impl Piece {
             Piece::Owned(bytes) => Some(Bytes::Own(bytes)),
             Piece::Shared(bytes) => Some(Bytes::Own(bytes)),
             Piece::Range(range) => Some(Bytes::InChunk(range.bytes())),
-            Piece::Producer(_) | Piece::Failed(..) | Piece::Datagram(..) | Piece::Upgrade(_) => None,
+            Piece::Producer(_) | Piece::Failed(..) | Piece::Datagram(..) => None,
+            Piece::Descriptors(..) | Piece::Upgrade(_) => None,
         }
     }
 }

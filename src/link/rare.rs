@@ -11,9 +11,12 @@ use crate::link::dial::Dial;
 use crate::link::marks::{Limits, OnLimit};
 use crate::link::partners::Partners;
 use crate::link::running::Running;
+use crate::link::source::MakeSource;
 use crate::link::unread::Unread;
 use crate::net::address::Address;
 use crate::net::places::Permit;
+#[cfg(feature = "proxy-protocol")]
+use crate::net::proxy::Proxied;
 use crate::net::unix::SocketFile;
 use crate::threads::credit::Credit;
 use crate::timers::TimerKey;
@@ -22,6 +25,9 @@ use crate::timers::TimerKey;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may wait for the peer's end after that.
 pub(super) const LINGER: Duration = Duration::from_secs(30);
+
+/// How long the handshake of a source may take.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why less is watched than the channel wants: it is suspended. A rest that a timer ends carries the
 /// timer, so none lasts for ever.
@@ -113,6 +119,14 @@ pub(crate) struct Rare {
     pub(super) rest: Rest,
     pub(super) has_rested: bool,
     pub(super) upgrade: Upgrade,
+    /// Makes the source, once the connect has succeeded.
+    pub(super) to_wrap: Option<MakeSource>,
+    /// How long a handshake may take, and the timer of one that is under way.
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) handshake_timer: Option<TimerKey>,
+    /// What a balancer has told.
+    #[cfg(feature = "proxy-protocol")]
+    pub(super) proxied: Option<Box<Proxied>>,
     pub(crate) partners: Partners,
     /// The error with which the connection broke, while input is still read.
     pub(super) lost: Option<Arc<io::Error>>,
@@ -152,6 +166,11 @@ impl Default for Rare {
             rest: Rest::No,
             has_rested: false,
             upgrade: Upgrade::No,
+            to_wrap: None,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            handshake_timer: None,
+            #[cfg(feature = "proxy-protocol")]
+            proxied: None,
             partners: Partners::default(),
             lost: None,
             end_timer: None,

@@ -55,6 +55,9 @@ pub(crate) struct Running {
     output_rate: Samples,
     /// How often output had waited for its bandwidth.
     waits: u32,
+    /// How much was sent, and held, when that was last looked at; and what has left by then.
+    output: (u64, usize),
+    left: i64,
 }
 
 impl Running {
@@ -70,6 +73,8 @@ impl Running {
             message_rate: Samples::new(now),
             output_rate: Samples::new(now),
             waits: 0,
+            output: (0, 0),
+            left: 0,
             set: set.clone(),
         }
     }
@@ -107,6 +112,19 @@ impl Running {
 
     pub(super) fn count_output_anew(&mut self, now: Time) {
         self.output_rate = Samples::new(now);
+    }
+
+    /// How much has left, where what is held includes what the system needs to keep it: a peer that takes little
+    /// of much that is small must not look as if it took nothing. One that takes nothing does when the system
+    /// takes no more, or nothing more is sent.
+    pub(super) fn left_at_least(&mut self, sent: u64, held: usize) -> i64 {
+        let (sent_before, held_before) = std::mem::replace(&mut self.output, (sent, held));
+        let left = match sent - sent_before {
+            0 => held_before.saturating_sub(held) as i64,
+            sent => counted(sent),
+        };
+        self.left = self.left.saturating_add(left);
+        self.left
     }
 
     /// Whether output has waited for its bandwidth since the last look.

@@ -12,6 +12,7 @@ use crate::link::piece::{Bytes, Piece};
 use crate::link::producer::More;
 use crate::link::source::Source;
 use crate::link::state::Link;
+use crate::sys;
 use crate::sys::errno::{is_shortage, would_block};
 
 /// The most pieces in one `sendmsg`.
@@ -129,6 +130,15 @@ impl Outbox {
                 Some(Piece::Failed(..)) => return self.take_failure(),
                 Some(_) => {}
             }
+            if let Some(result) = self.send_descriptors(source) {
+                *budget = left_of(*budget, *result.as_ref().unwrap_or(&0));
+                match result {
+                    Ok(taken) => *sent += taken,
+                    Err(error) if would_block(&error) => return Flushed::Blocked,
+                    Err(error) => return Flushed::Lost(error),
+                }
+                continue;
+            }
             let (result, offered) = self.send(source.as_dyn(), *budget as usize);
             *budget = left_of(*budget, *result.as_ref().unwrap_or(&0));
             match result {
@@ -162,6 +172,19 @@ impl Outbox {
             several => source.send_vectored(several),
         };
         (result.map(|taken| taken.min(offered)), offered)
+    }
+
+    /// If the first piece has descriptors, send those and as much of it as fits.
+    fn send_descriptors(&mut self, source: &Held) -> Option<io::Result<usize>> {
+        let Some(Piece::Descriptors(bytes, descriptors)) = self.pieces.front() else { return None };
+        let Held::Plain(plain) = source else {
+            return Some(Err(io::Error::new(ErrorKind::Unsupported, "a source carries no descriptors")));
+        };
+        let result = sys::descriptors::send(plain.fd(), bytes, descriptors);
+        if let Ok(taken) = result {
+            self.descriptors_left(taken);
+        }
+        Some(result)
     }
 
     /// Let the producers make enough for one call; what each makes is put in front of it.

@@ -36,7 +36,10 @@ impl Link {
         let own_queue = self.is_paused() && !self.input.paused && !partners;
         add(reads && own_queue, "its own queue to be sent, to read on");
         add(reads && !self.input.wanted, "readable() to be true");
-        add(self.output.blocked && !self.output.is_empty(), "the peer to take output");
+        add(reads && self.waits_for_its_turn_to_read(), "its bandwidth, to read");
+        let waits_for_peer = self.output.blocked && !self.output.is_empty() && !self.output_is_held_back();
+        add(waits_for_peer, "the peer to take output");
+        add(self.waits_for_its_turn_to_send(), "its bandwidth, to send");
         add(self.is_short(), "memory of the system");
         add(self.rare.as_ref().is_some_and(|rare| rare.upgrade != Upgrade::No), "the new source");
         match self.rest() {

@@ -1,6 +1,7 @@
 //! What a channel reads and writes: a plain socket, or a layer over one, such as a TLS session. The core
 //! asks a source and assumes nothing about it.
 
+use std::any::Any;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -47,7 +48,7 @@ use crate::sys::poll::Interest;
 ///     }
 /// }
 /// ```
-pub trait Source: 'static {
+pub trait Source: Any {
     /// The socket to wait for. `None` if there is none: then readiness is announced
     /// by [`source_ready`](crate::Channel::source_ready).
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
@@ -104,6 +105,12 @@ pub trait Source: 'static {
     /// Whether something that was taken is still buffered, not yet passed to the socket.
     fn output_pending(&self) -> bool {
         false
+    }
+
+    /// How many bytes that is. They count as queued towards the channel's watermarks and limits, and those of
+    /// the map.
+    fn output_held(&self) -> usize {
+        0
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Link {
     pub(super) role: Role,
     /// In the list of the next settle.
     pub(crate) listed: bool,
-    pub(crate) default_logged: bool,
+    pub(crate) noted: Noted,
     /// The turn to which the two budgets belong.
     pub(super) turn: u32,
     pub(super) read_left: u32,
@@ -109,6 +109,33 @@ pub(crate) enum Role {
     Background,
     /// The library's: a connect attempt, a signal watch. It does not keep the loop going.
     Internal,
+}
+
+/// What is looked at so rarely that it shares a byte.
+pub(crate) struct Noted(u8);
+
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(crate) enum Note {
+    /// It was logged that a hook does its default.
+    Default = 1,
+    /// It is one of the connections that its map counts for a group.
+    Counted = 1 << 1,
+}
+
+impl Noted {
+    /// Whether it was noted before.
+    pub(crate) fn set(&mut self, note: Note) -> bool {
+        let before = self.0 & note as u8 != 0;
+        self.0 |= note as u8;
+        before
+    }
+
+    pub(crate) fn take(&mut self, note: Note) -> bool {
+        let before = self.0 & note as u8 != 0;
+        self.0 &= !(note as u8);
+        before
+    }
 }
 
 /// How far the end of input is.
@@ -295,7 +322,7 @@ impl Link {
             kind,
             role: Role::User,
             listed: true,
-            default_logged: false,
+            noted: Noted(0),
             turn: 0,
             read_left: READ_BUDGET,
             write_left: WRITE_BUDGET,

@@ -4,7 +4,9 @@
 use crate::clock::Time;
 use crate::link::bandwidth::{Bandwidth, Flow};
 use crate::link::due::Step;
+use crate::link::held::Held;
 use crate::link::state::Link;
+use crate::sys;
 
 impl Link {
     fn read_flow(&mut self) -> Option<&mut Flow> {
@@ -43,9 +45,12 @@ impl Link {
         if self.rare.is_none() {
             return most;
         }
-        let Some(flow) = self.read_flow() else { return most };
+        let plain = matches!(self.socket, Some(Held::Plain(_))) && !self.is_datagram();
+        let fd = self.socket.as_ref().filter(|_| plain).and_then(Held::descriptor);
+        let flow = self.rare.as_mut().and_then(|rare| rare.read_flow.as_deref_mut());
+        let Some(flow) = flow else { return most };
         // However little is read at a time, a share is waited for.
-        let admitted = flow.admit(u64::MAX);
+        let admitted = flow.admit(u64::MAX, || fd.and_then(sys::bytes_to_read).unwrap_or(u64::MAX));
         if admitted == 0 {
             self.due.set(Step::Look);
         }
@@ -74,7 +79,7 @@ impl Link {
             return most;
         }
         let Some(flow) = self.write_flow() else { return most };
-        let admitted = flow.admit(most as u64) as usize;
+        let admitted = flow.admit(most as u64, || u64::MAX) as usize;
         if admitted == 0 && most > 0 {
             self.output.blocked = true;
             self.due.set(Step::Look);
@@ -92,6 +97,10 @@ impl Link {
         let Some(queue) = self.output.queue.as_ref().filter(|queue| queue.is_due()) else { return most };
         // What producers are still to make is not known.
         let queued = if queue.weight_of_producers() > 0 { usize::MAX } else { queue.queued() };
+        if queued == 0 {
+            // Such as a producer that has failed, which is to be told.
+            return most;
+        }
         self.admit_output(queued.min(most as usize)) as u32
     }
 

@@ -105,4 +105,8 @@ impl Source for Replay {
     fn output_pending(&self) -> bool {
         self.source.output_pending()
     }
+
+    fn output_held(&self) -> usize {
+        self.source.output_held()
+    }
 }

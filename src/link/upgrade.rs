@@ -2,10 +2,11 @@
 //! done at once; afterwards it waits in the queue, behind what was pushed before it.
 
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 use crate::link::due::Step;
 use crate::link::held::Held;
-use crate::link::rare::Upgrade;
+use crate::link::rare::{HANDSHAKE_TIMEOUT, Upgrade};
 use crate::link::source::{MakeSource, Source};
 use crate::link::state::{Connecting, InputEnd, Life, Link};
 use crate::link::unread::Replay;
@@ -20,9 +21,25 @@ impl Link {
             let what = "the end was told, and input was put back, which no new source can be given";
             return Err(io::Error::new(ErrorKind::NotConnected, what));
         }
+        if self.rare.as_ref().is_some_and(|rare| rare.to_wrap.is_some()) {
+            return Err(io::Error::new(
+                ErrorKind::ResourceBusy,
+                "the source is to be changed once connected",
+            ));
+        }
         match self.life {
             _ if self.is_datagram() || self.is_broken() => {}
+            #[cfg(feature = "proxy-protocol")]
+            Life::Opening if self.awaits_header() => {
+                self.rare().to_wrap = Some(make);
+                return Ok(None);
+            }
             Life::Connecting(Connecting::Done) | Life::Opening => return Ok(Some(make)),
+            Life::Connecting(Connecting::Failed(_)) => {}
+            Life::Connecting(_) => {
+                self.rare().to_wrap = Some(make);
+                return Ok(None);
+            }
             Life::Open => {
                 self.output.queue().push_upgrade(make);
                 self.rare().upgrade = Upgrade::Waiting;
@@ -32,6 +49,11 @@ impl Link {
             _ => {}
         }
         Err(io::Error::new(ErrorKind::NotConnected, "the channel has no open stream"))
+    }
+
+    /// What was asked for while connecting, once the connection is made.
+    pub(crate) fn take_to_wrap(&mut self) -> Option<MakeSource> {
+        self.rare.as_mut()?.to_wrap.take()
     }
 
     /// A change of the source is under way: input is for the new one.
@@ -53,6 +75,8 @@ impl Link {
     /// Take out the old source, for a new one to be made of it. It begins with the input that was put
     /// back.
     pub(crate) fn take_source_to_wrap(&mut self) -> Option<Box<dyn Source>> {
+        #[cfg(feature = "proxy-protocol")]
+        self.drop_preface();
         let old = self.socket.take()?.into_box();
         let ended = self.input.end == InputEnd::Read;
         let unread = self.rare.as_mut().and_then(|rare| rare.unread.take());
@@ -84,15 +108,35 @@ impl Link {
             true => drop(self.read_lost(error)),
             false => {
                 self.rare().upgrade = Upgrade::Begun;
+                // No peer takes this for an end, and a reset would destroy what the source has told it.
+                self.output.clear();
+                self.note_marks();
                 self.connect_is(Connecting::Failed(error));
             }
         }
     }
 
-    /// A handshake is under way.
+    /// A handshake is under way, perhaps for the sake of what is to be sent before the close.
     pub(crate) fn shakes_hands(&self) -> bool {
         let begun = self.rare.as_ref().is_some_and(|rare| rare.upgrade == Upgrade::Begun);
-        (self.is_opening() || begun) && !self.is_established()
+        (self.is_opening() || self.is_flushing() || begun) && !self.is_established()
+    }
+
+    pub(crate) fn handshake_name(&self) -> &'static str {
+        #[cfg(feature = "proxy-protocol")]
+        if self.awaits_header() {
+            return "the PROXY header";
+        }
+        "the handshake"
+    }
+
+    /// How long that may take.
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        #[cfg(feature = "proxy-protocol")]
+        if let Some(timeout) = self.header_timeout() {
+            return timeout;
+        }
+        self.rare.as_ref().map_or(HANDSHAKE_TIMEOUT, |rare| rare.handshake_timeout)
     }
 
     /// Whether `handle_wrapped` is to run now; `true` once.

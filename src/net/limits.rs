@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::clock::Time;
 use crate::net::full::Full;
-use crate::net::places::{Counts, Network, Permit, Rate, Waiter};
+use crate::net::places::{Counts, Permit, Rate, Waiter};
 use crate::sys;
 
 /// What happens to connections when there are as many in total, or as many a second, as may be.
@@ -242,19 +242,8 @@ impl AcceptLimits {
 
     /// Let the connection count for `ip`, and no longer for another address.
     pub(crate) fn count_for(&self, permit: &mut Permit, ip: Option<IpAddr>) -> Result<(), Full> {
-        let Some((most, ip)) = self.settings.per_peer.zip(ip) else { return Ok(()) };
-        let peer = Network::of(ip);
-        let mut counts = self.counts.lock();
-        let of_peer = counts.peers.entry(peer).or_default();
-        if *of_peer >= most {
-            counts.forget_if_none(peer);
-            return Err(Full::PerPeer(most, peer));
-        }
-        *of_peer += 1;
-        if let Some(before) = permit.peer.replace(peer) {
-            counts.leave(before);
-        }
-        Ok(())
+        permit.per_peer = self.settings.per_peer;
+        permit.count_for(ip).map_err(|(most, peer)| Full::PerPeer(most, peer))
     }
 }
 

@@ -33,6 +33,8 @@ impl Counts {
 impl State {
     pub(super) fn bucket(&mut self, rate: Rate, now: Time) -> &mut Bucket {
         let at = self.buckets.iter().position(|(of, _)| *of == rate).unwrap_or_else(|| {
+            // A full one says nothing: it is of a rate that nobody has any more, or is made anew.
+            self.buckets.retain(|(_, bucket)| bucket.available(now) < bucket.burst());
             self.buckets.push((rate, Bucket::new(rate.a_second.into(), rate.burst.into(), now)));
             self.buckets.len() - 1
         });
@@ -60,15 +62,41 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Permit {
     counts: Arc<Counts>,
-    /// For whom it counts.
-    pub(super) peer: Option<Network>,
+    /// For whom it counts, and how many may.
+    peer: Option<Network>,
+    pub(super) per_peer: Option<usize>,
     is_counted: bool,
 }
 
 impl Permit {
     /// Of a connection that has been counted in total.
     pub(super) fn new(counts: Arc<Counts>) -> Permit {
-        Permit { counts, peer: None, is_counted: true }
+        Permit { counts, peer: None, per_peer: None, is_counted: true }
+    }
+
+    /// Let the connection count for `ip`, and no longer for another address; or who has as many as may be.
+    pub(crate) fn count_for(&mut self, ip: Option<IpAddr>) -> Result<(), (usize, Network)> {
+        let Some((most, ip)) = self.per_peer.zip(ip) else { return Ok(()) };
+        let peer = Network::of(ip);
+        let mut counts = self.counts.lock();
+        let of_peer = counts.peers.entry(peer).or_default();
+        if *of_peer >= most {
+            counts.forget_if_none(peer);
+            return Err((most, peer));
+        }
+        *of_peer += 1;
+        if let Some(before) = self.peer.replace(peer) {
+            counts.leave(before);
+        }
+        Ok(())
+    }
+
+    /// Whose connection it is will be told.
+    #[cfg(feature = "proxy-protocol")]
+    pub(crate) fn count_for_nobody(&mut self) {
+        if let Some(peer) = self.peer.take() {
+            self.counts.lock().leave(peer);
+        }
     }
 
     /// The descriptor is closed. The map of this number looks itself for who waits there.
@@ -167,10 +195,24 @@ pub(super) struct Rate {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn network(ip: &str) -> Network {
         Network::of(ip.parse().unwrap())
+    }
+
+    /// As when a program adapts its rate to the load.
+    #[test]
+    fn rates_that_are_no_longer_in_use_are_forgotten() {
+        let mut now = crate::clock::Clock.now();
+        let mut state = State::default();
+        for a_second in 1..1000 {
+            state.bucket(Rate { a_second, burst: 1 }, now).take(1, now);
+            now = now.after(Duration::from_secs(2));
+        }
+        assert_eq!(state.buckets.len(), 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::sync::Arc;
 
 use crate::net::address::Address;
+use crate::net::load::Raised;
 use crate::net::peer::Peer;
 use crate::net::places::Permit;
 use crate::net::unix::SocketFile;
@@ -52,6 +53,8 @@ pub(crate) struct Named {
     pub(crate) file: Option<Box<SocketFile>>,
     /// Given back after the descriptor is closed.
     pub(crate) permit: Option<Box<Permit>>,
+    /// It counts as a connection of a loop of a group.
+    pub(crate) raised: Option<Raised>,
 }
 
 impl Socket {
@@ -112,6 +115,11 @@ impl Socket {
         let address = far.map_or(Address::Unnamed, |far| *far);
         self.set_peer(&address);
         address
+    }
+
+    /// From now on, until it is closed, it counts for a loop.
+    pub(crate) fn count_for(&mut self, raised: Raised) {
+        self.named.get_or_insert_default().raised = Some(raised);
     }
 
     /// Ask the system what is not known, and make it non-blocking.

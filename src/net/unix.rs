@@ -111,15 +111,20 @@ impl SocketFile {
 
     /// The file that was just made.
     fn of(path: &Path, mode: Option<u32>) -> io::Result<SocketFile> {
-        faults::pass(Call::File)?;
-        let file = fs::symlink_metadata(path)?;
-        faults::pass(Call::File)?;
-        let bound = SocketFile { path: fs::canonicalize(path)?, inode: (file.dev(), file.ino()) };
+        let bound = SocketFile::adopt(path)?;
         if let Some(mode) = mode {
             faults::pass(Call::File)?;
             fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         }
         Ok(bound)
+    }
+
+    /// The file to which a socket is bound already.
+    pub(crate) fn adopt(path: &Path) -> io::Result<SocketFile> {
+        faults::pass(Call::File)?;
+        let file = fs::symlink_metadata(path)?;
+        faults::pass(Call::File)?;
+        Ok(SocketFile { path: fs::canonicalize(path)?, inode: (file.dev(), file.ino()) })
     }
 
     /// Do not remove it on drop.

@@ -2,9 +2,11 @@
 //! sockets share, and the waits. What a call means to a channel is decided elsewhere.
 
 pub(crate) mod datagram;
+pub(crate) mod descriptors;
 pub(crate) mod errno;
 pub(crate) mod faults;
 pub(crate) mod file;
+pub(crate) mod inherited;
 pub(crate) mod poll;
 pub(crate) mod stream;
 pub(crate) mod unsent;
@@ -153,6 +155,12 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     }
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}
+
+/// `FIONREAD`: how many bytes are there to be read; `None` if the system does not tell.
+pub(crate) fn bytes_to_read(fd: BorrowedFd<'_>) -> Option<u64> {
+    faults::pass(Call::Look).ok()?;
+    rustix::io::ioctl_fionread(fd).ok()
 }
 
 /// `SO_ERROR`: the socket's pending error, which reading clears.

@@ -1,5 +1,5 @@
 //! The one file that speaks to `polling`: which descriptor is watched for what, and the wait.
-//! Level mode only. One of the two places with `unsafe`; the other is `unsent.rs`.
+//! Level mode only. One of the three places with `unsafe`; the others are `unsent.rs` and `inherited.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

@@ -26,6 +26,16 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     })
 }
 
+/// As [`recv`], and leave what it returns where it is.
+#[cfg(feature = "proxy-protocol")]
+pub(crate) fn peek(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    uninterrupted(|| {
+        let most = faults::pass_bytes(Call::Recv, buffer.len())?;
+        let (_, read) = rustix::net::recv(fd, &mut buffer[..most], RecvFlags::PEEK)?;
+        Ok(read)
+    })
+}
+
 /// As [`recv`], but a signal may interrupt it.
 #[inline(always)]
 pub(crate) fn recv_once(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {

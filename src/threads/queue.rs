@@ -78,7 +78,7 @@ impl<M> Shared<M> {
     }
 
     /// Give the message back if there is no room.
-    fn try_send(&self, message: M) -> Result<(), M> {
+    pub(crate) fn try_send(&self, message: M) -> Result<(), M> {
         let take_place = |room: usize| if room & SHUT == 0 { room.checked_sub(1) } else { None };
         match self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_place) {
             Ok(_) => {

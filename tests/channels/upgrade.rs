@@ -14,11 +14,11 @@ use dispatch_loop::{Channel, ChannelMap, Eof, OnError, Source};
 use crate::support::ends::{Kind, record_kinds};
 use crate::support::peers::{pattern, unix_pair};
 use crate::support::recorder::{Log, Recorder};
-use crate::support::records::{Options, Records};
+use crate::support::records::Options;
 use crate::support::turning::{assert_calm, run_out, turn_idle, turn_until};
 
 fn wrap(ch: &mut Channel<'_>, client: bool) -> io::Result<()> {
-    ch.wrap_source(move |plain| Ok(Box::new(Records::new(plain, client, Options::default()))))
+    ch.wrap_source(move |plain| Ok(Options::default().around(plain, client, false)))
 }
 
 /// Every byte turned over, both ways, without a handshake.
@@ -352,7 +352,7 @@ fn a_source_that_cannot_be_made_or_a_handshake_that_fails_midway_is_an_error_and
     map.channel(handle).unwrap().push(b"never sent").unwrap();
     far.write_all(b"\x01\0\0\0\x02me\x09\0\0\0\x00").unwrap();
     run_out(&mut map, &log);
-    let why = "the handshake failed, or a record is out of its place";
+    let why = Options::default().says("received corrupt message of type InvalidContentType");
     assert_eq!(log.of("a"), ["open".into(), format!("error: {why}"), format!("close: {why}")]);
 }
 

@@ -12,13 +12,13 @@ use dispatch_loop::{Channel, ChannelMap, OnError};
 
 use crate::support::ends::Kind;
 use crate::support::opened::address_of;
-use crate::support::peers::{loopbacks, unix_pair};
+use crate::support::peers::{loopbacks, refusing, unix_pair};
 use crate::support::recorder::{Log, Recorder};
-use crate::support::records::{Options, Records};
+use crate::support::records::Options;
 use crate::support::turning::{run_out, turn_idle, turn_until};
 
 fn wrap(ch: &mut Channel<'_>, client: bool) -> io::Result<()> {
-    ch.wrap_source(move |plain| Ok(Box::new(Records::new(plain, client, Options::default()))))
+    ch.wrap_source(move |plain| Ok(Options::default().around(plain, client, false)))
 }
 
 /// Both ends become records after the connection is there: `handle_open` waits for the handshake.
@@ -55,6 +55,53 @@ fn a_source_put_around_in_handle_connect_opens_after_its_handshake() {
         assert_eq!(log.of("a")[..2], ["connect", "open"]);
         assert_eq!(log.count("a open"), 1);
     }
+}
+
+/// EDGE_CASES 369: asked for while connecting, also before a name is looked up.
+#[test]
+fn a_source_asked_for_while_connecting_is_there_before_handle_connect() {
+    for on in ["127.0.0.1:0", "localhost:0"] {
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let accepted = log.clone();
+        let listener = Recorder::new("l", &log).on_accept(move |ch, socket, _| {
+            let handle = ch.map_mut().add(socket, Recorder::new("b", &accepted))?;
+            wrap(&mut ch.map_mut().channel(handle)?, false)
+        });
+        let listener = map.listen("127.0.0.1:0", listener).unwrap();
+        let address = on.replace(":0", &format!(":{}", address_of(&mut map, listener).port()));
+        let client = Recorder::new("a", &log)
+            .on("connect", |ch| {
+                assert!(!ch.is_connected());
+                ch.push(b"second")
+            })
+            .on("open", |ch| {
+                ch.shutdown_write();
+                Ok(())
+            });
+        let handle = map.connect(&*address, client).unwrap();
+        let mut ch = map.channel(handle).unwrap();
+        wrap(&mut ch, true).unwrap();
+        assert_eq!(wrap(&mut ch, true).unwrap_err().kind(), ErrorKind::ResourceBusy);
+        ch.push(b"first;").unwrap();
+        turn_until(&mut map, &log, |_| log.closed("a") && log.closed("b"));
+        assert_eq!(log.input("b"), b"first;second");
+        assert_eq!(log.of("a")[..2], ["connect", "open"]);
+    }
+}
+
+/// EDGE_CASES 369: of a connect that fails, nothing is made.
+#[test]
+fn a_source_asked_for_while_connecting_is_not_made_if_that_fails() {
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let (_keeps, address) = refusing("127.0.0.1:0".parse().unwrap());
+    let handle = map.connect(address, Recorder::new("a", &log)).unwrap();
+    map.channel(handle).unwrap().wrap_source(|_| panic!("made of what?")).unwrap();
+    run_out(&mut map, &log);
+    assert_eq!(log.count("a error"), 1);
+    assert_eq!(log.count("a close"), 1);
+    assert!(log.events().iter().all(|event| !event.contains("panicked")), "{:?}", log.events());
 }
 
 /// STARTTLS: plain lines first, then records on the same channel; no second `handle_open`.

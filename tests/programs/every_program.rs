@@ -123,3 +123,26 @@ fn a_full_stdout_is_a_failure() {
         Program::spawn(command).end().assert_failure("stdout");
     }
 }
+
+/// EDGE_CASES 390.
+#[cfg(not(feature = "tls"))]
+#[test]
+fn options_of_tls_need_the_feature() {
+    let mut all = vec![
+        ("echo_server", vec!["--tls-cert", "cert.pem", "--tls-key", "key.pem"]),
+        ("http_server", vec!["--tls-key", "key.pem"]),
+        ("tcp_proxy", vec!["--tls-cert", "cert.pem", "127.0.0.1:0", "127.0.0.1:1"]),
+        ("echo_client", vec!["--tls", "127.0.0.1:1"]),
+        ("poetry_client", vec!["--ca", "ca.pem", "1"]),
+    ];
+    if cfg!(feature = "layers") {
+        all.push(("chat_server", vec!["--tls-cert", "cert.pem"]));
+        all.push(("stream_client", vec!["--server-name", "a.test", "127.0.0.1:1"]));
+        all.push(("http_client", vec!["https://127.0.0.1:1", "/"]));
+    }
+    for (name, args) in all {
+        let ended = Program::start(name, args).end();
+        ended.assert_wrong_usage(name);
+        assert!(ended.stderr.contains("feature `tls`"), "{ended:?}");
+    }
+}

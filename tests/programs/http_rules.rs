@@ -105,17 +105,21 @@ fn no_body_follows_a_head() {
     server.finish("INT");
 }
 
-/// 109: a space before it makes it no HEAD, however it comes.
+/// 109: a space before it makes it no HEAD, nor does it stand behind too many empty lines, however it comes.
 #[test]
 fn what_is_no_request_is_answered_alike_whole_and_in_pieces() {
     let (_dir, server, address, _) = dated();
-    let request = " HEAD /file HTTP/1.1\r\nHost: x\r\n";
-    let whole = ask(&address, request);
-    assert_eq!((whole.status, whole.body.as_str()), (400, "400 Bad Request\n"));
-    let mut client = connect(&address);
-    client.write_all(&request.as_bytes()[..1]).unwrap();
-    let answer = String::from_utf8(read_to_end(&mut client)).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("\r\n\r\n400 Bad Request\n"), "{answer}");
+    let lines = "\n".repeat(100);
+    for before in [" ", &lines] {
+        let request = format!("{before}HEAD /file HTTP/1.1\r\nHost: x\r\n");
+        let whole = ask(&address, &request);
+        assert_eq!((whole.status, whole.body.as_str()), (400, "400 Bad Request\n"), "{request:?}");
+        let mut client = connect(&address);
+        client.write_all(before.as_bytes()).unwrap();
+        let answer = String::from_utf8(read_to_end(&mut client)).unwrap();
+        let as_whole = answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("\r\n\r\n400 Bad Request\n");
+        assert!(as_whole, "{answer}");
+    }
     server.finish("INT");
 }
 

@@ -83,11 +83,16 @@ impl Kind {
 
     fn wrap(self, mut source: Box<dyn Source>, client: bool, blocking: bool) -> Box<dyn Source> {
         for _ in 0..self.layers {
-            let mut records = Records::new(source, client, self.options);
-            records.blocking = blocking;
-            source = Box::new(records);
+            source = self.options.around(source, client, blocking);
         }
         source
+    }
+
+    /// Whether this tells of an end without a farewell.
+    pub fn is_cut_short(self, told: &str) -> bool {
+        let words =
+            if self.options.with.is_none() { ["farewell"; 2] } else { ["close_notify", "mid-handshake"] };
+        words.iter().any(|word| told.contains(word))
     }
 
     /// Make `socket` a channel: records begun by itself, or put around the plain channel.
@@ -98,7 +103,7 @@ impl Kind {
         client: bool,
         d: D,
     ) -> Handle<D> {
-        if self.layers == 1 && client {
+        if self.layers == 1 && client && self.options.with.is_none() {
             socket.set_nonblocking(true).unwrap();
             return map.add_source(Records::new(Box::new(Wire(socket)), client, self.options), d).unwrap();
         }
@@ -119,7 +124,9 @@ impl Kind {
         limit_time(&socket);
         thread::spawn(move || {
             let raw = socket.try_clone().unwrap();
-            let mut far = Far { source: self.wrap(Box::new(Wire(socket)), !self.client, true), raw };
+            let tls_in_tls = self.layers == 2 && self.options.with.is_some();
+            let source = self.wrap(Box::new(Wire(socket)), !self.client, true);
+            let mut far = Far { source, raw, tls_in_tls };
             far.until("the handshake", |source| match source.is_established() {
                 true => Ok(Some(())),
                 false => source.drive(Interest { read: true, write: true }).map(|_| None),
@@ -145,6 +152,7 @@ impl Kind {
 pub struct Far {
     source: Box<dyn Source>,
     raw: socket2::Socket,
+    tls_in_tls: bool,
 }
 
 impl Far {
@@ -202,7 +210,11 @@ impl Far {
     }
 
     pub fn finish(&mut self) -> io::Result<()> {
-        self.source.shutdown_write()
+        match self.source.shutdown_write() {
+            // Of TLS within TLS, the end of the outer one is enough for the peer, which is gone by now.
+            Err(_) if self.tls_in_tls => Ok(()),
+            result => result,
+        }
     }
 
     /// Let the drop reset the connection, where there is such a thing.

@@ -32,11 +32,42 @@ pub struct Options {
     pub out_limit: usize,
     /// Say the wrong thing at the end of the handshake.
     pub liar: bool,
+    /// What makes the source.
+    pub with: With,
 }
 
+/// `None`: records. `Some`: something else, of a wire and whether this is the client's end.
+pub type With = Option<fn(Box<dyn Source>, bool, Options) -> Box<dyn Source>>;
+
+impl Options {
+    pub const RECORDS: Options =
+        Options { record: 16 * 1024, update_every: 200_000, out_limit: 64 * 1024, liar: false, with: None };
+
+    /// The error of a handshake that went wrong; `in_tls` is what TLS says.
+    pub fn says(self, in_tls: &str) -> String {
+        match self.with {
+            Some(_) => format!("TLS: {in_tls}"),
+            None => "the handshake failed, or a record is out of its place".to_owned(),
+        }
+    }
+
+    /// Put a source around the wire.
+    pub fn around(self, wire: Box<dyn Source>, client: bool, blocking: bool) -> Box<dyn Source> {
+        match self.with {
+            Some(with) => with(wire, client, self),
+            None => {
+                let mut records = Records::new(wire, client, self);
+                records.blocking = blocking;
+                Box::new(records)
+            }
+        }
+    }
+}
+
+/// What the binary that includes this tests: records, or TLS.
 impl Default for Options {
     fn default() -> Options {
-        Options { record: 16 * 1024, update_every: 200_000, out_limit: 64 * 1024, liar: false }
+        Options { with: crate::WITH, ..Options::RECORDS }
     }
 }
 

@@ -61,3 +61,40 @@ fn one_signal_ends_a_map_in_order() {
         assert_eq!(map.drain_progress().unwrap().signal, None);
     });
 }
+
+/// EDGE_CASES 495. A drain that something else has begun is brought nearer by the first signal, not cut off.
+#[test]
+fn the_first_signal_is_the_first_though_the_map_drains_already() {
+    alone(None, || {
+        let log = Log::new();
+        let (mut map, far) = busy(&log);
+        map.drain(&DrainOptions::default().with_lame_duck(3 * DEADLINE).with_deadline(3 * DEADLINE));
+        turn_until(&mut map, &log, |_| log.has("a drain"));
+        assert_eq!(map.drain_state(), DrainState::LameDuck);
+        raise(SIGTERM).unwrap();
+        turn_until(&mut map, &log, |map| map.drain_state() == DrainState::Draining);
+        turn_idle(&mut map);
+        let progress = map.drain_progress().unwrap();
+        assert_eq!((progress.channels, progress.signal), (1, None));
+        raise(SIGTERM).unwrap();
+        run(&mut map).unwrap();
+        let progress = map.drain_progress().unwrap();
+        assert_eq!((progress.aborted, progress.signal), (1, Some(SIGTERM)));
+        cut_short(far);
+    });
+}
+
+/// EDGE_CASES 496. The later options hold, and one signal is one.
+#[test]
+fn drain_on_signals_may_be_called_again() {
+    alone(None, || {
+        let log = Log::new();
+        let (mut map, _far) = busy(&log);
+        let lame = DrainOptions::default().with_lame_duck(DEADLINE).with_deadline(DEADLINE);
+        map.drain_on_signals(&lame).unwrap();
+        raise(SIGTERM).unwrap();
+        turn_until(&mut map, &log, |_| log.has("a drain"));
+        turn_idle(&mut map);
+        assert_eq!((map.drain_state(), map.drain_progress().unwrap().signal), (DrainState::LameDuck, None));
+    });
+}

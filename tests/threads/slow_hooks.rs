@@ -1,6 +1,7 @@
 //! Hooks that take long are named while they run, and other threads see whether the loop is busy. What is
 //! slow here goes on until that was noticed.
 
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -97,6 +98,32 @@ fn a_slow_hook_is_named_with_its_channel_while_it_runs_and_again_when_it_has_end
         let warnings = logged_of_slow_hooks(&format!("channel {token}: {hook} has been"));
         assert!(warnings[0].starts_with("WARN "), "{warnings:?}");
     }
+}
+
+/// EDGE_CASES 507: also where they are asked after a message on the short way.
+#[test]
+fn a_slow_readable_is_named() {
+    struct Asked(Cell<bool>);
+    impl Dispatcher for Asked {
+        fn readable(&self, ch: &Channel<'_>) -> bool {
+            if self.0.take() {
+                take_long(&running(ch.token(), "readable or writable"));
+            }
+            true
+        }
+        fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+            self.0.set(true);
+            ch.read_with(|ch, data| ch.push(data))
+        }
+    }
+    let (mut map, _ends, _alone) = watched(10);
+    let (near, mut far) = unix_pair();
+    map.add(near, Asked(Cell::new(false))).unwrap();
+    map.turn(Some(Duration::ZERO)).unwrap();
+    far.write_all(b"x").unwrap();
+    turn_until(&mut map, &Log::new(), |map| {
+        map.numbers().slow_hooks().any(|slow| slow.0 == "readable or writable")
+    });
 }
 
 /// EDGE_CASES 300: on the short way of a message nothing is written down but the channel.

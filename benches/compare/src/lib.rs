@@ -6,6 +6,7 @@
 //! - `load`: the load generator, which checks every byte that comes back
 //! - `measure`: throughput, system calls, instructions, memory and growth
 //! - `timers`: a million timers compared with a binary heap
+//! - `tls`: the same over TLS, beside rustls driven by hand (feature `tls`, a command of its own)
 //! - `report`: the page and its picture
 
 #[cfg(not(target_os = "linux"))]
@@ -20,3 +21,5 @@ pub mod report;
 pub mod servers;
 pub mod system;
 pub mod timers;
+#[cfg(feature = "tls")]
+pub mod tls;

@@ -18,10 +18,10 @@ pub use accepts::Accepts;
 pub use echoes::Echoes;
 
 /// The longest time without any progress.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The most events that one wait returns.
-const BATCH: usize = 1024;
+pub(crate) const BATCH: usize = 1024;
 
 /// Work for a server: messages or connections.
 pub trait Load {
@@ -45,6 +45,6 @@ pub fn open(scenario: &Scenario, address: SocketAddr) -> io::Result<Box<dyn Load
 
 /// Makes closing reset the connection: an orderly close would occupy its port for a minute, and thousands
 /// are used per second.
-fn close_by_reset(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn close_by_reset(stream: &TcpStream) -> io::Result<()> {
     Ok(rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?)
 }

@@ -54,7 +54,7 @@ fn instructions(
 }
 
 /// The instructions per message or connection.
-pub(super) fn per_message(process: &Process, load: &mut dyn Load, count: u64) -> io::Result<f64> {
+pub(crate) fn per_message(process: &Process, load: &mut dyn Load, count: u64) -> io::Result<f64> {
     load.exactly(count / 4)?;
     let start = counter(process)?;
     load.exactly(count)?;

@@ -18,6 +18,8 @@ use crate::timers;
 
 pub use calls::Calls;
 pub use growth::Growth;
+#[cfg(feature = "tls")]
+pub(crate) use instructions::per_message;
 pub use memory::Memory;
 pub use rounds::{Run, Spread};
 

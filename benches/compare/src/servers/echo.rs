@@ -56,25 +56,25 @@ pub(super) fn is_temporary(error: ErrorKind) -> bool {
 }
 
 /// Connections indexed by descriptor; descriptors are small numbers.
-pub(super) struct Table<C>(Vec<Option<C>>);
+pub(crate) struct Table<C>(Vec<Option<C>>);
 
 impl<C> Table<C> {
-    pub(super) fn new() -> Table<C> {
+    pub(crate) fn new() -> Table<C> {
         Table(Vec::new())
     }
 
-    pub(super) fn insert(&mut self, key: usize, connection: C) {
+    pub(crate) fn insert(&mut self, key: usize, connection: C) {
         if self.0.len() <= key {
             self.0.resize_with(key + 1, || None);
         }
         self.0[key] = Some(connection);
     }
 
-    pub(super) fn get_mut(&mut self, key: usize) -> Option<&mut C> {
+    pub(crate) fn get_mut(&mut self, key: usize) -> Option<&mut C> {
         self.0.get_mut(key)?.as_mut()
     }
 
-    pub(super) fn remove(&mut self, key: usize) -> Option<C> {
+    pub(crate) fn remove(&mut self, key: usize) -> Option<C> {
         self.0.get_mut(key)?.take()
     }
 }

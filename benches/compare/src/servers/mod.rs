@@ -11,6 +11,9 @@ mod ours;
 mod polling;
 mod tokio;
 
+#[cfg(feature = "tls")]
+pub(crate) use echo::Table;
+
 use std::io;
 use std::net::TcpListener;
 
@@ -19,13 +22,13 @@ use rustix::process::{PTracer, Signal};
 use crate::plan;
 
 /// The size of the read buffer: one that is shared, or one per connection.
-const BUFFER: usize = 64 * 1024;
+pub(crate) const BUFFER: usize = 64 * 1024;
 
 /// Connections that may wait to be accepted. The load generator opens at most 256 at a time.
 const BACKLOG: i32 = 4096;
 
 /// The most events that one wait returns.
-const BATCH: usize = 1024;
+pub(crate) const BATCH: usize = 1024;
 
 /// An echo server.
 pub struct Server {
@@ -143,6 +146,11 @@ pub fn serve(name: &str) -> io::Result<()> {
     let Some(Server { program: Program::Rust(run), .. }) = find(name) else {
         return Err(io::Error::other(format!("this program has no server {name}")));
     };
+    listen_and(*run)
+}
+
+/// Listens, says where, and serves until this process is killed.
+pub fn listen_and(run: fn(TcpListener) -> io::Result<()>) -> io::Result<()> {
     // A server that outlived the comparison would disturb the next one.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // strace will be a sibling, not the parent, which some systems refuse by default.
