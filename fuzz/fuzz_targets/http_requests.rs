@@ -13,6 +13,8 @@ mod connection;
 mod listing;
 #[path = "../../examples/http_server/listings.rs"]
 mod listings;
+#[path = "../../examples/http_server/log.rs"]
+mod log;
 #[path = "../../examples/http_server/request.rs"]
 mod request;
 #[path = "../../examples/http_server/site.rs"]
@@ -22,9 +24,9 @@ use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::rc::Rc;
+use std::time::Duration;
 
 use connection::Connection;
-use dispatch_loop::ChannelMap;
 use dispatch_loop_fuzz::{pieces, wire};
 use libfuzzer_sys::fuzz_target;
 use listings::Listings;
@@ -84,14 +86,7 @@ fn serve(pieces: &[&[u8]], gulp: usize) -> Vec<u8> {
 pub struct Service {
     site: Site,
     listings: RefCell<Listings>,
-    places: Places,
-}
-
-/// There are no listeners, and there is room for all.
-struct Places;
-
-impl Places {
-    fn give_back(&self, _: &mut ChannelMap, _: usize) {}
+    idle: Duration,
 }
 
 fn make() -> Service {
@@ -104,7 +99,7 @@ fn make() -> Service {
     let _ = symlink("../secret", root.join("out"));
     let _ = symlink("..", root.join("up"));
     let _ = symlink("../data", root.join("sub/in"));
-    Service { site: Site::new(&root).unwrap(), listings: RefCell::default(), places: Places }
+    Service { site: Site::new(&root).unwrap(), listings: RefCell::default(), idle: connection::IDLE }
 }
 
 fn data() -> Vec<u8> {
