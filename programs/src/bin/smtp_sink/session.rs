@@ -1,0 +1,393 @@
+//! What a client of SMTP says (RFC 5321), cut out of its bytes, and what it is answered. No socket is in here.
+
+/// The most bytes of a message.
+pub const SIZE: usize = 32 * 1024 * 1024;
+
+/// The most recipients of one, and the most bytes of a command.
+const RECIPIENTS: usize = 1000;
+const COMMAND: usize = 2048;
+
+/// A message that has come whole.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message {
+    pub from: String,
+    pub to: Vec<String>,
+    /// Its lines end as the client has ended them.
+    pub content: Vec<u8>,
+}
+
+/// What is to be done beside answering.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It has the answer itself, when it is stored.
+    Message(Message),
+    /// Answered; what follows is to be encrypted.
+    StartTls,
+    /// Answered; that was all.
+    Quit,
+}
+
+enum Expects {
+    Command,
+    /// The rest of a command that is too long.
+    EndOfCommand,
+    /// Lines, up to one with a dot.
+    Lines,
+    /// So many bytes of a chunk; whether it is the last.
+    Chunk(usize, bool),
+}
+
+pub struct Session {
+    has_tls: bool,
+    is_encrypted: bool,
+    greeted: bool,
+    expects: Expects,
+    from: Option<String>,
+    to: Vec<String>,
+    content: Vec<u8>,
+    is_too_large: bool,
+    /// Chunks of a message have come.
+    in_chunks: bool,
+    input: Vec<u8>,
+}
+
+impl Session {
+    pub fn new(has_tls: bool) -> Session {
+        Session {
+            has_tls,
+            is_encrypted: false,
+            greeted: false,
+            expects: Expects::Command,
+            from: None,
+            to: Vec::new(),
+            content: Vec::new(),
+            is_too_large: false,
+            in_chunks: false,
+            input: Vec::new(),
+        }
+    }
+
+    pub fn take(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// Everything that was said before is forgotten.
+    pub fn encrypted(&mut self) {
+        *self = Session { is_encrypted: true, ..Session::new(self.has_tls) };
+    }
+
+    /// Whether something has come that was not dealt with. After STARTTLS that is an attack.
+    pub fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// Whether a message is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.from.is_some() || self.has_input()
+    }
+
+    /// Deal with what has come, up to the first event. Answers are appended to `out`.
+    pub fn next(&mut self, out: &mut Vec<u8>) -> Option<Event> {
+        loop {
+            if let Expects::Chunk(left, is_last) = self.expects {
+                let now = left.min(self.input.len());
+                let chunk: Vec<u8> = self.input.drain(..now).collect();
+                self.append(&chunk);
+                self.expects = Expects::Chunk(left - now, is_last);
+                if now < left {
+                    return None;
+                }
+                self.expects = Expects::Command;
+                match is_last {
+                    true => return self.complete(out),
+                    false => say(out, if self.is_too_large { TOO_LARGE } else { "250 2.0.0 go on" }),
+                }
+                continue;
+            }
+            let Some(end) = self.input.iter().position(|&byte| byte == b'\n') else {
+                let is_command = matches!(self.expects, Expects::Command | Expects::EndOfCommand);
+                if is_command && self.input.len() > COMMAND {
+                    self.input.clear();
+                    self.expects = Expects::EndOfCommand;
+                } else if !is_command && self.input.len() > SIZE {
+                    self.is_too_large = true;
+                    self.input.clear();
+                }
+                return None;
+            };
+            let line: Vec<u8> = self.input.drain(..=end).collect();
+            let event = match self.expects {
+                Expects::Command if line.len() <= COMMAND => self.command(trimmed(&line), out),
+                Expects::Command | Expects::EndOfCommand => {
+                    self.expects = Expects::Command;
+                    say(out, "500 5.5.2 that line is too long");
+                    None
+                }
+                Expects::Lines if trimmed(&line) == b"." => {
+                    self.expects = Expects::Command;
+                    self.complete(out)
+                }
+                // A line that begins with a dot was given another one.
+                Expects::Lines => {
+                    self.append(line.strip_prefix(b".").unwrap_or(&line));
+                    None
+                }
+                Expects::Chunk(..) => None,
+            };
+            if event.is_some() {
+                return event;
+            }
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        self.is_too_large |= self.content.len() + bytes.len() > SIZE;
+        match self.is_too_large {
+            true => self.content = Vec::new(),
+            false => self.content.extend_from_slice(bytes),
+        }
+    }
+
+    fn complete(&mut self, out: &mut Vec<u8>) -> Option<Event> {
+        let is_too_large = self.is_too_large;
+        let message = Message {
+            from: self.from.take().unwrap_or_default(),
+            to: std::mem::take(&mut self.to),
+            content: std::mem::take(&mut self.content),
+        };
+        self.reset();
+        match is_too_large {
+            true => {
+                say(out, TOO_LARGE);
+                None
+            }
+            false => Some(Event::Message(message)),
+        }
+    }
+
+    fn reset(&mut self) {
+        self.from = None;
+        self.to.clear();
+        self.content = Vec::new();
+        (self.is_too_large, self.in_chunks) = (false, false);
+    }
+
+    fn command(&mut self, line: &[u8], out: &mut Vec<u8>) -> Option<Event> {
+        let Ok(line) = std::str::from_utf8(line) else {
+            say(out, "500 5.5.2 commands are in UTF-8");
+            return None;
+        };
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let answer = match verb.to_ascii_uppercase().as_str() {
+            "EHLO" => return self.ehlo(out),
+            "HELO" => {
+                self.greeted = true;
+                self.reset();
+                "250 smtp_sink"
+            }
+            "MAIL" => self.mail(rest),
+            "RCPT" => self.rcpt(rest),
+            "DATA" if self.in_chunks => "503 5.5.1 the message comes in chunks",
+            "DATA" if self.to.is_empty() => "503 5.5.1 MAIL and RCPT come first",
+            "DATA" => {
+                self.expects = Expects::Lines;
+                "354 go on, and end with a line that has a dot alone"
+            }
+            "BDAT" => match chunk(rest) {
+                None => "501 5.5.4 BDAT SIZE [LAST]",
+                // It must be read all the same.
+                Some((size, is_last)) if self.to.is_empty() => {
+                    say(out, "503 5.5.1 MAIL and RCPT come first");
+                    self.input.drain(..size.min(self.input.len()));
+                    let _ = is_last;
+                    return Some(Event::Quit);
+                }
+                Some((size, is_last)) => {
+                    self.in_chunks = true;
+                    self.expects = Expects::Chunk(size, is_last);
+                    return None;
+                }
+            },
+            "RSET" => {
+                self.reset();
+                "250 2.0.0 forgotten"
+            }
+            "NOOP" => "250 2.0.0 nothing done",
+            "VRFY" => "252 2.5.0 everybody gets mail here",
+            "HELP" => "214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY STARTTLS QUIT",
+            "STARTTLS" if self.is_encrypted => "503 5.5.1 it is encrypted already",
+            "STARTTLS" if self.has_tls => {
+                say(out, "220 2.0.0 go on");
+                return Some(Event::StartTls);
+            }
+            "QUIT" => {
+                say(out, "221 2.0.0 goodbye");
+                return Some(Event::Quit);
+            }
+            _ => "500 5.5.1 what?",
+        };
+        say(out, answer);
+        None
+    }
+
+    fn ehlo(&mut self, out: &mut Vec<u8>) -> Option<Event> {
+        self.greeted = true;
+        self.reset();
+        say(out, "250-smtp_sink");
+        for extension in ["PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES"] {
+            say(out, &format!("250-{extension}"));
+        }
+        if self.has_tls && !self.is_encrypted {
+            say(out, "250-STARTTLS");
+        }
+        say(out, &format!("250 SIZE {SIZE}"));
+        None
+    }
+
+    fn mail(&mut self, rest: &str) -> &'static str {
+        let Some((address, parameters)) = path(rest, "FROM:") else { return "501 5.5.4 MAIL FROM:<ADDRESS>" };
+        let size = parameters.split(' ').find_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            name.eq_ignore_ascii_case("SIZE").then(|| value.parse().unwrap_or(usize::MAX))
+        });
+        match () {
+            () if !self.greeted => "503 5.5.1 EHLO comes first",
+            () if self.from.is_some() => "503 5.5.1 one message after the other",
+            () if size.is_some_and(|size| size > SIZE) => TOO_LARGE,
+            () => {
+                self.from = Some(address.to_owned());
+                "250 2.1.0 go on"
+            }
+        }
+    }
+
+    fn rcpt(&mut self, rest: &str) -> &'static str {
+        match path(rest, "TO:") {
+            None | Some(("", _)) => "501 5.5.4 RCPT TO:<ADDRESS>",
+            Some(_) if self.from.is_none() => "503 5.5.1 MAIL comes first",
+            Some(_) if self.to.len() >= RECIPIENTS => "452 4.5.3 too many recipients",
+            Some((address, _)) => {
+                self.to.push(address.to_owned());
+                "250 2.1.5 go on"
+            }
+        }
+    }
+}
+
+const TOO_LARGE: &str = "552 5.3.4 the message is too large";
+
+fn say(out: &mut Vec<u8>, line: &str) {
+    out.extend_from_slice(line.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn trimmed(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// `FROM:<address> parameters`.
+fn path<'a>(rest: &'a str, before: &str) -> Option<(&'a str, &'a str)> {
+    let begins = rest.get(..before.len())?.eq_ignore_ascii_case(before);
+    let (address, parameters) = rest.get(before.len()..)?.trim_start().strip_prefix('<')?.split_once('>')?;
+    let is_clean = !address.chars().any(|c| c.is_control() || c == '<');
+    (begins && is_clean).then_some((address, parameters.trim()))
+}
+
+/// `SIZE [LAST]`.
+fn chunk(rest: &str) -> Option<(usize, bool)> {
+    let mut words = rest.split(' ');
+    let size = words.next()?.parse().ok()?;
+    match (words.next(), words.next()) {
+        (None, _) => Some((size, false)),
+        (Some(last), None) if last.eq_ignore_ascii_case("LAST") => Some((size, true)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is answered to `input`, in pieces of `size` bytes, and what came of it.
+    fn played(input: &[u8], size: usize) -> (String, Vec<Event>) {
+        let (mut session, mut out, mut events) = (Session::new(true), Vec::new(), Vec::new());
+        for piece in input.chunks(size) {
+            session.take(piece);
+            while let Some(event) = session.next(&mut out) {
+                events.push(event);
+            }
+        }
+        (String::from_utf8(out).unwrap(), events)
+    }
+
+    fn codes(text: &str) -> Vec<&str> {
+        text.lines().filter(|line| line.as_bytes()[3] == b' ').map(|line| &line[..3]).collect()
+    }
+
+    #[test]
+    fn a_message_comes_whole_however_it_is_cut() {
+        let input = b"EHLO x\r\nMAIL FROM:<a@b> SIZE=100\r\nRCPT TO:<c@d>\r\nrcpt to:<e@f>\r\nDATA\r\n\
+            Subject: x\r\n\r\n..dot\r\n.\r\nQUIT\r\n";
+        for size in [1, 2, 7, 1000] {
+            let (text, events) = played(input, size);
+            assert_eq!(codes(&text), ["250", "250", "250", "250", "354", "221"]);
+            let message = Message {
+                from: "a@b".to_owned(),
+                to: vec!["c@d".to_owned(), "e@f".to_owned()],
+                content: b"Subject: x\r\n\r\n.dot\r\n".to_vec(),
+            };
+            assert_eq!(events, [Event::Message(message), Event::Quit]);
+        }
+    }
+
+    #[test]
+    fn chunks_are_taken_byte_for_byte() {
+        let input = b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nBDAT 4\r\n.\r\nxBDAT 0 LAST\r\nNOOP\r\n";
+        for size in [1, 3, 1000] {
+            let (text, events) = played(input, size);
+            assert_eq!(codes(&text), ["250", "250", "250", "250", "250"]);
+            let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
+            assert_eq!(message.content, b".\r\nx");
+        }
+    }
+
+    #[test]
+    fn what_comes_out_of_order_is_refused() {
+        let (text, events) = played(
+            b"MAIL FROM:<a@b>\r\nEHLO x\r\nRCPT TO:<c@d>\r\nDATA\r\nMAIL TO:<a>\r\nFOO\r\n\xff\r\nMAIL FROM:<a@b> SIZE=99999999\r\n",
+            5,
+        );
+        assert_eq!(codes(&text), ["503", "250", "503", "503", "501", "500", "500", "552"]);
+        assert_eq!(events, []);
+    }
+
+    #[test]
+    fn a_command_that_never_ends_costs_little() {
+        let (mut session, mut out) = (Session::new(false), Vec::new());
+        for _ in 0..100 {
+            session.take(&[b'x'; 1000]);
+            assert_eq!(session.next(&mut out), None);
+            assert!(session.input.len() <= COMMAND);
+        }
+        session.take(b"\r\nNOOP\r\n");
+        assert_eq!(session.next(&mut out), None);
+        assert_eq!(codes(std::str::from_utf8(&out).unwrap()), ["500", "250"]);
+    }
+
+    #[test]
+    fn after_starttls_everything_is_forgotten() {
+        let (mut session, mut out) = (Session::new(true), Vec::new());
+        session.take(b"EHLO x\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\nNOOP\r\n");
+        assert_eq!(session.next(&mut out), Some(Event::StartTls));
+        assert!(session.has_input());
+        session.encrypted();
+        assert!(!session.has_input() && !session.is_busy());
+        out.clear();
+        session.take(b"MAIL FROM:<a@b>\r\nEHLO x\r\nSTARTTLS\r\n");
+        assert_eq!(session.next(&mut out), None);
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(codes(&text), ["503", "250", "503"]);
+        assert!(!text.contains("250-STARTTLS"));
+    }
+}
