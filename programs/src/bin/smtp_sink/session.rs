@@ -48,6 +48,8 @@ pub struct Session {
     is_too_large: bool,
     /// Chunks of a message have come.
     in_chunks: bool,
+    /// The beginning of a line of the message was taken already.
+    in_line: bool,
     input: Vec<u8>,
 }
 
@@ -63,6 +65,7 @@ impl Session {
             content: Vec::new(),
             is_too_large: false,
             in_chunks: false,
+            in_line: false,
             input: Vec::new(),
         }
     }
@@ -88,56 +91,84 @@ impl Session {
 
     /// Deal with what has come, up to the first event. Answers are appended to `out`.
     pub fn next(&mut self, out: &mut Vec<u8>) -> Option<Event> {
+        let input = std::mem::take(&mut self.input);
+        let mut used = 0;
+        let event = self.go_through(&input, &mut used, out);
+        self.input = input[used..].to_vec();
+        event
+    }
+
+    fn go_through(&mut self, input: &[u8], used: &mut usize, out: &mut Vec<u8>) -> Option<Event> {
         loop {
-            if let Expects::Chunk(left, is_last) = self.expects {
-                let now = left.min(self.input.len());
-                let chunk: Vec<u8> = self.input.drain(..now).collect();
-                self.append(&chunk);
-                self.expects = Expects::Chunk(left - now, is_last);
-                if now < left {
-                    return None;
-                }
-                self.expects = Expects::Command;
-                match is_last {
-                    true => return self.complete(out),
-                    false => say(out, if self.is_too_large { TOO_LARGE } else { "250 2.0.0 go on" }),
-                }
-                continue;
-            }
-            let Some(end) = self.input.iter().position(|&byte| byte == b'\n') else {
-                let is_command = matches!(self.expects, Expects::Command | Expects::EndOfCommand);
-                if is_command && self.input.len() > COMMAND {
-                    self.input.clear();
-                    self.expects = Expects::EndOfCommand;
-                } else if !is_command && self.input.len() > SIZE {
-                    self.is_too_large = true;
-                    self.input.clear();
-                }
-                return None;
-            };
-            let line: Vec<u8> = self.input.drain(..=end).collect();
+            let rest = &input[*used..];
             let event = match self.expects {
-                Expects::Command if line.len() <= COMMAND => self.command(trimmed(&line), out),
-                Expects::Command | Expects::EndOfCommand => {
+                Expects::Chunk(left, is_last) => {
+                    let now = left.min(rest.len());
+                    *used += now;
+                    self.append(&rest[..now]);
+                    if now < left {
+                        self.expects = Expects::Chunk(left - now, is_last);
+                        return None;
+                    }
                     self.expects = Expects::Command;
-                    say(out, "500 5.5.2 that line is too long");
-                    None
+                    self.chunk_is_over(is_last, out)
                 }
-                Expects::Lines if trimmed(&line) == b"." => {
-                    self.expects = Expects::Command;
-                    self.complete(out)
+                _ => {
+                    let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
+                        *used += self.part_of_line(rest);
+                        return None;
+                    };
+                    *used += end + 1;
+                    self.line(&rest[..=end], out)
                 }
-                // A line that begins with a dot was given another one.
-                Expects::Lines => {
-                    self.append(line.strip_prefix(b".").unwrap_or(&line));
-                    None
-                }
-                Expects::Chunk(..) => None,
             };
             if event.is_some() {
                 return event;
             }
         }
+    }
+
+    fn chunk_is_over(&mut self, is_last: bool, out: &mut Vec<u8>) -> Option<Event> {
+        if is_last {
+            return self.complete(out);
+        }
+        say(out, if self.is_too_large { TOO_LARGE } else { "250 2.0.0 go on" });
+        None
+    }
+
+    /// A line whose end has not come; returns how much of it is dealt with.
+    fn part_of_line(&mut self, part: &[u8]) -> usize {
+        if part.len() <= COMMAND {
+            return 0;
+        }
+        match self.expects {
+            Expects::Lines => self.append_line(part),
+            _ => self.expects = Expects::EndOfCommand,
+        }
+        part.len()
+    }
+
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Option<Event> {
+        match self.expects {
+            Expects::Command if line.len() <= COMMAND => return self.command(trimmed(line), out),
+            Expects::Lines if !self.in_line && trimmed(line) == b"." => {
+                self.expects = Expects::Command;
+                return self.complete(out);
+            }
+            Expects::Lines => self.append_line(line),
+            _ => {
+                self.expects = Expects::Command;
+                say(out, "500 5.5.2 that line is too long");
+            }
+        }
+        None
+    }
+
+    /// A line that begins with a dot was given another one.
+    fn append_line(&mut self, part: &[u8]) {
+        let is_beginning = !std::mem::replace(&mut self.in_line, !part.ends_with(b"\n"));
+        let undotted = part.strip_prefix(b".").filter(|_| is_beginning);
+        self.append(undotted.unwrap_or(part));
     }
 
     fn append(&mut self, bytes: &[u8]) {
@@ -169,7 +200,7 @@ impl Session {
         self.from = None;
         self.to.clear();
         self.content = Vec::new();
-        (self.is_too_large, self.in_chunks) = (false, false);
+        (self.is_too_large, self.in_chunks, self.in_line) = (false, false, false);
     }
 
     fn command(&mut self, line: &[u8], out: &mut Vec<u8>) -> Option<Event> {
@@ -195,11 +226,9 @@ impl Session {
             }
             "BDAT" => match chunk(rest) {
                 None => "501 5.5.4 BDAT SIZE [LAST]",
-                // It must be read all the same.
-                Some((size, is_last)) if self.to.is_empty() => {
+                // What follows is no command.
+                Some(_) if self.to.is_empty() => {
                     say(out, "503 5.5.1 MAIL and RCPT come first");
-                    self.input.drain(..size.min(self.input.len()));
-                    let _ = is_last;
                     return Some(Event::Quit);
                 }
                 Some((size, is_last)) => {
@@ -373,6 +402,18 @@ mod tests {
         session.take(b"\r\nNOOP\r\n");
         assert_eq!(session.next(&mut out), None);
         assert_eq!(codes(std::str::from_utf8(&out).unwrap()), ["500", "250"]);
+    }
+
+    #[test]
+    fn a_long_line_is_taken_as_it_comes_and_ends_nothing() {
+        let long = "x".repeat(5 * COMMAND);
+        let input = format!("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\n.{long}.\r\n.\r\n");
+        for size in [1, 5 * COMMAND + 58, 100_000] {
+            let (text, events) = played(input.as_bytes(), size);
+            assert_eq!(codes(&text), ["250", "250", "250", "354"]);
+            let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
+            assert_eq!(message.content, format!("{long}.\r\n").as_bytes());
+        }
     }
 
     #[test]
