@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use dispatch_loop::{ChannelMap, LoopOptions, ToAddress};
 use lexopt::prelude::*;
+use programs::Exit;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
@@ -38,48 +39,14 @@ Shows running servers live, from the addresses that they were given as `--stats`
 
 Keys: up and down choose a server, s sorts its channels by another column, q ends.";
 
-enum Exit {
-    Help,
-    Usage(String),
-    Failure(String),
-}
-
-impl From<lexopt::Error> for Exit {
-    fn from(error: lexopt::Error) -> Exit {
-        Exit::Usage(error.to_string())
-    }
-}
-
-impl From<io::Error> for Exit {
-    fn from(error: io::Error) -> Exit {
-        Exit::Failure(error.to_string())
-    }
-}
-
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Exit::Help) => {
-            // Somebody who reads no further (`| head`) has seen enough.
-            let _ = writeln!(io::stdout(), "{HELP}");
-            ExitCode::SUCCESS
-        }
-        Err(Exit::Usage(why)) => {
-            eprintln!("error: {why}\n{}", HELP.lines().next().unwrap_or_default());
-            ExitCode::from(2)
-        }
-        Err(Exit::Failure(why)) => {
-            eprintln!("error: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    programs::main(HELP, run)
 }
 
-fn run() -> Result<(), Exit> {
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut addresses = Vec::new();
     let mut interval = Duration::from_secs(1);
     let mut once = false;
-    let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
             Long("interval") => {

@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dispatch_loop::tls::TlsServer;
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, DrainOptions, Socket, ToAddress};
 use lexopt::prelude::*;
+use programs::Exit;
 
 use crate::session::{Event, Message, Session};
 
@@ -37,45 +38,12 @@ Takes mail for anybody, and prints each message, until Ctrl-C.
 /// How long a client may be idle.
 const IDLE: Duration = Duration::from_secs(300);
 
-enum Exit {
-    Help,
-    Usage(String),
-    Failure(String),
-}
-
-impl From<lexopt::Error> for Exit {
-    fn from(error: lexopt::Error) -> Exit {
-        Exit::Usage(error.to_string())
-    }
-}
-
-impl From<io::Error> for Exit {
-    fn from(error: io::Error) -> Exit {
-        Exit::Failure(error.to_string())
-    }
-}
-
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Exit::Help) => {
-            let _ = writeln!(io::stdout(), "{HELP}");
-            ExitCode::SUCCESS
-        }
-        Err(Exit::Usage(why)) => {
-            eprintln!("error: {why}\n{}", HELP.lines().next().unwrap_or_default());
-            ExitCode::from(2)
-        }
-        Err(Exit::Failure(why)) => {
-            eprintln!("error: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    programs::main(HELP, run)
 }
 
-fn run() -> Result<(), Exit> {
+fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let (mut address, mut maildir, mut certificate, mut key) = (None, None, None::<PathBuf>, None::<PathBuf>);
-    let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
             Long("tls-cert") => certificate = Some(args.value()?.into()),
