@@ -40,9 +40,9 @@ impl ChannelMap {
     ///
     /// [`run`](crate::run) returns when no channel is left but those in the
     /// [background](Channel::set_background) and all messages that remotes had accepted have run, whatever timers
-    /// there are, and at the deadline in any case. Until then, channels in the background live on: a listener for a health check answers to the end.
-    /// They may be added to during a drain, as everything else may; what is in the foreground is then closed,
-    /// too. A look at all that is left is repeated every 10 ms, or less often if it takes more than 1 ms.
+    /// there are, and at the deadline in any case. Until then, channels in the background live on: a listener for
+    /// a health check answers to the end. They may be added to during a drain, as everything else may; what is in
+    /// the foreground is then closed, too. A look at all that is left is repeated every 10 ms, or less often if it takes more than 1 ms.
     ///
     /// If the map drains already, the earlier end holds, of the lame-duck time as well as of the whole. A map
     /// that is [stopped](ChannelMap::stop) goes on with its drain when it runs again. After a drain, the map can
@@ -140,9 +140,8 @@ pub(crate) fn sweep(map: &mut ChannelMap) {
     drain.timer = None;
     drain.pass(begun);
     let (expired, draining) = (drain.expire(begun), drain.state() == DrainState::Draining);
-    let tokens: Vec<Token> = map.tokens().collect();
     let in_foreground = |token: &Token| map.link(*token).is_some_and(|link| link.role() == Role::User);
-    let tokens: Vec<Token> = tokens.into_iter().filter(in_foreground).collect();
+    let tokens: Vec<Token> = map.tokens().filter(in_foreground).collect();
     let all_listen = || tokens.iter().all(|token| map.link(*token).is_some_and(Link::is_listener));
     let alone = draining && all_listen();
     for token in tokens {

@@ -308,7 +308,8 @@ impl Link {
     }
 
     /// Whether nothing is under way on an open channel: nothing to be sent or acknowledged, no input that
-    /// was not read, no message has begun, and it is not said to be busy, nor wants to write. Asks the system, if need be.
+    /// was not read, no message has begun, and it is not said to be busy, nor wants to write. Asks the system,
+    /// if need be.
     pub(crate) fn has_nothing_under_way(&self) -> bool {
         let known = self.is_open() && !self.has_more_to_do() && self.is_established() && !self.is_upgrading();
         let waits = || !self.has_read_end() && self.fd().is_some_and(sys::is_readable);

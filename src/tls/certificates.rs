@@ -41,8 +41,18 @@ pub(super) fn key(pem: &[u8], what: &str) -> io::Result<PrivateKeyDer<'static>> 
         .map_err(|error| invalid(format!("{what}: no good private key in PEM: {error}")))
 }
 
-/// A certificate, with those that vouch for it behind it, and its key.
-pub(super) fn certified(
+/// A certificate, with those that vouch for it behind it, and its key, of two files.
+pub(super) fn of_files(certificate: &Path, key: &Path) -> io::Result<Arc<CertifiedKey>> {
+    let names = [certificate, key].map(|path| path.display().to_string());
+    certified(&read(certificate)?, &names[0], &read(key)?, &names[1])
+}
+
+/// The same of two texts.
+pub(super) fn of_pem(certificate: &[u8], key: &[u8]) -> io::Result<Arc<CertifiedKey>> {
+    certified(certificate, "the certificate", key, "the key")
+}
+
+fn certified(
     certificate: &[u8],
     certificate_name: &str,
     private_key: &[u8],
@@ -76,12 +86,12 @@ impl Certificates {
         self.0.write().unwrap_or_else(PoisonError::into_inner).push(other);
     }
 
-    pub(super) fn replace(&self, all: impl Iterator<Item = Arc<CertifiedKey>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = all.collect();
+    pub(super) fn replace(&self, all: Arc<CertifiedKey>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = vec![all];
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<CertifiedKey>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn count(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 

@@ -5,8 +5,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 
 use crate::tls::certificates::{self, Certificates};
 use crate::tls::tls_error;
@@ -33,14 +34,7 @@ impl TlsServer {
     /// # Errors
     /// A file cannot be read, is not PEM, or the key is not that of the certificate; the error names it.
     pub fn from_files(certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<TlsServer> {
-        let (certificate, key) = (certificate.as_ref(), key.as_ref());
-        let pair = certificates::certified(
-            &certificates::read(certificate)?,
-            &certificate.display().to_string(),
-            &certificates::read(key)?,
-            &key.display().to_string(),
-        )?;
-        TlsServer::new(pair)
+        TlsServer::new(certificates::of_files(certificate.as_ref(), key.as_ref())?)
     }
 
     /// As [`from_files`](TlsServer::from_files), from memory.
@@ -48,15 +42,12 @@ impl TlsServer {
     /// # Errors
     /// One of them is not PEM, or the key is not that of the certificate.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> io::Result<TlsServer> {
-        TlsServer::new(certificates::certified(certificate, "the certificate", key, "the key")?)
+        TlsServer::new(certificates::of_pem(certificate, key)?)
     }
 
-    fn new(pair: Arc<rustls::sign::CertifiedKey>) -> io::Result<TlsServer> {
+    fn new(pair: Arc<CertifiedKey>) -> io::Result<TlsServer> {
         let certificates = Arc::new(Certificates::new(pair));
-        let builder = ServerConfig::builder_with_provider(certificates::provider());
-        let builder = builder.with_safe_default_protocol_versions().map_err(tls_error)?;
-        let mut config = builder.with_no_client_auth().with_cert_resolver(certificates.clone());
-        config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(tls_error)?;
+        let config = config(|builder| builder.with_no_client_auth(), &certificates)?;
         Ok(TlsServer { certificates, config: Arc::new(config) })
     }
 
@@ -66,8 +57,7 @@ impl TlsServer {
     /// # Errors
     /// As [`from_files`](TlsServer::from_files).
     pub fn add_files(&self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<()> {
-        let other = TlsServer::from_files(certificate, key)?;
-        other.certificates.all().into_iter().for_each(|pair| self.certificates.add(pair));
+        self.certificates.add(certificates::of_files(certificate.as_ref(), key.as_ref())?);
         Ok(())
     }
 
@@ -76,8 +66,7 @@ impl TlsServer {
     /// # Errors
     /// As [`from_files`](TlsServer::from_files); the old certificates stay in use.
     pub fn reload_files(&self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<()> {
-        let new = TlsServer::from_files(certificate, key)?;
-        self.certificates.replace(new.certificates.all().into_iter());
+        self.certificates.replace(certificates::of_files(certificate.as_ref(), key.as_ref())?);
         Ok(())
     }
 
@@ -86,8 +75,7 @@ impl TlsServer {
     /// # Errors
     /// As [`from_pem`](TlsServer::from_pem).
     pub fn add_pem(&self, certificate: &[u8], key: &[u8]) -> io::Result<()> {
-        let other = TlsServer::from_pem(certificate, key)?;
-        other.certificates.all().into_iter().for_each(|pair| self.certificates.add(pair));
+        self.certificates.add(certificates::of_pem(certificate, key)?);
         Ok(())
     }
 
@@ -96,8 +84,7 @@ impl TlsServer {
     /// # Errors
     /// As [`from_pem`](TlsServer::from_pem); the old certificates stay in use.
     pub fn reload_pem(&self, certificate: &[u8], key: &[u8]) -> io::Result<()> {
-        let new = TlsServer::from_pem(certificate, key)?;
-        self.certificates.replace(new.certificates.all().into_iter());
+        self.certificates.replace(certificates::of_pem(certificate, key)?);
         Ok(())
     }
 
@@ -119,13 +106,9 @@ impl TlsServer {
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, certificates::provider());
         let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
         let verifier = verifier.build().map_err(|error| io::Error::other(format!("TLS: {error}")))?;
-        let builder = ServerConfig::builder_with_provider(certificates::provider());
-        let builder = builder.with_safe_default_protocol_versions().map_err(tls_error)?;
-        let mut config =
-            builder.with_client_cert_verifier(verifier).with_cert_resolver(self.certificates.clone());
+        // With tickets of its own: one of a client that was trusted before says nothing about these roots.
+        let mut config = config(|builder| builder.with_client_cert_verifier(verifier), &self.certificates)?;
         config.alpn_protocols = self.config.alpn_protocols.clone();
-        // A ticket of a client that was trusted before says nothing about these roots.
-        config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(tls_error)?;
         Ok(TlsServer { config: Arc::new(config), ..self })
     }
 
@@ -134,9 +117,23 @@ impl TlsServer {
     }
 }
 
+/// Settings with this view of clients, the certificates, and new keys for tickets.
+fn config(
+    clients: impl FnOnce(
+        ConfigBuilder<ServerConfig, WantsVerifier>,
+    ) -> ConfigBuilder<ServerConfig, WantsServerCert>,
+    certificates: &Arc<Certificates>,
+) -> io::Result<ServerConfig> {
+    let builder = ServerConfig::builder_with_provider(certificates::provider());
+    let builder = builder.with_safe_default_protocol_versions().map_err(tls_error)?;
+    let mut config = clients(builder).with_cert_resolver(certificates.clone());
+    config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(tls_error)?;
+    Ok(config)
+}
+
 impl fmt::Debug for TlsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let certificates = self.certificates.all().len();
+        let certificates = self.certificates.count();
         f.debug_struct("TlsServer").field("certificates", &certificates).finish_non_exhaustive()
     }
 }
