@@ -70,12 +70,18 @@ impl ChannelMap {
     }
 
     /// The wait is over. `timed`: the turn needs to know the time.
-    #[inline(always)]
     pub(crate) fn waited(&mut self, timed: bool) {
-        self.counters.events += self.poll.len() as u64;
         if self.reading.is_some() {
-            self.begin_to_measure(timed);
-        } else if timed {
+            self.begin_to_measure();
+        }
+        self.woke(timed);
+    }
+
+    /// As `waited`, where nobody reads the numbers, or what they need was done.
+    #[inline(always)]
+    pub(crate) fn woke(&mut self, timed: bool) {
+        self.counters.events += self.poll.len() as u64;
+        if timed {
             self.turn.time = self.clock.now();
             self.ages.timed(self.turn.number);
         }
@@ -85,12 +91,8 @@ impl ChannelMap {
 
     #[cold]
     #[inline(never)]
-    fn begin_to_measure(&mut self, timed: bool) {
+    pub(crate) fn begin_to_measure(&mut self) {
         self.turn.time = self.clock.now();
-        if timed {
-            // Without timers, messages do not note it.
-            self.ages.timed(self.turn.number);
-        }
         if let Some(reading) = &mut self.reading {
             reading.begun = Some(self.turn.time);
             self.pulse.see(self.turn.time.instant());
@@ -107,7 +109,7 @@ impl ChannelMap {
 
     #[cold]
     #[inline(never)]
-    fn measure_turn(&mut self) {
+    pub(crate) fn measure_turn(&mut self) {
         let Some(reading) = &mut self.reading else { return };
         if let Some(begun) = reading.begun.take() {
             let now = self.clock.now();

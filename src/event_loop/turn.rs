@@ -28,8 +28,13 @@ impl Turning {
 /// A turn, or as many as can be had in a tight loop; counts their waits.
 #[inline]
 pub(crate) fn turns(map: &mut ChannelMap, options: &LoopOptions, waits: &mut u64) -> io::Result<()> {
-    if options.timeout.is_none() && !options.rescan && map.is_calm() && !map.has_due_timer() {
-        return quick_turns(map, waits, options.count.unwrap_or(u64::MAX));
+    let is_quick = options.timeout.is_none() && !options.rescan && map.gather.is_free();
+    if is_quick && map.is_calm() && !map.has_due_timer() {
+        let most = options.count.unwrap_or(u64::MAX);
+        return match map.reading.is_some() {
+            false => quick_turns::<false>(map, waits, most),
+            true => quick_turns::<true>(map, waits, most),
+        };
     }
     *waits += 1;
     turn(map, options.timeout, options.rescan, Turning::of(options))
@@ -41,8 +46,8 @@ pub(crate) fn once(map: &mut ChannelMap, timeout: Option<Duration>) -> io::Resul
 }
 
 /// Turns that begin with nothing due but future timers, in a tight loop under one `catch_unwind`, up to
-/// the first that leaves something to be done.
-fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<()> {
+/// the first that leaves something to be done. `MEASURED`: other threads read the map's numbers.
+fn quick_turns<const MEASURED: bool>(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<()> {
     let id = map.id;
     // How far the last batch was served; at first there is none.
     let mut next = usize::MAX;
@@ -53,6 +58,7 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
                 if map.id != id {
                     return Ok(());
                 }
+                debug_assert!(map.gather.is_free());
                 if !map.is_calm() {
                     if !map.only_asks() {
                         return Ok(());
@@ -62,16 +68,24 @@ fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<(
                         return Ok(());
                     }
                 }
-                if *waits >= most || map.has_due_timer() {
+                if *waits >= most || map.has_due_timer() || map.reading.is_some() != MEASURED {
                     return Ok(());
                 }
-                let timeout = map.time_to_first_timer();
-                map.turn_is_over();
+                if MEASURED {
+                    map.measure_turn();
+                }
                 map.turn.number = map.turn.number.wrapping_add(1);
                 map.pulse.rest();
-                map.poll.wait(timeout)?;
+                let is_timed = !map.timers.is_empty();
+                match is_timed {
+                    false => map.poll.wait(None)?,
+                    true => map.wait_for_timer()?,
+                }
                 *waits += 1;
-                map.waited(timeout.is_some());
+                if MEASURED {
+                    map.begin_to_measure();
+                }
+                map.woke(is_timed);
                 next = 0;
             }
         });
@@ -121,7 +135,6 @@ impl ChannelMap {
     fn is_calm(&self) -> bool {
         let lists = self.dirty.len() | self.asking.len() | self.pending.len();
         lists | self.out as usize | usize::from(self.stopping) == 0
-            && self.gather.is_free()
             && self.slots.len() != self.background + self.internal
             && self.queue.is_none()
     }
@@ -138,9 +151,11 @@ impl ChannelMap {
         self.timers.first_deadline().is_some_and(|deadline| deadline <= self.turn.time)
     }
 
-    #[inline(always)]
-    fn time_to_first_timer(&self) -> Option<Duration> {
-        self.timers.first_deadline().map(|deadline| deadline.since(self.clock.now()))
+    #[inline(never)]
+    fn wait_for_timer(&mut self) -> io::Result<()> {
+        let now = self.clock.now();
+        let left = self.timers.first_deadline().map(|deadline| deadline.since(now));
+        self.poll.wait(left)
     }
 }
 
