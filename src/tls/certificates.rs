@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -16,7 +16,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn invalid(why: String) -> io::Error {
+pub(super) fn invalid(why: String) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
 }
 
@@ -71,6 +71,15 @@ pub(super) fn roots(pem: &[u8], what: &str) -> io::Result<RootCertStore> {
         roots.add(root).map_err(|error| invalid(format!("{what}: {error}")))?;
     }
     Ok(roots)
+}
+
+/// The revocation lists of a PEM text; there need be none.
+pub(super) fn revocation_lists(
+    pem: &[u8],
+    what: &str,
+) -> io::Result<Vec<CertificateRevocationListDer<'static>>> {
+    let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    all.map_err(|error| invalid(format!("{what}: no good revocation list in PEM: {error}")))
 }
 
 /// A server's certificates, which can be exchanged while it runs.

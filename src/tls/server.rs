@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::server::{WantsServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -12,8 +12,8 @@ use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use crate::tls::certificates::{self, Certificates};
 use crate::tls::tls_error;
 
-/// A TLS server's certificates and settings: Python's `ssl.SSLContext`. Clones share the certificates, so that
-/// [`reload`](TlsServer::reload_files) reaches every listener.
+/// A TLS server's certificates and settings: Python's `ssl.SSLContext`. Clones share them, so that a
+/// [reload](TlsServer::reload_files) reaches every listener.
 ///
 /// ```no_run
 /// use dispatch_loop::tls::TlsServer;
@@ -25,7 +25,10 @@ use crate::tls::tls_error;
 #[derive(Clone)]
 pub struct TlsServer {
     certificates: Arc<Certificates>,
-    config: Arc<ServerConfig>,
+    /// What the next handshake begins with.
+    config: Arc<RwLock<Arc<ServerConfig>>>,
+    /// Clients are asked for a certificate, and whether they must have one.
+    asks: Option<bool>,
 }
 
 impl TlsServer {
@@ -48,7 +51,7 @@ impl TlsServer {
     fn new(pair: Arc<CertifiedKey>) -> io::Result<TlsServer> {
         let certificates = Arc::new(Certificates::new(pair));
         let config = config(|builder| builder.with_no_client_auth(), &certificates)?;
-        Ok(TlsServer { certificates, config: Arc::new(config) })
+        Ok(TlsServer { certificates, config: shared(config), asks: None })
     }
 
     /// Add a certificate for other names. A client is shown the first that is valid for the name that it asks
@@ -89,32 +92,68 @@ impl TlsServer {
     }
 
     /// The protocols to choose from by ALPN, the preferred one first. A client that offers none of them is
-    /// refused; one that does not use ALPN is not.
+    /// refused; one that does not use ALPN is not. Clones made before keep what they had, and from now on do
+    /// not share the [roots for clients](TlsServer::with_client_roots) with this one.
     #[must_use]
-    pub fn with_alpn<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> TlsServer {
-        Arc::make_mut(&mut self.config).alpn_protocols = certificates::protocols(names);
-        self
+    pub fn with_alpn<'a>(self, names: impl IntoIterator<Item = &'a str>) -> TlsServer {
+        let mut config = (*self.config()).clone();
+        config.alpn_protocols = certificates::protocols(names);
+        TlsServer { config: shared(config), ..self }
     }
 
     /// Ask clients for a certificate that one of the authorities in `roots` (PEM) vouches for; if it is
-    /// `required`, a client without one is refused.
+    /// `required`, a client without one is refused. Where `roots` holds revocation lists (`X509 CRL`), too, a
+    /// client's certificate that is on one of them is refused; each list must be of one of the authorities, and
+    /// the certificates of an authority without a list are all good.
     ///
     /// # Errors
     /// `roots` is not PEM, or holds no certificate.
     pub fn with_client_roots(self, roots: &[u8], required: bool) -> io::Result<TlsServer> {
-        let roots = Arc::new(certificates::roots(roots, "the roots for clients")?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, certificates::provider());
+        let config = self.config_with_client_roots(roots, required)?;
+        Ok(TlsServer { config: shared(config), asks: Some(required), ..self })
+    }
+
+    /// Replace the [roots for clients](TlsServer::with_client_roots), and the revocation lists, by these, from
+    /// the next handshake on, with all clones. Whoever was let in before is asked again: no earlier session is
+    /// resumed. Connections that are there stay.
+    ///
+    /// # Errors
+    /// As [`with_client_roots`](TlsServer::with_client_roots), or that was not called for this server; the old
+    /// roots stay in use.
+    pub fn reload_client_roots(&self, roots: &[u8]) -> io::Result<()> {
+        let Some(required) = self.asks else {
+            let why =
+                "TLS: roots for clients can only replace others: this server does not ask for certificates";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        };
+        let config = Arc::new(self.config_with_client_roots(roots, required)?);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+
+    fn config_with_client_roots(&self, roots: &[u8], required: bool) -> io::Result<ServerConfig> {
+        let what = "the roots for clients";
+        let revoked = certificates::revocation_lists(roots, what)?;
+        let roots = Arc::new(certificates::roots(roots, what)?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, certificates::provider())
+            .with_crls(revoked)
+            .only_check_end_entity_revocation()
+            .allow_unknown_revocation_status();
         let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
-        let verifier = verifier.build().map_err(|error| io::Error::other(format!("TLS: {error}")))?;
+        let verifier = verifier.build().map_err(|error| certificates::invalid(format!("{what}: {error}")))?;
         // With tickets of its own: one of a client that was trusted before says nothing about these roots.
         let mut config = config(|builder| builder.with_client_cert_verifier(verifier), &self.certificates)?;
-        config.alpn_protocols = self.config.alpn_protocols.clone();
-        Ok(TlsServer { config: Arc::new(config), ..self })
+        config.alpn_protocols.clone_from(&self.config().alpn_protocols);
+        Ok(config)
     }
 
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        self.config.clone()
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+fn shared(config: ServerConfig) -> Arc<RwLock<Arc<ServerConfig>>> {
+    Arc::new(RwLock::new(Arc::new(config)))
 }
 
 /// Settings with this view of clients, the certificates, and new keys for tickets.

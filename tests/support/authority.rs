@@ -85,6 +85,24 @@ impl Authority {
         }
     }
 
+    /// A list of the certificates that are not good any more, as PEM: this one is.
+    pub fn revoke(&self, pair: &Pair) -> Vec<u8> {
+        let file = |name: &str| self.dir.join(name).display().to_string();
+        let [index, number, settings, list] = ["index.txt", "crlnumber", "ca.cnf", "crl.pem"].map(file);
+        let [root, root_key] = ["root.pem", "root.key"].map(file);
+        let text = format!(
+            "[ca]\ndefault_ca = it\n[it]\ndatabase = {index}\ncrlnumber = {number}\ncertificate = {root}\n\
+             private_key = {root_key}\ndefault_md = sha256\ndefault_crl_days = 30\n"
+        );
+        for (file, text) in [(&index, ""), (&number, "01\n"), (&settings, &text)] {
+            std::fs::write(file, text).unwrap();
+        }
+        let ca = ["ca", "-config", &settings];
+        openssl(&[&ca[..], &["-revoke", &pair.certificate_file.display().to_string()]].concat());
+        openssl(&[&ca[..], &["-gencrl", "-out", &list]].concat());
+        std::fs::read(&list).unwrap()
+    }
+
     /// Who trusts this authority, and nobody else.
     pub fn client(&self) -> TlsClient {
         TlsClient::with_roots_pem(&self.root()).unwrap()

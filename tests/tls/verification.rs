@@ -127,6 +127,47 @@ fn a_server_asks_clients_for_a_certificate_and_may_insist() {
     }
 }
 
+/// EDGE_CASES 512.
+#[test]
+fn clients_certificates_are_revoked_by_a_reload_and_no_ticket_gets_round_it() {
+    let (authority, next) = (Authority::new(), Authority::new());
+    let [good, lost] = ["good", "lost"].map(|name| authority.issue(name, "DNS:client.test"));
+    let with = |pair: &Pair| AUTHORITY.client().with_certificate_pem(&pair.certificate, &pair.key).unwrap();
+    let (good, other, lost_client) = (with(&good), with(&next.issue("next", "DNS:a.test")), with(&lost));
+    let server = LOCALHOST.server().with_alpn(["http/1.1"]);
+    let server = server.with_client_roots(&authority.root(), true).unwrap();
+    let resumed = |client: &TlsClient| meet(&server, client, "localhost").0.map(|facts| facts.resumed);
+    for client in [&good, &lost_client] {
+        assert_eq!([resumed(client), resumed(client)], [Some(false), Some(true)]);
+    }
+    // One certificate is taken back: by a list beside the roots, and through a clone.
+    let with_list = [authority.root(), authority.revoke(&lost)].concat();
+    server.clone().reload_client_roots(&with_list).unwrap();
+    let (opened, _, log) = meet(&server, &lost_client, "localhost");
+    assert!(opened.is_none());
+    refused(&log, "CertificateRevoked", "Revoked");
+    assert_eq!([resumed(&good), resumed(&good)], [Some(false), Some(true)], "asked anew, once");
+    // What is no list, or no certificate, changes nothing.
+    let no_list = b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
+    for (roots, why) in
+        [([&authority.root()[..], no_list].concat(), "the roots for clients"), (vec![], "no certificate")]
+    {
+        let error = server.reload_client_roots(&roots).unwrap_err();
+        assert!(error.kind() == ErrorKind::InvalidData && error.to_string().contains(why), "{error}");
+    }
+    assert_eq!(resumed(&good), Some(true));
+    // The authority itself: nobody of it is let in again, and those of the next are.
+    server.reload_client_roots(&next.root()).unwrap();
+    for client in [&good, &lost_client] {
+        let (opened, _, log) = meet(&server, client, "localhost");
+        assert!(opened.is_none());
+        refused(&log, "UnknownCA", "UnknownIssuer");
+    }
+    assert_eq!(resumed(&other), Some(false));
+    let error = LOCALHOST.server().reload_client_roots(&next.root()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
 /// EDGE_CASES 372.
 #[test]
 fn a_client_is_shown_the_certificate_for_the_name_that_it_asks_for() {
