@@ -60,7 +60,7 @@ fn what_a_chat_drops_of_a_message_is_none_that_has_begun() {
 /// EDGE_CASES 245: a line that comes byte by byte, against lines that come whole.
 #[test]
 fn a_chat_that_is_sent_half_a_line_meets_its_deadline() {
-    const TIME: Duration = Duration::from_millis(400);
+    const TIME: Duration = Duration::from_secs(1);
     let log = Log::new();
     let (mut map, chat, mut far) = talking(loopbacks()[0], "\n", Talk::new("a", &log).on_error(OnError::End));
     reach(&mut map, chat, |_, ch| {
