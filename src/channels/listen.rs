@@ -179,20 +179,26 @@ fn bound(addresses: &[Address], options: &ListenOptions) -> io::Result<Bound> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match bound_once(addresses, options) {
+        // The system chooses a port that is free for the first. Few may be free for another one.
+        let first = tries % addresses.len().max(1);
+        match bound_once(addresses, first, options) {
             Err((error, true)) if error.kind() == ErrorKind::AddrInUse && tries < TRIES => {}
             result => return result.map_err(|(error, _)| error),
         }
     }
 }
 
-/// As `bound`, with one port; beside the error, whether another port may work.
-fn bound_once(addresses: &[Address], options: &ListenOptions) -> Result<Bound, (io::Error, bool)> {
-    let mut bound: Bound = Vec::new();
+/// As `bound`, with one port, beginning with the `first` address; beside the error, whether another port may work.
+fn bound_once(
+    addresses: &[Address],
+    first: usize,
+    options: &ListenOptions,
+) -> Result<Bound, (io::Error, bool)> {
+    let mut bound = Vec::new();
     let mut passed_over = None;
     let mut port = None;
-    for address in addresses {
-        let mut address = address.clone();
+    for at in (first..addresses.len()).chain(0..first) {
+        let mut address = addresses[at].clone();
         if let (Address::Ip(ip), Some(port)) = (&mut address, port) {
             ip.set_port(port);
         }
@@ -200,7 +206,7 @@ fn bound_once(addresses: &[Address], options: &ListenOptions) -> Result<Bound, (
             Ok((fd, file)) => {
                 let asked_for_any = address.port() == Some(0);
                 port = port.or_else(|| sys::local_addr(fd.as_fd()).ok()?.port().filter(|_| asked_for_any));
-                bound.push((address, fd, file));
+                bound.push((at, (address, fd, file)));
             }
             Err(error) => {
                 let missing = sys::errno::is_address_unavailable(&error);
@@ -214,6 +220,9 @@ fn bound_once(addresses: &[Address], options: &ListenOptions) -> Result<Bound, (
     }
     match passed_over {
         Some(error) if bound.is_empty() => Err((error, false)),
-        _ => Ok(bound),
+        _ => {
+            bound.sort_by_key(|(at, _)| *at);
+            Ok(bound.into_iter().map(|(_, one)| one).collect())
+        }
     }
 }
