@@ -276,6 +276,7 @@ pub use net::unix::Credentials;
 pub use numbers::{Histogram, Numbers};
 pub use reason::Reason;
 pub use sys::poll::Interest;
+pub use threads::ask::AskError;
 pub use threads::lines::{Line, read_lines};
 pub use threads::meter::Meter;
 pub use threads::outlet::Outlet;

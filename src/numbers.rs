@@ -74,6 +74,10 @@ pub struct Numbers {
     pub timers: usize,
     /// Messages of other threads that wait.
     pub messages: usize,
+    /// [Calls that block](crate::ChannelMap::spawn_blocking) and wait for a thread.
+    pub blocking_waiting: usize,
+    /// Such calls that are under way, or whose results have not been taken yet.
+    pub blocking_running: usize,
     /// How long turns took, without their waits. Recorded while there is a [`Meter`](crate::Meter).
     pub turn_time: Histogram,
     /// How late timers ran.
@@ -118,6 +122,8 @@ impl Numbers {
             (&mut self.closing, other.closing),
             (&mut self.timers, other.timers),
             (&mut self.messages, other.messages),
+            (&mut self.blocking_waiting, other.blocking_waiting),
+            (&mut self.blocking_running, other.blocking_running),
         ];
         gauges.into_iter().for_each(|(sum, one)| *sum += one);
         self.turn_time.add(&other.turn_time);
@@ -200,6 +206,8 @@ impl Counters {
             queued: 0,
             timers: 0,
             messages: 0,
+            blocking_waiting: 0,
+            blocking_running: 0,
             turn_time: self.turn_time.clone(),
             lag: self.lag.clone(),
         }

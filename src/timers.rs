@@ -239,6 +239,23 @@ impl<A: Keeps> Timers<A> {
         true
     }
 
+    /// When a timer is due; `None` if it is not set.
+    pub(crate) fn deadline(&self, key: TimerKey) -> Option<Time> {
+        let place = self.entry(key)?.place;
+        self.heap.get(place as usize).map(|node| node.deadline)
+    }
+
+    /// Move a timer that is set, behind those that are due at the same time. `false` if it is not set.
+    pub(crate) fn move_to(&mut self, key: TimerKey, deadline: Time) -> bool {
+        let Some(place) = self.entry(key).map(|entry| entry.place as usize) else { return false };
+        let Some(node) = self.heap.get_mut(place) else { return false };
+        self.last_order += 1;
+        (node.deadline, node.order) = (deadline, self.last_order);
+        let place = self.rise(place);
+        self.sink(place);
+        true
+    }
+
     fn entry(&self, key: TimerKey) -> Option<&Entry<A>> {
         self.entries.get(key.entry as usize).filter(|entry| entry.generation == key.generation)
     }
@@ -399,18 +416,26 @@ mod tests {
     }
 
     #[test]
-    fn a_random_mix_of_set_and_cancel_keeps_the_order() {
+    fn a_random_mix_of_set_move_and_cancel_keeps_the_order() {
         let mut timers = Timers::new();
         let mut keys = Vec::new();
         let mut random = 1_u64;
         for n in 0..10_000_u32 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let deadline = random >> 40;
+            let deadline = random >> 40 & !1;
             keys.push((timers.set(at(deadline), Some(n % 7), n), deadline, n));
             if n % 3 == 0 {
                 let (key, _, action) = keys.swap_remove((random >> 20) as usize % keys.len());
                 assert_eq!(timers.cancel(key), Some(Some(action)));
                 assert_eq!(timers.cancel(key), None);
+                assert!(!timers.move_to(key, at(0)));
+            }
+            if n % 5 == 1 {
+                let (key, _, action) = keys.swap_remove((random >> 30) as usize % keys.len());
+                let deadline = random >> 40 | 1;
+                assert!(timers.move_to(key, at(deadline)));
+                assert_eq!(timers.deadline(key), Some(at(deadline)));
+                keys.push((key, deadline, action));
             }
         }
         let of_three = timers.cancel_owned(3);

@@ -47,6 +47,7 @@ mod channels {
     // OpenBSD has no time of keep-alive for a socket.
     #[cfg(not(target_os = "openbsd"))]
     mod options;
+    mod serve;
     mod source;
     mod source_own;
     mod unix;

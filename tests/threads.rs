@@ -21,6 +21,8 @@ mod support {
 
 mod threads {
     mod after_run;
+    mod ask;
+    mod blocking;
     mod crowds;
     #[cfg(feature = "signals")]
     mod draining;

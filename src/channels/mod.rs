@@ -8,6 +8,7 @@ pub(crate) mod handover;
 pub(crate) mod listen;
 #[cfg(feature = "proxy-protocol")]
 pub(crate) mod proxied;
+mod serve;
 pub(crate) mod service;
 #[cfg(feature = "signals")]
 pub(crate) mod signal;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::clock::{Clock, Time, Turn};
-use crate::core::action::{Action, DrainCall, Message};
+use crate::core::action::{Action, DrainCall, MapCall, Message};
 use crate::core::ages::Ages;
 use crate::core::buffer::Buffers;
 use crate::core::dispatcher::Dispatcher;
@@ -35,6 +35,7 @@ use crate::numbers::Counters;
 use crate::report::{Escaped, Throttle, text_of};
 use crate::sys::poll::Poll;
 use crate::sys::{self, Kind};
+use crate::threads::pool::Pool;
 use crate::threads::pulse::Pulse;
 use crate::threads::queue::{Owner, Queue};
 use crate::threads::readers::Reading;
@@ -142,6 +143,8 @@ pub struct ChannelMap {
     /// Messages of other threads, once a `Remote` or an `Outlet` was made.
     pub(crate) queue: Option<Queue<Message>>,
     remote_capacity: usize,
+    /// Calls that block, once there was one.
+    pub(crate) work: Option<Box<Pool<MapCall>>>,
     /// Channels that do not keep the loop going.
     pub(crate) background: usize,
     /// Internal channels: connect attempts, signal watches.
@@ -205,6 +208,7 @@ impl ChannelMap {
             ages: Ages::default(),
             queue: None,
             remote_capacity: REMOTE_CAPACITY,
+            work: None,
             background: 0,
             internal: 0,
             resolver: resolve::system(),

@@ -24,6 +24,9 @@ impl ChannelMap {
         }
         numbers.timers = self.timers.len();
         numbers.messages = self.queue.as_ref().map_or(0, Queue::len);
+        if let Some(pool) = &self.work {
+            (numbers.blocking_waiting, numbers.blocking_running) = pool.counts();
+        }
         numbers.slow = self.pulse.slow();
         numbers
     }

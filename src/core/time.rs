@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::core::action::Action;
 use crate::core::channel::Channel;
+use crate::core::dispatcher::Dispatcher;
 use crate::core::map::ChannelMap;
 use crate::guard::drop_guarded;
 use crate::reason::Reason;
@@ -74,6 +75,34 @@ impl ChannelMap {
             }
             None => false,
         }
+    }
+
+    /// How long it is until a timer is due; `None` if it has run or was cancelled. For one that repeats, its next
+    /// time. Python's `TimerHandle.when`, which gives the time itself.
+    ///
+    /// ```
+    /// use dispatch_loop::ChannelMap;
+    /// use std::time::Duration;
+    ///
+    /// let mut map = ChannelMap::new()?;
+    /// let timer = map.call_later(Duration::from_secs(60), |_| println!("a minute has passed"));
+    /// assert!(map.due_in(timer).is_some_and(|left| left <= Duration::from_secs(60)));
+    /// assert!(map.set_due_in(timer, Duration::from_secs(120)));
+    /// assert!(map.due_in(timer).is_some_and(|left| left > Duration::from_secs(60)));
+    /// map.cancel(timer);
+    /// assert_eq!(map.due_in(timer), None);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn due_in(&self, timer: TimerId) -> Option<Duration> {
+        let deadline = self.timers.deadline(timer.key).filter(|_| timer.map == self.id)?;
+        Some(deadline.since(self.clock.now()))
+    }
+
+    /// Have a timer run `delay` from now instead of when it would; one that repeats goes on from there. Cheaper than
+    /// cancelling it and setting another one. `false` if it has run or was cancelled.
+    pub fn set_due_in(&mut self, timer: TimerId, delay: Duration) -> bool {
+        let deadline = self.clock.now().after(delay);
+        timer.map == self.id && self.timers.move_to(timer.key, deadline)
     }
 
     /// Set a timer, which is cancelled when its `owner`, if any, ends.
@@ -160,6 +189,47 @@ impl Channel<'_> {
         F: FnMut(&mut Channel<'_>) -> io::Result<()> + 'static,
     {
         self.set_timer(interval, Action::ChannelEvery(self.token, interval, Rc::new(RefCell::new(f))))
+    }
+
+    /// As [`call_later`](Channel::call_later), and `f` is given the channel's dispatcher, too. If that is no `D` by
+    /// then, because it was [replaced](Channel::replace_dispatcher), that is logged, and `f` is dropped.
+    ///
+    /// ```
+    /// use dispatch_loop::{Channel, Dispatcher};
+    /// use std::io;
+    /// use std::time::Duration;
+    ///
+    /// struct Patient {
+    ///     lines: u32,
+    /// }
+    ///
+    /// impl Dispatcher for Patient {
+    ///     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+    ///         ch.call_later_with(Duration::from_secs(60), |me: &mut Patient, ch| {
+    ///             let answer = format!("{} lines in the first minute\n", me.lines);
+    ///             ch.push(answer.as_bytes())
+    ///         });
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn call_later_with<D, F>(&mut self, delay: Duration, f: F) -> TimerId
+    where
+        D: Dispatcher,
+        F: FnOnce(&mut D, &mut Channel<'_>) -> io::Result<()> + 'static,
+    {
+        let own = self.token.typed();
+        self.call_later(delay, move |ch| ch.map.with(own, f))
+    }
+
+    /// As [`call_every`](Channel::call_every), and `f` is given the channel's dispatcher, too.
+    pub fn call_every_with<D, F>(&mut self, interval: Duration, mut f: F) -> TimerId
+    where
+        D: Dispatcher,
+        F: FnMut(&mut D, &mut Channel<'_>) -> io::Result<()> + 'static,
+    {
+        let own = self.token.typed();
+        self.call_every(interval, move |ch| ch.map.with(own, &mut f))
     }
 
     fn set_timer(&mut self, delay: Duration, action: Action) -> TimerId {

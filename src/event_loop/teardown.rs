@@ -115,6 +115,9 @@ fn leave(poll: &Poll, link: &mut Link, fd: BorrowedFd<'_>, reset: bool) {
 fn end_rare(map: &mut ChannelMap, token: Token) -> Option<Box<Permit>> {
     dial::call_off(map, token);
     map.end_partnerships(token);
+    if map.link(token).is_some_and(Link::awaits) {
+        map.work.iter_mut().for_each(|pool| pool.cancel(token));
+    }
     let link = map.link_mut(token)?;
     link.rare_mut_if_any()?.file = None;
     let permit = link.take_permit();
@@ -233,6 +236,7 @@ impl Drop for ChannelMap {
                 }
             }
         }
+        drop(self.work.take());
         let timers = self.timers.take_all();
         drop_each(&mut self.throttle, "a timer", timers);
         let told = self.on_drain.take();

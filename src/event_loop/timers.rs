@@ -51,7 +51,7 @@ fn fire(map: &mut ChannelMap, due: Due<Action>, now: Time) {
         Action::ChannelEvery(token, interval, f) => {
             let again = Action::ChannelEvery(token, interval, f.clone());
             set_again(map, key, next_beat(deadline, interval, now), again);
-            channel_call(map, token, |ch| f.borrow_mut()(ch));
+            channel_call(map, token, Work::Timer, |ch| f.borrow_mut()(ch));
             drop_guarded(&mut map.throttle, "a timer", f);
         }
         Action::Idle(token) => idle(map, token, key, now),
@@ -68,7 +68,7 @@ fn fire(map: &mut ChannelMap, due: Due<Action>, now: Time) {
 fn fire_once(map: &mut ChannelMap, action: Action, now: Time) {
     match action {
         Action::Call(f) => guarded(map, Work::Timer, |map| f(map)),
-        Action::Channel(token, f) => channel_call(map, token, |ch| f(ch)),
+        Action::Channel(token, f) => channel_call(map, token, Work::Timer, |ch| f(ch)),
         Action::Connect(token, tries) => connect::connect_again(map, token, tries),
         Action::DialNext(token) => dial::attempt_delay_over(map, token),
         Action::DialTimeout(token) => dial::timed_out(map, token),
@@ -94,23 +94,29 @@ fn set_again(map: &mut ChannelMap, key: TimerKey, deadline: Time, action: Action
     let _ = map.timers.put_back(key, deadline, action);
 }
 
-fn channel_call(map: &mut ChannelMap, token: Token, f: impl FnOnce(&mut Channel<'_>) -> io::Result<()>) {
+/// Run what belongs to a channel, but is no hook: a timer, or what is done with the result of a blocking call.
+pub(crate) fn channel_call(
+    map: &mut ChannelMap,
+    token: Token,
+    what: Work,
+    f: impl FnOnce(&mut Channel<'_>) -> io::Result<()>,
+) {
     settle::open_due(map, token);
     // A closing channel still has its timers: one of them may end it sooner.
     let done = |link: &Link| link.is_over() || link.is_lingering();
     if !map.touch(token) || map.link(token).is_some_and(done) {
-        return drop_guarded(&mut map.throttle, "a timer", f);
+        return drop_guarded(&mut map.throttle, what.name(), f);
     }
     let mut result = Ok(Ok(()));
     hooks::gathering(map, token, |map| {
-        map.pulse.begin_work(Work::Timer, token);
+        map.pulse.begin_work(what, token);
         result = catch_unwind(AssertUnwindSafe(|| f(&mut Channel::own(map, token))));
         map.pulse.end_work();
     });
     match result {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => hooks::failed(map, token, "a timer", error, false),
-        Err(payload) => hooks::failed(map, token, "a timer", panicked(payload), true),
+        Ok(Err(error)) => hooks::failed(map, token, what.name(), error, false),
+        Err(payload) => hooks::failed(map, token, what.name(), panicked(payload), true),
     }
 }
 

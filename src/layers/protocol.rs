@@ -34,8 +34,9 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::time::Duration;
 
-use crate::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Token};
+use crate::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, TimerId, Token};
 
 /// The callbacks of a connection: `asyncio.Protocol`.
 ///
@@ -244,6 +245,16 @@ impl<'a> Transport<'a> {
     /// Whether input is delivered. [`Channel::is_reading`].
     pub fn is_reading(&self) -> bool {
         self.channel.is_reading()
+    }
+
+    /// Calls `f` with the protocol after `delay`, unless the connection has ended by then: asyncio's
+    /// `loop.call_later`. [`Channel::call_later_with`].
+    pub fn call_later<P, F>(&mut self, delay: Duration, f: F) -> TimerId
+    where
+        P: Protocol,
+        F: FnOnce(&mut P, &mut Transport<'_>) -> io::Result<()> + 'static,
+    {
+        self.channel.call_later_with(delay, |protocol: &mut ProtocolDispatcher<P>, ch| protocol.with(ch, f))
     }
 
     /// Hands the connection to `protocol`: an upgrade in mid-stream. `rest`, the bytes that the old

@@ -311,6 +311,8 @@ impl fmt::Display for Text<'_> {
             ("queued_bytes", "Bytes queued on all channels.", n.queued),
             ("timers", "Timers set, the library's own included.", n.timers as u64),
             ("messages", "Messages of other threads that wait.", n.messages as u64),
+            ("blocking_waiting", "Blocking calls that wait for a thread.", n.blocking_waiting as u64),
+            ("blocking_running", "Blocking calls that are under way.", n.blocking_running as u64),
         ];
         for (name, help, value) in gauges {
             gauge(f, name, help, value)?;

@@ -298,6 +298,23 @@ impl Link {
         self.input.work.set(Work::BUSY, on);
     }
 
+    /// A thread does something for the channel that blocks, or has done it.
+    pub(crate) fn awaits_another(&mut self) {
+        self.rare().awaited += 1;
+        self.input.work.set(Work::AWAITS, true);
+    }
+
+    pub(crate) fn awaits_one_less(&mut self) {
+        let left = self.rare().awaited.saturating_sub(1);
+        self.rare().awaited = left;
+        self.input.work.set(Work::AWAITS, left > 0);
+    }
+
+    /// Whether the result of a call that blocks is awaited.
+    pub(crate) fn awaits(&self) -> bool {
+        self.input.work.has(Work::AWAITS)
+    }
+
     pub(crate) fn is_busy(&self) -> bool {
         self.input.work != Work::NONE
     }

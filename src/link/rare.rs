@@ -136,6 +136,8 @@ pub(crate) struct Rare {
     /// Set by `set_read_bandwidth` and `set_write_bandwidth`.
     pub(super) read_flow: Option<Box<Flow>>,
     pub(super) write_flow: Option<Box<Flow>>,
+    /// How many results of calls that block are awaited.
+    pub(super) awaited: u32,
     /// Errors for `handle_error` and `handle_network_error`.
     pub(crate) failure: Option<io::Error>,
     pub(crate) network_error: Option<io::Error>,
@@ -177,6 +179,7 @@ impl Default for Rare {
             shortage: Shortage::None,
             read_flow: None,
             write_flow: None,
+            awaited: 0,
             failure: None,
             network_error: None,
         }

@@ -181,6 +181,8 @@ impl Work {
     pub(super) const MESSAGE: Work = Work(1);
     /// The dispatcher says that it is busy.
     pub(super) const BUSY: Work = Work(2);
+    /// The result of a call that blocks is awaited.
+    pub(super) const AWAITS: Work = Work(4);
 
     pub(super) fn has(self, work: Work) -> bool {
         self.0 & work.0 != 0

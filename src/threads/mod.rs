@@ -1,10 +1,13 @@
 //! What other threads hold, and how they reach the loop.
 
+pub(crate) mod ask;
 pub(crate) mod bell;
+pub(crate) mod blocking;
 pub(crate) mod credit;
 pub(crate) mod lines;
 pub(crate) mod meter;
 pub(crate) mod outlet;
+pub(crate) mod pool;
 pub(crate) mod pulse;
 pub(crate) mod queue;
 pub(crate) mod readers;

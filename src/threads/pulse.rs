@@ -37,10 +37,11 @@ pub(crate) enum Work {
     RemoteCall,
     Signal,
     DrainProgress,
+    Blocking,
 }
 
 impl Work {
-    const COUNT: usize = 24;
+    const COUNT: usize = 25;
 
     const ALL: [(Work, &'static str); Work::COUNT] = [
         (Work::Read, "handle_read"),
@@ -67,6 +68,7 @@ impl Work {
         (Work::RemoteCall, "a remote call"),
         (Work::Signal, "a signal's callback"),
         (Work::DrainProgress, "the function of on_drain"),
+        (Work::Blocking, "the result of a blocking call"),
     ];
 
     pub(crate) fn name(self) -> &'static str {

@@ -13,6 +13,7 @@ const FLOORS: [&[&str]; 7] = [
         "sys",
         "threads/bell",
         "threads/credit",
+        "threads/pool",
         "threads/pulse",
         "threads/queue",
         "threads/readers",

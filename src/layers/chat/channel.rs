@@ -6,9 +6,9 @@ use std::mem;
 use std::time::Duration;
 
 use super::super::terminator::Splitter;
-use super::Terminator;
 use super::incoming::{Change, Incoming};
-use crate::{Address, Channel, ChannelMap, Deadlines, Dispatcher, Handle, Producer, Source, Token};
+use super::{Chat, ChatDispatcher, Terminator};
+use crate::{Address, Channel, ChannelMap, Deadlines, Dispatcher, Handle, Producer, Source, TimerId, Token};
 
 /// The view that the hooks of a [`Chat`](super::Chat) are given: its [`Channel`], and the message
 /// collected so far.
@@ -251,6 +251,30 @@ impl ChatChannel<'_> {
     /// Sets how long the peer may take, for what: [`Channel::set_deadlines`].
     pub fn set_deadlines(&mut self, deadlines: &Deadlines) {
         self.channel.set_deadlines(deadlines);
+    }
+
+    /// Calls `f` with the chat after `delay`, unless the channel has ended by then:
+    /// [`Channel::call_later_with`].
+    pub fn call_later<C, F>(&mut self, delay: Duration, f: F) -> TimerId
+    where
+        C: Chat,
+        F: FnOnce(&mut C, &mut ChatChannel<'_>) -> io::Result<()> + 'static,
+    {
+        self.channel.call_later_with(delay, |chat: &mut ChatDispatcher<C>, ch| chat.with(ch, f))
+    }
+
+    /// Calls `f` with the chat every `interval`: [`Channel::call_every_with`].
+    pub fn call_every<C, F>(&mut self, interval: Duration, mut f: F) -> TimerId
+    where
+        C: Chat,
+        F: FnMut(&mut C, &mut ChatChannel<'_>) -> io::Result<()> + 'static,
+    {
+        self.channel.call_every_with(interval, move |chat: &mut ChatDispatcher<C>, ch| chat.with(ch, &mut f))
+    }
+
+    /// Cancels a timer; `false` if it has run or was cancelled already: [`Channel::cancel`].
+    pub fn cancel(&mut self, timer: TimerId) -> bool {
+        self.channel.cancel(timer)
     }
 
     /// Says that more is awaited: [`Channel::begin_message`]. For `found_terminator`, when what it was given

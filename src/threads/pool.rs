@@ -1,0 +1,192 @@
+//! Threads for work that blocks: a bounded number, started as they are needed, with a bounded queue. What is done
+//! with the results is in `blocking.rs`.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::guard::drop_caught;
+use crate::sys::faults::{self, Call};
+use crate::token::Token;
+
+/// The most that run at once, and that wait, unless the map says otherwise.
+const THREADS: usize = 8;
+const WAITING: usize = 1024;
+
+/// How long a thread without work stays.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Job {
+    number: u64,
+    work: Box<dyn FnOnce() + Send>,
+}
+
+struct Jobs {
+    waiting: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+    /// The map has gone.
+    ended: bool,
+}
+
+struct Shared {
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next job; `None` if this thread is to end.
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.lock();
+        loop {
+            if let Some(job) = jobs.waiting.pop_front() {
+                return Some(job);
+            }
+            if jobs.ended {
+                break;
+            }
+            jobs.idle += 1;
+            let (kept, waited) =
+                self.changed.wait_timeout(jobs, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+            jobs = kept;
+            jobs.idle -= 1;
+            if waited.timed_out() && jobs.waiting.is_empty() {
+                break;
+            }
+        }
+        jobs.threads -= 1;
+        None
+    }
+
+    fn work_off(&self) {
+        while let Some(job) = self.next() {
+            // It catches the panics of the work itself.
+            let _ = catch_unwind(AssertUnwindSafe(job.work));
+        }
+    }
+}
+
+/// A map's work that blocks: what is to be done with each result, and the threads.
+pub(crate) struct Pool<D> {
+    shared: Arc<Shared>,
+    /// What is to be done with the result of each, and whose it is.
+    due: HashMap<u64, (Option<Token>, D)>,
+    last: u64,
+    most_threads: usize,
+    most_waiting: usize,
+}
+
+impl<D> Pool<D> {
+    pub(crate) fn new() -> Pool<D> {
+        let jobs = Jobs { waiting: VecDeque::new(), threads: 0, idle: 0, ended: false };
+        Pool {
+            shared: Arc::new(Shared { jobs: Mutex::new(jobs), changed: Condvar::new() }),
+            due: HashMap::new(),
+            last: 0,
+            most_threads: THREADS,
+            most_waiting: WAITING,
+        }
+    }
+
+    pub(crate) fn set_limits(&mut self, threads: usize, waiting: usize) {
+        (self.most_threads, self.most_waiting) = (threads.max(1), waiting);
+    }
+
+    /// Whether no result is awaited.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
+
+    /// How much work waits, and how much is being done, of that whose result is awaited.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let waiting = self.shared.lock().waiting.len();
+        (waiting, self.due.len().saturating_sub(waiting))
+    }
+
+    /// Have a thread do what `make` makes of its number, when there is one.
+    pub(crate) fn add(
+        &mut self,
+        owner: Option<Token>,
+        done: D,
+        make: impl FnOnce(u64) -> Box<dyn FnOnce() + Send>,
+    ) -> io::Result<()> {
+        let mut jobs = self.shared.lock();
+        let is_new = jobs.idle <= jobs.waiting.len() && jobs.threads < self.most_threads;
+        if !is_new && jobs.idle <= jobs.waiting.len() && jobs.waiting.len() >= self.most_waiting {
+            let why = format!(
+                "{} calls that block are under way on {} threads, and {} wait: no more are taken",
+                jobs.threads, jobs.threads, self.most_waiting
+            );
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, why));
+        }
+        if is_new {
+            let shared = self.shared.clone();
+            let started = faults::pass(Call::Thread).and_then(|()| {
+                let named = thread::Builder::new().name("dispatch-loop work".into());
+                named.spawn(move || shared.work_off()).map(drop)
+            });
+            match started {
+                Ok(()) => jobs.threads += 1,
+                Err(error) if jobs.threads == 0 => return Err(error),
+                // Those that run take it.
+                Err(_) => {}
+            }
+        }
+        self.last += 1;
+        let number = self.last;
+        self.due.insert(number, (owner, done));
+        jobs.waiting.push_back(Job { number, work: make(number) });
+        drop(jobs);
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    /// The result is there: whose it is, and what is to be done with it.
+    pub(crate) fn take(&mut self, number: u64) -> Option<(Option<Token>, D)> {
+        self.due.remove(&number)
+    }
+
+    /// The channel has ended: its work is not begun any more, and its results are not awaited. Takes O(results
+    /// that are awaited).
+    pub(crate) fn cancel(&mut self, owner: Token) {
+        let numbers: Vec<u64> =
+            self.due.iter().filter(|(_, (of, _))| *of == Some(owner)).map(|(number, _)| *number).collect();
+        if numbers.is_empty() {
+            return;
+        }
+        let mut jobs = self.shared.lock();
+        let (gone, left) = jobs.waiting.drain(..).partition(|job| numbers.contains(&job.number));
+        jobs.waiting = left;
+        drop(jobs);
+        let gone: VecDeque<Job> = gone;
+        for number in numbers {
+            drop_caught("a call that blocks", self.due.remove(&number));
+        }
+        for job in gone {
+            drop_caught("a call that blocks", job.work);
+        }
+    }
+}
+
+impl<D> Drop for Pool<D> {
+    fn drop(&mut self) {
+        let mut jobs = self.shared.lock();
+        jobs.ended = true;
+        let waiting = std::mem::take(&mut jobs.waiting);
+        drop(jobs);
+        self.shared.changed.notify_all();
+        for job in waiting {
+            drop_caught("a call that blocks", job.work);
+        }
+        for (_, due) in self.due.drain() {
+            drop_caught("a call that blocks", due);
+        }
+    }
+}
