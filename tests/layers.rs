@@ -35,6 +35,7 @@ mod layers {
     mod draining;
     mod framing;
     mod hand_over;
+    mod messages;
     mod outside;
     mod producers;
     mod protocol;

@@ -11,6 +11,9 @@
 //! | [`Netstrings`] | `5:hello,` | any bytes, still readable in a trace |
 //! | [`LengthPrefixed`] | `\x00\x00\x00\x05hello` | any bytes, and most binary protocols |
 //!
+//! Where neither a delimiter nor a length cuts them, [`Messages`] calls a parser of yours, which sees each message from
+//! its start.
+//!
 //! # Reading
 //!
 //! Call [`next`](Framing::next) with each piece of input until it returns `None`.
@@ -74,6 +77,7 @@
 
 mod length_prefixed;
 mod lines;
+mod messages;
 mod netstrings;
 mod partial;
 
@@ -83,6 +87,7 @@ use std::io;
 
 pub use length_prefixed::{ByteOrder, LengthPrefixed, Prefix};
 pub use lines::Lines;
+pub use messages::{Decode, Decoded, Messages};
 pub use netstrings::Netstrings;
 
 /// The default limit of frames that may contain any bytes, in bytes.
