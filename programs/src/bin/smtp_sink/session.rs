@@ -48,7 +48,8 @@ pub struct Session {
     is_too_large: bool,
     /// Chunks of a message have come.
     in_chunks: bool,
-    /// The beginning of a line of the message was taken already.
+    /// CRLF did not come last. Nothing else ends a line: servers that take a line feed alone for one see a message where
+    /// others see two (CVE-2023-51764).
     in_line: bool,
     input: Vec<u8>,
 }
@@ -141,6 +142,8 @@ impl Session {
         if part.len() <= COMMAND {
             return 0;
         }
+        // It may belong to the end.
+        let part = part.strip_suffix(b"\r").unwrap_or(part);
         match self.expects {
             Expects::Lines => self.append_line(part),
             _ => self.expects = Expects::EndOfCommand,
@@ -151,7 +154,7 @@ impl Session {
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Option<Event> {
         match self.expects {
             Expects::Command if line.len() <= COMMAND => return self.command(trimmed(line), out),
-            Expects::Lines if !self.in_line && trimmed(line) == b"." => {
+            Expects::Lines if !self.in_line && line == b".\r\n" => {
                 self.expects = Expects::Command;
                 return self.complete(out);
             }
@@ -166,7 +169,7 @@ impl Session {
 
     /// A line that begins with a dot was given another one.
     fn append_line(&mut self, part: &[u8]) {
-        let is_beginning = !std::mem::replace(&mut self.in_line, !part.ends_with(b"\n"));
+        let is_beginning = !std::mem::replace(&mut self.in_line, !part.ends_with(b"\r\n"));
         let undotted = part.strip_prefix(b".").filter(|_| is_beginning);
         self.append(undotted.unwrap_or(part));
     }
@@ -222,7 +225,7 @@ impl Session {
             "DATA" if self.to.is_empty() => "503 5.5.1 MAIL and RCPT come first",
             "DATA" => {
                 self.expects = Expects::Lines;
-                "354 go on, and end with a line that has a dot alone"
+                "354 go on, and end with <CR><LF>.<CR><LF>"
             }
             "BDAT" => match chunk(rest) {
                 None => "501 5.5.4 BDAT SIZE [LAST]",
@@ -413,6 +416,40 @@ mod tests {
             assert_eq!(codes(&text), ["250", "250", "250", "354"]);
             let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
             assert_eq!(message.content, format!("{long}.\r\n").as_bytes());
+        }
+    }
+
+    /// Each of these has ended messages somewhere, and what came after it was taken for commands.
+    #[test]
+    fn a_dot_between_other_ends_of_lines_ends_nothing() {
+        for end in ["\n.\n", "\r\n.\n", "\n.\r\n", "\r.\r", "\r\n.\r", "\r.\r\n", "\r\n.\r\r\n", "\n..\r\n"] {
+            let smuggled = format!("hello{end}MAIL FROM:<evil@x>\r\n");
+            let input = format!("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\n{smuggled}.\r\n");
+            for size in [1, 2, 1000] {
+                let (text, events) = played(input.as_bytes(), size);
+                assert_eq!(codes(&text), ["250", "250", "250", "354"], "{end:?}");
+                let [Event::Message(message)] = &events[..] else { panic!("{end:?}: {events:?}") };
+                // Only after CRLF was a dot given another one.
+                let content = smuggled.replace("\r\n.", "\r\n");
+                assert_eq!(String::from_utf8_lossy(&message.content), content);
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_long_line_may_be_cut() {
+        for long in [COMMAND - 1, COMMAND, COMMAND + 1] {
+            let (mut session, mut out) = (Session::new(false), Vec::new());
+            let line = "x".repeat(long);
+            let pieces =
+                [&format!("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\n{line}\r"), "\n.\r", "\n"];
+            let [first, second, third] = pieces.map(|piece| {
+                session.take(piece.as_bytes());
+                session.next(&mut out)
+            });
+            assert_eq!([first, second], [None, None]);
+            let Some(Event::Message(message)) = third else { panic!("{long}") };
+            assert_eq!(message.content, format!("{line}\r\n").as_bytes());
         }
     }
 
