@@ -33,8 +33,16 @@ enum Expects {
     EndOfCommand,
     /// Lines, up to one with a dot.
     Lines,
-    /// So many bytes of a chunk; whether it is the last.
-    Chunk(usize, bool),
+    /// So many bytes, of a chunk.
+    Bytes(usize, Chunk),
+}
+
+#[derive(Clone, Copy)]
+enum Chunk {
+    More,
+    Last,
+    /// It is read, as what follows it is the next command, and dropped.
+    Refused,
 }
 
 pub struct Session {
@@ -103,16 +111,18 @@ impl Session {
         loop {
             let rest = &input[*used..];
             let event = match self.expects {
-                Expects::Chunk(left, is_last) => {
+                Expects::Bytes(left, chunk) => {
                     let now = left.min(rest.len());
                     *used += now;
-                    self.append(&rest[..now]);
+                    if !matches!(chunk, Chunk::Refused) {
+                        self.append(&rest[..now]);
+                    }
                     if now < left {
-                        self.expects = Expects::Chunk(left - now, is_last);
+                        self.expects = Expects::Bytes(left - now, chunk);
                         return None;
                     }
                     self.expects = Expects::Command;
-                    self.chunk_is_over(is_last, out)
+                    self.chunk_is_over(chunk, out)
                 }
                 _ => {
                     let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
@@ -129,11 +139,14 @@ impl Session {
         }
     }
 
-    fn chunk_is_over(&mut self, is_last: bool, out: &mut Vec<u8>) -> Option<Event> {
-        if is_last {
-            return self.complete(out);
-        }
-        say(out, if self.is_too_large { TOO_LARGE } else { "250 2.0.0 go on" });
+    fn chunk_is_over(&mut self, chunk: Chunk, out: &mut Vec<u8>) -> Option<Event> {
+        let answer = match chunk {
+            Chunk::Last => return self.complete(out),
+            Chunk::Refused => "503 5.5.1 MAIL and RCPT come first",
+            Chunk::More if self.is_too_large => TOO_LARGE,
+            Chunk::More => "250 2.0.0 go on",
+        };
+        say(out, answer);
         None
     }
 
@@ -228,15 +241,19 @@ impl Session {
                 "354 go on, and end with <CR><LF>.<CR><LF>"
             }
             "BDAT" => match chunk(rest) {
-                None => "501 5.5.4 BDAT SIZE [LAST]",
-                // What follows is no command.
-                Some(_) if self.to.is_empty() => {
-                    say(out, "503 5.5.1 MAIL and RCPT come first");
+                // What follows may be no command.
+                None => {
+                    say(out, "501 5.5.4 BDAT SIZE [LAST]");
                     return Some(Event::Quit);
                 }
                 Some((size, is_last)) => {
-                    self.in_chunks = true;
-                    self.expects = Expects::Chunk(size, is_last);
+                    self.in_chunks |= !self.to.is_empty();
+                    let chunk = match is_last {
+                        _ if self.to.is_empty() => Chunk::Refused,
+                        true => Chunk::Last,
+                        false => Chunk::More,
+                    };
+                    self.expects = Expects::Bytes(size, chunk);
                     return None;
                 }
             },
@@ -326,10 +343,15 @@ fn path<'a>(rest: &'a str, before: &str) -> Option<(&'a str, &'a str)> {
     (begins && is_clean).then_some((address, parameters.trim()))
 }
 
+/// Digits only; what is too large for a `usize` is none, either.
+fn number(text: &str) -> Option<usize> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
 /// `SIZE [LAST]`.
 fn chunk(rest: &str) -> Option<(usize, bool)> {
     let mut words = rest.split(' ');
-    let size = words.next()?.parse().ok()?;
+    let size = number(words.next()?)?;
     match (words.next(), words.next()) {
         (None, _) => Some((size, false)),
         (Some(last), None) if last.eq_ignore_ascii_case("LAST") => Some((size, true)),
@@ -381,6 +403,28 @@ mod tests {
             assert_eq!(codes(&text), ["250", "250", "250", "250", "250"]);
             let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
             assert_eq!(message.content, b".\r\nx");
+        }
+    }
+
+    /// The client may have sent it before it could know (RFC 3030, 2920).
+    #[test]
+    fn a_chunk_that_is_refused_is_no_command() {
+        let input = b"EHLO x\r\nMAIL FROM:<a@b> SIZE=99999999\r\nRCPT TO:<c@d>\r\nBDAT 6\r\nRSET\r\nBDAT 6 LAST\r\nRSET\r\n\
+            MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n.\r\n";
+        for size in [1, 3, 1000] {
+            let (text, events) = played(input, size);
+            assert_eq!(codes(&text), ["250", "552", "503", "503", "503", "250", "250", "354"]);
+            assert!(matches!(&events[..], [Event::Message(_)]));
+        }
+    }
+
+    #[test]
+    fn after_a_chunk_of_unknown_size_nothing_is_a_command() {
+        for size in ["99999999999999999999999 LAST", "-1", "+3", "", "6 LATS", "6 LAST x"] {
+            let input = format!("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nBDAT {size}\r\n");
+            let (text, events) = played(input.as_bytes(), 1000);
+            assert_eq!(codes(&text), ["250", "250", "250", "501"]);
+            assert_eq!(events, [Event::Quit], "{size}");
         }
     }
 
