@@ -51,6 +51,8 @@ pub struct Session {
     greeted: bool,
     expects: Expects,
     from: Option<String>,
+    /// MAIL had SMTPUTF8.
+    is_utf8: bool,
     to: Vec<String>,
     content: Vec<u8>,
     is_too_large: bool,
@@ -70,6 +72,7 @@ impl Session {
             greeted: false,
             expects: Expects::Command,
             from: None,
+            is_utf8: false,
             to: Vec::new(),
             content: Vec::new(),
             is_too_large: false,
@@ -213,7 +216,7 @@ impl Session {
     }
 
     fn reset(&mut self) {
-        self.from = None;
+        (self.from, self.is_utf8) = (None, false);
         self.to.clear();
         self.content = Vec::new();
         (self.is_too_large, self.in_chunks, self.in_line) = (false, false, false);
@@ -295,16 +298,20 @@ impl Session {
 
     fn mail(&mut self, rest: &str) -> &'static str {
         let Some((address, parameters)) = path(rest, "FROM:") else { return "501 5.5.4 MAIL FROM:<ADDRESS>" };
-        let size = parameters.split(' ').find_map(|parameter| {
-            let (name, value) = parameter.split_once('=')?;
-            name.eq_ignore_ascii_case("SIZE").then(|| value.parse().unwrap_or(usize::MAX))
-        });
-        match () {
-            () if !self.greeted => "503 5.5.1 EHLO comes first",
-            () if self.from.is_some() => "503 5.5.1 one message after the other",
-            () if size.is_some_and(|size| size > SIZE) => TOO_LARGE,
-            () => {
-                self.from = Some(address.to_owned());
+        let parameter = |wanted: &str| {
+            let mut all =
+                parameters.split_ascii_whitespace().map(|one| one.split_once('=').unwrap_or((one, "")));
+            all.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+        };
+        let is_utf8 = parameter("SMTPUTF8").is_some();
+        match parameter("SIZE") {
+            _ if !self.greeted => "503 5.5.1 EHLO comes first",
+            _ if self.from.is_some() => "503 5.5.1 one message after the other",
+            Some(size) if !is_number(size) => "501 5.5.4 SIZE=NUMBER",
+            Some(size) if !size.parse().is_ok_and(|size: usize| size <= SIZE) => TOO_LARGE,
+            _ if !is_utf8 && !address.is_ascii() => NOT_ASCII,
+            _ => {
+                (self.from, self.is_utf8) = (Some(address.to_owned()), is_utf8);
                 "250 2.1.0 go on"
             }
         }
@@ -314,6 +321,7 @@ impl Session {
         match path(rest, "TO:") {
             None | Some(("", _)) => "501 5.5.4 RCPT TO:<ADDRESS>",
             Some(_) if self.from.is_none() => "503 5.5.1 MAIL comes first",
+            Some((address, _)) if !self.is_utf8 && !address.is_ascii() => NOT_ASCII,
             Some(_) if self.to.len() >= RECIPIENTS => "452 4.5.3 too many recipients",
             Some((address, _)) => {
                 self.to.push(address.to_owned());
@@ -324,6 +332,7 @@ impl Session {
 }
 
 const TOO_LARGE: &str = "552 5.3.4 the message is too large";
+const NOT_ASCII: &str = "553 5.6.7 an address that is not ASCII needs SMTPUTF8";
 
 fn say(out: &mut Vec<u8>, line: &str) {
     out.extend_from_slice(line.as_bytes());
@@ -338,20 +347,35 @@ fn trimmed(line: &[u8]) -> &[u8] {
 /// `FROM:<address> parameters`.
 fn path<'a>(rest: &'a str, before: &str) -> Option<(&'a str, &'a str)> {
     let begins = rest.get(..before.len())?.eq_ignore_ascii_case(before);
-    let (address, parameters) = rest.get(before.len()..)?.trim_start().strip_prefix('<')?.split_once('>')?;
-    let is_clean = !address.chars().any(|c| c.is_control() || c == '<');
-    (begins && is_clean).then_some((address, parameters.trim()))
+    let rest = rest.get(before.len()..)?.trim_start().strip_prefix('<')?;
+    let (address, parameters) = rest.split_at(end_of_path(rest)?);
+    let parameters = &parameters[1..];
+    let is_clean = !address.chars().any(|c| c.is_control());
+    let is_apart = parameters.is_empty() || parameters.starts_with(' ');
+    (begins && is_clean && is_apart).then_some((address, parameters.trim()))
 }
 
-/// Digits only; what is too large for a `usize` is none, either.
-fn number(text: &str) -> Option<usize> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+/// Where the `>` is: the first that is not in a quoted string, as in `"a>b"@example.org`.
+fn end_of_path(path: &str) -> Option<usize> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let end = path.bytes().position(|byte| {
+        let is_literal = is_escaped;
+        is_escaped = is_quoted && !is_literal && byte == b'\\';
+        is_quoted ^= byte == b'"' && !is_literal;
+        matches!(byte, b'<' | b'>') && !is_quoted
+    });
+    end.filter(|&end| path.as_bytes()[end] == b'>')
+}
+
+/// `parse` would take a sign, too.
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// `SIZE [LAST]`.
 fn chunk(rest: &str) -> Option<(usize, bool)> {
     let mut words = rest.split(' ');
-    let size = number(words.next()?)?;
+    let size = words.next().filter(|size| is_number(size))?.parse().ok()?;
     match (words.next(), words.next()) {
         (None, _) => Some((size, false)),
         (Some(last), None) if last.eq_ignore_ascii_case("LAST") => Some((size, true)),
@@ -436,6 +460,45 @@ mod tests {
         );
         assert_eq!(codes(&text), ["503", "250", "503", "503", "501", "500", "500", "552"]);
         assert_eq!(events, []);
+    }
+
+    #[test]
+    fn an_address_that_is_not_ascii_needs_smtputf8() {
+        let (text, _) = played(
+            "EHLO x\r\nMAIL FROM:<é@b>\r\nMAIL FROM:<a@b>\r\nRCPT TO:<é@b>\r\nRSET\r\n\
+                MAIL FROM:<é@b> BODY=8BITMIME smtputf8\r\nRCPT TO:<é@b>\r\n"
+                .as_bytes(),
+            1000,
+        );
+        assert_eq!(codes(&text), ["250", "553", "250", "553", "250", "250", "250"]);
+    }
+
+    #[test]
+    fn parameters_of_mail_are_taken_apart() {
+        let outcomes = [
+            ("<a@b> SIZE=33554432", "250"),
+            ("<a@b> BODY=7BIT  SIZE=1", "250"),
+            ("<a@b> SIZE=33554433", "552"),
+            ("<a@b> SIZE=99999999999999999999999", "552"),
+            ("<a@b> SIZE=x", "501"),
+            ("<a@b> SIZE=+1", "501"),
+            ("<a@b> SIZE", "501"),
+            ("<a@b>SIZE=1", "501"),
+        ];
+        for (mail, code) in outcomes {
+            let (text, _) = played(format!("EHLO x\r\nMAIL FROM:{mail}\r\n").as_bytes(), 1000);
+            assert_eq!(codes(&text), ["250", code], "{mail}");
+        }
+    }
+
+    #[test]
+    fn a_quoted_string_may_hold_what_ends_an_address() {
+        for address in [r#""a>b"@c"#, r#""a\">b"@c"#, r#""<a\\"@c"#, "", "@x,@y:a@b"] {
+            let input = format!("EHLO x\r\nMAIL FROM:<{address}> SIZE=1\r\nRCPT TO:<x>\r\nBDAT 0 LAST\r\n");
+            let (_, events) = played(input.as_bytes(), 1000);
+            let [Event::Message(message)] = &events[..] else { panic!("{address}: {events:?}") };
+            assert_eq!(message.from, address);
+        }
     }
 
     #[test]
