@@ -118,6 +118,60 @@ fn a_message_is_stored_whole_or_not_at_all() {
     assert_eq!(fs::read_dir(folder.0.join("tmp")).unwrap().count(), 0);
 }
 
+/// `smtp_sink | less`.
+#[test]
+fn a_stdout_that_nobody_reads_holds_up_nobody_else() {
+    let mut sink = Sink::start(&[]);
+    let mut client = sink.connect();
+    // More than a pipe holds.
+    let long = "x".repeat(1024 * 1024);
+    let begin = "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n";
+    client.write_all(format!("{begin}{long}\r\n.\r\nNOOP\r\n").as_bytes()).unwrap();
+    // It is being printed.
+    let mut line = String::new();
+    sink.stdout.read_line(&mut line).unwrap();
+    assert!(line.contains("MESSAGE FOLLOWS"), "{line}");
+    for _ in 0..3 {
+        let mut other = sink.connect();
+        other.write_all(b"EHLO x\r\nQUIT\r\n").unwrap();
+        assert!(all(other).contains("\r\n221 "));
+    }
+    // It does not wait for whoever is to read.
+    sink.finish();
+}
+
+const TERMINAL: &str = r#"
+import os, pty, smtplib, subprocess, sys
+terminal, stdout = pty.openpty()
+sink = subprocess.Popen([sys.argv[1], '127.0.0.1:0'], stdout=stdout)
+os.close(stdout)
+shown = b''
+def read_until(end):
+    global shown
+    while end not in shown:
+        shown += os.read(terminal, 65536)
+try:
+    read_until(b'\n')
+    port = int(shown.rsplit(b':', 1)[1])
+    with smtplib.SMTP('127.0.0.1', port, local_hostname='tester') as smtp:
+        smtp.sendmail('a@b', 'c@d', b'Subject: \x1b]0;x\x07\tgr\xc3\xbcn\r\n\r\n\xff\xc2\x9b2J \xe2\x80\xaeabc\r\n')
+    read_until(b'END MESSAGE')
+finally:
+    sink.kill()
+    sink.wait()
+sys.stdout.buffer.write(shown)
+"#;
+
+#[test]
+fn a_terminal_is_shown_only_what_does_not_steer_it() {
+    let output =
+        Command::new("python3").args(["-c", TERMINAL, env!("CARGO_BIN_EXE_smtp_sink")]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("Subject: \\u{1b}]0;x\\u{7}\tgrün\r\n"), "{text:?}");
+    assert!(text.contains("\u{fffd}\\u{9b}2J \\u{202e}abc\r\n"), "{text:?}");
+}
+
 /// A certificate for localhost, and its key.
 fn certificate(folder: &Path) -> [String; 2] {
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.join(name).to_str().unwrap().to_owned());
