@@ -18,15 +18,18 @@ use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dispatch_loop::tls::TlsServer;
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, DrainOptions, Socket, ToAddress};
+use dispatch_loop::{
+    Address, Channel, ChannelMap, Deadline, Deadlines, Dispatcher, DrainOptions, Socket, ToAddress,
+};
 use lexopt::prelude::*;
 use programs::Exit;
 
 use crate::keeper::Keeper;
-use crate::session::{Event, Message, Session};
+use crate::session::{Event, Message, Reserved, Room, SIZE, Session};
 
 const HELP: &str = "\
 usage: smtp_sink [--tls-cert FILE --tls-key FILE] [--maildir DIR] [ADDR]
@@ -40,6 +43,10 @@ Takes mail for anybody, and prints each message, until Ctrl-C.
 
 /// How long a client may be idle.
 const IDLE: Duration = Duration::from_secs(300);
+/// How long the content of a message may take: meanwhile others are short of its part of `ROOM`.
+const MESSAGE: Duration = Duration::from_secs(600);
+/// How much memory all messages may take.
+const ROOM: usize = 8 * SIZE;
 
 fn main() -> ExitCode {
     programs::main(HELP, run)
@@ -74,7 +81,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let (keeper, thread) = Keeper::start(maildir)?;
     let mut map = ChannelMap::new()?;
     map.drain_on_signals(&DrainOptions::default().with_deadline(Duration::from_secs(3)))?;
-    let service = Rc::new(Service { tls, keeper });
+    let service = Rc::new(Service { tls, keeper, room: Room::new(ROOM) });
     let server = map.listen(&*address, Server { service })?;
     if let Ok(address) = map.channel(server).map_err(io::Error::from).and_then(|ch| ch.local_addr()) {
         let cannot = |error| Exit::Failure(format!("cannot write to stdout: {error}"));
@@ -93,6 +100,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
 struct Service {
     tls: Option<TlsServer>,
     keeper: Keeper,
+    room: Arc<Room>,
 }
 
 struct Server {
@@ -101,7 +109,7 @@ struct Server {
 
 impl Dispatcher for Server {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        let session = Session::new(self.service.tls.is_some());
+        let session = Session::new(self.service.tls.is_some(), self.service.room.clone());
         ch.map_mut()
             .add(socket, Client { service: self.service.clone(), session, is_waiting: false })
             .map(drop)
@@ -119,6 +127,7 @@ impl Dispatcher for Client {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.set_auto_pause(true);
         ch.set_timeout(Some(IDLE));
+        ch.set_deadlines(&Deadlines::default().with_message(MESSAGE));
         ch.push(b"220 smtp_sink ESMTP\r\n")
     }
 
@@ -135,6 +144,12 @@ impl Dispatcher for Client {
         Ok(())
     }
 
+    fn handle_deadline(&mut self, ch: &mut Channel<'_>, _: Deadline) -> io::Result<()> {
+        ch.push(b"421 4.4.2 the message took too long\r\n")?;
+        ch.close();
+        Ok(())
+    }
+
     fn handle_timeout(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.push(b"421 4.4.2 nothing was said for too long\r\n")?;
         ch.close();
@@ -148,7 +163,7 @@ impl Client {
         let (mut out, mut event) = (Vec::new(), None);
         while !self.is_waiting {
             match self.session.next(&mut out) {
-                Some(Event::Message(message)) => match self.keep(ch, message) {
+                Some(Event::Message(message, reserved)) => match self.keep(ch, message, reserved) {
                     true => self.is_waiting = true,
                     false => out.extend_from_slice(b"451 4.3.2 too many messages wait\r\n"),
                 },
@@ -160,6 +175,10 @@ impl Client {
         }
         ch.push_vec(out)?;
         ch.set_busy(self.is_waiting || self.session.is_busy());
+        match self.session.takes_room() {
+            true => ch.begin_message(),
+            false => ch.end_message(),
+        }
         match (event, &self.service.tls) {
             (Some(Event::Quit), _) => ch.close(),
             // Whoever gets between may have put it there (CVE-2011-0411).
@@ -171,10 +190,12 @@ impl Client {
     }
 
     /// Have a message kept, and read no more until it is. `false` if too many wait for that.
-    fn keep(&self, ch: &mut Channel<'_>, message: Message) -> bool {
+    fn keep(&self, ch: &mut Channel<'_>, message: Message, reserved: Reserved) -> bool {
+        ch.end_message();
         let peer = ch.peer_addr().map_or_else(|_| "-".to_owned(), |peer| peer.to_string());
         let (remote, client) = (ch.map_mut().remote(), ch.token().typed::<Client>());
         let is_taken = self.service.keeper.keep(message, peer, move |kept| {
+            drop(reserved);
             let is_kept = kept.is_ok();
             // Refused if the loop has ended, and its channels with it.
             let _ = remote.with(client, move |client, ch| client.answer(ch, is_kept));

@@ -1,11 +1,50 @@
 //! What a client of SMTP says (RFC 5321), cut out of its bytes, and what it is answered. No socket is in here.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 /// The most bytes of a message.
 pub const SIZE: usize = 32 * 1024 * 1024;
 
 /// The most recipients of one, and the most bytes of a command.
 const RECIPIENTS: usize = 1000;
 const COMMAND: usize = 2048;
+
+/// How many bytes all sessions may hold of messages that are under way or wait to be kept.
+pub struct Room {
+    left: AtomicUsize,
+}
+
+impl Room {
+    pub fn new(bytes: usize) -> Arc<Room> {
+        Arc::new(Room { left: AtomicUsize::new(bytes) })
+    }
+}
+
+/// What a message takes of it, until it is dropped.
+pub struct Reserved {
+    room: Arc<Room>,
+    bytes: usize,
+}
+
+impl Reserved {
+    fn none(room: Arc<Room>) -> Reserved {
+        Reserved { room, bytes: 0 }
+    }
+
+    fn grow(&mut self, bytes: usize) -> bool {
+        let left = &self.room.left;
+        let has_room = left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok();
+        self.bytes += if has_room { bytes } else { 0 };
+        has_room
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.room.left.fetch_add(self.bytes, Relaxed);
+    }
+}
 
 /// A message that has come whole.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,10 +56,9 @@ pub struct Message {
 }
 
 /// What is to be done beside answering.
-#[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It has the answer itself, when it is stored.
-    Message(Message),
+    /// It has the answer itself, when it is stored; until then it takes this room.
+    Message(Message, Reserved),
     /// Answered; what follows is to be encrypted.
     StartTls,
     /// Answered; that was all.
@@ -55,7 +93,9 @@ pub struct Session {
     is_utf8: bool,
     to: Vec<String>,
     content: Vec<u8>,
-    is_too_large: bool,
+    reserved: Reserved,
+    /// The answer to what cannot be taken.
+    refusal: Option<&'static str>,
     /// Chunks of a message have come.
     in_chunks: bool,
     /// CRLF did not come last. Nothing else ends a line: servers that take a line feed alone for one see a message where
@@ -65,7 +105,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(has_tls: bool) -> Session {
+    pub fn new(has_tls: bool, room: Arc<Room>) -> Session {
         Session {
             has_tls,
             is_encrypted: false,
@@ -75,7 +115,8 @@ impl Session {
             is_utf8: false,
             to: Vec::new(),
             content: Vec::new(),
-            is_too_large: false,
+            reserved: Reserved::none(room),
+            refusal: None,
             in_chunks: false,
             in_line: false,
             input: Vec::new(),
@@ -88,7 +129,7 @@ impl Session {
 
     /// Everything that was said before is forgotten.
     pub fn encrypted(&mut self) {
-        *self = Session { is_encrypted: true, ..Session::new(self.has_tls) };
+        *self = Session { is_encrypted: true, ..Session::new(self.has_tls, self.reserved.room.clone()) };
     }
 
     /// Whether something has come that was not dealt with. After STARTTLS that is an attack.
@@ -99,6 +140,11 @@ impl Session {
     /// Whether a message is on its way.
     pub fn is_busy(&self) -> bool {
         self.from.is_some() || self.has_input()
+    }
+
+    /// Whether a part of a message has come.
+    pub fn takes_room(&self) -> bool {
+        self.reserved.bytes > 0
     }
 
     /// Deal with what has come, up to the first event. Answers are appended to `out`.
@@ -146,8 +192,7 @@ impl Session {
         let answer = match chunk {
             Chunk::Last => return self.complete(out),
             Chunk::Refused => "503 5.5.1 MAIL and RCPT come first",
-            Chunk::More if self.is_too_large => TOO_LARGE,
-            Chunk::More => "250 2.0.0 go on",
+            Chunk::More => self.refusal.unwrap_or("250 2.0.0 go on"),
         };
         say(out, answer);
         None
@@ -191,35 +236,46 @@ impl Session {
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        self.is_too_large |= self.content.len() + bytes.len() > SIZE;
-        match self.is_too_large {
-            true => self.content = Vec::new(),
-            false => self.content.extend_from_slice(bytes),
+        if self.refusal.is_none() {
+            self.refusal = match () {
+                () if self.content.len() + bytes.len() > SIZE => Some(TOO_LARGE),
+                () if !self.reserved.grow(bytes.len()) => Some(NO_ROOM),
+                () => return self.content.extend_from_slice(bytes),
+            };
+            self.forget_content();
         }
     }
 
     fn complete(&mut self, out: &mut Vec<u8>) -> Option<Event> {
-        let is_too_large = self.is_too_large;
+        let refusal = self.refusal;
         let message = Message {
             from: self.from.take().unwrap_or_default(),
             to: std::mem::take(&mut self.to),
             content: std::mem::take(&mut self.content),
         };
+        let reserved = self.forget_content();
         self.reset();
-        match is_too_large {
-            true => {
-                say(out, TOO_LARGE);
+        match refusal {
+            Some(refusal) => {
+                say(out, refusal);
                 None
             }
-            false => Some(Event::Message(message)),
+            None => Some(Event::Message(message, reserved)),
         }
+    }
+
+    /// Returns the room that it took.
+    fn forget_content(&mut self) -> Reserved {
+        self.content = Vec::new();
+        let none = Reserved::none(self.reserved.room.clone());
+        std::mem::replace(&mut self.reserved, none)
     }
 
     fn reset(&mut self) {
         (self.from, self.is_utf8) = (None, false);
         self.to.clear();
-        self.content = Vec::new();
-        (self.is_too_large, self.in_chunks, self.in_line) = (false, false, false);
+        self.forget_content();
+        (self.refusal, self.in_chunks, self.in_line) = (None, false, false);
     }
 
     fn command(&mut self, line: &[u8], out: &mut Vec<u8>) -> Option<Event> {
@@ -332,6 +388,7 @@ impl Session {
 }
 
 const TOO_LARGE: &str = "552 5.3.4 the message is too large";
+const NO_ROOM: &str = "452 4.3.1 too much mail is on its way";
 const NOT_ASCII: &str = "553 5.6.7 an address that is not ASCII needs SMTPUTF8";
 
 fn say(out: &mut Vec<u8>, line: &str) {
@@ -387,12 +444,29 @@ fn chunk(rest: &str) -> Option<(usize, bool)> {
 mod tests {
     use super::*;
 
+    /// Events, without the room that a message takes.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Event {
+        Message(Message),
+        StartTls,
+        Quit,
+    }
+
+    fn next(session: &mut Session, out: &mut Vec<u8>) -> Option<Event> {
+        session.next(out).map(|event| match event {
+            super::Event::Message(message, _) => Event::Message(message),
+            super::Event::StartTls => Event::StartTls,
+            super::Event::Quit => Event::Quit,
+        })
+    }
+
     /// What is answered to `input`, in pieces of `size` bytes, and what came of it.
     fn played(input: &[u8], size: usize) -> (String, Vec<Event>) {
-        let (mut session, mut out, mut events) = (Session::new(true), Vec::new(), Vec::new());
+        let (mut session, mut out, mut events) =
+            (Session::new(true, Room::new(SIZE)), Vec::new(), Vec::new());
         for piece in input.chunks(size) {
             session.take(piece);
-            while let Some(event) = session.next(&mut out) {
+            while let Some(event) = next(&mut session, &mut out) {
                 events.push(event);
             }
         }
@@ -502,15 +576,53 @@ mod tests {
     }
 
     #[test]
+    fn all_messages_together_have_so_much_room() {
+        const BEGIN: &str = "MAIL FROM:<>\r\nRCPT TO:<c@d>\r\n";
+        let room = Room::new(100);
+        let [mut one, mut other] = [0, 1].map(|_| Session::new(true, room.clone()));
+        let mut out = Vec::new();
+        one.take(format!("EHLO x\r\n{BEGIN}BDAT 60\r\n{}", "x".repeat(60)).as_bytes());
+        assert!(next(&mut one, &mut out).is_none());
+        out.clear();
+        let chunks = format!("{BEGIN}BDAT 30\r\n{0}BDAT 30\r\n{0}BDAT 30 LAST\r\n{0}", "x".repeat(30));
+        other.take(format!("EHLO x\r\n{chunks}").as_bytes());
+        assert!(next(&mut other, &mut out).is_none());
+        let text = String::from_utf8(std::mem::take(&mut out)).unwrap();
+        assert_eq!(codes(&text), ["250", "250", "250", "250", "452", "452"]);
+        // What was refused takes none, and what is whole takes it until it is kept.
+        one.take(format!("BDAT 40 LAST\r\n{}", "x".repeat(40)).as_bytes());
+        let Some(super::Event::Message(message, reserved)) = one.next(&mut out) else { panic!() };
+        assert_eq!((message.content.len(), room.left.load(Relaxed)), (100, 0));
+        drop(reserved);
+        other.take(chunks.as_bytes());
+        assert!(matches!(next(&mut other, &mut out), Some(Event::Message(_))));
+        assert_eq!(room.left.load(Relaxed), 100);
+        // Whatever ends a message: RSET, TLS, the end of the connection.
+        for _ in 0..3 {
+            other.take(format!("{BEGIN}BDAT 90\r\n{}RSET\r\n", "x".repeat(90)).as_bytes());
+            assert!(next(&mut other, &mut out).is_none());
+        }
+        one.take(format!("{BEGIN}BDAT 90\r\n{}", "x".repeat(90)).as_bytes());
+        assert!(next(&mut one, &mut out).is_none());
+        assert_eq!(room.left.load(Relaxed), 10);
+        one.encrypted();
+        other.take(format!("{BEGIN}BDAT 90\r\n{}", "x".repeat(90)).as_bytes());
+        assert!(next(&mut other, &mut out).is_none());
+        assert_eq!(room.left.load(Relaxed), 10);
+        drop(other);
+        assert_eq!(room.left.load(Relaxed), 100);
+    }
+
+    #[test]
     fn a_command_that_never_ends_costs_little() {
-        let (mut session, mut out) = (Session::new(false), Vec::new());
+        let (mut session, mut out) = (Session::new(false, Room::new(SIZE)), Vec::new());
         for _ in 0..100 {
             session.take(&[b'x'; 1000]);
-            assert_eq!(session.next(&mut out), None);
+            assert_eq!(next(&mut session, &mut out), None);
             assert!(session.input.len() <= COMMAND);
         }
         session.take(b"\r\nNOOP\r\n");
-        assert_eq!(session.next(&mut out), None);
+        assert_eq!(next(&mut session, &mut out), None);
         assert_eq!(codes(std::str::from_utf8(&out).unwrap()), ["500", "250"]);
     }
 
@@ -546,13 +658,13 @@ mod tests {
     #[test]
     fn the_end_of_a_long_line_may_be_cut() {
         for long in [COMMAND - 1, COMMAND, COMMAND + 1] {
-            let (mut session, mut out) = (Session::new(false), Vec::new());
+            let (mut session, mut out) = (Session::new(false, Room::new(SIZE)), Vec::new());
             let line = "x".repeat(long);
             let pieces =
                 [&format!("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\n{line}\r"), "\n.\r", "\n"];
             let [first, second, third] = pieces.map(|piece| {
                 session.take(piece.as_bytes());
-                session.next(&mut out)
+                next(&mut session, &mut out)
             });
             assert_eq!([first, second], [None, None]);
             let Some(Event::Message(message)) = third else { panic!("{long}") };
@@ -562,15 +674,15 @@ mod tests {
 
     #[test]
     fn after_starttls_everything_is_forgotten() {
-        let (mut session, mut out) = (Session::new(true), Vec::new());
+        let (mut session, mut out) = (Session::new(true, Room::new(SIZE)), Vec::new());
         session.take(b"EHLO x\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\nNOOP\r\n");
-        assert_eq!(session.next(&mut out), Some(Event::StartTls));
+        assert_eq!(next(&mut session, &mut out), Some(Event::StartTls));
         assert!(session.has_input());
         session.encrypted();
         assert!(!session.has_input() && !session.is_busy());
         out.clear();
         session.take(b"MAIL FROM:<a@b>\r\nEHLO x\r\nSTARTTLS\r\n");
-        assert_eq!(session.next(&mut out), None);
+        assert_eq!(next(&mut session, &mut out), None);
         let text = String::from_utf8(out).unwrap();
         assert_eq!(codes(&text), ["503", "250", "503"]);
         assert!(!text.contains("250-STARTTLS"));
