@@ -15,7 +15,10 @@ struct Sink {
 
 impl Sink {
     fn start(args: &[&str]) -> Sink {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_smtp_sink"));
+        Sink::start_with(&mut Command::new(env!("CARGO_BIN_EXE_smtp_sink")), args)
+    }
+
+    fn start_with(command: &mut Command, args: &[&str]) -> Sink {
         let mut child = command.args(args).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -170,6 +173,29 @@ fn a_terminal_is_shown_only_what_does_not_steer_it() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("Subject: \\u{1b}]0;x\\u{7}\tgrün\r\n"), "{text:?}");
     assert!(text.contains("\u{fffd}\\u{9b}2J \\u{202e}abc\r\n"), "{text:?}");
+}
+
+/// Not even whoever reads the errors is needed.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_stored_is_answered_so() {
+    let folder = Folder::new("removed");
+    let maildir = folder.0.to_str().unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let sink =
+        Sink::start_with(Command::new(env!("CARGO_BIN_EXE_smtp_sink")).stderr(full), &["--maildir", maildir]);
+    for (is_there, answer) in [(false, "451 4.3.0"), (true, "250 2.0.0 taken")] {
+        match is_there {
+            false => fs::remove_dir_all(folder.0.join("new")).unwrap(),
+            true => fs::create_dir(folder.0.join("new")).unwrap(),
+        }
+        let mut client = sink.connect();
+        client.write_all(SESSION).unwrap();
+        let answers = all(client);
+        assert!(answers.contains(answer) && answers.contains("\r\n221 "), "{answers}");
+        assert_eq!(fs::read_dir(folder.0.join("tmp")).unwrap().count(), 0);
+    }
+    sink.finish();
 }
 
 /// A certificate for localhost, and its key.
