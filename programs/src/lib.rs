@@ -1,4 +1,4 @@
-//! What the larger programs share: how one is called, and how it ends.
+//! What the larger programs share: how one is called, how it ends, and what a terminal may be shown.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -44,4 +44,22 @@ pub fn main(help: &str, program: impl FnOnce(lexopt::Parser) -> Result<(), Exit>
             ExitCode::FAILURE
         }
     }
+}
+
+/// The text with what could steer a terminal, or turn its lines around, escaped; tabs stay.
+pub fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => shown.push(c),
+            c if c.is_control() || turns_around(c) => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Unicode's marks for writing from right to left.
+fn turns_around(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

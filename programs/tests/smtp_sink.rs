@@ -15,7 +15,10 @@ struct Sink {
 
 impl Sink {
     fn start(args: &[&str]) -> Sink {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_smtp_sink"));
+        Sink::start_with(&mut Command::new(env!("CARGO_BIN_EXE_smtp_sink")), args)
+    }
+
+    fn start_with(command: &mut Command, args: &[&str]) -> Sink {
         let mut child = command.args(args).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -116,6 +119,83 @@ fn a_message_is_stored_whole_or_not_at_all() {
     sink.finish();
     assert_eq!(fs::read_dir(folder.0.join("new")).unwrap().count(), 1);
     assert_eq!(fs::read_dir(folder.0.join("tmp")).unwrap().count(), 0);
+}
+
+/// `smtp_sink | less`.
+#[test]
+fn a_stdout_that_nobody_reads_holds_up_nobody_else() {
+    let mut sink = Sink::start(&[]);
+    let mut client = sink.connect();
+    // More than a pipe holds.
+    let long = "x".repeat(1024 * 1024);
+    let begin = "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n";
+    client.write_all(format!("{begin}{long}\r\n.\r\nNOOP\r\n").as_bytes()).unwrap();
+    // It is being printed.
+    let mut line = String::new();
+    sink.stdout.read_line(&mut line).unwrap();
+    assert!(line.contains("MESSAGE FOLLOWS"), "{line}");
+    for _ in 0..3 {
+        let mut other = sink.connect();
+        other.write_all(b"EHLO x\r\nQUIT\r\n").unwrap();
+        assert!(all(other).contains("\r\n221 "));
+    }
+    // It does not wait for whoever is to read.
+    sink.finish();
+}
+
+const TERMINAL: &str = r#"
+import os, pty, smtplib, subprocess, sys
+terminal, stdout = pty.openpty()
+sink = subprocess.Popen([sys.argv[1], '127.0.0.1:0'], stdout=stdout)
+os.close(stdout)
+shown = b''
+def read_until(end):
+    global shown
+    while end not in shown:
+        shown += os.read(terminal, 65536)
+try:
+    read_until(b'\n')
+    port = int(shown.rsplit(b':', 1)[1])
+    with smtplib.SMTP('127.0.0.1', port, local_hostname='tester') as smtp:
+        smtp.sendmail('a@b', 'c@d', b'Subject: \x1b]0;x\x07\tgr\xc3\xbcn\r\n\r\n\xff\xc2\x9b2J \xe2\x80\xaeabc\r\n')
+    read_until(b'END MESSAGE')
+finally:
+    sink.kill()
+    sink.wait()
+sys.stdout.buffer.write(shown)
+"#;
+
+#[test]
+fn a_terminal_is_shown_only_what_does_not_steer_it() {
+    let output =
+        Command::new("python3").args(["-c", TERMINAL, env!("CARGO_BIN_EXE_smtp_sink")]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("Subject: \\u{1b}]0;x\\u{7}\tgrün\r\n"), "{text:?}");
+    assert!(text.contains("\u{fffd}\\u{9b}2J \\u{202e}abc\r\n"), "{text:?}");
+}
+
+/// Not even whoever reads the errors is needed.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_stored_is_answered_so() {
+    let folder = Folder::new("removed");
+    let maildir = folder.0.to_str().unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let sink =
+        Sink::start_with(Command::new(env!("CARGO_BIN_EXE_smtp_sink")).stderr(full), &["--maildir", maildir]);
+    for (is_there, answer) in [(false, "451 4.3.0"), (true, "250 2.0.0 taken")] {
+        match is_there {
+            false => fs::remove_dir_all(folder.0.join("new")).unwrap(),
+            true => fs::create_dir(folder.0.join("new")).unwrap(),
+        }
+        let mut client = sink.connect();
+        client.write_all(SESSION).unwrap();
+        let answers = all(client);
+        assert!(answers.contains(answer) && answers.contains("\r\n221 "), "{answers}");
+        assert_eq!(fs::read_dir(folder.0.join("tmp")).unwrap().count(), 0);
+    }
+    sink.finish();
 }
 
 /// A certificate for localhost, and its key.

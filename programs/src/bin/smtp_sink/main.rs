@@ -2,28 +2,34 @@
 //! are to be tested.
 //!
 //! It shows an upgrade in mid-stream: `start_tls` after the answer to STARTTLS, which leaves in the clear, and
-//! `handle_wrapped` when the rest is encrypted. What a client says is parsed in `session.rs`, without a socket.
+//! `handle_wrapped` when the rest is encrypted. And an answer that another thread gives: a client is not read while
+//! `keeper.rs` prints or stores its message, and is told by a `Remote`. What a client says is parsed in `session.rs`,
+//! without a socket.
 //!
 //! ```sh
 //! cargo run --release -p programs --bin smtp_sink
 //! ```
 
+mod keeper;
 mod session;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use dispatch_loop::tls::TlsServer;
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, DrainOptions, Socket, ToAddress};
+use dispatch_loop::{
+    Address, Channel, ChannelMap, Deadline, Deadlines, Dispatcher, DrainOptions, Socket, ToAddress,
+};
 use lexopt::prelude::*;
 use programs::Exit;
 
-use crate::session::{Event, Message, Session};
+use crate::keeper::Keeper;
+use crate::session::{Event, Message, Reserved, Room, SIZE, Session};
 
 const HELP: &str = "\
 usage: smtp_sink [--tls-cert FILE --tls-key FILE] [--maildir DIR] [ADDR]
@@ -37,6 +43,10 @@ Takes mail for anybody, and prints each message, until Ctrl-C.
 
 /// How long a client may be idle.
 const IDLE: Duration = Duration::from_secs(300);
+/// How long the content of a message may take: meanwhile others are short of its part of `ROOM`.
+const MESSAGE: Duration = Duration::from_secs(600);
+/// How much memory all messages may take.
+const ROOM: usize = 8 * SIZE;
 
 fn main() -> ExitCode {
     programs::main(HELP, run)
@@ -67,19 +77,30 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             fs::create_dir_all(&folder).map_err(cannot)?;
         }
     }
+    let stores = maildir.is_some();
+    let (keeper, thread) = Keeper::start(maildir)?;
     let mut map = ChannelMap::new()?;
     map.drain_on_signals(&DrainOptions::default().with_deadline(Duration::from_secs(3)))?;
-    let service = Rc::new(Service { tls, maildir });
+    let service = Rc::new(Service { tls, keeper, room: Room::new(ROOM) });
     let server = map.listen(&*address, Server { service })?;
     if let Ok(address) = map.channel(server).map_err(io::Error::from).and_then(|ch| ch.local_addr()) {
-        writeln!(io::stdout(), "listening on {address}")?;
+        let cannot = |error| Exit::Failure(format!("cannot write to stdout: {error}"));
+        writeln!(io::stdout(), "listening on {address}").map_err(cannot)?;
     }
-    Ok(dispatch_loop::run(&mut map)?)
+    dispatch_loop::run(&mut map)?;
+    // The other clones of the keeper go with it.
+    drop(map);
+    // A stdout that nobody reads is not waited for.
+    if stores {
+        let _ = thread.join();
+    }
+    Ok(())
 }
 
 struct Service {
     tls: Option<TlsServer>,
-    maildir: Option<PathBuf>,
+    keeper: Keeper,
+    room: Arc<Room>,
 }
 
 struct Server {
@@ -88,49 +109,44 @@ struct Server {
 
 impl Dispatcher for Server {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        let session = Session::new(self.service.tls.is_some());
-        ch.map_mut().add(socket, Client { service: self.service.clone(), session }).map(drop)
+        let session = Session::new(self.service.tls.is_some(), self.service.room.clone());
+        ch.map_mut()
+            .add(socket, Client { service: self.service.clone(), session, is_waiting: false })
+            .map(drop)
     }
 }
 
 struct Client {
     service: Rc<Service>,
     session: Session,
+    /// Its message is being kept.
+    is_waiting: bool,
 }
 
 impl Dispatcher for Client {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.set_auto_pause(true);
         ch.set_timeout(Some(IDLE));
+        ch.set_deadlines(&Deadlines::default().with_message(MESSAGE));
         ch.push(b"220 smtp_sink ESMTP\r\n")
     }
 
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.read_with(|ch, data| {
             self.session.take(data);
-            let mut out = Vec::new();
-            let event = loop {
-                match self.session.next(&mut out) {
-                    Some(Event::Message(message)) => out.extend_from_slice(self.keep(ch, &message)),
-                    event => break event,
-                }
-            };
-            ch.push_vec(out)?;
-            ch.set_busy(self.session.is_busy());
-            match (event, &self.service.tls) {
-                (Some(Event::Quit), _) => ch.close(),
-                // Whoever gets between may have put it there (CVE-2011-0411).
-                (Some(Event::StartTls), Some(_)) if self.session.has_input() => ch.abort(),
-                (Some(Event::StartTls), Some(tls)) => ch.start_tls(tls)?,
-                _ => {}
-            }
-            Ok(())
+            self.go_on(ch)
         })
     }
 
     /// The handshake is done.
     fn handle_wrapped(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
         self.session.encrypted();
+        Ok(())
+    }
+
+    fn handle_deadline(&mut self, ch: &mut Channel<'_>, _: Deadline) -> io::Result<()> {
+        ch.push(b"421 4.4.2 the message took too long\r\n")?;
+        ch.close();
         Ok(())
     }
 
@@ -142,64 +158,65 @@ impl Dispatcher for Client {
 }
 
 impl Client {
-    /// Print or store a message; returns the answer.
-    fn keep(&self, ch: &mut Channel<'_>, message: &Message) -> &'static [u8] {
-        let kept = match &self.service.maildir {
-            Some(maildir) => store(maildir, message),
-            None => print(ch, message),
-        };
-        match kept {
-            Ok(()) => b"250 2.0.0 taken\r\n",
+    /// Deal with what has come, up to the end of a message: what follows waits until that is kept.
+    fn go_on(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        let (mut out, mut event) = (Vec::new(), None);
+        while !self.is_waiting {
+            match self.session.next(&mut out) {
+                Some(Event::Message(message, reserved)) => match self.keep(ch, message, reserved) {
+                    true => self.is_waiting = true,
+                    false => out.extend_from_slice(b"451 4.3.2 too many messages wait\r\n"),
+                },
+                other => {
+                    event = other;
+                    break;
+                }
+            }
+        }
+        ch.push_vec(out)?;
+        ch.set_busy(self.is_waiting || self.session.is_busy());
+        match self.session.takes_room() {
+            true => ch.begin_message(),
+            false => ch.end_message(),
+        }
+        match (event, &self.service.tls) {
+            (Some(Event::Quit), _) => ch.close(),
+            // Whoever gets between may have put it there (CVE-2011-0411).
+            (Some(Event::StartTls), Some(_)) if self.session.has_input() => ch.abort(),
+            (Some(Event::StartTls), Some(tls)) => ch.start_tls(tls)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Have a message kept, and read no more until it is. `false` if too many wait for that.
+    fn keep(&self, ch: &mut Channel<'_>, message: Message, reserved: Reserved) -> bool {
+        ch.end_message();
+        let peer = ch.peer_addr().map_or_else(|_| "-".to_owned(), |peer| peer.to_string());
+        let (remote, client) = (ch.map_mut().remote(), ch.token().typed::<Client>());
+        let is_taken = self.service.keeper.keep(message, peer, move |kept| {
+            drop(reserved);
+            let is_kept = kept.is_ok();
+            // Refused if the loop has ended, and its channels with it.
+            let _ = remote.with(client, move |client, ch| client.answer(ch, is_kept));
             // Nobody reads any more (`| head`).
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                ch.map_mut().stop();
-                b"451 4.3.0 not taken\r\n"
+            if kept.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+                let _ = remote.call(ChannelMap::stop);
             }
-            Err(error) => {
-                eprintln!("error: a message was not taken: {error}");
-                b"451 4.3.0 not taken\r\n"
-            }
+        });
+        if is_taken {
+            ch.pause_reading();
         }
+        is_taken
     }
-}
 
-fn print(ch: &Channel<'_>, message: &Message) -> io::Result<()> {
-    let peer = ch.peer_addr().map_or_else(|_| "-".to_owned(), |peer| peer.to_string());
-    let mut text = b"---------- MESSAGE FOLLOWS ----------\n".to_vec();
-    let mut in_headers = true;
-    for line in message.content.split_inclusive(|&byte| byte == b'\n') {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if in_headers && line.is_empty() {
-            text.extend_from_slice(format!("X-Peer: {peer}\n").as_bytes());
-            in_headers = false;
+    fn answer(&mut self, ch: &mut Channel<'_>, is_kept: bool) -> io::Result<()> {
+        if ch.is_closing() {
+            return Ok(());
         }
-        text.extend_from_slice(line);
-        text.push(b'\n');
+        self.is_waiting = false;
+        ch.push(if is_kept { b"250 2.0.0 taken\r\n" } else { b"451 4.3.0 not taken\r\n" })?;
+        ch.resume_reading();
+        self.go_on(ch)
     }
-    text.extend_from_slice(b"------------ END MESSAGE ------------\n");
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(&text)?;
-    stdout.flush()
-}
-
-/// A file is in `new` when all of it is on the disk, and not before.
-fn store(maildir: &Path, message: &Message) -> io::Result<()> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{}.M{}P{}Q{number}.sink", now.as_secs(), now.subsec_micros(), std::process::id());
-    let (unfinished, whole) = (maildir.join("tmp").join(&name), maildir.join("new").join(&name));
-    let stored = write(&unfinished, message).and_then(|()| fs::rename(&unfinished, &whole));
-    stored.map_err(|error| {
-        let _ = fs::remove_file(&unfinished);
-        io::Error::new(error.kind(), format!("cannot store {}: {error}", whole.display()))
-    })
-}
-
-fn write(path: &Path, message: &Message) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    write!(file, "Return-Path: <{}>\r\nDelivered-To: {}\r\n", message.from, message.to.join(", "))?;
-    file.write_all(&message.content)?;
-    file.sync_all()
 }
