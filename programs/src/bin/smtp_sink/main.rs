@@ -14,26 +14,27 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dispatch_loop::tls::TlsServer;
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, DrainOptions, Socket, ToAddress};
+use dispatch_loop::{Address, Channel, Dispatcher, Socket, ToAddress};
 use lexopt::prelude::*;
 use programs::Exit;
 
 use crate::session::{Event, Message, Session};
 
 const HELP: &str = "\
-usage: smtp_sink [--tls-cert FILE --tls-key FILE] [--maildir DIR] [ADDR]
+usage: smtp_sink [--tls-cert FILE --tls-key FILE] [--maildir DIR] [--threads N] [ADDR]
 
 Takes mail for anybody, and prints each message, until Ctrl-C.
 
   ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:8025)
   --tls-cert FILE    offer STARTTLS, with this certificate (PEM)
   --tls-key FILE     and this key (PEM)
-  --maildir DIR      store each message as a file in DIR/new instead, whole or not at all";
+  --maildir DIR      store each message as a file in DIR/new instead, whole or not at all
+  --threads N        on how many loops, each with a thread of its own (1); 0: one for each core";
 
 /// How long a client may be idle.
 const IDLE: Duration = Duration::from_secs(300);
@@ -44,11 +45,13 @@ fn main() -> ExitCode {
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let (mut address, mut maildir, mut certificate, mut key) = (None, None, None::<PathBuf>, None::<PathBuf>);
+    let mut threads = 1;
     while let Some(arg) = args.next()? {
         match arg {
             Long("tls-cert") => certificate = Some(args.value()?.into()),
             Long("tls-key") => key = Some(args.value()?.into()),
             Long("maildir") => maildir = Some(PathBuf::from(args.value()?)),
+            Long("threads") => threads = programs::threads(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if address.is_none() => address = Some(text.string()?),
             other => return Err(other.unexpected().into()),
@@ -67,14 +70,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             fs::create_dir_all(&folder).map_err(cannot)?;
         }
     }
-    let mut map = ChannelMap::new()?;
-    map.drain_on_signals(&DrainOptions::default().with_deadline(Duration::from_secs(3)))?;
-    let service = Rc::new(Service { tls, maildir });
-    let server = map.listen(&*address, Server { service })?;
-    if let Ok(address) = map.channel(server).map_err(io::Error::from).and_then(|ch| ch.local_addr()) {
-        writeln!(io::stdout(), "listening on {address}")?;
-    }
-    Ok(dispatch_loop::run(&mut map)?)
+    let service = Arc::new(Service { tls, maildir });
+    programs::serve(threads, &address, move || Server { service: service.clone() })
 }
 
 struct Service {
@@ -83,7 +80,7 @@ struct Service {
 }
 
 struct Server {
-    service: Rc<Service>,
+    service: Arc<Service>,
 }
 
 impl Dispatcher for Server {
@@ -94,7 +91,7 @@ impl Dispatcher for Server {
 }
 
 struct Client {
-    service: Rc<Service>,
+    service: Arc<Service>,
     session: Session,
 }
 
