@@ -3,6 +3,8 @@
 pub(crate) mod acceptor;
 pub(crate) mod loops;
 pub(crate) mod member;
+#[cfg(all(loom, test))]
+mod model;
 pub(crate) mod topics;
 pub(crate) mod watchdog;
 
