@@ -134,6 +134,35 @@ fn what_is_typed_reaches_the_clients_of_all_loops() {
     server.finish("TERM");
 }
 
+/// EDGE_CASES 521: over all loops.
+#[cfg(feature = "layers")]
+#[test]
+fn the_numbers_are_those_of_all_loops() {
+    let server = Program::start("echo_server", ["--threads", "3", "--stats", "127.0.0.1:0", "127.0.0.1:0"]);
+    let address = server.listening();
+    let line = server.line();
+    let stats: SocketAddr = line.strip_prefix("stats on ").expect(&line).parse().unwrap();
+    let mut clients: Vec<TcpStream> = (0..6).map(|_| connect(&address)).collect();
+    for client in &mut clients {
+        client.write_all(&[b'x'; 1000]).unwrap();
+        read_exactly(client, 1000);
+    }
+    let mut asker = connect(&stats);
+    asker.write_all(b"GET /metrics HTTP/1.1\r\nHost: stats\r\n\r\n").unwrap();
+    let answer = String::from_utf8(read_to_end(&mut asker)).unwrap();
+    let count = |name: &str| -> u64 {
+        let line = answer.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name} in {answer}")).trim().parse().unwrap()
+    };
+    assert!(count("dispatch_loop_received_bytes_total ") >= 6000);
+    assert_eq!(count("dispatch_loop_accepts_total "), 7);
+    for index in 0..3 {
+        assert_eq!(count(&format!("dispatch_loop_connections{{loop=\"{index}\"}} ")), 2);
+    }
+    drop((clients, asker));
+    server.finish("TERM");
+}
+
 /// EDGE_CASES 467: the others, one conversation on each loop and more.
 #[test]
 fn the_other_servers_serve_on_several_loops() {
