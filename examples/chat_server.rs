@@ -1,8 +1,8 @@
 //! A chat room: what one member writes, all others read, under the writer's name.
 //!
 //! It shows `Chat`, which delivers lines however the network has split them, and what it does with a line
-//! that never ends; and a room that all connections share, on however many loops, and `Topics`, which never wait and
-//! cut off members that do not read. A member that takes its lines as they come loses none, however fast
+//! that never ends; and a room that all connections share, and `broadcast` to it, or `Topics`, which
+//! reach all loops: neither waits, and both cut off members that do not read. A member that takes its lines as they come loses none, however fast
 //! another one writes: a socket is offered what is queued before its limit counts.
 //!
 //! ```sh
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use common::{Exit, Server, ServerOptions};
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
-use dispatch_loop::{Address, Channel, Dispatcher, Eof, OnLimit, Reason, Socket, Topics};
+use dispatch_loop::{Address, Channel, Dispatcher, Eof, OnLimit, Reason, Socket, Token, Topics};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -59,7 +59,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         }
     }
     let mut server = Server::new(options)?;
-    let (topics, options) = (Topics::new(&server.loops()), server.options());
+    let (topics, options) = (server.several().map(|loops| Topics::new(&loops)), server.options());
     let room = Arc::new(Room { topics, members: Mutex::default() });
     let new = move || ChatServer { room: room.clone(), options: options.clone() };
     server.listen(address.as_slice(), "127.0.0.1:8222", new)?;
@@ -84,8 +84,8 @@ impl Dispatcher for ChatServer {
 
 /// One for all loops.
 struct Room {
-    /// Under `ALL`, everybody who is in.
-    topics: Topics,
+    /// Under `ALL`, everybody who is in; `None` if there is one loop.
+    topics: Option<Topics>,
     members: Mutex<Members>,
 }
 
@@ -100,30 +100,35 @@ impl Room {
 #[derive(Default)]
 struct Members {
     /// By number, and so in order of arrival.
-    names: BTreeMap<u64, String>,
+    all: BTreeMap<u64, Member>,
     /// The last number that was given out.
     last: u64,
 }
 
+struct Member {
+    token: Token,
+    name: String,
+}
+
 impl Members {
     fn is_taken(&self, name: &str) -> bool {
-        self.names.values().any(|taken| taken == name)
+        self.all.values().any(|member| member.name == name)
     }
 
-    /// Let somebody in, under the next number whose name is free.
-    fn enter(&mut self) -> (u64, String) {
+    /// Let `token` in, under the next number whose name is free.
+    fn enter(&mut self, token: Token) -> (u64, String) {
         loop {
             self.last += 1;
             let name = format!("guest{}", self.last);
             if !self.is_taken(&name) {
-                self.names.insert(self.last, name.clone());
+                self.all.insert(self.last, Member { token, name: name.clone() });
                 return (self.last, name);
             }
         }
     }
 
-    fn all(&self) -> String {
-        let names: Vec<&str> = self.names.values().map(String::as_str).collect();
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.all.values().map(|member| member.name.as_str()).collect();
         names.join(", ")
     }
 }
@@ -138,9 +143,11 @@ impl Chat for Guest {
     fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         ch.set_input_limit(LONGEST + 1); // one more for a `\r`
         ch.channel_mut().set_limit(MOST_UNREAD, OnLimit::End);
-        let (number, name) = self.room.members().enter();
+        let (number, name) = self.room.members().enter(ch.token());
         self.number = number;
-        self.room.topics.subscribe(ch.channel_mut(), ALL);
+        if let Some(topics) = &self.room.topics {
+            topics.subscribe(ch.channel_mut(), ALL);
+        }
         self.tell_others(ch, format!("* {name} joined\r\n").as_bytes());
         Ok(())
     }
@@ -163,8 +170,8 @@ impl Chat for Guest {
     /// Also runs for a member that was cut off.
     fn handle_close(&mut self, ch: &mut ChatChannel<'_>, reason: &Reason) {
         common::disconnected(ch.channel_mut(), reason);
-        let name = self.room.members().names.remove(&self.number);
-        if let Some(name) = name {
+        let member = self.room.members().all.remove(&self.number);
+        if let Some(Member { name, .. }) = member {
             // When the server ends, so they all do.
             if !ch.map().is_draining() {
                 self.tell_others(ch, format!("* {name} left\r\n").as_bytes());
@@ -182,7 +189,7 @@ impl Guest {
         match (words.next().unwrap_or_default(), words.next()) {
             (b"/name", name) => return self.rename(ch, name.unwrap_or_default()),
             (b"/who", None) => {
-                let names = self.room.members().all();
+                let names = self.room.members().names();
                 return ch.push(format!("* here: {names}\r\n").as_bytes());
             }
             (b"/quit", None) => ch.close(),
@@ -196,7 +203,7 @@ impl Guest {
     }
 
     fn name(&self) -> String {
-        self.room.members().names.get(&self.number).cloned().unwrap_or_default()
+        self.room.members().all.get(&self.number).map(|member| member.name.clone()).unwrap_or_default()
     }
 
     fn rename(&mut self, ch: &mut ChatChannel<'_>, name: &[u8]) -> io::Result<()> {
@@ -208,14 +215,21 @@ impl Guest {
         if !is_good || members.is_taken(&name) {
             return ch.push(b"* bad name\r\n");
         }
-        let old = members.names.insert(self.number, name.clone().into_owned()).unwrap_or_default();
+        let Some(member) = members.all.get_mut(&self.number) else { return Ok(()) };
+        let old = std::mem::replace(&mut member.name, name.clone().into_owned());
         drop(members);
         self.tell_others(ch, format!("* {old} is now {name}\r\n").as_bytes());
         Ok(())
     }
 
     fn tell_others(&self, ch: &mut ChatChannel<'_>, line: &[u8]) {
-        let (topics, own) = (&self.room.topics, ch.token());
+        let own = ch.token();
+        let Some(topics) = &self.room.topics else {
+            let members = self.room.members();
+            let others = members.all.values().map(|member| member.token).filter(|token| *token != own);
+            ch.map_mut().broadcast(others, line);
+            return;
+        };
         if let Err(error) = topics.publish_from(ch.map_mut(), own, ALL, line) {
             log::warn!("a line does not reach all: {error}");
         }

@@ -65,7 +65,8 @@ impl Server {
         }
     }
 
-    fn several(&self) -> Option<Loops> {
+    /// The loops, if there are several.
+    pub fn several(&self) -> Option<Loops> {
         match &self.on {
             On::One(_) => None,
             On::Several(group) => Some(group.loops()),

@@ -45,6 +45,9 @@ fn go_on(loops: &Loops, next: usize, round: Round) {
             // Refused only if it has ended: the next round passes it over.
             let _ = loops.remote(next).call_after_stop(move |_| go_on(&own, next + 1, round));
         }
-        None => tell_watchdog(),
+        None => {
+            drop(round); // it has come back
+            tell_watchdog();
+        }
     }
 }

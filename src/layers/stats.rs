@@ -137,8 +137,11 @@ impl Stats {
 
     fn begin(map: &mut ChannelMap, listener: Handle<Stats>) -> io::Result<Handle<Stats>> {
         map.channel(listener)?.set_background(true);
-        // The loop goes on timing without it.
+        // The loops go on timing without it.
         let _: Meter = map.meter();
+        if let Some(loops) = map.get(listener).ok().and_then(|stats| stats.0.loops.clone()) {
+            loops.numbers();
+        }
         Ok(listener)
     }
 }

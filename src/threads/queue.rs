@@ -143,6 +143,20 @@ impl<M> Shared<M> {
         self.bell.keep_news();
     }
 
+    /// The loop has waited and is at work: until it leaves, it will look at the queue again before it waits, and
+    /// need not be woken.
+    #[inline]
+    pub(crate) fn go_to_work(&self) {
+        self.bell.go_to_work();
+    }
+
+    #[inline]
+    pub(crate) fn leave_work(&self) {
+        self.bell.leave_work();
+        // There is room again for what was taken.
+        self.tell_waiters();
+    }
+
     pub(crate) fn ask_stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         self.wake();
@@ -319,13 +333,6 @@ impl<M> Queue<M> {
         self.shared.bell.take_news();
     }
 
-    /// The loop has waited and is at work, for as long as the guard lives: it will look at the
-    /// queue again before it waits, and need not be woken.
-    pub(crate) fn at_work(&self) -> AtWork<M> {
-        self.shared.bell.go_to_work();
-        AtWork(self.shared.clone())
-    }
-
     #[inline]
     pub(crate) fn is_stop_asked(&self) -> bool {
         self.shared.stop.load(Ordering::Acquire)
@@ -375,16 +382,6 @@ impl<M> Answers<M> {
     pub(crate) fn give(&self, answer: M) {
         // It fails when nothing will ever take it.
         drop(self.0.post_unbounded(answer));
-    }
-}
-
-pub(crate) struct AtWork<M>(Arc<Shared<M>>);
-
-impl<M> Drop for AtWork<M> {
-    fn drop(&mut self) {
-        self.0.bell.leave_work();
-        // There is room again for what was taken.
-        self.0.tell_waiters();
     }
 }
 

@@ -16,6 +16,7 @@ const FLOORS: [&[&str]; 7] = [
         "threads/pulse",
         "threads/queue",
         "threads/readers",
+        "threads/room",
         "threads/send_error",
         "threads/watcher",
     ],
