@@ -1,6 +1,8 @@
 //! `--threads` of the servers: several loops serve as one does.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
+#[cfg(feature = "layers")]
+use std::io::{BufRead, BufReader};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 
 use crate::support::dirs::Dir;
@@ -106,6 +108,7 @@ fn a_chat_room_spans_all_loops() {
     assert_eq!(server.end_by("TERM").code, Some(0));
 }
 
+#[cfg(feature = "layers")]
 #[track_caller]
 fn line(client: &mut BufReader<TcpStream>) -> String {
     let mut line = String::new();
