@@ -2,8 +2,8 @@
 //! in one loop.
 //!
 //! It shows `read_lines`, which reads what cannot be polled in a thread of its own and hands it to
-//! the loop; `broadcast`, which waits for nobody, holds a line once for all, and cuts off who does not
-//! read at the default limit of 16 MiB; and a set of clients that the listener and its connections share.
+//! the loop; and `Topics`, which reach the clients of all loops, wait for nobody, hold a line once for all of
+//! a loop, and cut off who does not read at the default limit of 16 MiB.
 //!
 //! ```sh
 //! cargo run --release --example agent_server
@@ -13,14 +13,14 @@
 
 mod common;
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Read, Stdin};
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use common::{Exit, Lines, ServerOptions};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Line, Reason, Socket, Token};
+use common::{Exit, Lines, Server, ServerOptions};
+use dispatch_loop::{Address, Channel, Dispatcher, Eof, Line, Reason, Socket, Topics};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -45,44 +45,64 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             other => options.take(other.unexpected(), &mut args)?,
         }
     }
-    let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
-    let clients = Clients::default();
-    let new = || AgentServer { clients: clients.clone(), options: options.clone() };
-    let servers = common::listen(&mut map, address.as_slice(), "127.0.0.1:8111", &options, new)?;
-    let server = servers[0]; // any will do: they share their clients
-    dispatch_loop::read_lines(&map.remote(), io::stdin(), move |map, line| match line {
+    let mut server = Server::new(options)?;
+    let (loops, options) = (server.loops(), server.options());
+    let clients = Topics::new(&loops);
+    let (typed, lines) = (Typed { stdin: io::stdin(), clients: clients.clone() }, clients.clone());
+    let new = move || AgentServer { clients: clients.clone(), options: options.clone() };
+    server.listen(address.as_slice(), "127.0.0.1:8111", new)?;
+    dispatch_loop::read_lines(loops.remote(0), typed, move |map, line| match line {
         Line::Text(text) => {
-            // An error: the server was told to end, and its listener is closed.
-            let Ok(clients) = map.get(server).map(|server| server.clients.clone()) else { return };
-            map.broadcast(clients.borrow().iter().copied(), text);
+            let told = lines.publish(map, TYPED, text);
+            told.unwrap_or_else(|error| log::warn!("a line does not reach all: {error}"));
         }
         Line::End => log::info!("that was all of stdin"),
         Line::Failed(error) => common::complain(format_args!("error: cannot read stdin: {error}")),
     })?;
-    common::serve(map, &options) // until a signal
+    server.run() // until a signal
 }
 
-type Clients = Rc<RefCell<BTreeSet<Token>>>;
+/// Under this topic goes what is typed.
+const TYPED: &str = "typed";
+
+/// Stdin, which is read no faster than the slowest loop passes it on.
+struct Typed {
+    stdin: Stdin,
+    clients: Topics,
+}
+
+/// How many bytes may wait for a loop, and how often is looked.
+const AHEAD: usize = 1024 * 1024;
+const LOOK: Duration = Duration::from_millis(5);
+
+impl Read for Typed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.clients.backlog() > AHEAD {
+            thread::sleep(LOOK); // it is a thread of its own that reads
+        }
+        self.stdin.read(buffer)
+    }
+}
 
 /// The listener.
+#[derive(Clone)]
 struct AgentServer {
-    clients: Clients,
-    options: ServerOptions,
+    clients: Topics,
+    options: Arc<ServerOptions>,
 }
 
 impl Dispatcher for AgentServer {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        let client = Client { clients: self.clients.clone(), lines: Lines::default(), is_known: false };
+        let client = Client { lines: Lines::default(), is_known: false };
         let client = self.options.add(ch.map_mut(), socket, client)?;
-        self.options.set_on(&mut ch.map_mut().channel(client)?);
-        self.clients.borrow_mut().insert(client.token());
+        let mut client = ch.map_mut().channel(client)?;
+        self.options.set_on(&mut client);
+        self.clients.subscribe(&mut client, TYPED);
         Ok(())
     }
 }
 
 struct Client {
-    clients: Clients,
     lines: Lines,
     /// It was said who has connected.
     is_known: bool,
@@ -111,7 +131,6 @@ impl Dispatcher for Client {
     }
 
     fn handle_close(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        self.clients.borrow_mut().remove(&ch.token());
         if let Some(peer) = ch.peer_addr().ok().filter(|_| self.is_known) {
             common::say(format_args!("disconnected: {peer}"));
         }

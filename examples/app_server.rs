@@ -17,12 +17,13 @@ mod common;
 
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use app::{Message, Receiver, malformed};
-use common::{Exit, ServerOptions};
+use common::{Exit, Server, ServerOptions};
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Reason, Socket};
+use dispatch_loop::{Address, Channel, Dispatcher, Eof, Reason, Socket};
 use lexopt::prelude::*;
 use serde_json::Value as Json;
 
@@ -58,16 +59,16 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             other => options.take(other.unexpected(), &mut args)?,
         }
     }
-    let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
-    let new = || AppServer { options: options.clone() };
-    common::listen(&mut map, address.as_slice(), "127.0.0.1:65432", &options, new)?;
-    common::serve(map, &options) // until a signal
+    let mut server = Server::new(options)?;
+    let options = server.options();
+    server.listen(address.as_slice(), "127.0.0.1:65432", move || AppServer { options: options.clone() })?;
+    server.run() // until a signal
 }
 
 /// The listener.
+#[derive(Clone)]
 struct AppServer {
-    options: ServerOptions,
+    options: Arc<ServerOptions>,
 }
 
 impl Dispatcher for AppServer {

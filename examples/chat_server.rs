@@ -1,8 +1,8 @@
 //! A chat room: what one member writes, all others read, under the writer's name.
 //!
 //! It shows `Chat`, which delivers lines however the network has split them, and what it does with a line
-//! that never ends; and a room that all connections share, and `broadcast` to it, which never waits and
-//! cuts off members that do not read. A member that takes its lines as they come loses none, however fast
+//! that never ends; and a room that all connections share, and `broadcast` to it, or `Topics`, which
+//! reach all loops: neither waits, and both cut off members that do not read. A member that takes its lines as they come loses none, however fast
 //! another one writes: a socket is offered what is queued before its limit counts.
 //!
 //! ```sh
@@ -13,15 +13,15 @@
 
 mod common;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use common::{Exit, ServerOptions};
+use common::{Exit, Server, ServerOptions};
 use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, OnLimit, Reason, Socket, Token};
+use dispatch_loop::{Address, Channel, Dispatcher, Eof, OnLimit, Reason, Socket, Token, Topics};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -42,6 +42,9 @@ const TOO_LONG: &[u8] = b"* line too long\r\n";
 /// How many bytes may wait for a client to read them.
 const MOST_UNREAD: usize = 1024 * 1024;
 
+/// How long who talks faster than the loops can pass it on is not read from.
+const PAUSE: Duration = Duration::from_millis(10);
+
 fn main() -> ExitCode {
     common::lasting_server(HELP, run)
 }
@@ -55,19 +58,19 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             other => options.take(other.unexpected(), &mut args)?,
         }
     }
-    let mut map = ChannelMap::new()?;
-    options.begin_tls(&mut map)?;
-    common::drain_on_signal(&mut map, &options)?;
-    let room = Rc::<RefCell<Room>>::default();
-    let new = || ChatServer { room: room.clone(), options: options.clone() };
-    common::listen(&mut map, address.as_slice(), "127.0.0.1:8222", &options, new)?;
-    common::serve(map, &options) // until a signal
+    let mut server = Server::new(options)?;
+    let (topics, options) = (server.several().map(|loops| Topics::new(&loops)), server.options());
+    let room = Arc::new(Room { topics, members: Mutex::default() });
+    let new = move || ChatServer { room: room.clone(), options: options.clone() };
+    server.listen(address.as_slice(), "127.0.0.1:8222", new)?;
+    server.run() // until a signal
 }
 
 /// The listener.
+#[derive(Clone)]
 struct ChatServer {
-    room: Rc<RefCell<Room>>,
-    options: ServerOptions,
+    room: Arc<Room>,
+    options: Arc<ServerOptions>,
 }
 
 impl Dispatcher for ChatServer {
@@ -79,10 +82,25 @@ impl Dispatcher for ChatServer {
     }
 }
 
-#[derive(Default)]
+/// One for all loops.
 struct Room {
+    /// Under `ALL`, everybody who is in; `None` if there is one loop.
+    topics: Option<Topics>,
+    members: Mutex<Members>,
+}
+
+const ALL: &str = "all";
+
+impl Room {
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Default)]
+struct Members {
     /// By number, and so in order of arrival.
-    members: BTreeMap<u64, Member>,
+    all: BTreeMap<u64, Member>,
     /// The last number that was given out.
     last: u64,
 }
@@ -92,9 +110,9 @@ struct Member {
     name: String,
 }
 
-impl Room {
+impl Members {
     fn is_taken(&self, name: &str) -> bool {
-        self.members.values().any(|member| member.name == name)
+        self.all.values().any(|member| member.name == name)
     }
 
     /// Let `token` in, under the next number whose name is free.
@@ -103,20 +121,20 @@ impl Room {
             self.last += 1;
             let name = format!("guest{}", self.last);
             if !self.is_taken(&name) {
-                self.members.insert(self.last, Member { token, name: name.clone() });
+                self.all.insert(self.last, Member { token, name: name.clone() });
                 return (self.last, name);
             }
         }
     }
 
     fn names(&self) -> String {
-        let names: Vec<&str> = self.members.values().map(|member| member.name.as_str()).collect();
+        let names: Vec<&str> = self.all.values().map(|member| member.name.as_str()).collect();
         names.join(", ")
     }
 }
 
 struct Guest {
-    room: Rc<RefCell<Room>>,
+    room: Arc<Room>,
     /// Its key in the room; 0 before it enters.
     number: u64,
 }
@@ -125,8 +143,11 @@ impl Chat for Guest {
     fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         ch.set_input_limit(LONGEST + 1); // one more for a `\r`
         ch.channel_mut().set_limit(MOST_UNREAD, OnLimit::End);
-        let (number, name) = self.room.borrow_mut().enter(ch.token());
+        let (number, name) = self.room.members().enter(ch.token());
         self.number = number;
+        if let Some(topics) = &self.room.topics {
+            topics.subscribe(ch.channel_mut(), ALL);
+        }
         self.tell_others(ch, format!("* {name} joined\r\n").as_bytes());
         Ok(())
     }
@@ -149,7 +170,7 @@ impl Chat for Guest {
     /// Also runs for a member that was cut off.
     fn handle_close(&mut self, ch: &mut ChatChannel<'_>, reason: &Reason) {
         common::disconnected(ch.channel_mut(), reason);
-        let member = self.room.borrow_mut().members.remove(&self.number);
+        let member = self.room.members().all.remove(&self.number);
         if let Some(Member { name, .. }) = member {
             // When the server ends, so they all do.
             if !ch.map().is_draining() {
@@ -168,7 +189,7 @@ impl Guest {
         match (words.next().unwrap_or_default(), words.next()) {
             (b"/name", name) => return self.rename(ch, name.unwrap_or_default()),
             (b"/who", None) => {
-                let names = self.room.borrow().names();
+                let names = self.room.members().names();
                 return ch.push(format!("* here: {names}\r\n").as_bytes());
             }
             (b"/quit", None) => ch.close(),
@@ -182,26 +203,43 @@ impl Guest {
     }
 
     fn name(&self) -> String {
-        self.room.borrow().members.get(&self.number).map(|member| member.name.clone()).unwrap_or_default()
+        self.room.members().all.get(&self.number).map(|member| member.name.clone()).unwrap_or_default()
     }
 
     fn rename(&mut self, ch: &mut ChatChannel<'_>, name: &[u8]) -> io::Result<()> {
         let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-".contains(byte);
         let name = String::from_utf8_lossy(name);
         let is_good = (1..=32).contains(&name.len()) && name.as_bytes().iter().all(good);
-        if !is_good || self.room.borrow().is_taken(&name) {
+        // Looked for and taken at once: somebody on another loop may want the same.
+        let mut members = self.room.members();
+        if !is_good || members.is_taken(&name) {
             return ch.push(b"* bad name\r\n");
         }
-        self.tell_others(ch, format!("* {} is now {name}\r\n", self.name()).as_bytes());
-        if let Some(member) = self.room.borrow_mut().members.get_mut(&self.number) {
-            member.name = name.into_owned();
-        }
+        let Some(member) = members.all.get_mut(&self.number) else { return Ok(()) };
+        let old = std::mem::replace(&mut member.name, name.clone().into_owned());
+        drop(members);
+        self.tell_others(ch, format!("* {old} is now {name}\r\n").as_bytes());
         Ok(())
     }
 
     fn tell_others(&self, ch: &mut ChatChannel<'_>, line: &[u8]) {
-        let room = self.room.borrow();
-        let others = room.members.iter().filter(|(number, _)| **number != self.number);
-        ch.map_mut().broadcast(others.map(|(_, member)| member.token), line);
+        let own = ch.token();
+        let Some(topics) = &self.room.topics else {
+            let members = self.room.members();
+            let others = members.all.values().map(|member| member.token).filter(|token| *token != own);
+            ch.map_mut().broadcast(others, line);
+            return;
+        };
+        if let Err(error) = topics.publish_from(ch.map_mut(), own, ALL, line) {
+            log::warn!("a line does not reach all: {error}");
+        }
+        if topics.backlog() > MOST_UNREAD && !ch.channel().is_closing() {
+            // Another loop does not keep up: read no more until it has had some time.
+            ch.channel_mut().pause_reading();
+            ch.channel_mut().call_later(PAUSE, |ch| {
+                ch.resume_reading();
+                Ok(())
+            });
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! It shows a listener whose `handle_accept` adds each connection to the map, a `handle_read` that
 //! pushes what it reads, and the one line that keeps a client that sends but never reads from
 //! filling the memory: `set_auto_pause`. Any number of addresses and clients share one loop and
-//! one thread.
+//! one thread; or several, with `--threads`.
 //!
 //! ```sh
 //! cargo run --release --example echo_server -- 127.0.0.1:8080 '[::1]:8080'
@@ -17,10 +17,10 @@ mod common;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::Arc;
 
-use common::{Exit, ServerOptions};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Reason, Socket};
+use common::{Exit, Server, ServerOptions};
+use dispatch_loop::{Address, Channel, Dispatcher, Reason, Socket};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -49,13 +49,11 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
             other => options.take(other.unexpected(), &mut args)?,
         }
     }
-    let mut map = ChannelMap::new()?;
-    options.begin_tls(&mut map)?;
-    common::drain_on_signal(&mut map, &options)?;
-    let (around, options) = (Rc::new(around), Rc::new(options));
-    let new = || EchoServer { around: around.clone(), options: options.clone() };
-    common::listen(&mut map, &addresses, "127.0.0.1:8080", &options, new)?;
-    common::serve(map, &options) // until a signal
+    let mut server = Server::new(options)?;
+    let (around, options) = (Arc::new(around), server.options());
+    let new = move || EchoServer { around: around.clone(), options: options.clone() };
+    server.listen(&addresses, "127.0.0.1:8080", new)?;
+    server.run() // until a signal
 }
 
 /// What goes around each chunk.
@@ -66,9 +64,10 @@ struct Around {
 }
 
 /// A listener.
+#[derive(Clone)]
 struct EchoServer {
-    around: Rc<Around>,
-    options: Rc<ServerOptions>,
+    around: Arc<Around>,
+    options: Arc<ServerOptions>,
 }
 
 impl Dispatcher for EchoServer {
@@ -80,8 +79,8 @@ impl Dispatcher for EchoServer {
 
 /// One client.
 struct Echo {
-    around: Rc<Around>,
-    options: Rc<ServerOptions>,
+    around: Arc<Around>,
+    options: Arc<ServerOptions>,
 }
 
 impl Dispatcher for Echo {

@@ -18,11 +18,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Exit, ServerOptions};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Reason, Socket};
+use common::{Exit, Server, ServerOptions};
+use dispatch_loop::{Address, Channel, Dispatcher, Eof, Reason, Socket};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -75,28 +75,28 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         let why = format!("{} POEMs for {places} ports: wanted one, or one for each", files.len());
         return Err(Exit::Usage(why));
     }
-    let mut poems: Vec<Rc<[u8]>> = Vec::new();
+    let mut poems: Vec<Arc<[u8]>> = Vec::new();
     for file in &files {
         let cannot = |error| Exit::Failure(format!("cannot read {file:?}: {error}"));
         poems.push(std::fs::read(file).map_err(cannot)?.into());
     }
     if poems.is_empty() {
-        poems = CLASSICS.map(Rc::from).into();
+        poems = CLASSICS.map(Arc::from).into();
     }
 
     let pace = Pace { delay, num_bytes };
-    let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &options)?;
-    let new = |poem: &Rc<[u8]>| Poet { poem: poem.clone(), pace, options: options.clone() };
+    let mut server = Server::new(options)?;
+    let options = server.options();
+    let new = |poem: &Arc<[u8]>| Poet { poem: poem.clone(), pace, options: options.clone() };
     for (&port, poem) in ports.iter().zip(poems.iter().cycle()) {
-        let address = common::address(on(&host, port).into())?;
-        common::listen(&mut map, &[address], "", &options, || new(poem))?;
+        let (address, poet) = (common::address(on(&host, port).into())?, new(poem));
+        server.listen(&[address], "", move || poet.clone())?;
     }
     for (socket, poem) in given.into_iter().zip(poems.iter().cycle()) {
-        let poet = common::adopt(&mut map, socket, &options, new(poem))?;
-        common::announce(&mut map, poet);
+        let poet = new(poem);
+        server.adopt(socket, move || poet.clone())?;
     }
-    common::serve(map, &options) // until a signal
+    server.run() // until a signal
 }
 
 fn seconds(number: f64) -> Result<Duration, Exit> {
@@ -118,10 +118,11 @@ struct Pace {
 }
 
 /// A listener.
+#[derive(Clone)]
 struct Poet {
-    poem: Rc<[u8]>,
+    poem: Arc<[u8]>,
     pace: Pace,
-    options: ServerOptions,
+    options: Arc<ServerOptions>,
 }
 
 impl Dispatcher for Poet {
@@ -145,7 +146,7 @@ impl Dispatcher for Poet {
 
 /// One client.
 struct Recital {
-    poem: Rc<[u8]>,
+    poem: Arc<[u8]>,
     /// How much of it may have been sent by now, and how much has been.
     due: usize,
     sent: usize,

@@ -16,11 +16,11 @@ mod common;
 
 use std::io;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Exit, Places, ServerOptions};
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, ProxyHeader, ProxyVersion};
+use common::{Exit, Places, Server, ServerOptions};
+use dispatch_loop::{Address, Channel, Dispatcher, Eof, Handle, ProxyHeader, ProxyVersion};
 use dispatch_loop::{Reason, Socket};
 use lexopt::prelude::*;
 
@@ -59,14 +59,17 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
         return Err(Exit::Usage("LISTEN and UPSTREAM are needed".into()));
     };
 
-    let mut map = ChannelMap::new()?;
-    options.begin_tls(&mut map)?;
-    common::drain_on_signal(&mut map, &options)?;
-    let service = Rc::new(Service { upstream, send_proxy, places: Places::default(), options });
-    let new = || Proxy { service: service.clone() };
-    let proxies = common::listen(&mut map, &[listen], "", &service.options, new)?;
-    service.places.govern(proxies);
-    common::serve(map, &service.options) // until a signal
+    if options.threads() > 1 {
+        // The loop that accepts hears late of those that have no place.
+        options = options.with_descriptors_each(2);
+    }
+    let mut server = Server::new(options)?;
+    let (places, options) = (Arc::<Places>::default(), server.options());
+    let service = Arc::new(Service { upstream, send_proxy, places: places.clone(), options });
+    server.listen(&[listen], "", move || Proxy { service: service.clone() })?;
+    let (proxies, remote) = server.listeners()?;
+    places.govern(proxies, remote);
+    server.run() // until a signal
 }
 
 fn version(text: std::ffi::OsString) -> Result<ProxyVersion, Exit> {
@@ -83,13 +86,14 @@ struct Service {
     /// Begin each connection upstream with a PROXY header.
     send_proxy: Option<ProxyVersion>,
     /// A client that is let in has a descriptor for its connection upstream, too.
-    places: Places,
-    options: ServerOptions,
+    places: Arc<Places>,
+    options: Arc<ServerOptions>,
 }
 
 /// A listener.
+#[derive(Clone)]
 struct Proxy {
-    service: Rc<Service>,
+    service: Arc<Service>,
 }
 
 impl Dispatcher for Proxy {
@@ -104,7 +108,7 @@ impl Dispatcher for Proxy {
 
 /// One side of a forwarded connection.
 struct Half {
-    service: Rc<Service>,
+    service: Arc<Service>,
     /// `None` before there is one; and when it was reset, and this side is to be.
     twin: Option<Handle<Half>>,
     is_upstream: bool,
@@ -116,7 +120,7 @@ struct Half {
 
 impl Half {
     /// The side of a client, or the twin of one.
-    fn new(service: Rc<Service>, client: Option<Handle<Half>>) -> Half {
+    fn new(service: Arc<Service>, client: Option<Handle<Half>>) -> Half {
         let places = if client.is_some() { 1 } else { 2 };
         Half { service, twin: client, is_upstream: client.is_some(), ended: false, places }
     }

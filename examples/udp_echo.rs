@@ -14,16 +14,18 @@ use std::io;
 use std::net::UdpSocket;
 use std::process::ExitCode;
 
-use common::{Exit, ServerOptions};
-use dispatch_loop::{Address, Channel, ChannelMap, Datagram, DatagramOptions, Dispatcher};
+use common::{Exit, Server, ServerOptions};
+use dispatch_loop::{Address, Channel, Datagram, DatagramOptions, Dispatcher};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-usage: udp_echo [--stats ADDR] [--log LEVEL] [ADDR]
+usage: udp_echo [--threads N] [--stats ADDR] [--log LEVEL] [ADDR]
 
 Sends each datagram back to its sender, until Ctrl-C.
 
   ADDR               HOST:PORT or [IPV6]:PORT (127.0.0.1:8080); port 0 asks for a free one
+  --threads N        on how many loops, each with a thread and a socket of its own (1); 0: one for each
+                     core
   --stats ADDR       numbers for Prometheus at http://ADDR/metrics, health at http://ADDR/healthz";
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let mut address = None;
     while let Some(arg) = args.next()? {
         match arg {
+            Long("threads") => options.set_threads(args.value()?)?,
             Long("stats") => options.set_stats(args.value()?)?,
             Long("log") => common::set_log_level(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
@@ -45,16 +48,11 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let given = if address.is_none() { common::inherited()?.pop() } else { None };
     let address = address.unwrap_or(([127, 0, 0, 1], 8080).into());
 
-    let mut map = ChannelMap::new()?;
-    common::drain_on_signal(&mut map, &ServerOptions::default())?;
+    let mut server = Server::new(options)?;
     // Room for a burst: what finds none is lost, as datagrams are.
     let room = DatagramOptions::default().with_recv_buffer(1024 * 1024);
-    let echo = match given {
-        Some(socket) => map.add(socket, Echo)?, // as the service manager has opened it
-        None => map.bind_with(address, &room, Echo)?,
-    };
-    common::announce(&mut map, echo);
-    common::serve(map, &options) // until a signal
+    server.bind(given, address, &room, || Echo)?;
+    server.run() // until a signal
 }
 
 struct Echo;

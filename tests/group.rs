@@ -24,5 +24,7 @@ mod group {
     mod listening;
     mod messages;
     mod start;
+    #[cfg(feature = "layers")]
+    mod stats;
     mod topics;
 }

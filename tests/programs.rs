@@ -51,5 +51,6 @@ mod programs {
     #[cfg(feature = "layers")]
     mod take_over;
     mod tcp_proxy;
+    mod threads;
     mod udp_echo;
 }

@@ -1,66 +1,24 @@
-//! Where the listeners of a server come from: its own addresses, the service manager, a predecessor.
+//! What the service manager gives to a server, and is told by it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dispatch_loop::{ChannelMap, Dispatcher, Handle, Socket, service};
+use dispatch_loop::{Address, ChannelMap, Dispatcher, Socket, service};
 
-use super::{Exit, ServerOptions, announce, stats, take_over};
-
-/// Listen on all that these addresses stand for, and say so: with port 0, only now is it known where. Without an
-/// address, on what the service manager has opened; without that, on the `usual` one. If there is a predecessor, on
-/// what it had.
-pub fn listen<D: Dispatcher>(
-    map: &mut ChannelMap,
-    addresses: &[String],
-    usual: &str,
-    options: &ServerOptions,
-    mut make: impl FnMut() -> D,
-) -> Result<Vec<Handle<D>>, Exit> {
-    let mut inheritance = take_over::request(options)?;
-    let mut sockets = inheritance.sockets();
-    if sockets.is_empty() && addresses.is_empty() {
-        sockets = inherited()?;
-    }
-    let mut listeners = Vec::new();
-    if sockets.is_empty() {
-        let usual = [usual.to_owned()];
-        for address in if addresses.is_empty() { &usual } else { addresses } {
-            listeners.extend(map.listen_all(address, &options.listening(), |_| make())?);
-        }
-    }
-    for socket in sockets {
-        listeners.push(adopt(map, socket, options, make())?);
-    }
-    for listener in &listeners {
-        announce(map, *listener);
-    }
-    if options.take_over().is_some() {
-        let stats =
-            options.stats().map(|address| stats::offer(map, address, inheritance.stats())).transpose()?;
-        take_over::offer(
-            map,
-            inheritance,
-            listeners.iter().map(|listener| listener.token()),
-            stats,
-            options,
-        )?;
-    }
-    Ok(listeners)
-}
+use super::{Exit, ServerOptions, take_over};
 
 /// The sockets that the service manager has opened for this program.
 pub fn inherited() -> Result<Vec<Socket>, Exit> {
     Ok(service::inherited()?.into_iter().map(|(_, socket)| socket).collect())
 }
 
-/// Make a listener of a socket that was opened elsewhere, as if it had been made here.
+/// Make a listener of a socket that was opened elsewhere, as if it had been made here. Returns its address.
 pub fn adopt<D: Dispatcher>(
     map: &mut ChannelMap,
     socket: Socket,
     options: &ServerOptions,
     dispatcher: D,
-) -> Result<Handle<D>, Exit> {
+) -> Result<Address, Exit> {
     let listener = map.add(socket, dispatcher)?;
     let mut ch = map.channel(listener).map_err(io::Error::from)?;
     if !ch.is_listening() {
@@ -71,13 +29,12 @@ pub fn adopt<D: Dispatcher>(
     if let Some(limits) = options.accept_limits() {
         ch.set_accept_limits(limits)?;
     }
-    Ok(listener)
+    Ok(ch.local_addr()?)
 }
 
-/// The server is up: tell the service manager, and go on telling it, if it asks for that.
-pub fn is_ready(map: &mut ChannelMap) {
-    let told = service::ready().and_then(|_| map.keep_watchdog());
-    if let Err(error) = told {
+/// The server is up: tell the service manager, which is told in time that it lives, if it asks for that.
+pub fn is_ready<T>(keep_watchdog: impl FnOnce() -> io::Result<T>) {
+    if let Err(error) = service::ready().and_then(|_| keep_watchdog()) {
         log::warn!("cannot tell the service manager that this is ready: {error}");
     }
 }

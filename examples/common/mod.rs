@@ -9,6 +9,7 @@ mod front;
 mod lines;
 mod options;
 mod places;
+mod server;
 mod shown;
 mod stats;
 mod stdout;
@@ -26,14 +27,15 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use dispatch_loop::{ChannelMap, Dispatcher, DrainOptions, DrainState, Handle, ToAddress};
+use dispatch_loop::{Address, ChannelMap, Dispatcher, DrainOptions, Handle, ToAddress};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
 pub use access::disconnected;
-pub use front::{adopt, inherited, listen};
+pub use front::inherited;
 pub use lines::Lines;
 pub use options::{DRAIN, ServerOptions};
 pub use places::Places;
+pub use server::Server;
 pub use shown::shown;
 pub use stdout::{flush, is_behind, print, print_received, say_received};
 pub use tls::ClientTls;
@@ -192,11 +194,9 @@ pub fn address(text: OsString) -> Result<String, Exit> {
 }
 
 /// Say where a listener listens: with port 0, only now is it known.
-pub fn announce<T>(map: &mut ChannelMap, listener: Handle<T>) {
-    if let Some(address) = map.channel(listener).ok().and_then(|ch| ch.local_addr().ok()) {
-        say(format_args!("listening on {address}"));
-        LISTENING.lock().unwrap_or_else(PoisonError::into_inner).push(address.to_string());
-    }
+fn announce(address: &Address) {
+    say(format_args!("listening on {address}"));
+    LISTENING.lock().unwrap_or_else(PoisonError::into_inner).push(address.to_string());
 }
 
 /// Where a server listens, or did.
@@ -209,20 +209,6 @@ fn is_signalled() -> bool {
     SIGNALLED.load(Ordering::Relaxed)
 }
 
-/// Let Ctrl-C and SIGTERM drain the map of a server: `run` returns when what was begun is done. A second one
-/// ends the program at once.
-pub fn drain_on_signal(map: &mut ChannelMap, options: &ServerOptions) -> io::Result<()> {
-    map.on_drain(|_, progress| {
-        if progress.state == DrainState::Draining {
-            front::is_stopping();
-        }
-        if progress.state == DrainState::Drained && progress.aborted > 0 {
-            log::warn!("{} connections were cut off: they took too long", progress.aborted);
-        }
-    });
-    drain_within(map, options.drain())
-}
-
 /// Let Ctrl-C and SIGTERM end a client: what was queued is sent, and `run` returns. A second one ends the
 /// program at once.
 pub fn close_on_signal(map: &mut ChannelMap) -> io::Result<()> {
@@ -232,10 +218,15 @@ pub fn close_on_signal(map: &mut ChannelMap) -> io::Result<()> {
 
 #[cfg(feature = "signals")]
 fn drain_within(map: &mut ChannelMap, time: Duration) -> io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
     map.drain_on_signals(&DrainOptions::default().with_deadline(time))?;
-    // A second one also ends a program whose loop is not at work. In this order: the first signal finds the
-    // flag unset, and sets it.
+    end_on_second_signal()
+}
+
+/// A second signal also ends a program whose loop is not at work.
+#[cfg(feature = "signals")]
+fn end_on_second_signal() -> io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    // In this order: the first signal finds the flag unset, and sets it.
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, SIGNALLED.clone())?;
         signal_hook::flag::register(signal, SIGNALLED.clone())?;
@@ -248,24 +239,6 @@ fn drain_within(map: &mut ChannelMap, time: Duration) -> io::Result<()> {
 #[cfg(not(feature = "signals"))]
 fn drain_within(_: &mut ChannelMap, _: Duration) -> io::Result<()> {
     Ok(())
-}
-
-/// Run a server until a signal, and to its orderly end. It must not end by itself: if it does, its last
-/// listener has died.
-pub fn serve(mut map: ChannelMap, options: &ServerOptions) -> Result<(), Exit> {
-    // A server that can be taken over has them already.
-    if let Some(address) = options.stats().filter(|_| options.take_over().is_none()) {
-        stats::offer(&mut map, address, None)?;
-    }
-    front::is_ready(&mut map);
-    dispatch_loop::run(&mut map)?;
-    match map.drain_state() {
-        DrainState::Drained => Ok(()),
-        _ => {
-            let addresses = LISTENING.lock().unwrap_or_else(PoisonError::into_inner).join(", ");
-            Err(Exit::Failure(format!("cannot listen on {addresses} any more")))
-        }
-    }
 }
 
 /// What becomes of stdin.

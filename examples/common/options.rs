@@ -1,12 +1,12 @@
 //! The options that all servers have, parsed in one place.
 //!
 //! To add one: a line in `HELP`, an arm in `take`, a field if it has a value that is used later, and where
-//! it is used: `listen` and `serve` in `mod.rs` are given the whole.
+//! it is used: `Server` in `server.rs` is given the whole.
 
-use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use dispatch_loop::{AcceptLimits, Channel, ChannelMap, Dispatcher, Handle, ListenOptions};
@@ -24,6 +24,7 @@ pub const DRAIN: Duration = Duration::from_secs(3);
 /// What the command lines of all servers have in common.
 #[derive(Clone, Default)]
 pub struct ServerOptions {
+    threads: Option<usize>,
     public: bool,
     max_connections: Option<usize>,
     max_per_peer: Option<usize>,
@@ -39,13 +40,14 @@ pub struct ServerOptions {
     tls: Option<ServerTls>,
     stats: Option<String>,
     /// Made of these when it is needed, and shared by all listeners.
-    limits: OnceCell<Option<AcceptLimits>>,
+    limits: OnceLock<Option<AcceptLimits>>,
 }
 
 impl ServerOptions {
     /// Goes below the help of each server.
     pub const HELP: &str = "
 Of every server:
+  --threads N        on how many loops, each with a thread of its own (1); 0: one for each core
   --public           limits for a server that strangers reach: connections in total, of one
                      address, a second, and idle ones (300 seconds)
   --max-connections N  how many at a time; others wait
@@ -64,9 +66,10 @@ Of every server:
   --take-over PATH   take the listeners of the server that was started with the same option, which
                      then ends; and give them to the next one";
 
-    /// A client may need so many descriptors: let in no more than there are for.
-    pub fn with_descriptors_each(each: usize) -> ServerOptions {
-        ServerOptions { max_connections: Some((descriptors() / each).max(1)), ..ServerOptions::default() }
+    /// A client may need so many descriptors: let in no more than there are for, if no number was given.
+    pub fn with_descriptors_each(self, each: usize) -> ServerOptions {
+        let most = self.max_connections.unwrap_or((descriptors() / each).max(1));
+        ServerOptions { max_connections: Some(most), ..self }
     }
 
     /// Goes below the help of each server that can speak TLS.
@@ -87,6 +90,7 @@ Of every server:
                 let (tls, value) = (self.tls.get_or_insert_default(), args.value()?);
                 tls.take(option, value)?;
             }
+            "--threads" => self.set_threads(args.value()?)?,
             "--public" => self.public = true,
             "--max-connections" => self.max_connections = Some(number(option, args)?),
             "--max-per-peer" => self.max_per_peer = Some(number(option, args)?),
@@ -124,9 +128,28 @@ Of every server:
         Ok(())
     }
 
+    /// `--threads`, also of a server that has no other of these options.
+    pub fn set_threads(&mut self, number: OsString) -> Result<(), Exit> {
+        self.threads = Some(parse("--threads", number, "a number; 0: one for each core")?);
+        Ok(())
+    }
+
+    /// How many loops.
+    pub fn threads(&self) -> usize {
+        match self.threads.unwrap_or(1) {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
+
     /// All options are known: read the certificate, if there is one.
-    pub fn begin_tls(&mut self, map: &mut ChannelMap) -> Result<(), Exit> {
-        self.tls.as_mut().map_or(Ok(()), |tls| tls.begin(map))
+    pub fn begin_tls(&mut self) -> Result<(), Exit> {
+        self.tls.as_mut().map_or(Ok(()), ServerTls::begin)
+    }
+
+    /// Read it again at each SIGHUP, for all loops.
+    pub fn reload_tls_on_signal(&self, map: &mut ChannelMap) -> io::Result<()> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.reload_on_signal(map))
     }
 
     /// Add a connection that was accepted: with the header of a balancer, if that is to come; over TLS, if there is a

@@ -1,23 +1,29 @@
-//! `--stats`: the numbers of a server, over HTTP on the same loop.
+//! `--stats`: the numbers of a server, over HTTP on its loop, or the first of them.
 
-use dispatch_loop::{ChannelMap, Socket, Token};
+use dispatch_loop::{ChannelMap, Loops, Socket, Token};
 
 use super::Exit;
 
-/// Listen there, or on the listener of a predecessor, and say where that is.
+/// Listen there, or on the listener of a predecessor, and say where that is. The numbers are those of all `loops`.
 #[cfg(feature = "layers")]
-pub fn offer(map: &mut ChannelMap, address: &str, taken: Option<Socket>) -> Result<Token, Exit> {
-    use std::time::Duration;
-
+pub fn offer(
+    map: &mut ChannelMap,
+    address: &str,
+    taken: Option<Socket>,
+    loops: Option<&Loops>,
+) -> Result<Token, Exit> {
     use dispatch_loop::ToAddress;
     use dispatch_loop::stats::Stats;
 
-    let stats = match (taken, address.to_address()) {
-        (Some(socket), _) => Stats::new().adopt(map, socket)?,
-        (None, Ok(address)) => Stats::new().listen(map, address)?,
-        (None, Err(_)) => Stats::new().listen(map, super::resolve(address.into())?)?,
+    let stats = match loops {
+        Some(loops) => Stats::new().with_loops(loops),
+        None => Stats::new(),
     };
-    map.watch_slow_hooks(Some(Duration::from_millis(100)))?;
+    let stats = match (taken, address.to_address()) {
+        (Some(socket), _) => stats.adopt(map, socket)?,
+        (None, Ok(address)) => stats.listen(map, address)?,
+        (None, Err(_)) => stats.listen(map, super::resolve(address.into())?)?,
+    };
     if let Some(address) = map.channel(stats).ok().and_then(|ch| ch.local_addr().ok()) {
         super::say(format_args!("stats on {address}"));
     }
@@ -25,6 +31,6 @@ pub fn offer(map: &mut ChannelMap, address: &str, taken: Option<Socket>) -> Resu
 }
 
 #[cfg(not(feature = "layers"))]
-pub fn offer(_: &mut ChannelMap, _: &str, _: Option<Socket>) -> Result<Token, Exit> {
+pub fn offer(_: &mut ChannelMap, _: &str, _: Option<Socket>, _: Option<&Loops>) -> Result<Token, Exit> {
     Err(Exit::Usage("--stats needs the feature `layers`".to_owned()))
 }

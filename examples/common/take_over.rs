@@ -17,7 +17,7 @@ mod here {
     use std::sync::atomic::Ordering;
 
     use dispatch_loop::hand_over::{self, Taken};
-    use dispatch_loop::{ChannelMap, DrainOptions, Socket, Token};
+    use dispatch_loop::{ChannelMap, DrainOptions, Loops, Socket, Token};
 
     use super::super::{Exit, ServerOptions};
 
@@ -26,6 +26,7 @@ mod here {
     const STATS: &str = "stats";
 
     /// What the predecessor has given; nothing, if there is none.
+    #[derive(Default)]
     pub struct Inheritance(Taken);
 
     impl Inheritance {
@@ -43,22 +44,26 @@ mod here {
         Ok(Inheritance(taken))
     }
 
-    /// This server is ready: the predecessor can end, and a successor can ask.
+    /// This server is ready: the predecessor can end, and a successor can ask. Then all `loops` of this one drain.
     pub fn offer(
         map: &mut ChannelMap,
         inheritance: Inheritance,
-        listeners: impl Iterator<Item = Token>,
+        listeners: Vec<Token>,
         stats: Option<Token>,
         options: &ServerOptions,
+        loops: Option<Loops>,
     ) -> Result<(), Exit> {
         let Some(path) = options.take_over() else { return Ok(()) };
         let drain = DrainOptions::default().with_deadline(options.drain());
         let stats = stats.map(|stats| (STATS, stats));
-        let listeners = listeners.map(|listener| (NAME, listener)).chain(stats);
+        let listeners = listeners.into_iter().map(|listener| (NAME, listener)).chain(stats);
         hand_over::offer(map, path, inheritance.0, listeners, move |map| {
             log::info!("a successor has taken over");
             super::IS_TAKEN.store(true, Ordering::Relaxed);
-            map.drain(&drain);
+            match &loops {
+                Some(loops) => loops.drain(&drain),
+                None => map.drain(&drain),
+            }
         })?;
         Ok(())
     }
@@ -67,10 +72,11 @@ mod here {
 /// Without the layers there is no such option.
 #[cfg(not(feature = "layers"))]
 mod here {
-    use dispatch_loop::{ChannelMap, Socket, Token};
+    use dispatch_loop::{ChannelMap, Loops, Socket, Token};
 
     use super::super::{Exit, ServerOptions};
 
+    #[derive(Default)]
     pub struct Inheritance;
 
     impl Inheritance {
@@ -90,9 +96,10 @@ mod here {
     pub fn offer(
         _: &mut ChannelMap,
         _: Inheritance,
-        _: impl Iterator<Item = Token>,
+        _: Vec<Token>,
         _: Option<Token>,
         _: &ServerOptions,
+        _: Option<Loops>,
     ) -> Result<(), Exit> {
         Ok(())
     }

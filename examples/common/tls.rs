@@ -25,37 +25,38 @@ impl ServerTls {
         Ok(())
     }
 
-    /// Read the files, and again at each SIGHUP.
-    pub fn begin(&mut self, map: &mut ChannelMap) -> Result<(), Exit> {
+    /// Read the files.
+    pub fn begin(&mut self) -> Result<(), Exit> {
         match (&self.certificate, &self.key) {
-            (None, None) => Ok(()),
+            (None, None) => {}
+            #[cfg(feature = "tls")]
             (Some(certificate), Some(key)) => {
-                let files = (certificate.clone(), key.clone());
-                self.begin_with(map, files)
+                self.server = Some(dispatch_loop::tls::TlsServer::from_files(certificate, key)?);
             }
-            _ => Err(Exit::Usage("--tls-cert and --tls-key need each other".to_owned())),
+            #[cfg(not(feature = "tls"))]
+            (Some(_), Some(_)) => {}
+            _ => return Err(Exit::Usage("--tls-cert and --tls-key need each other".to_owned())),
         }
-    }
-
-    #[cfg(feature = "tls")]
-    fn begin_with(&mut self, map: &mut ChannelMap, files: (PathBuf, PathBuf)) -> Result<(), Exit> {
-        let server = dispatch_loop::tls::TlsServer::from_files(&files.0, &files.1)?;
-        #[cfg(feature = "signals")]
-        {
-            let server = server.clone();
-            map.on_signal(signal_hook::consts::SIGHUP, move |_| {
-                match server.reload_files(&files.0, &files.1) {
-                    Ok(()) => log::info!("certificate and key are read anew"),
-                    Err(error) => log::error!("the old certificate stays: {error}"),
-                }
-            })?;
-        }
-        self.server = Some(server);
         Ok(())
     }
 
-    #[cfg(not(feature = "tls"))]
-    fn begin_with(&mut self, _: &mut ChannelMap, _: (PathBuf, PathBuf)) -> Result<(), Exit> {
+    /// Read them again at each SIGHUP. All clones of the server have them then, on whichever loop they are.
+    #[cfg(all(feature = "tls", feature = "signals"))]
+    pub fn reload_on_signal(&self, map: &mut ChannelMap) -> io::Result<()> {
+        let Some(server) = self.server.clone() else { return Ok(()) };
+        let (certificate, key) = (self.certificate.clone(), self.key.clone());
+        let reload = move |_: &mut ChannelMap| {
+            let (Some(certificate), Some(key)) = (&certificate, &key) else { return };
+            match server.reload_files(certificate, key) {
+                Ok(()) => log::info!("certificate and key are read anew"),
+                Err(error) => log::error!("the old certificate stays: {error}"),
+            }
+        };
+        map.on_signal(signal_hook::consts::SIGHUP, reload).map(drop)
+    }
+
+    #[cfg(not(all(feature = "tls", feature = "signals")))]
+    pub fn reload_on_signal(&self, _: &mut ChannelMap) -> io::Result<()> {
         Ok(())
     }
 

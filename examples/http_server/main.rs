@@ -1,5 +1,5 @@
 //! A web server for the files of a directory: HTTP/1.1 with keep-alive, pipelining, ranges and
-//! listings, on one thread.
+//! listings, on one thread; or, with `--threads`, on several that share nothing but the directory.
 //!
 //! It shows a protocol that is parsed by hand, however the network splits it (`connection.rs`), input that
 //! is put back while the client does not read what it has asked for (`unread`, `set_auto_pause`), files
@@ -32,11 +32,12 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Exit, ServerOptions};
 use connection::Connection;
-use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Socket};
+use dispatch_loop::{Address, Channel, Dispatcher, Socket};
 use lexopt::prelude::*;
 use listings::Listings;
 use site::Site;
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     // A client may need two descriptors: its own, and one for a file.
-    let mut options = ServerOptions::with_descriptors_each(2).with_tls().with_take_over();
+    let mut options = ServerOptions::default().with_descriptors_each(2).with_tls().with_take_over();
     let mut root = PathBuf::from(".");
     let mut address = None;
     while let Some(arg) = args.next()? {
@@ -68,25 +69,27 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let site = Site::new(&root).map_err(|error| Exit::Failure(format!("cannot serve {root:?}: {error}")))?;
     let idle = options.idle_or(connection::IDLE);
 
-    let mut map = ChannelMap::new()?;
-    options.begin_tls(&mut map)?;
-    common::drain_on_signal(&mut map, &options)?;
-    let service = Rc::new(Service { site, idle, options, listings: RefCell::default() });
-    let new = || Server { service: service.clone() };
-    common::listen(&mut map, address.as_slice(), "127.0.0.1:8000", &service.options, new)?;
-    common::serve(map, &service.options) // until a signal
+    let mut server = common::Server::new(options)?;
+    let (site, options) = (Arc::new(site), server.options());
+    let new = move || {
+        let (site, options) = (site.clone(), options.clone());
+        Server { service: Rc::new(Service { site, idle, options, listings: RefCell::default() }) }
+    };
+    server.listen(address.as_slice(), "127.0.0.1:8000", new)?;
+    server.run() // until a signal
 }
 
-/// What all connections share.
+/// What all connections of a loop share.
 pub struct Service {
-    site: Site,
+    site: Arc<Site>,
     /// How long a connection may be idle.
     idle: Duration,
-    options: ServerOptions,
+    options: Arc<ServerOptions>,
     listings: RefCell<Listings>,
 }
 
 /// A listener.
+#[derive(Clone)]
 struct Server {
     service: Rc<Service>,
 }

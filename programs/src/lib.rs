@@ -1,7 +1,16 @@
-//! What the larger programs share: how one is called, how it ends, and what a terminal may be shown.
+//! What the larger programs share: how one is called, how a server runs, how it ends, and what a terminal may be
+//! shown.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use dispatch_loop::{ChannelMap, Dispatcher, DrainOptions, ListenOptions, LoopGroup};
+
+/// How long the orderly end of a server may take.
+const DRAIN: Duration = Duration::from_secs(3);
 
 /// Why a program ends without having done its work.
 #[derive(Debug)]
@@ -62,4 +71,39 @@ pub fn shown(text: &str) -> String {
 /// Unicode's marks for writing from right to left.
 fn turns_around(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The value of `--threads`.
+pub fn threads(value: OsString) -> Result<usize, Exit> {
+    let number = value.to_str().and_then(|value| value.parse().ok());
+    match number {
+        Some(0) => Ok(thread::available_parallelism().map_or(1, usize::from)),
+        Some(number) => Ok(number),
+        None => Err(Exit::Usage(format!("--threads {value:?}: wanted a number; 0: one for each core"))),
+    }
+}
+
+/// Listen, say where, and serve until a signal: on this thread, or on so many loops with a thread each. What `make`
+/// makes is each loop's own.
+pub fn serve<D: Dispatcher>(
+    threads: usize,
+    address: &str,
+    make: impl Fn() -> D + Send + Sync + 'static,
+) -> Result<(), Exit> {
+    let drain = DrainOptions::default().with_deadline(DRAIN);
+    if threads > 1 {
+        let group = LoopGroup::start(threads, |_, _| Ok(()))?;
+        group.drain_on_signals(&drain)?;
+        for address in group.listen_each(address, &ListenOptions::default(), move |_, _| Ok(make()))? {
+            writeln!(io::stdout(), "listening on {address}")?;
+        }
+        return Ok(group.join()?);
+    }
+    let mut map = ChannelMap::new()?;
+    map.drain_on_signals(&drain)?;
+    let listener = map.listen(address, make())?;
+    if let Ok(address) = map.channel(listener).map_err(io::Error::from).and_then(|ch| ch.local_addr()) {
+        writeln!(io::stdout(), "listening on {address}")?;
+    }
+    Ok(dispatch_loop::run(&mut map)?)
 }

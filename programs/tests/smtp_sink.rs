@@ -238,6 +238,29 @@ fn pythons_smtplib_upgrades_and_sends() {
 }
 
 /// What somebody in between puts behind STARTTLS must not be taken for encrypted.
+/// Messages of clients on several loops are printed whole, one after the other; and all loops end in order.
+#[test]
+fn it_takes_mail_on_several_loops() {
+    let mut sink = Sink::start(&["--threads", "3"]);
+    // All are connected before the first says something, so that each loop has some.
+    let mut clients: Vec<TcpStream> = (0..9).map(|_| sink.connect()).collect();
+    for client in &mut clients {
+        client.write_all(SESSION).unwrap();
+    }
+    for client in clients {
+        assert!(all(client).contains("\r\n221 "));
+        let message = sink.message();
+        let lines: Vec<&str> = message.lines().collect();
+        assert_eq!(lines[..2], ["---------- MESSAGE FOLLOWS ----------", "Subject: one"]);
+        assert_eq!(lines[3..], ["", ".hello", "------------ END MESSAGE ------------"]);
+    }
+    let threads = Command::new("ls").arg(format!("/proc/{}/task", sink.child.id())).output().unwrap();
+    if cfg!(target_os = "linux") {
+        assert!(threads.stdout.split(|&byte| byte == b'\n').count() > 3);
+    }
+    sink.finish();
+}
+
 #[test]
 fn what_follows_starttls_in_the_clear_ends_the_connection() {
     let folder = Folder::new("injected");
@@ -260,7 +283,7 @@ fn what_follows_starttls_in_the_clear_ends_the_connection() {
 
 #[test]
 fn wrong_usage_is_told() {
-    for args in [&["--tls-cert", "x"][..], &["nowhere"], &["--what"]] {
+    for args in [&["--tls-cert", "x"][..], &["nowhere"], &["--what"], &["--threads", "x"]] {
         let output = Command::new(env!("CARGO_BIN_EXE_smtp_sink")).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("usage: smtp_sink"), "{args:?}");

@@ -128,19 +128,23 @@ impl ChannelMap {
     /// # Errors
     /// `InvalidInput` if one of the variables is not what it should be.
     pub fn keep_watchdog(&mut self) -> io::Result<Option<(TimerId, Duration)>> {
-        let is_ours = number("WATCHDOG_PID")?.is_none_or(|pid: u32| pid == process::id());
-        let Some(micros) = number("WATCHDOG_USEC")?.filter(|micros| is_ours && *micros > 0) else {
-            return Ok(None);
-        };
-        let interval = Duration::from_micros(micros) / 2;
-        let alive = || {
-            if let Err(error) = tell(&"WATCHDOG=1", Duration::ZERO) {
-                log::warn!("the service manager's watchdog was not told: {error}");
-            }
-        };
-        alive();
-        let timer = self.call_every(interval, move |_| alive());
+        let Some(interval) = watchdog_interval()? else { return Ok(None) };
+        tell_watchdog();
+        let timer = self.call_every(interval, |_| tell_watchdog());
         self.set_timer_background(timer, true);
         Ok(Some((timer, interval)))
+    }
+}
+
+/// How often the service manager's watchdog is to be told, if there is one.
+pub(crate) fn watchdog_interval() -> io::Result<Option<Duration>> {
+    let is_ours = number("WATCHDOG_PID")?.is_none_or(|pid: u32| pid == process::id());
+    let micros = number("WATCHDOG_USEC")?.filter(|micros| is_ours && *micros > 0);
+    Ok(micros.map(|micros| Duration::from_micros(micros) / 2))
+}
+
+pub(crate) fn tell_watchdog() {
+    if let Err(error) = tell(&"WATCHDOG=1", Duration::ZERO) {
+        log::warn!("the service manager's watchdog was not told: {error}");
     }
 }

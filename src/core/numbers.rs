@@ -63,9 +63,22 @@ impl ChannelMap {
     }
 
     pub(crate) fn open_readers(&mut self) -> &Arc<Readers> {
-        if self.reading.is_none() {
+        if !self.is_timed() {
             self.pulse.see(self.clock.now().instant());
         }
+        let readers = self.open_quiet_readers();
+        readers.begin_timing();
+        readers
+    }
+
+    /// Whether turns are timed.
+    #[inline(always)]
+    pub(crate) fn is_timed(&self) -> bool {
+        self.reading.as_ref().is_some_and(|reading| reading.readers.is_timed())
+    }
+
+    /// For somebody who may never read: then turns are not timed.
+    pub(crate) fn open_quiet_readers(&mut self) -> &Arc<Readers> {
         let (numbers, pulse) = (self.numbers(), self.pulse.clone());
         let waker = self.poll.waker();
         let new = || Reading { readers: Arc::new(Readers::new(waker, numbers, pulse)), begun: None };
@@ -74,13 +87,13 @@ impl ChannelMap {
 
     /// The wait is over. `timed`: the turn needs to know the time.
     pub(crate) fn waited(&mut self, timed: bool) {
-        if self.reading.is_some() {
+        if self.is_timed() {
             self.begin_to_measure();
         }
         self.woke(timed);
     }
 
-    /// As `waited`, where nobody reads the numbers, or what they need was done.
+    /// As `waited`, where turns are not timed, or what that needs was done.
     #[inline(always)]
     pub(crate) fn woke(&mut self, timed: bool) {
         self.counters.events += self.poll.len() as u64;
@@ -105,7 +118,7 @@ impl ChannelMap {
     /// All that the turn had to do after its wait is done.
     #[inline(always)]
     pub(crate) fn turn_is_over(&mut self) {
-        if self.reading.is_some() {
+        if self.is_timed() {
             self.measure_turn();
         }
     }

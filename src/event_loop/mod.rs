@@ -200,7 +200,7 @@ impl ChannelMap {
 
     /// The loop is run from now on.
     fn running(&self) -> Running {
-        if self.reading.is_some() {
+        if self.is_timed() {
             self.pulse.see(self.clock.now().instant());
         }
         Running::now(self.pulse.clone())

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::core::action::Message;
 use crate::core::map::ChannelMap;
 use crate::event_loop::{LoopOptions, messages, serve, settle, teardown, timers};
 use crate::sys::errno::is_interrupted;
-use crate::threads::queue::Queue;
+use crate::threads::queue::{Queue, Shared as Mailbox};
 use crate::token::Token;
 
 /// Who turns, and for how long.
@@ -31,7 +33,7 @@ pub(crate) fn turns(map: &mut ChannelMap, options: &LoopOptions, waits: &mut u64
     let is_quick = options.timeout.is_none() && !options.rescan && map.gather.is_free();
     if is_quick && map.is_calm() && !map.has_due_timer() {
         let most = options.count.unwrap_or(u64::MAX);
-        return match map.reading.is_some() {
+        return match map.is_timed() {
             false => quick_turns::<false>(map, waits, most),
             true => quick_turns::<true>(map, waits, most),
         };
@@ -46,9 +48,10 @@ pub(crate) fn once(map: &mut ChannelMap, timeout: Option<Duration>) -> io::Resul
 }
 
 /// Turns that begin with nothing due but future timers, in a tight loop under one `catch_unwind`, up to
-/// the first that leaves something to be done. `MEASURED`: other threads read the map's numbers.
+/// the first that leaves something to be done. `MEASURED`: other threads read the map's numbers, so turns are timed.
 fn quick_turns<const MEASURED: bool>(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<()> {
     let id = map.id;
+    let work = Work(map.queue.as_ref().map(Queue::shared));
     // How far the last batch was served; at first there is none.
     let mut next = usize::MAX;
     loop {
@@ -59,6 +62,8 @@ fn quick_turns<const MEASURED: bool>(map: &mut ChannelMap, waits: &mut u64, most
                     return Ok(());
                 }
                 debug_assert!(map.gather.is_free());
+                // Before it looks whether there are messages.
+                work.leave();
                 if !map.is_calm() {
                     if !map.only_asks() {
                         return Ok(());
@@ -68,7 +73,7 @@ fn quick_turns<const MEASURED: bool>(map: &mut ChannelMap, waits: &mut u64, most
                         return Ok(());
                     }
                 }
-                if *waits >= most || map.has_due_timer() || map.reading.is_some() != MEASURED {
+                if *waits >= most || map.has_due_timer() || map.is_timed() != MEASURED {
                     return Ok(());
                 }
                 if MEASURED {
@@ -81,6 +86,7 @@ fn quick_turns<const MEASURED: bool>(map: &mut ChannelMap, waits: &mut u64, most
                     false => map.poll.wait(None)?,
                     true => map.wait_for_timer()?,
                 }
+                work.begin();
                 *waits += 1;
                 if MEASURED {
                     map.begin_to_measure();
@@ -98,10 +104,36 @@ fn quick_turns<const MEASURED: bool>(map: &mut ChannelMap, waits: &mut u64, most
         }
     }
     if map.id == id {
+        work.begin();
         finish_turn(map, id);
         map.turn_is_over();
     }
     Ok(())
+}
+
+/// While the loop is at work, who has a message for it need not wake it: it looks before it waits.
+struct Work(Option<Arc<Mailbox<Message>>>);
+
+impl Work {
+    #[inline(always)]
+    fn begin(&self) {
+        if let Some(mailbox) = &self.0 {
+            mailbox.go_to_work();
+        }
+    }
+
+    #[inline(always)]
+    fn leave(&self) {
+        if let Some(mailbox) = &self.0 {
+            mailbox.leave_work();
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 /// Settle, wait, serve what is ready, run timers and messages, settle.
@@ -118,7 +150,8 @@ fn turn(map: &mut ChannelMap, timeout: Option<Duration>, rescan: bool, turning: 
         Ok(()) => {}
         Err(error) => wait_again(map, error, timeout, begun)?,
     }
-    let _at_work = map.queue.as_ref().map(Queue::at_work);
+    let work = Work(map.queue.as_ref().map(Queue::shared));
+    work.begin();
     map.waited(!map.timers.is_empty());
     serve::serve_all(map);
     if map.id == id {
@@ -129,14 +162,14 @@ fn turn(map: &mut ChannelMap, timeout: Option<Duration>, rescan: bool, turning: 
 }
 
 impl ChannelMap {
-    /// Whether there are channels, none of them is dirty, and only descriptors and timers can bring work: no
-    /// other thread has a `Remote` or an `Outlet`.
+    /// Whether there are channels, none of them is dirty, and only descriptors and timers can bring work: other
+    /// threads have sent no message.
     #[inline(always)]
     fn is_calm(&self) -> bool {
         let lists = self.dirty.len() | self.asking.len() | self.pending.len();
         lists | self.out as usize | usize::from(self.stopping) == 0
             && self.slots.len() != self.background + self.internal
-            && self.queue.is_none()
+            && self.queue.as_ref().is_none_or(|queue| !queue.has_news())
     }
 
     /// Whether only `readable` and `writable` are still to be asked in this turn.

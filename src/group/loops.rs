@@ -25,7 +25,7 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn new(map: &mut ChannelMap) -> Seat {
         let load = map.load.get_or_insert_default().clone();
-        Seat { map: map.id, remote: map.remote(), meter: map.meter(), load }
+        Seat { map: map.id, remote: map.remote(), meter: map.quiet_meter(), load }
     }
 }
 
@@ -285,7 +285,7 @@ impl Loops {
     }
 
     /// The numbers of each loop; [`Numbers::add`] sums them. Of a loop that does not answer within a second,
-    /// those of earlier; on a thread that owns a map, of all of them.
+    /// those of earlier; on a thread that owns a map, of all of them. Turns are timed from the first call on.
     pub fn numbers(&self) -> Vec<Numbers> {
         self.0.seats().iter().map(|seat| seat.meter.read(PATIENCE)).collect()
     }

@@ -3,13 +3,17 @@
 pub(crate) mod acceptor;
 pub(crate) mod loops;
 pub(crate) mod member;
+#[cfg(all(loom, test))]
+mod model;
 pub(crate) mod topics;
+pub(crate) mod watchdog;
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 #[cfg(feature = "signals")]
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -17,7 +21,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::group::acceptor::{Acceptor, Reception, Serve};
 use crate::group::loops::{Loops, Seat, Shared};
 use crate::group::member::Joined;
-use crate::{Address, ChannelMap, Dispatcher, DrainOptions, Handle, ListenOptions, Numbers, Socket, Token};
+use crate::{Address, Channel, ChannelMap, Dispatcher, DrainOptions, Handle, ListenOptions, Numbers};
+use crate::{Socket, Token};
 
 /// Several loops for one server: each has a thread and a [`ChannelMap`], made there, so that dispatchers need
 /// not be `Send`. For servers that need more than one processor; one loop is simpler, and faster than most need.
@@ -163,6 +168,68 @@ impl LoopGroup {
             acceptor::check_reuse_port(address)?;
         }
         let mut made = Made { loops: &self.loops, channels: Vec::new() };
+        let receptions = self.receptions(make, &mut made)?;
+        let addresses = self.listen_on(0, address, options, &receptions, &mut made)?;
+        if options.reuse_port {
+            for (index, address) in
+                (1..self.len()).flat_map(|index| addresses.iter().map(move |a| (index, a)))
+            {
+                self.listen_on(index, &address.to_string(), options, &receptions, &mut made)?;
+            }
+        }
+        made.channels.clear();
+        Ok(addresses)
+    }
+
+    /// As [`listen_each`](LoopGroup::listen_each), on a listener that was opened elsewhere: by a service manager
+    /// ([`service::inherited`](crate::service::inherited)), or a predecessor ([`hand_over`](crate::hand_over)). Loop 0
+    /// accepts. Of the options, `no_delay` and the limits count; the others are the socket's own. Returns its address.
+    ///
+    /// ```
+    /// use dispatch_loop::{Address, Channel, Dispatcher, ListenOptions, LoopGroup, Socket, service};
+    /// use std::io;
+    ///
+    /// struct Server;
+    ///
+    /// impl Dispatcher for Server {}
+    ///
+    /// let group = LoopGroup::start(2, |_, _| Ok(()))?;
+    /// for (name, socket) in service::inherited()? {
+    ///     let address = group.adopt_each(socket, &ListenOptions::default(), |_, _| Ok(Server))?;
+    ///     println!("{name} on {address}");
+    /// }
+    /// # io::Result::Ok(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidInput` if it is no listener; those of `make`; `Deadlock` on a thread that owns a map.
+    pub fn adopt_each<D, F>(&self, listener: Socket, options: &ListenOptions, make: F) -> io::Result<Address>
+    where
+        D: Dispatcher,
+        F: Fn(usize, &mut ChannelMap) -> io::Result<D> + Send + Sync + 'static,
+    {
+        let mut made = Made { loops: &self.loops, channels: Vec::new() };
+        let receptions = self.receptions(make, &mut made)?;
+        let (loops, options) = (self.loops(), options.clone());
+        let address = self.loops.ask(0, move |map| {
+            let listener = map.add(listener, Acceptor::new(&loops, 0, true, &receptions))?;
+            let mut ch = map.channel(listener)?;
+            let adopted = adopt(&mut ch, &options);
+            if adopted.is_err() {
+                ch.abort();
+            }
+            adopted
+        })??;
+        made.channels.clear();
+        Ok(address)
+    }
+
+    /// Where each loop gets its connections.
+    fn receptions<D, F>(&self, make: F, made: &mut Made<'_>) -> io::Result<Arc<[Handle<Reception<D>>]>>
+    where
+        D: Dispatcher,
+        F: Fn(usize, &mut ChannelMap) -> io::Result<D> + Send + Sync + 'static,
+    {
         let make = Arc::new(make);
         let mut receptions = Vec::new();
         for index in 0..self.len() {
@@ -174,17 +241,7 @@ impl LoopGroup {
             made.channels.push((index, reception.token()));
             receptions.push(reception);
         }
-        let receptions: Arc<[Handle<Reception<D>>]> = receptions.into();
-        let addresses = self.listen_on(0, address, options, &receptions, &mut made)?;
-        if options.reuse_port {
-            for (index, address) in
-                (1..self.len()).flat_map(|index| addresses.iter().map(move |a| (index, a)))
-            {
-                self.listen_on(index, &address.to_string(), options, &receptions, &mut made)?;
-            }
-        }
-        made.channels.clear();
-        Ok(addresses)
+        Ok(receptions.into())
     }
 
     fn listen_on<D: Dispatcher>(
@@ -262,6 +319,15 @@ impl LoopGroup {
         Ok(())
     }
 
+    /// As [`ChannelMap::keep_watchdog`], of all loops: the service manager is told that the process lives as long as
+    /// each of them does. `None` if nobody watches.
+    ///
+    /// # Errors
+    /// `InvalidInput` if one of the variables is not what it should be. `Deadlock` on a thread that owns a map.
+    pub fn keep_watchdog(&self) -> io::Result<Option<Duration>> {
+        watchdog::keep(&self.loops)
+    }
+
     /// Stop every loop after its current turn. What is queued is cut off when its map is dropped.
     pub fn stop(&self) {
         self.loops.stop();
@@ -274,6 +340,21 @@ impl LoopGroup {
     pub fn join(mut self) -> io::Result<()> {
         member::join(&mut self.threads, &self.loops).map(|Joined| ())
     }
+}
+
+/// As if it had been made here.
+fn adopt(ch: &mut Channel<'_>, options: &ListenOptions) -> io::Result<Address> {
+    let address = ch.local_addr()?;
+    if !ch.is_listening() {
+        let why = format!("cannot listen on {address}: it is no listener");
+        return Err(io::Error::new(ErrorKind::InvalidInput, why));
+    }
+    // A Unix-domain socket has no such option.
+    let _ = ch.set_no_delay(options.no_delay);
+    if let Some(limits) = options.limits.clone() {
+        ch.set_accept_limits(limits)?;
+    }
+    Ok(address)
 }
 
 /// Channels of the loops that are closed again if what they were made for fails.

@@ -11,7 +11,9 @@ use std::rc::Rc;
 use std::str;
 use std::time::Duration;
 
-use crate::{Address, Channel, ChannelMap, Dispatcher, Handle, Histogram, Meter, Numbers, Reason, Socket};
+use crate::{
+    Address, Channel, ChannelMap, Dispatcher, Handle, Histogram, Loops, Meter, Numbers, Reason, Socket,
+};
 use crate::{TimerId, ToAddress, Token};
 
 /// The most bytes that a request may have.
@@ -25,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long it is kept for who has the answer and goes on sending.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How long the loops of a group may take to tell theirs.
+const ANSWERS: Duration = Duration::from_secs(1);
 
 /// How many there may be at once; others wait in the backlog.
 const CONNECTIONS: usize = 16;
@@ -65,6 +70,8 @@ pub struct Stats(Rc<Shared>);
 
 struct Shared {
     is_well: Box<dyn Fn(&ChannelMap) -> bool>,
+    /// Those whose numbers they are, if not those of the listener's own map.
+    loops: Option<Loops>,
     /// Connections that have not ended.
     connections: Cell<usize>,
 }
@@ -78,7 +85,35 @@ impl Stats {
 
     /// `GET /healthz` is answered with 200 while `is_well` returns true, with 503 otherwise.
     pub fn with_health(is_well: impl Fn(&ChannelMap) -> bool + 'static) -> Stats {
-        Stats(Rc::new(Shared { is_well: Box::new(is_well), connections: Cell::new(0) }))
+        Stats(Rc::new(Shared { is_well: Box::new(is_well), loops: None, connections: Cell::new(0) }))
+    }
+
+    /// The numbers of all loops of a group, summed, wherever the listener is. Each loop is asked, for at most a
+    /// second: then its numbers are those of earlier, and `/healthz` answers with 503. A gauge,
+    /// `dispatch_loop_connections{loop="0"}`, tells how many connections each has. In the table of channels the
+    /// name begins with the number of the loop.
+    ///
+    /// ```
+    /// use dispatch_loop::LoopGroup;
+    /// use dispatch_loop::stats::Stats;
+    ///
+    /// let group = LoopGroup::start(2, |_, _| Ok(()))?;
+    /// let loops = group.loops();
+    /// let listen = move |map: &mut _| {
+    ///     let listening = Stats::new().with_loops(&loops).listen(map, "127.0.0.1:0");
+    ///     listening.unwrap_or_else(|error| panic!("{error}"));
+    /// };
+    /// group.loops().remote(0).call(listen)?;
+    /// # group.stop();
+    /// # group.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_loops(self, loops: &Loops) -> Stats {
+        let Stats(shared) = self;
+        match Rc::try_unwrap(shared) {
+            Ok(shared) => Stats(Rc::new(Shared { loops: Some(loops.clone()), ..shared })),
+            Err(shared) => Stats(shared), // nobody else has it yet
+        }
     }
 
     /// Listen, in the background, and time the turns from now on.
@@ -102,8 +137,11 @@ impl Stats {
 
     fn begin(map: &mut ChannelMap, listener: Handle<Stats>) -> io::Result<Handle<Stats>> {
         map.channel(listener)?.set_background(true);
-        // The loop goes on timing without it.
+        // The loops go on timing without it.
         let _: Meter = map.meter();
+        if let Some(loops) = map.get(listener).ok().and_then(|stats| stats.0.loops.clone()) {
+            loops.numbers();
+        }
         Ok(listener)
     }
 }
@@ -116,7 +154,13 @@ impl fmt::Debug for Stats {
 
 impl Dispatcher for Stats {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
-        let asker = Asker { shared: self.0.clone(), listener: ch.token(), request: Vec::new(), timer: None };
+        let asker = Asker {
+            shared: self.0.clone(),
+            listener: ch.token(),
+            request: Vec::new(),
+            timer: None,
+            question: None,
+        };
         let asker = ch.map_mut().add(socket, asker)?;
         ch.map_mut().channel(asker)?.set_background(true);
         self.0.connections.set(self.0.connections.get() + 1);
@@ -134,6 +178,29 @@ struct Asker {
     /// What has come of the request.
     request: Vec<u8>,
     timer: Option<TimerId>,
+    /// What the loops are asked.
+    question: Option<Question>,
+}
+
+/// What can be asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Metrics,
+    Channels,
+    Health,
+}
+
+struct Question {
+    target: Target,
+    has_body: bool,
+    /// What each loop has answered.
+    parts: Vec<Option<Part>>,
+}
+
+/// What one loop tells.
+struct Part {
+    numbers: Numbers,
+    rows: String,
 }
 
 impl Dispatcher for Asker {
@@ -154,16 +221,15 @@ impl Dispatcher for Asker {
 
     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
         ch.read_with(|ch, data| {
+            if self.question.is_some() {
+                return Ok(()); // the answer is under way
+            }
             self.request.extend_from_slice(data);
             let is_whole = data.contains(&b'\n') && is_whole(&self.request);
             if !is_whole && self.request.len() <= REQUEST {
                 return Ok(());
             }
-            let answer = self.answer(ch.map_mut());
-            self.request = Vec::new();
-            ch.push_vec(answer)?;
-            ch.close();
-            Ok(())
+            self.begin(ch)
         })
     }
 
@@ -187,41 +253,154 @@ fn is_whole(request: &[u8]) -> bool {
 }
 
 impl Asker {
-    fn answer(&self, map: &mut ChannelMap) -> Vec<u8> {
-        if self.request.len() > REQUEST {
-            return answer("431 Request Header Fields Too Large", "", "", true);
+    /// Answer the request, at once or when the loops have answered.
+    fn begin(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        let request = std::mem::take(&mut self.request);
+        let (target, has_body) = match target(&request) {
+            Ok(target) => target,
+            Err(refusal) => return finish(ch, refusal),
+        };
+        let Some(loops) = self.shared.loops.clone() else {
+            let map = ch.map_mut();
+            let answer = match target {
+                Target::Metrics => metrics(&map.numbers(), None, has_body),
+                Target::Channels => table(&rows(map, "", ROWS), has_body),
+                Target::Health => health((self.shared.is_well)(map), has_body),
+            };
+            return finish(ch, answer);
+        };
+        let parts = (0..loops.len()).map(|_| None).collect();
+        self.question = Some(Question { target, has_body, parts });
+        let (back, own, most) =
+            (ch.map_mut().remote(), ch.token().typed::<Asker>(), ROWS / loops.len().max(1));
+        for index in 0..loops.len() {
+            let back = back.clone();
+            // Refused only if it has ended.
+            let _ = loops.remote(index).call_after_stop(move |map| {
+                let rows = match target {
+                    Target::Channels => rows(map, &format!("{index}/"), most),
+                    _ => String::new(),
+                };
+                let part = Part { numbers: map.numbers(), rows };
+                let _ = back.call_after_stop(move |map| {
+                    // An error: nobody waits for it any more.
+                    let _ = map.with(own, |asker, ch| asker.take(ch, index, part));
+                });
+            });
         }
-        let line =
-            self.request.split(|&byte| byte == b'\n').next().and_then(|line| str::from_utf8(line).ok());
-        let words: Vec<&str> = line.unwrap_or_default().trim_end_matches('\r').split(' ').collect();
-        let (method, target) = match words[..] {
-            [method, target, version] if version.starts_with("HTTP/1.") => (method, target),
-            _ => return answer("400 Bad Request", "", "", true),
-        };
-        let has_body = match method {
-            "GET" => true,
-            "HEAD" => false,
-            _ => return answer("405 Method Not Allowed", "Allow: GET, HEAD\r\n", "", true),
-        };
-        match target.split('?').next() {
-            Some("/metrics") => {
-                let body = format!("{}{}", text(&map.numbers()), Process);
-                answer("200 OK", "Cache-Control: no-store\r\n", &body, has_body)
+        if loops.len() > 0 {
+            ch.call_later(ANSWERS, move |ch| ch.map_mut().with(own, |asker, ch| asker.end(ch)));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, ch: &mut Channel<'_>, index: usize, part: Part) -> io::Result<()> {
+        let (Some(question), Some(loops)) = (&mut self.question, &self.shared.loops) else { return Ok(()) };
+        question.parts[index] = Some(part);
+        let is_due =
+            |(index, part): (usize, &Option<Part>)| part.is_none() && !loops.remote(index).is_stopped();
+        match question.parts.iter().enumerate().any(is_due) {
+            true => Ok(()),
+            false => self.end(ch),
+        }
+    }
+
+    /// All loops have answered, or the time is over.
+    fn end(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+        let (Some(question), Some(loops)) = (self.question.take(), &self.shared.loops) else { return Ok(()) };
+        let has_body = question.has_body;
+        let answer = match question.target {
+            Target::Metrics => {
+                let mut sum: Option<Numbers> = None;
+                // Of those that have not answered, the numbers of earlier: counters only grow.
+                for (part, before) in question.parts.into_iter().zip(loops.numbers()) {
+                    let numbers = part.map_or(before, |part| part.numbers);
+                    match &mut sum {
+                        Some(sum) => sum.add(&numbers),
+                        None => sum = Some(numbers),
+                    }
+                }
+                metrics(&sum.unwrap_or_else(|| ch.map().numbers()), Some(&loops.loads()), has_body)
             }
-            Some("/channels") => answer("200 OK", "Cache-Control: no-store\r\n", &channels(map), has_body),
-            Some("/healthz") => match (self.shared.is_well)(map) {
-                true => answer("200 OK", "Cache-Control: no-store\r\n", "ok\n", has_body),
-                false => answer("503 Service Unavailable", "Cache-Control: no-store\r\n", "", has_body),
-            },
-            _ => answer("404 Not Found", "", "", has_body),
-        }
+            Target::Channels => {
+                let rows: Vec<String> = question.parts.into_iter().flatten().map(|part| part.rows).collect();
+                table(&rows.concat(), has_body)
+            }
+            Target::Health => {
+                let all = question.parts.iter().all(Option::is_some);
+                health(all && (self.shared.is_well)(ch.map()), has_body)
+            }
+        };
+        finish(ch, answer)
     }
 }
 
-/// A table of the channels, with tabs between the columns.
-fn channels(map: &mut ChannelMap) -> String {
-    let mut table = "channel\tstate\tpeer\tage\tidle\tin\tout\tqueued\n".to_owned();
-    let tokens: Vec<Token> = map.tokens().take(ROWS).collect();
+/// What is asked for, and whether with its body; or the answer to a request that is none of these.
+fn target(request: &[u8]) -> Result<(Target, bool), Vec<u8>> {
+    if request.len() > REQUEST {
+        return Err(answer("431 Request Header Fields Too Large", "", "", true));
+    }
+    let line = request.split(|&byte| byte == b'\n').next().and_then(|line| str::from_utf8(line).ok());
+    let words: Vec<&str> = line.unwrap_or_default().trim_end_matches('\r').split(' ').collect();
+    let (method, target) = match words[..] {
+        [method, target, version] if version.starts_with("HTTP/1.") => (method, target),
+        _ => return Err(answer("400 Bad Request", "", "", true)),
+    };
+    let has_body = match method {
+        "GET" => true,
+        "HEAD" => false,
+        _ => return Err(answer("405 Method Not Allowed", "Allow: GET, HEAD\r\n", "", true)),
+    };
+    match target.split('?').next() {
+        Some("/metrics") => Ok((Target::Metrics, has_body)),
+        Some("/channels") => Ok((Target::Channels, has_body)),
+        Some("/healthz") => Ok((Target::Health, has_body)),
+        _ => Err(answer("404 Not Found", "", "", has_body)),
+    }
+}
+
+fn finish(ch: &mut Channel<'_>, answer: Vec<u8>) -> io::Result<()> {
+    ch.push_vec(answer)?;
+    ch.close();
+    Ok(())
+}
+
+fn metrics(numbers: &Numbers, loads: Option<&[usize]>, has_body: bool) -> Vec<u8> {
+    let body = format!("{}{}{Process}", text(numbers), Loads(loads.unwrap_or_default()));
+    answer("200 OK", "Cache-Control: no-store\r\n", &body, has_body)
+}
+
+fn table(rows: &str, has_body: bool) -> Vec<u8> {
+    let body = format!("channel\tstate\tpeer\tage\tidle\tin\tout\tqueued\n{rows}");
+    answer("200 OK", "Cache-Control: no-store\r\n", &body, has_body)
+}
+
+fn health(is_well: bool, has_body: bool) -> Vec<u8> {
+    match is_well {
+        true => answer("200 OK", "Cache-Control: no-store\r\n", "ok\n", has_body),
+        false => answer("503 Service Unavailable", "Cache-Control: no-store\r\n", "", has_body),
+    }
+}
+
+/// How many connections each loop of a group has.
+struct Loads<'a>(&'a [usize]);
+
+impl fmt::Display for Loads<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.0.is_empty() {
+            head(f, "connections", "gauge", "Connections of each loop.")?;
+        }
+        for (index, load) in self.0.iter().enumerate() {
+            writeln!(f, "dispatch_loop_connections{{loop=\"{index}\"}} {load}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Rows of a table of the channels, with tabs between the columns.
+fn rows(map: &mut ChannelMap, prefix: &str, most: usize) -> String {
+    let mut table = String::new();
+    let tokens: Vec<Token> = map.tokens().take(most).collect();
     for token in tokens {
         let Ok(ch) = map.channel(token) else { continue };
         let state = match () {
@@ -236,7 +415,8 @@ fn channels(map: &mut ChannelMap) -> String {
         let idle = ch.last_activity().map_or("-".to_owned(), |idle| format!("{:.2}", idle.as_secs_f64()));
         let (age, received, sent) = (ch.age().as_secs_f64(), ch.bytes_in(), ch.bytes_out());
         let queued = ch.queued();
-        let row = format!("{token}\t{state}\t{address}\t{age:.2}\t{idle}\t{received}\t{sent}\t{queued}\n");
+        let row =
+            format!("{prefix}{token}\t{state}\t{address}\t{age:.2}\t{idle}\t{received}\t{sent}\t{queued}\n");
         table += &row;
     }
     table

@@ -1,8 +1,16 @@
 //! How many connections each loop of a group has. Whoever hands one over counts it before, so that the next
 //! one is not given to the same loop for lack of news; the loop that has it counts it out.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(all(loom, test))]
+use loom::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+#[cfg(not(all(loom, test)))]
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 /// How many connections a loop has.
 #[derive(Clone, Default)]
@@ -16,7 +24,7 @@ impl Load {
     /// One more, until what is returned is dropped.
     pub(crate) fn raise(&self) -> Raised {
         self.count();
-        Raised(self.clone())
+        Raised(Some(self.clone()))
     }
 
     /// One more, until it is [lowered](Load::lower).
@@ -31,15 +39,17 @@ impl Load {
 }
 
 /// A connection on its way into a map, which counts for its loop.
-pub(crate) struct Raised(Load);
+pub(crate) struct Raised(Option<Load>);
 
 impl Raised {
     /// It has arrived in a map with this load, which lowers it when the connection ends. `false`: it counts
     /// for another loop, or none, and no more.
-    pub(crate) fn stays(self, load: Option<&Load>) -> bool {
-        let arrived = load.is_some_and(|load| Arc::ptr_eq(&load.0, &self.0.0));
+    pub(crate) fn stays(mut self, load: Option<&Load>) -> bool {
+        let own = self.0.as_ref();
+        let arrived = load.zip(own).is_some_and(|(load, own)| Arc::ptr_eq(&load.0, &own.0));
         if arrived {
-            self.0.count();
+            // Not counted anew: it would count twice for a moment.
+            self.0 = None;
         }
         arrived
     }
@@ -47,7 +57,7 @@ impl Raised {
 
 impl Drop for Raised {
     fn drop(&mut self) {
-        self.0.lower();
+        self.0.iter().for_each(Load::lower);
     }
 }
 

@@ -12,5 +12,6 @@ pub(crate) mod pulse;
 pub(crate) mod queue;
 pub(crate) mod readers;
 pub(crate) mod remote;
+pub(crate) mod room;
 pub(crate) mod send_error;
 pub(crate) mod watcher;

@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -15,14 +15,12 @@ use crate::guard::drop_caught;
 use crate::report::Escaped;
 use crate::sys::poll::Waker;
 use crate::threads::bell::Bell;
+use crate::threads::room::Room;
 use crate::threads::send_error::SendError;
 
 const OPEN: u8 = 0;
 const STOPPED: u8 = 1;
 const GONE: u8 = 2;
-
-/// Set in `Shared::room`: no place is given away, however many there are.
-const SHUT: usize = 1 << (usize::BITS - 1);
 
 pub(crate) struct Shared<M> {
     /// One queue for all, so that what one thread sends keeps its order.
@@ -31,7 +29,7 @@ pub(crate) struct Shared<M> {
     taken: Receiver<Queued<M>>,
     /// How many more messages are taken, but for those that are never refused: what threads of our own have
     /// found out, and what drops have left to do. Those are as many as there are channels.
-    room: AtomicUsize,
+    room: Room,
     waker: Waker,
     bell: Bell,
     stop: AtomicBool,
@@ -79,15 +77,12 @@ impl<M> Shared<M> {
 
     /// Give the message back if there is no room.
     pub(crate) fn try_send(&self, message: M) -> Result<(), M> {
-        let take_place = |room: usize| if room & SHUT == 0 { room.checked_sub(1) } else { None };
-        match self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_place) {
-            Ok(_) => {
-                // The other end is in this very struct.
-                let _ = self.queue.send(Queued { message, counted: true });
-                Ok(())
-            }
-            Err(_) => Err(message),
+        if !self.room.take() {
+            return Err(message);
         }
+        // The other end is in this very struct.
+        let _ = self.queue.send(Queued { message, counted: true });
+        Ok(())
     }
 
     /// As [`post`](Shared::post), past the bound and through a stop.
@@ -131,7 +126,7 @@ impl<M> Shared<M> {
     fn take(&self) -> Option<M> {
         let Queued { message, counted } = self.taken.try_recv().ok()?;
         if counted {
-            self.room.fetch_add(1, Ordering::SeqCst);
+            self.room.give_back();
         }
         Some(message)
     }
@@ -146,6 +141,20 @@ impl<M> Shared<M> {
     /// The loop has not emptied the queue.
     pub(crate) fn keep_news(&self) {
         self.bell.keep_news();
+    }
+
+    /// The loop has waited and is at work: until it leaves, it will look at the queue again before it waits, and
+    /// need not be woken.
+    #[inline]
+    pub(crate) fn go_to_work(&self) {
+        self.bell.go_to_work();
+    }
+
+    #[inline]
+    pub(crate) fn leave_work(&self) {
+        self.bell.leave_work();
+        // There is room again for what was taken.
+        self.tell_waiters();
     }
 
     pub(crate) fn ask_stop(&self) {
@@ -243,18 +252,13 @@ impl<M> Shared<M> {
         if stopped {
             self.stops.fetch_add(1, Ordering::SeqCst);
             self.state.store(STOPPED, Ordering::SeqCst);
-            self.room.fetch_or(SHUT, Ordering::SeqCst);
+            self.room.shut();
             self.tell_of_the_stop();
         } else {
-            self.open();
+            self.room.open();
             self.state.store(OPEN, Ordering::SeqCst);
             self.tell_waiters();
         }
-    }
-
-    /// Give places away again.
-    fn open(&self) {
-        self.room.fetch_and(!SHUT, Ordering::SeqCst);
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -274,7 +278,6 @@ impl<M> Shared<M> {
 /// The loop's end of the queue, which exists once a `Remote` or an `Outlet` was made.
 pub(crate) struct Queue<M> {
     shared: Arc<Shared<M>>,
-    capacity: usize,
 }
 
 impl<M> Queue<M> {
@@ -283,7 +286,7 @@ impl<M> Queue<M> {
         let shared = Shared {
             queue: sender,
             taken: receiver,
-            room: AtomicUsize::new(if stopped { capacity | SHUT } else { capacity }),
+            room: Room::new(capacity, stopped),
             waker,
             bell: Bell::new(),
             stop: AtomicBool::new(false),
@@ -294,7 +297,7 @@ impl<M> Queue<M> {
             watches: Mutex::default(),
             last_watch: AtomicU64::new(0),
         };
-        Queue { shared: Arc::new(shared), capacity }
+        Queue { shared: Arc::new(shared) }
     }
 
     /// What the threads' ends hold.
@@ -330,13 +333,6 @@ impl<M> Queue<M> {
         self.shared.bell.take_news();
     }
 
-    /// The loop has waited and is at work, for as long as the guard lives: it will look at the
-    /// queue again before it waits, and need not be woken.
-    pub(crate) fn at_work(&self) -> AtWork<M> {
-        self.shared.bell.go_to_work();
-        AtWork(self.shared.clone())
-    }
-
     #[inline]
     pub(crate) fn is_stop_asked(&self) -> bool {
         self.shared.stop.load(Ordering::Acquire)
@@ -348,12 +344,10 @@ impl<M> Queue<M> {
 
     /// Give no place away any more, if all that was accepted has run.
     pub(crate) fn shut_if_empty(&self) -> bool {
-        let room = self.shared.room.fetch_or(SHUT, Ordering::SeqCst) & !SHUT;
-        // A thread may have its place, and be about to use it.
-        if room == self.capacity && self.is_empty() {
+        if self.shared.room.shut() && self.is_empty() {
             return true;
         }
-        self.shared.open();
+        self.shared.room.open();
         self.shared.tell_waiters();
         false
     }
@@ -388,16 +382,6 @@ impl<M> Answers<M> {
     pub(crate) fn give(&self, answer: M) {
         // It fails when nothing will ever take it.
         drop(self.0.post_unbounded(answer));
-    }
-}
-
-pub(crate) struct AtWork<M>(Arc<Shared<M>>);
-
-impl<M> Drop for AtWork<M> {
-    fn drop(&mut self) {
-        self.0.bell.leave_work();
-        // There is room again for what was taken.
-        self.0.tell_waiters();
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Readers {
     pub(crate) pulse: Arc<Pulse>,
     /// Somebody waits for the next snapshot.
     asked: AtomicBool,
+    /// Turns are timed: a meter was made, or somebody has asked.
+    is_timed: AtomicBool,
     latest: Mutex<Numbers>,
     renewed: Condvar,
 }
@@ -32,6 +34,7 @@ impl Readers {
             waker,
             pulse,
             asked: AtomicBool::new(false),
+            is_timed: AtomicBool::new(false),
             latest: Mutex::new(first),
             renewed: Condvar::new(),
         }
@@ -44,12 +47,21 @@ impl Readers {
     /// Ask for a snapshot, and wait for it for at most `patience`. The latest that there is.
     pub(crate) fn read(&self, patience: Duration) -> Numbers {
         let asked = Instant::now();
+        self.is_timed.store(true, Ordering::Relaxed);
         let latest = self.lock();
         self.asked.store(true, Ordering::Release);
         self.waker.wake();
         let is_old = |numbers: &mut Numbers| numbers.taken < asked;
         let waited = self.renewed.wait_timeout_while(latest, patience, is_old);
         waited.unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    pub(crate) fn is_timed(&self) -> bool {
+        self.is_timed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin_timing(&self) {
+        self.is_timed.store(true, Ordering::Relaxed);
     }
 
     /// Whether the loop is to make one.

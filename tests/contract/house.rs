@@ -17,6 +17,7 @@ const FLOORS: [&[&str]; 7] = [
         "threads/pulse",
         "threads/queue",
         "threads/readers",
+        "threads/room",
         "threads/send_error",
         "threads/watcher",
     ],

@@ -4,10 +4,10 @@ use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dispatch_loop::{
-    Address, Channel, ChannelMap, Dispatcher, ListenOptions, LoopGroup, Numbers, Reason, Socket,
+    AcceptLimits, Address, Channel, ChannelMap, Dispatcher, ListenOptions, LoopGroup, Numbers, Reason, Socket,
 };
 
 use crate::support::echo::Echo;
@@ -71,6 +71,69 @@ fn with_reuse_port_each_loop_has_a_listener() {
         assert_eq!((numbers.accepts, numbers.open), (load as u64, load));
     }
     end(group);
+}
+
+/// EDGE_CASES 543: of a service manager or a predecessor; its connections are spread, and limited, as those of others.
+#[test]
+fn a_group_listens_on_a_socket_that_was_opened_elsewhere() {
+    struct Server;
+    impl Dispatcher for Server {
+        fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, _: Address) -> io::Result<()> {
+            ch.map_mut().add(socket, Echo).map(drop)
+        }
+    }
+    let group = start(3);
+    let limits = AcceptLimits::default().with_total(6);
+    let options = ListenOptions::default().with_limits(limits.clone());
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let adopted = group.adopt_each(Socket::from_fd(socket.into()).unwrap(), &options, |_, _| Ok(Server));
+    assert_eq!(adopted.unwrap().ip(), Some(address));
+    let mut clients: Vec<TcpStream> = (0..6).map(|_| connect(&address)).collect();
+    clients.iter().for_each(assert_echoes);
+    assert_eq!(group.loads(), [2, 2, 2]);
+    let seventh = connect(&address);
+    assert_eq!(limits.connections(), 6);
+    drop(clients.pop());
+    assert_echoes(&seventh);
+    // What is no listener is refused, and nothing of it stays.
+    let before = on(group.loops().remote(0), |map| map.len());
+    let (near, _far) = UnixStream::pair().unwrap();
+    let refused = group.adopt_each(Socket::from_fd(near.into()).unwrap(), &options, |_, _| Ok(Server));
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
+    wait_until("nothing is left", || on(group.loops().remote(0), |map| map.len()) == before);
+    end(group);
+}
+
+/// EDGE_CASES 544: whichever loop gives a place back, who waits is let in; never are there more than may be.
+#[test]
+fn a_limit_holds_for_all_loops_together() {
+    const MOST: usize = 4;
+    let spreads = cfg!(any(target_os = "linux", target_os = "android", target_os = "freebsd"));
+    for reuse_port in [false, spreads] {
+        let limits = AcceptLimits::default().with_total(MOST);
+        let options = ListenOptions::default().with_reuse_port(reuse_port).with_limits(limits.clone());
+        let (group, address) = echoing(3, &options);
+        // Of those that have had an answer and have not closed yet.
+        let (served, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let client = connect(&address);
+                        assert_echoes(&client);
+                        most.fetch_max(served.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        assert_echoes(&client);
+                        served.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert!((2..=MOST).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+        wait_until("all places are free", || limits.connections() == 0);
+        wait_for_loads(&group, &[0, 0, 0]);
+        end(group);
+    }
 }
 
 /// EDGE_CASES 451, 452: what cannot be is refused, and nothing listens then.

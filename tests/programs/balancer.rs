@@ -34,8 +34,9 @@ fn read_header(peer: &mut TcpStream) -> ProxyHeader {
 /// EDGE_CASES 422
 #[test]
 fn a_server_knows_its_clients_by_what_the_balancer_tells() {
-    for version in [ProxyVersion::V1, ProxyVersion::V2] {
-        let (server, address) = Program::serve("agent_server", ["--proxy-protocol", "127.0.0.1:0"]);
+    for (version, threads) in [(ProxyVersion::V1, "1"), (ProxyVersion::V2, "1"), (ProxyVersion::V2, "3")] {
+        let args = ["--threads", threads, "--proxy-protocol", "127.0.0.1:0"];
+        let (server, address) = Program::serve("agent_server", args);
         let mut client = connect(&address);
         client.write_all(&[&header(version)[..], b"hello\n"].concat()).unwrap();
         assert_eq!(server.line(), "connected: 192.0.2.1:4000");
@@ -111,13 +112,14 @@ fn told(notify: &UnixDatagram) -> String {
 fn a_server_serves_on_the_socket_that_it_was_given_and_tells_how_it_is() {
     let servers = ["echo_server", "agent_server", "poetry_server", "http_server"];
     let layers: &[&str] = if cfg!(feature = "layers") { &["chat_server", "app_server"] } else { &[] };
-    for name in servers.iter().chain(layers) {
+    let one = servers.iter().chain(layers).map(|name| (name, &[][..]));
+    for (name, args) in one.chain([(&"echo_server", &["--threads", "3"][..])]) {
         let dir = Dir::new();
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         // It waits in the backlog until there is a server.
         let client = connect(&address);
-        let (server, notify) = activated(name, &[], socket, &dir);
+        let (server, notify) = activated(name, args, socket, &dir);
         assert_eq!(server.listening(), address);
         assert_eq!(told(&notify), format!("READY=1\nMAINPID={}", server.number()));
         for _ in 0..3 {

@@ -32,7 +32,8 @@ fn is_served(client: &mut TcpStream) {
 fn every_server_says_that_it_has_limits() {
     for name in SERVERS {
         let help = Program::start(name, ["--help"]).end();
-        for option in ["--public", "--max-connections N", "--max-per-peer N", "--idle SECONDS"] {
+        for option in ["--threads N", "--public", "--max-connections N", "--max-per-peer N", "--idle SECONDS"]
+        {
             assert!(help.stdout.contains(option), "{help:?}");
         }
         let wrong: [&[&str]; 6] = [
@@ -52,7 +53,14 @@ fn every_server_says_that_it_has_limits() {
 /// EDGE_CASES 213. On all addresses of the server together.
 #[test]
 fn who_comes_when_there_are_enough_waits() {
-    let server = Program::start("echo_server", ["--max-connections", "2", "127.0.0.1:0", "127.0.0.1:0"]);
+    for threads in ["1", "3"] {
+        who_comes_waits(threads);
+    }
+}
+
+fn who_comes_waits(threads: &str) {
+    let limit = ["--threads", threads, "--max-connections", "2"];
+    let server = Program::start("echo_server", limit.iter().chain(&["127.0.0.1:0", "127.0.0.1:0"]));
     let addresses = [server.listening(), server.listening()];
     let mut first = connect(&addresses[0]);
     let mut second = connect(&addresses[1]);

@@ -46,8 +46,24 @@ pub fn command(name: &str) -> Command {
     assert!(path.is_file(), "{} is missing: run `cargo build --examples`", path.display());
     let mut command = Command::new(path);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
+    // To try all that is asked of a server on several loops: see CONTRIBUTING.
+    if let Some(threads) = std::env::var_os("DISPATCH_LOOP_TEST_THREADS").filter(|_| SERVERS.contains(&name))
+    {
+        command.arg("--threads").arg(threads);
+    }
     command
 }
+
+const SERVERS: [&str; 8] = [
+    "agent_server",
+    "app_server",
+    "chat_server",
+    "echo_server",
+    "http_server",
+    "poetry_server",
+    "tcp_proxy",
+    "udp_echo",
+];
 
 impl Program {
     pub fn start(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Program {

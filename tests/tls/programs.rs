@@ -196,7 +196,11 @@ fn tcp_proxy_takes_tls_off_and_poetry_client_puts_it_on() {
 
 #[test]
 fn two_chat_over_tls() {
-    let (server, address) = serve("chat_server", &["127.0.0.1:0"]);
+    ["1", "3"].into_iter().for_each(two_chat);
+}
+
+fn two_chat(threads: &str) {
+    let (server, address) = serve("chat_server", &["--threads", threads, "127.0.0.1:0"]);
     let mut first = s_client(address, &[]);
     first.type_in(b"/who\r\n");
     assert_eq!(first.line(), "* here: guest1");
@@ -212,6 +216,11 @@ fn two_chat_over_tls() {
 /// EDGE_CASES 389.
 #[test]
 fn sighup_reads_the_certificate_anew_and_what_is_there_stays() {
+    // Each connection of those that ask is on another loop.
+    ["1", "3"].into_iter().for_each(a_certificate_is_read_anew);
+}
+
+fn a_certificate_is_read_anew(threads: &str) {
     let dir = Dir::new();
     let [certificate, key] = ["cert.pem", "key.pem"].map(|name| dir.join(name).display().to_string());
     let put = |pair: &Pair| {
@@ -220,7 +229,7 @@ fn sighup_reads_the_certificate_anew_and_what_is_there_stays() {
     };
     put(&LOCALHOST);
     let mut server = command("echo_server");
-    server.args(["--tls-cert", &certificate, "--tls-key", &key, "127.0.0.1:0"]);
+    server.args(["--threads", threads, "--tls-cert", &certificate, "--tls-key", &key, "127.0.0.1:0"]);
     let server = Program::spawn(server);
     let address = server.listening();
     let mut old = s_client(address, &[]);
@@ -239,6 +248,7 @@ fn sighup_reads_the_certificate_anew_and_what_is_there_stays() {
     put(&AUTHORITY.issue("renewed-by-hup", "DNS:localhost"));
     server.signal("HUP");
     wait_until("the new certificate is shown", || shown().is_some_and(|now| Some(now) != before));
+    assert!((0..3).all(|_| shown() != before));
     old.type_in(b"after\n");
     assert_eq!(old.line(), "after");
     let ended = server.end_by("TERM");

@@ -14,17 +14,14 @@ mod keeper;
 mod session;
 
 use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dispatch_loop::tls::TlsServer;
-use dispatch_loop::{
-    Address, Channel, ChannelMap, Deadline, Deadlines, Dispatcher, DrainOptions, Socket, ToAddress,
-};
+use dispatch_loop::{Address, Channel, ChannelMap, Deadline, Deadlines, Dispatcher, Socket, ToAddress};
 use lexopt::prelude::*;
 use programs::Exit;
 
@@ -32,14 +29,15 @@ use crate::keeper::Keeper;
 use crate::session::{Event, Message, Reserved, Room, SIZE, Session};
 
 const HELP: &str = "\
-usage: smtp_sink [--tls-cert FILE --tls-key FILE] [--maildir DIR] [ADDR]
+usage: smtp_sink [--tls-cert FILE --tls-key FILE] [--maildir DIR] [--threads N] [ADDR]
 
 Takes mail for anybody, and prints each message, until Ctrl-C.
 
   ADDR               HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:8025)
   --tls-cert FILE    offer STARTTLS, with this certificate (PEM)
   --tls-key FILE     and this key (PEM)
-  --maildir DIR      store each message as a file in DIR/new instead, whole or not at all";
+  --maildir DIR      store each message as a file in DIR/new instead, whole or not at all
+  --threads N        on how many loops, each with a thread of its own (1); 0: one for each core";
 
 /// How long a client may be idle.
 const IDLE: Duration = Duration::from_secs(300);
@@ -54,11 +52,13 @@ fn main() -> ExitCode {
 
 fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     let (mut address, mut maildir, mut certificate, mut key) = (None, None, None::<PathBuf>, None::<PathBuf>);
+    let mut threads = 1;
     while let Some(arg) = args.next()? {
         match arg {
             Long("tls-cert") => certificate = Some(args.value()?.into()),
             Long("tls-key") => key = Some(args.value()?.into()),
             Long("maildir") => maildir = Some(PathBuf::from(args.value()?)),
+            Long("threads") => threads = programs::threads(args.value()?)?,
             Long("help") | Short('h') => return Err(Exit::Help),
             Value(text) if address.is_none() => address = Some(text.string()?),
             other => return Err(other.unexpected().into()),
@@ -79,17 +79,8 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     }
     let stores = maildir.is_some();
     let (keeper, thread) = Keeper::start(maildir)?;
-    let mut map = ChannelMap::new()?;
-    map.drain_on_signals(&DrainOptions::default().with_deadline(Duration::from_secs(3)))?;
-    let service = Rc::new(Service { tls, keeper, room: Room::new(ROOM) });
-    let server = map.listen(&*address, Server { service })?;
-    if let Ok(address) = map.channel(server).map_err(io::Error::from).and_then(|ch| ch.local_addr()) {
-        let cannot = |error| Exit::Failure(format!("cannot write to stdout: {error}"));
-        writeln!(io::stdout(), "listening on {address}").map_err(cannot)?;
-    }
-    dispatch_loop::run(&mut map)?;
-    // The other clones of the keeper go with it.
-    drop(map);
+    let service = Arc::new(Service { tls, keeper, room: Room::new(ROOM) });
+    programs::serve(threads, &address, move || Server { service: service.clone() })?;
     // A stdout that nobody reads is not waited for.
     if stores {
         let _ = thread.join();
@@ -104,7 +95,7 @@ struct Service {
 }
 
 struct Server {
-    service: Rc<Service>,
+    service: Arc<Service>,
 }
 
 impl Dispatcher for Server {
@@ -117,7 +108,7 @@ impl Dispatcher for Server {
 }
 
 struct Client {
-    service: Rc<Service>,
+    service: Arc<Service>,
     session: Session,
     /// Its message is being kept.
     is_waiting: bool,
