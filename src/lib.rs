@@ -222,6 +222,7 @@
 compile_error!("dispatch-loop is for Unix systems: Linux, macOS and the BSDs");
 
 mod bucket;
+mod chance;
 mod channels;
 mod clock;
 mod core;
@@ -230,6 +231,8 @@ mod error;
 mod event_loop;
 mod group;
 mod guard;
+#[cfg(feature = "testing")]
+mod kit;
 #[cfg(feature = "layers")]
 mod layers;
 mod link;
@@ -281,6 +284,7 @@ pub use threads::meter::Meter;
 pub use threads::outlet::Outlet;
 pub use threads::remote::{Remote, StopGuard};
 pub use threads::send_error::SendError;
+pub use threads::source_waker::SourceWaker;
 pub use timers::TimerId;
 pub use token::{Handle, Token};
 
@@ -289,6 +293,19 @@ pub use token::{Handle, Token};
 /// [`keep_watchdog`](ChannelMap::keep_watchdog).
 pub mod service {
     pub use crate::channels::service::{inherited, notify, ready, stopping};
+}
+
+/// To test dispatchers without sockets and without waiting (feature `testing`): a [map](testing::map) whose clock
+/// is the test's, channels whose [peers](testing::Peer) a test scripts, a [server](testing::Server) that answers
+/// its connects, and [seeds](testing::seeds) that vary what a network may vary. Twisted's `Clock` and
+/// `StringTransport`.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub use crate::kit::end::End;
+    pub use crate::kit::maps::{add, advance, map, map_with_seed, pair, server};
+    pub use crate::kit::peer::Peer;
+    pub use crate::kit::seeds::seeds;
+    pub use crate::kit::server::{Server, Try};
 }
 
 /// For this crate's own tests, and in debug builds alone: makes a chosen system call fail, counts the

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::clock::Time;
 use crate::core::map::ChannelMap;
+#[cfg(feature = "testing")]
+use crate::event_loop::scripted;
 use crate::event_loop::{LoopOptions, messages, serve, settle, teardown, timers};
 use crate::sys::errno::is_interrupted;
 use crate::threads::queue::Queue;
@@ -99,6 +101,8 @@ fn turn(map: &mut ChannelMap, timeout: Option<Duration>, rescan: bool, turning: 
         Some(wait) => wait,
         None => return Ok(()),
     };
+    #[cfg(feature = "testing")]
+    let timeout = scripted::instead_of_waiting(map, timeout)?;
     map.pulse.rest();
     match map.poll.wait(timeout) {
         Ok(()) => {}
@@ -119,6 +123,10 @@ impl ChannelMap {
     /// other thread has a `Remote` or an `Outlet`.
     #[inline(always)]
     fn is_calm(&self) -> bool {
+        #[cfg(feature = "testing")]
+        if self.stage.is_some() {
+            return false;
+        }
         let lists = self.dirty.len() | self.asking.len() | self.pending.len();
         lists | self.out as usize | usize::from(self.stopping) == 0
             && self.gather.is_free()

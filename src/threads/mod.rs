@@ -10,4 +10,5 @@ pub(crate) mod queue;
 pub(crate) mod readers;
 pub(crate) mod remote;
 pub(crate) mod send_error;
+pub(crate) mod source_waker;
 pub(crate) mod watcher;

@@ -1,0 +1,5 @@
+//! The test kit.
+
+mod testing {
+    mod done_when;
+}
