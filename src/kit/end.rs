@@ -66,6 +66,10 @@ impl Source for End {
         }
     }
 
+    fn input_pending(&self) -> bool {
+        self.0.borrow().has_input()
+    }
+
     fn set_waker(&mut self, waker: &SourceWaker) {
         self.0.borrow_mut().token = Some(waker.token());
     }

@@ -15,7 +15,7 @@ use crate::net::address::Address;
 use crate::token::Handle;
 
 /// Turns in a row without time passing, after which [`advance`] gives up.
-const MOST_TURNS: u32 = 1_000_000;
+const MOST_TURNS: u32 = 100_000;
 
 /// A map for testing: where it would wait, its clock moves on at once to the next timer, or to the next step of a
 /// [`Peer`]. Everything else about it is as in any other map, and [`run`](crate::run), `turn` and `advance` drive

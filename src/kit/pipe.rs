@@ -69,6 +69,8 @@ pub(crate) struct Pipe {
     // To the channel.
     input: VecDeque<u8>,
     end: Option<End>,
+    /// A read has returned it.
+    end_is_read: bool,
     // From the channel.
     pub(super) sent: Vec<u8>,
     /// Bytes of it that the peer has not read.
@@ -95,6 +97,7 @@ impl Pipe {
             cursor: clock::now(),
             input: VecDeque::new(),
             end: None,
+            end_is_read: false,
             sent: Vec::new(),
             unread: 0,
             buffer: 64 * 1024,
@@ -169,6 +172,7 @@ impl Pipe {
             Step::Fin => drop(self.end.get_or_insert(End::Fin)),
             Step::Reset => {
                 self.end = Some(End::Reset);
+                self.end_is_read = false;
                 self.write_error = None;
                 // Nobody reads it any more.
                 self.unread = 0;
@@ -197,9 +201,9 @@ impl Pipe {
 
     // What is seen of it.
 
-    /// There is input, or its end.
+    /// There is input, or its end, that was not read.
     pub(super) fn has_input(&self) -> bool {
-        !self.input.is_empty() || self.end.is_some()
+        !self.input.is_empty() || (self.end.is_some() && !self.end_is_read)
     }
 
     /// A call to send would do something, or fail.
@@ -222,6 +226,7 @@ impl Pipe {
 
     pub(super) fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.input.is_empty() {
+            self.end_is_read = self.end.is_some();
             return match &mut self.end {
                 None => Err(io::ErrorKind::WouldBlock.into()),
                 Some(End::Fin) => Ok(0),

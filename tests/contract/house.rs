@@ -7,7 +7,10 @@ use std::path::Path;
 
 /// The folders and files of each floor, the lowest first. The longest match counts.
 const FLOORS: [&[&str]; 7] = [
-    &["bucket", "chance", "clock", "drain", "error", "guard", "numbers", "reason", "report", "timers", "token"],
+    &[
+        "bucket", "chance", "clock", "drain", "error", "guard", "numbers", "reason", "report", "timers",
+        "token",
+    ],
     &[
         "net",
         "sys",

@@ -102,7 +102,7 @@ fn a_reconnect_backs_off_to_its_tenth_try() {
     run(&mut map).unwrap();
 }
 
-/// Sends a megabyte, and more only when that is gone.
+/// Sends a quarter of a megabyte, and more only when that is gone.
 struct Source {
     highs: Rc<Cell<u32>>,
     lows: Rc<Cell<u32>>,
@@ -111,7 +111,7 @@ struct Source {
 
 impl Dispatcher for Source {
     fn handle_open(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
-        ch.push_vec(vec![7; 1024 * 1024])
+        ch.push_vec(vec![7; 256 * 1024])
     }
     fn handle_high(&mut self, _: &mut Channel<'_>) -> io::Result<()> {
         self.highs.set(self.highs.get() + 1);
@@ -140,9 +140,9 @@ fn a_slow_reader_gets_all_of_it_at_its_own_rate() {
     testing::advance(&mut map, 10 * SECOND).unwrap();
     assert_eq!((peer.sent().len(), peer.unread()), ((32 + 10 * 4) * 1024, 32 * 1024));
     run(&mut map).unwrap();
-    assert_eq!(peer.sent(), vec![7; 1024 * 1024]);
+    assert_eq!(peer.sent(), vec![7; 256 * 1024]);
     assert_eq!((highs.get(), lows.get()), (1, 1));
     // The last of it is sent when the buffer has room for it.
-    assert_eq!(done.get().map(|done| done - begun), Some(SECOND * (1024 - 32) / 4));
+    assert_eq!(done.get().map(|done| done - begun), Some(SECOND * (256 - 32) / 4));
     assert!(peer.has_fin() && !peer.is_reset());
 }
