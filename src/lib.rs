@@ -203,7 +203,7 @@
 //! A TCP connection or listener, the same on a Unix-domain socket, a socket for datagrams
 //! ([`bind`](ChannelMap::bind)), a pipe or a terminal ([`add_file`](ChannelMap::add_file)), or a
 //! [`Source`]: something that transforms the bytes, as TLS does, or that has no descriptor and announces
-//! its readiness itself ([`source_ready`](Channel::source_ready)).
+//! its readiness itself ([`SourceWaker`], [`source_ready`](Channel::source_ready)).
 //!
 //! # What it costs
 //!
@@ -336,6 +336,9 @@ struct Threads;
 #[cfg(all(doctest, feature = "layers", feature = "proxy-protocol"))]
 #[doc = include_str!("../docs/balancer.md")]
 struct Balancer;
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../docs/testing.md")]
+struct TestingPage;
 #[cfg(all(doctest, feature = "tls"))]
 #[doc = include_str!("../docs/tls.md")]
 struct TlsPage;

@@ -70,6 +70,10 @@ impl Source for End {
         self.0.borrow().has_input()
     }
 
+    fn unacknowledged(&self) -> usize {
+        self.0.borrow().unread
+    }
+
     fn set_waker(&mut self, waker: &SourceWaker) {
         self.0.borrow_mut().token = Some(waker.token());
     }

@@ -13,24 +13,23 @@ const VARIABLE: &str = "DISPATCH_LOOP_SEED";
 /// With the environment variable `DISPATCH_LOOP_SEED` set to a number, only that seed is run, whatever the range.
 ///
 /// ```
-/// use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
-/// use dispatch_loop::testing;
+/// use dispatch_loop::{Channel, Dispatcher, testing};
 /// use std::io;
 ///
-/// struct Upper;
+/// struct Echo;
 ///
-/// impl Chat for Upper {
-///     fn found_terminator(&mut self, ch: &mut ChatChannel<'_>, line: &[u8]) -> io::Result<()> {
-///         ch.push_vec([&line.to_ascii_uppercase()[..], b"\n"].concat())
+/// impl Dispatcher for Echo {
+///     fn handle_read(&mut self, ch: &mut Channel<'_>) -> io::Result<()> {
+///         ch.read_with(|ch, data| ch.push(data))
 ///     }
 /// }
 ///
 /// testing::seeds(0..100, |seed| {
 ///     let mut map = testing::map_with_seed(seed)?;
-///     let (_, peer) = testing::add(&mut map, ChatDispatcher::new("\n", Upper)?)?;
-///     peer.send("one\ntw").send("o\n").fin();
+///     let (_, peer) = testing::add(&mut map, Echo)?;
+///     peer.send("one").send("two").fin();
 ///     dispatch_loop::run(&mut map)?;
-///     assert_eq!(peer.sent(), b"ONE\nTWO\n");
+///     assert_eq!(peer.sent(), b"onetwo");
 ///     Ok(())
 /// });
 /// ```

@@ -54,10 +54,13 @@ pub struct Server(pub(super) Rc<RefCell<State>>);
 pub(super) struct State {
     script: VecDeque<(usize, Answer)>,
     delay: Duration,
-    greet: Option<Rc<dyn Fn(&Peer)>>,
+    greet: Option<Greet>,
     tries: Vec<Try>,
     accepted: Vec<Peer>,
 }
+
+/// What each new peer is told to do.
+type Greet = Rc<dyn Fn(&Peer)>;
 
 /// What becomes of a connect.
 #[derive(Clone, Copy, Debug)]

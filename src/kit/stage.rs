@@ -56,10 +56,9 @@ impl Stage {
     pub(crate) fn take_answers(&mut self, now: Time) -> Vec<(Token, Answer)> {
         let (due, left) = std::mem::take(&mut self.connects).into_iter().partition(|(at, ..)| *at <= now);
         self.connects = left;
-        let due: Vec<(Time, Token, Answer)> = due;
-        let mut answers = due.into_iter().map(|(_, token, answer)| (token, answer)).collect();
-        self.shuffle(&mut answers);
-        answers
+        let mut due: Vec<(Time, Token, Answer)> = due;
+        self.shuffle(&mut due);
+        due.into_iter().map(|(_, token, answer)| (token, answer)).collect()
     }
 
     /// When something is to happen next, if ever.
@@ -99,7 +98,7 @@ impl Stage {
     }
 
     /// In another order, and not all of them at once, if there is a seed.
-    pub(crate) fn vary<T>(&mut self, ready: &mut Vec<T>) {
+    pub(crate) fn vary<T>(&self, ready: &mut Vec<T>) {
         self.shuffle(ready);
         if let Some(dice) = &mut *self.dice.borrow_mut() {
             let kept = if dice.below(4) == 0 { 1 + dice.below(ready.len().max(1)) } else { ready.len() };
@@ -107,7 +106,7 @@ impl Stage {
         }
     }
 
-    fn shuffle<T>(&mut self, all: &mut Vec<T>) {
+    fn shuffle<T>(&self, all: &mut [T]) {
         let Some(dice) = &mut *self.dice.borrow_mut() else { return };
         for last in (1..all.len()).rev() {
             all.swap(last, dice.below(last + 1));

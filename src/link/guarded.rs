@@ -133,6 +133,10 @@ impl Source for Guarded {
         self.ask(0, |source| source.output_held())
     }
 
+    fn unacknowledged(&self) -> usize {
+        self.ask(0, |source| source.unacknowledged())
+    }
+
     fn set_waker(&mut self, waker: &SourceWaker) {
         // What it panics with ends the channel.
         let _ = self.tell(|source| {

@@ -114,6 +114,12 @@ pub trait Source: Any {
         0
     }
 
+    /// How many bytes it has passed on that are still on their way to the peer, `SIOCOUTQ` of a socket: that they
+    /// become fewer is a sign of life. Asked only if there is no descriptor. A source around another one asks it.
+    fn unacknowledged(&self) -> usize {
+        0
+    }
+
     /// A source without a descriptor has become a channel's: `waker` is what tells that it is ready, for whoever
     /// brings its input and takes its output to keep. A source around another one passes it on. Not called if
     /// there is a descriptor.

@@ -111,6 +111,10 @@ impl Source for Replay {
         self.source.output_held()
     }
 
+    fn unacknowledged(&self) -> usize {
+        self.source.unacknowledged()
+    }
+
     fn set_waker(&mut self, waker: &SourceWaker) {
         self.source.set_waker(waker);
     }

@@ -267,6 +267,10 @@ impl Source for TlsSession {
         self.held + self.wire.output_held()
     }
 
+    fn unacknowledged(&self) -> usize {
+        self.wire.unacknowledged()
+    }
+
     fn set_waker(&mut self, waker: &SourceWaker) {
         self.wire.set_waker(waker);
     }

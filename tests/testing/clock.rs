@@ -34,7 +34,7 @@ fn advance_runs_what_is_due_by_then_and_no_more() {
     let beats = Rc::new(RefCell::new(0));
     let count = beats.clone();
     map.call_every(10 * MS, move |_| *count.borrow_mut() += 1);
-    for (time, so_far) in [(0 * MS, 0), (9 * MS, 0), (MS, 1), (25 * MS, 3)] {
+    for (time, so_far) in [(Duration::ZERO, 0), (9 * MS, 0), (MS, 1), (25 * MS, 3)] {
         testing::advance(&mut map, time).unwrap();
         assert_eq!(*beats.borrow(), so_far);
     }

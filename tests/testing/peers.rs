@@ -220,7 +220,22 @@ fn a_channel_that_reads_nothing_does_not_stop_the_clock() {
     assert!((64..200).contains(&log.count("a read")), "{}", log.count("a read"));
 }
 
-/// Two channels of a map, and a relay between their peers' bytes.
+/// A peer that reads slowly but steadily is alive, also while everything is in the buffer.
+#[test]
+fn what_the_peer_reads_of_the_buffer_counts_as_activity() {
+    let log = Log::new();
+    let (mut map, handle, peer) = added(&log, Recorder::new("a", &log));
+    let begun = map.now();
+    peer.read_slowly(1, SECOND);
+    map.channel(handle).unwrap().push(&[b'x'; 60]).unwrap();
+    map.channel(handle).unwrap().set_timeout(Some(5 * SECOND));
+    run(&mut map).unwrap();
+    assert_eq!((peer.sent().len(), peer.unread()), (60, 0));
+    assert_eq!(log.of("a"), ["open", "timeout", "close: aborted"]);
+    let silent = map.now() - begun - 60 * SECOND;
+    assert!((5 * SECOND..=10 * SECOND).contains(&silent), "{silent:?}");
+}
+
 #[test]
 fn a_pair_is_a_source_like_any_other() {
     let log = Log::new();
