@@ -20,6 +20,7 @@ use crate::threads::source_waker::SourceWaker;
 ///
 /// ```
 /// use dispatch_loop::{Dispatcher, testing};
+/// use std::time::Duration;
 ///
 /// struct Quiet;
 /// impl Dispatcher for Quiet {}
@@ -28,7 +29,7 @@ use crate::threads::source_waker::SourceWaker;
 /// let (end, peer) = testing::pair(&mut map);
 /// let quiet = map.add_source(end, Quiet)?;
 /// map.channel(quiet)?.push(b"hello")?;
-/// map.turn(None)?;
+/// testing::advance(&mut map, Duration::ZERO)?;
 /// assert_eq!(peer.sent(), b"hello");
 /// # std::io::Result::Ok(())
 /// ```
