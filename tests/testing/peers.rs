@@ -141,6 +141,22 @@ fn what_is_cut_short_is_reset() {
     }
 }
 
+/// A hook drops its own map, with something queued.
+#[test]
+fn what_a_hook_cuts_short_with_its_map_is_reset() {
+    let log = Log::new();
+    let recorder = Recorder::new("a", &log).on("read", |ch| {
+        ch.push(&[b'x'; 30])?;
+        drop(std::mem::replace(ch.map_mut(), testing::map()?));
+        Ok(())
+    });
+    let (mut map, _, peer) = added(&log, recorder);
+    peer.set_buffer(10).stop_reading().send("go");
+    testing::advance(&mut map, Duration::ZERO).unwrap();
+    assert!(peer.is_reset() && peer.is_closed());
+    assert_eq!(peer.sent().len(), 10);
+}
+
 #[test]
 fn a_reset_comes_after_the_input_before_it() {
     let log = Log::new();

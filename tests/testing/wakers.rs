@@ -9,7 +9,7 @@ use std::time::Duration;
 use dispatch_loop::{ChannelMap, Interest, Source, SourceWaker, run, testing};
 
 use crate::support::recorder::{Log, Recorder};
-use crate::support::turning::{assert_calm, turn_until};
+use crate::support::turning::{assert_calm, run_out, turn_until};
 
 /// One direction of a pair in memory, with room for little.
 #[derive(Default)]
@@ -104,7 +104,7 @@ fn two_channels_of_a_map_talk_through_memory() {
         });
         map.add_source(a, sender).unwrap();
         map.add_source(b, Recorder::new("b", &log).quiet()).unwrap();
-        run(&mut map).unwrap();
+        run_out(&mut map, &log);
         assert_eq!(log.input("b"), bytes);
         assert_eq!(
             (log.of("a"), log.of("b")),
@@ -125,7 +125,7 @@ fn two_threads_talk_through_memory() {
         let mut map = ChannelMap::new().unwrap();
         let echo = Recorder::new("b", &log).on("read", |ch| ch.read_with(|ch, data| ch.push(data)));
         map.add_source(b, echo).unwrap();
-        run(&mut map).unwrap();
+        run_out(&mut map, &log);
         log.events().last().cloned()
     });
     let log = Log::new();
@@ -137,9 +137,26 @@ fn two_threads_talk_through_memory() {
     assert_eq!(log.input("a"), bytes);
     assert_calm(&mut map);
     map.channel(handle).unwrap().abort();
-    run(&mut map).unwrap();
+    run_out(&mut map, &log);
     let reset = io::Error::from(ErrorKind::ConnectionReset);
     assert_eq!(thread.join().unwrap(), Some(format!("b close: {reset}")));
+}
+
+/// Also a source that takes the place of another one while the channel lives.
+#[test]
+fn every_source_is_given_its_waker() {
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let ((a, _), (b, mut far)) = (pair(), pair());
+    let handle = map.add_source(a, Recorder::new("a", &log)).unwrap();
+    map.turn(Some(Duration::ZERO)).unwrap();
+    map.channel(handle).unwrap().wrap_source(|_| Ok(Box::new(b))).unwrap();
+    turn_until(&mut map, &log, |_| log.has("a wrapped"));
+    assert_calm(&mut map);
+    far.send(b"to the second").unwrap();
+    turn_until(&mut map, &log, |_| log.input("a") == b"to the second");
+    far.shutdown_write().unwrap();
+    run_out(&mut map, &log);
 }
 
 /// Inverts every byte, in both directions.
