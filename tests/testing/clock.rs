@@ -149,3 +149,19 @@ fn timeouts_and_bandwidths_go_by_it() {
     assert_eq!(log.of("a"), ["open", "timeout", "close: aborted"]);
     assert_eq!(log.of("b"), ["open", "close: closed"]);
 }
+
+/// A bucket fills up while the test's time passes.
+#[test]
+fn a_bandwidth_that_was_not_used_for_an_hour_allows_its_burst_again() {
+    let log = Log::new();
+    let mut map = testing::map().unwrap();
+    let (handle, peer) = testing::add(&mut map, Recorder::new("a", &log)).unwrap();
+    testing::advance(&mut map, Duration::ZERO).unwrap();
+    map.channel(handle).unwrap().set_write_bandwidth([&Bandwidth::new(1000)]);
+    for _ in 0..3 {
+        map.channel(handle).unwrap().push(&[0; 1000]).unwrap();
+        testing::advance(&mut map, Duration::ZERO).unwrap();
+        assert_eq!(peer.take_sent().len(), 1000);
+        testing::advance(&mut map, DAY / 24).unwrap();
+    }
+}
