@@ -44,6 +44,7 @@ pub(crate) fn once(map: &mut ChannelMap, timeout: Option<Duration>) -> io::Resul
 
 /// Turns that begin with nothing due but future timers, in a tight loop under one `catch_unwind`, up to
 /// the first that leaves something to be done.
+#[inline]
 fn quick_turns(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<()> {
     let id = map.id;
     // How far the last batch was served; at first there is none.
