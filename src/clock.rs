@@ -110,6 +110,11 @@ pub(crate) mod by_hand {
             HELD.set(HELD.get() + 1);
             Hand(())
         }
+
+        /// Whether nobody else holds it.
+        pub(crate) fn is_the_only_one(&self) -> bool {
+            HELD.get() == 1
+        }
     }
 
     impl Drop for Hand {

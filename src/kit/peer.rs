@@ -57,7 +57,7 @@ impl Peer {
         self
     }
 
-    /// Send bytes to the channel. It does after its FIN, or a reset, send nothing.
+    /// Send bytes to the channel. After its FIN, or a reset, nothing is sent.
     pub fn send(&self, bytes: impl AsRef<[u8]>) -> &Peer {
         self.then(Step::Send(bytes.as_ref().to_vec()))
     }

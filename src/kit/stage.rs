@@ -22,7 +22,7 @@ pub(crate) struct Stage {
     /// Connects that are to be answered.
     connects: Vec<(Time, Token, Answer)>,
     dice: Dice,
-    _clock: Hand,
+    clock: Hand,
 }
 
 impl Stage {
@@ -35,7 +35,7 @@ impl Stage {
             server: Server::new(),
             connects: Vec::new(),
             dice: Rc::new(RefCell::new(seed.map(Chance::new))),
-            _clock: Hand::new(),
+            clock: Hand::new(),
         }
     }
 
@@ -116,6 +116,8 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        seeded::set(None);
+        if self.clock.is_the_only_one() {
+            seeded::set(None);
+        }
     }
 }

@@ -101,3 +101,18 @@ fn a_seed_in_the_environment_is_run_alone() {
     assert_eq!(ran(Some("4711")), (vec!["4711".into()], true));
     assert_eq!(ran(Some("many")), (vec![], false));
 }
+
+/// Jitter is no exception; and what one map leaves behind is not another one's.
+#[test]
+fn random_numbers_follow_the_seed_while_a_map_for_testing_lives() {
+    let first = |seed| testing::map_with_seed(seed).unwrap().random();
+    assert_eq!(first(1), first(1));
+    assert_ne!(first(1), first(2));
+    let map = testing::map_with_seed(1).unwrap();
+    drop(testing::map_with_seed(2).unwrap());
+    map.random();
+    let real = dispatch_loop::ChannelMap::new().unwrap();
+    let (once, then) = (map.random(), map.random());
+    drop(map);
+    assert_ne!((once, then), (real.random(), real.random()));
+}
