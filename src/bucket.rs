@@ -57,13 +57,13 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use crate::clock;
 
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
     fn a_burst_at_once_and_then_the_rate() {
-        let start = Clock.now();
+        let start = clock::now();
         let mut bucket = Bucket::new(1000, 10, start);
         assert_eq!(bucket.available(start), 10);
         bucket.take(10, start);
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn what_was_taken_too_much_is_waited_for() {
-        let start = Clock.now();
+        let start = clock::now();
         let mut bucket = Bucket::new(1000, 10, start);
         bucket.take(30, start);
         assert_eq!((bucket.available(start), bucket.wait_for(1, start)), (0, 21 * MS));
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_largest_numbers_do_no_harm() {
-        let start = Clock.now();
+        let start = clock::now();
         let mut fast = Bucket::new(u64::MAX, u64::MAX, start);
         fast.take(u64::MAX, start);
         assert_eq!(fast.available(start.after(2 * 1000 * MS)), u64::MAX);

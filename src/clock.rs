@@ -48,12 +48,91 @@ pub(crate) struct Turn {
 }
 
 /// Where a map has its time from.
-pub(crate) struct Clock;
+pub(crate) struct Clock {
+    #[cfg(feature = "testing")]
+    by_hand: bool,
+}
 
 impl Clock {
+    /// The system's.
+    pub(crate) const REAL: Clock = Clock {
+        #[cfg(feature = "testing")]
+        by_hand: false,
+    };
+
+    /// That of the tests of this thread.
+    #[cfg(feature = "testing")]
+    pub(crate) const BY_HAND: Clock = Clock { by_hand: true };
+
     #[inline]
     pub(crate) fn now(&self) -> Time {
+        #[cfg(feature = "testing")]
+        if self.by_hand {
+            return now();
+        }
         Time(Instant::now())
+    }
+}
+
+/// The time where no map is at hand: the system's, but on a thread with a map for testing that of its tests.
+#[inline]
+pub(crate) fn now() -> Time {
+    #[cfg(feature = "testing")]
+    if let Some(now) = by_hand::now() {
+        return now;
+    }
+    Time(Instant::now())
+}
+
+/// The clock of a thread's tests, which moves only when it is told to.
+#[cfg(feature = "testing")]
+pub(crate) mod by_hand {
+    use std::cell::Cell;
+    use std::time::Instant;
+
+    use super::Time;
+
+    thread_local! {
+        /// It is there while somebody holds it.
+        static NOW: Cell<Option<Time>> = const { Cell::new(None) };
+        static HELD: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Holds the clock: each map for testing does. It begins at the present.
+    #[derive(Debug)]
+    pub(crate) struct Hand(());
+
+    impl Hand {
+        pub(crate) fn new() -> Hand {
+            if HELD.get() == 0 {
+                NOW.set(Some(Time(Instant::now())));
+            }
+            HELD.set(HELD.get() + 1);
+            Hand(())
+        }
+
+        /// Whether nobody else holds it.
+        pub(crate) fn is_the_only_one(&self) -> bool {
+            HELD.get() == 1
+        }
+    }
+
+    impl Drop for Hand {
+        fn drop(&mut self) {
+            HELD.set(HELD.get() - 1);
+            if HELD.get() == 0 {
+                NOW.set(None);
+            }
+        }
+    }
+
+    pub(super) fn now() -> Option<Time> {
+        NOW.get()
+    }
+
+    /// It never goes back.
+    pub(crate) fn move_to(time: Time) {
+        NOW.set(NOW.get().map(|now| now.max(time)));
     }
 }
 
@@ -64,7 +143,7 @@ mod tests {
     #[test]
     fn a_beat_keeps_its_rhythm_and_skips_what_was_missed() {
         let ms = Duration::from_millis;
-        let start = Clock.now();
+        let start = now();
         let at = |n: u64| start.after(ms(n));
         assert_eq!(next_beat(at(10), ms(10), at(12)), at(20));
         assert_eq!(next_beat(at(10), ms(10), at(55)), at(60));
@@ -74,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_delay_too_long_for_the_clock_is_as_long_as_can_be() {
-        let now = Clock.now();
+        let now = now();
         assert!(now.after(Duration::MAX) > now.after(Duration::from_secs(99 * 365 * 24 * 60 * 60)));
     }
 }

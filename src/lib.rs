@@ -203,7 +203,7 @@
 //! A TCP connection or listener, the same on a Unix-domain socket, a socket for datagrams
 //! ([`bind`](ChannelMap::bind)), a pipe or a terminal ([`add_file`](ChannelMap::add_file)), or a
 //! [`Source`]: something that transforms the bytes, as TLS does, or that has no descriptor and announces
-//! its readiness itself ([`source_ready`](Channel::source_ready)).
+//! its readiness itself ([`SourceWaker`], [`source_ready`](Channel::source_ready)).
 //!
 //! # What it costs
 //!
@@ -222,6 +222,7 @@
 compile_error!("dispatch-loop is for Unix systems: Linux, macOS and the BSDs");
 
 mod bucket;
+mod chance;
 mod channels;
 mod clock;
 mod core;
@@ -230,6 +231,8 @@ mod error;
 mod event_loop;
 mod group;
 mod guard;
+#[cfg(feature = "testing")]
+mod kit;
 #[cfg(feature = "layers")]
 mod layers;
 mod link;
@@ -282,6 +285,7 @@ pub use threads::meter::Meter;
 pub use threads::outlet::Outlet;
 pub use threads::remote::{Remote, StopGuard};
 pub use threads::send_error::SendError;
+pub use threads::source_waker::SourceWaker;
 pub use timers::TimerId;
 pub use token::{Handle, Token};
 
@@ -290,6 +294,19 @@ pub use token::{Handle, Token};
 /// [`keep_watchdog`](ChannelMap::keep_watchdog).
 pub mod service {
     pub use crate::channels::service::{inherited, notify, ready, stopping};
+}
+
+/// To test dispatchers without sockets and without waiting (feature `testing`): a [map](testing::map) whose clock
+/// is the test's, channels whose [peers](testing::Peer) a test scripts, a [server](testing::Server) that answers
+/// its connects, and [seeds](testing::seeds) that vary what a network may vary. Twisted's `Clock` and
+/// `StringTransport`.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub use crate::kit::end::End;
+    pub use crate::kit::maps::{add, advance, map, map_with_seed, pair, server};
+    pub use crate::kit::peer::Peer;
+    pub use crate::kit::seeds::seeds;
+    pub use crate::kit::server::{Server, Try};
 }
 
 /// For this crate's own tests, and in debug builds alone: makes a chosen system call fail, counts the
@@ -320,6 +337,9 @@ struct Threads;
 #[cfg(all(doctest, feature = "layers", feature = "proxy-protocol"))]
 #[doc = include_str!("../docs/balancer.md")]
 struct Balancer;
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../docs/testing.md")]
+struct TestingPage;
 #[cfg(all(doctest, feature = "tls"))]
 #[doc = include_str!("../docs/tls.md")]
 struct TlsPage;

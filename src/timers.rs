@@ -382,7 +382,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::clock::Clock;
+    use crate::clock;
 
     impl Keeps for u32 {
         fn keeps(&self) -> bool {
@@ -392,7 +392,7 @@ mod tests {
 
     fn at(n: u64) -> Time {
         static START: OnceLock<Time> = OnceLock::new();
-        START.get_or_init(|| Clock.now()).after(Duration::from_nanos(n))
+        START.get_or_init(clock::now).after(Duration::from_nanos(n))
     }
 
     fn fire_all(timers: &mut Timers<u32>, now: u64) -> Vec<u32> {

@@ -55,9 +55,17 @@ impl ChannelMap {
     ) -> io::Result<Handle<D>> {
         let literal = address.to_address();
         let address = match (literal, address.to_name()) {
+            #[cfg(feature = "testing")]
+            (Err(_), Some((host, port))) if self.is_scripted() => {
+                return self.dial_by_script(host, port, options, dispatcher);
+            }
             (Err(_), Some((host, port))) => return self.dial(host, port, options, dispatcher),
             (address, _) => address,
         };
+        #[cfg(feature = "testing")]
+        if self.is_scripted() {
+            return self.connect_by_script(address, dispatcher);
+        }
         let now = self.clock.now();
         let mut later = false;
         let made = address.and_then(|address| {
@@ -110,6 +118,32 @@ impl ChannelMap {
         options: &ConnectOptions,
         dispatcher: D,
     ) -> io::Result<Handle<D>> {
+        let handle = self.begin_to_dial(&host, port, options, dispatcher)?;
+        let token = handle.token();
+        let answers = self.open_queue().answers();
+        let resolver = self.resolver.clone();
+        let name = host.clone();
+        let work = move || {
+            let found = resolve::look_up(&resolver, &name, port);
+            answers.give(Message::Call(Box::new(move |map| dial::resolved(map, token, found))));
+        };
+        let asked = resolve::ask(self.id, &host, Box::new(work));
+        match (asked, dial::dial_of(self, token)) {
+            (Ok(asked), Some(dial)) => dial.asked = Some(asked),
+            (Err(error), _) => dial::resolved(self, token, Err(error)),
+            (Ok(_), None) => {}
+        }
+        Ok(handle)
+    }
+
+    /// The channel, with its deadline.
+    pub(crate) fn begin_to_dial<D: Dispatcher>(
+        &mut self,
+        host: &str,
+        port: u16,
+        options: &ConnectOptions,
+        dispatcher: D,
+    ) -> io::Result<Handle<D>> {
         let name = format!("{host}:{port}");
         let dial = Box::new(Dial {
             name,
@@ -130,19 +164,6 @@ impl ChannelMap {
             if let Some(dial) = dial::dial_of(self, token) {
                 dial.deadline = Some(deadline);
             }
-        }
-        let answers = self.open_queue().answers();
-        let resolver = self.resolver.clone();
-        let name = host.clone();
-        let work = move || {
-            let found = resolve::look_up(&resolver, &name, port);
-            answers.give(Message::Call(Box::new(move |map| dial::resolved(map, token, found))));
-        };
-        let asked = resolve::ask(self.id, &host, Box::new(work));
-        match (asked, dial::dial_of(self, token)) {
-            (Ok(asked), Some(dial)) => dial.asked = Some(asked),
-            (Err(error), _) => dial::resolved(self, token, Err(error)),
-            (Ok(_), None) => {}
         }
         Ok(handle)
     }

@@ -8,6 +8,8 @@ pub(crate) mod handover;
 pub(crate) mod listen;
 #[cfg(feature = "proxy-protocol")]
 pub(crate) mod proxied;
+#[cfg(feature = "testing")]
+pub(crate) mod scripted;
 mod serve;
 pub(crate) mod service;
 #[cfg(feature = "signals")]

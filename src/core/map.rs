@@ -22,6 +22,8 @@ use crate::core::lingering::Lingering;
 use crate::core::slots::Slots;
 use crate::drain::Drain;
 use crate::guard::drop_caught;
+#[cfg(feature = "testing")]
+use crate::kit::stage::Stage;
 use crate::link::account::Total;
 use crate::link::due::Step;
 use crate::link::held::Held;
@@ -90,6 +92,9 @@ pub struct ChannelMap {
     pub(crate) slots: Slots<Seat>,
     pub(crate) poll: Poll,
     pub(crate) clock: Clock,
+    /// Of a map for testing: its peers.
+    #[cfg(feature = "testing")]
+    pub(crate) stage: Option<Box<Stage>>,
     pub(crate) timers: Timers<Action>,
     /// The turn in which `call_soon` was last called, and the last timer that was set before.
     pub(crate) soon: (u32, u64),
@@ -175,10 +180,12 @@ impl ChannelMap {
             id,
             slots: Slots::new(id),
             poll: Poll::new()?,
-            clock: Clock,
+            clock: Clock::REAL,
+            #[cfg(feature = "testing")]
+            stage: None,
             timers: Timers::new(),
             soon: (0, 0),
-            turn: Turn { number: 1, time: Clock.now() },
+            turn: Turn { number: 1, time: Clock::REAL.now() },
             dirty: Vec::new(),
             asking: Vec::new(),
             pending: Vec::new(),
@@ -245,6 +252,10 @@ impl ChannelMap {
                 return Err(refused(dispatcher, error));
             }
         }
+        #[cfg(feature = "testing")]
+        if self.stage.is_some() {
+            return Err(refused(dispatcher, no_descriptors()));
+        }
         let asks = self.asks(of);
         let load = if socket.named.is_some() { self.load.clone() } else { None };
         let (token, place) = self.seat(dispatcher)?;
@@ -308,10 +319,16 @@ impl ChannelMap {
             Ok(link) => link,
             Err(error) => return Err(refused(Box::new(dispatcher), error)),
         };
+        #[cfg(feature = "testing")]
+        if self.stage.is_some() && link.fd().is_some() {
+            drop_caught("a source", link.take_source());
+            return Err(refused(Box::new(dispatcher), no_descriptors()));
+        }
         link.set_asks(self.asks(TypeId::of::<D>()));
         match self.seat(Box::new(dispatcher)) {
             Ok((token, place)) => {
                 link.put_into(place);
+                self.give_waker(token);
                 Ok(token.typed())
             }
             Err(error) => {
@@ -473,6 +490,15 @@ impl ChannelMap {
 fn refused(dispatcher: Box<dyn Dispatcher>, why: io::Error) -> io::Error {
     drop_caught("a dispatcher", dispatcher);
     why
+}
+
+/// A map for testing has a clock that real peers do not go by.
+#[cfg(feature = "testing")]
+#[cold]
+fn no_descriptors() -> io::Error {
+    let why =
+        "a map for testing has channels without a descriptor only: see `testing::add` and `testing::pair`";
+    io::Error::new(io::ErrorKind::Unsupported, why)
 }
 
 /// The poller's descriptor: readable when a [`turn`](ChannelMap::turn) has something to do.

@@ -22,4 +22,5 @@ pub(crate) mod shown;
 pub(crate) mod slots;
 pub(crate) mod time;
 pub(crate) mod total;
+pub(crate) mod wake;
 pub(crate) mod wrapper;

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::chance;
 use crate::core::action::Action;
 use crate::core::channel::Channel;
 use crate::core::dispatcher::Dispatcher;
@@ -15,6 +16,36 @@ use crate::timers::{TimerId, TimerKey};
 use crate::token::Token;
 
 impl ChannelMap {
+    /// The time by the map's clock, which never jumps: `Instant::now()`, or in a map for testing the time of the
+    /// test. A dispatcher that measures time by it can be tested without waiting. asyncio's `loop.time()`.
+    ///
+    /// ```
+    /// use dispatch_loop::ChannelMap;
+    ///
+    /// let map = ChannelMap::new()?;
+    /// let begun = map.now();
+    /// assert!(map.now() >= begun);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn now(&self) -> Instant {
+        self.clock.now().instant()
+    }
+
+    /// A random number, for jitter; not for secrets. In a map for testing it follows from the seed.
+    ///
+    /// ```
+    /// use dispatch_loop::ChannelMap;
+    /// use std::time::Duration;
+    ///
+    /// let mut map = ChannelMap::new()?;
+    /// let jitter = Duration::from_millis(map.random() % 100);
+    /// map.call_later(Duration::from_millis(900) + jitter, |map| println!("{} channels", map.len()));
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn random(&self) -> u64 {
+        chance::random()
+    }
+
     /// Call `f` in the next turn, after the ready channels were served. asyncio's `call_soon`.
     pub fn call_soon(&mut self, f: impl FnOnce(&mut ChannelMap) + 'static) -> TimerId {
         self.wait_for_next_turn();

@@ -21,6 +21,8 @@ pub(crate) mod overdue;
 #[cfg(feature = "proxy-protocol")]
 pub(crate) mod preface;
 pub(crate) mod registration;
+#[cfg(feature = "testing")]
+pub(crate) mod scripted;
 pub(crate) mod serve;
 pub(crate) mod settle;
 pub(crate) mod teardown;

@@ -9,6 +9,7 @@ use crate::event_loop::hooks::{self, Entered};
 use crate::event_loop::{backoff, closing, dial, registration};
 use crate::guard::{drop_each, drop_guarded};
 use crate::link::held::Held;
+use crate::link::source::Source;
 use crate::link::state::{Link, Note, Role};
 use crate::net::address::about;
 use crate::net::load::Load;
@@ -49,9 +50,11 @@ pub(crate) fn finish(map: &mut ChannelMap, token: Token) {
     link.listed = true;
     match link.take_source() {
         Some(Held::Plain(plain)) => leave(&map.poll, link, plain.fd(), reset),
-        source => {
-            if let Some(fd) = source.as_ref().and_then(Held::descriptor) {
-                leave(&map.poll, link, fd, reset);
+        mut source => {
+            match source.as_ref().and_then(Held::descriptor) {
+                Some(fd) => leave(&map.poll, link, fd, reset),
+                None if reset => reset_source(&mut source),
+                None => {}
             }
             drop_guarded(&mut map.throttle, "a source", source);
         }
@@ -105,6 +108,14 @@ fn leave(poll: &Poll, link: &mut Link, fd: BorrowedFd<'_>, reset: bool) {
     }
     if reset {
         let _ = sys::stream::set_reset_on_close(fd);
+    }
+}
+
+/// A source without a descriptor is about to be dropped.
+#[cold]
+fn reset_source(source: &mut Option<Held>) {
+    if let Some(Held::Own(source)) = source {
+        source.reset();
     }
 }
 
@@ -184,9 +195,11 @@ fn drop_source(map: &mut ChannelMap, token: Token, reset: bool) {
     registration::unwatch(map, token);
     let Some(link) = map.link_mut(token) else { return };
     link.discard_queued();
-    let source = link.take_source();
-    if let Some(fd) = source.as_ref().and_then(Held::descriptor).filter(|_| reset) {
-        let _ = sys::stream::set_reset_on_close(fd);
+    let mut source = link.take_source();
+    match source.as_ref().and_then(Held::descriptor) {
+        Some(fd) if reset => drop(sys::stream::set_reset_on_close(fd)),
+        None if reset => reset_source(&mut source),
+        _ => {}
     }
     drop_guarded(&mut map.throttle, "a source", source);
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::clock::Time;
 use crate::core::action::Message;
 use crate::core::map::ChannelMap;
+#[cfg(feature = "testing")]
+use crate::event_loop::scripted;
 use crate::event_loop::{LoopOptions, messages, serve, settle, teardown, timers};
 use crate::sys::errno::is_interrupted;
 use crate::threads::queue::{Queue, Shared as Mailbox};
@@ -49,6 +51,7 @@ pub(crate) fn once(map: &mut ChannelMap, timeout: Option<Duration>) -> io::Resul
 
 /// Turns that begin with nothing due but future timers, in a tight loop under one `catch_unwind`, up to
 /// the first that leaves something to be done. `MEASURED`: other threads read the map's numbers, so turns are timed.
+#[inline]
 fn quick_turns<const MEASURED: bool>(map: &mut ChannelMap, waits: &mut u64, most: u64) -> io::Result<()> {
     let id = map.id;
     let work = Work(map.queue.as_ref().map(Queue::shared));
@@ -145,6 +148,8 @@ fn turn(map: &mut ChannelMap, timeout: Option<Duration>, rescan: bool, turning: 
         Some(wait) => wait,
         None => return Ok(()),
     };
+    #[cfg(feature = "testing")]
+    let timeout = scripted::instead_of_waiting(map, timeout)?;
     map.pulse.rest();
     match map.poll.wait(timeout) {
         Ok(()) => {}
@@ -166,6 +171,10 @@ impl ChannelMap {
     /// threads have sent no message.
     #[inline(always)]
     fn is_calm(&self) -> bool {
+        #[cfg(feature = "testing")]
+        if self.stage.is_some() {
+            return false;
+        }
         let lists = self.dirty.len() | self.asking.len() | self.pending.len();
         lists | self.out as usize | usize::from(self.stopping) == 0
             && self.slots.len() != self.background + self.internal

@@ -33,6 +33,8 @@ pub(crate) fn change_source(map: &mut ChannelMap, token: Token, make: MakeSource
         Ok(Err(error)) => link.wrap_failed(error),
         Err(payload) => link.wrap_failed(panicked(payload)),
     }
+    map.give_waker(token);
+    let Some(link) = map.link_mut(token) else { return };
     // What was put back may be the start of the handshake, and the socket has nothing more.
     if !link.is_pending() {
         link.set_pending(true);

@@ -2,9 +2,7 @@
 //! `ReconnectingClientFactory`.
 
 use std::cell::RefCell;
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -261,7 +259,8 @@ impl Client {
                 state.failures = 0;
             }
             state.failures += 1;
-            state.backoff.wait(state.failures - 1, random())
+            let random = map.random() as f64 / u64::MAX as f64;
+            state.backoff.wait(state.failures - 1, random)
         };
         let client = self.clone();
         let timer = map.call_later(delay, move |map| {
@@ -286,12 +285,6 @@ impl fmt::Debug for Client {
             .field("stopped", &state.stopped)
             .finish()
     }
-}
-
-/// A number from 0 to 1, from a hasher with a random seed.
-fn random() -> f64 {
-    let random = RandomState::new().build_hasher().finish();
-    random as f64 / u64::MAX as f64
 }
 
 /// The dispatcher of one attempt, around the user's own.
@@ -338,12 +331,12 @@ impl<D: Dispatcher> Wrapper for Attempt<D> {
         self.inner_mut()
     }
 
-    fn opened(&mut self, _: &mut Channel<'_>) {
-        self.opened = Some(Instant::now());
+    fn opened(&mut self, ch: &mut Channel<'_>) {
+        self.opened = Some(ch.map().now());
     }
 
     fn closed(&mut self, ch: &mut Channel<'_>, reason: &Reason) {
-        let open_for = self.opened.map(|opened| opened.elapsed());
+        let open_for = self.opened.map(|opened| ch.map().now() - opened);
         self.client.ended(ch.map_mut(), reason, open_for);
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::bucket::Bucket;
-use crate::clock::{Clock, Time};
+use crate::clock::{self, Time};
 
 /// What is waited for at most, in bytes.
 const MOST: u64 = 64 * 1024;
@@ -66,7 +66,7 @@ impl Bandwidth {
     }
 
     fn with(rate: u64, burst: u64) -> Bandwidth {
-        let bucket = Bucket::new(rate, burst, Clock.now());
+        let bucket = Bucket::new(rate, burst, clock::now());
         Bandwidth { rate, bucket: Rc::new(Cell::new(bucket)) }
     }
 
@@ -128,7 +128,7 @@ impl Flow {
         if self.is_waiting() || wanted == 0 {
             return 0;
         }
-        let now = Clock.now();
+        let now = clock::now();
         let available = self.of.iter().map(|bandwidth| bandwidth.available(now)).min().unwrap_or(0);
         let share = self.of.iter().map(Bandwidth::share).min().unwrap_or(1).min(wanted);
         let admitted = self.granted + if available >= share { available } else { 0 };
@@ -149,7 +149,7 @@ impl Flow {
         let granted = bytes.min(self.granted);
         self.granted -= granted;
         if bytes > granted {
-            self.take(bytes - granted, Clock.now());
+            self.take(bytes - granted, clock::now());
         }
     }
 

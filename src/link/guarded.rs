@@ -11,6 +11,7 @@ use crate::link::account::{Account, Share};
 use crate::link::source::Source;
 use crate::sys::errno::{is_interrupted, would_block};
 use crate::sys::poll::Interest;
+use crate::threads::source_waker::SourceWaker;
 
 /// A user's source, whose panics become errors. After a panic it is not called again.
 pub(crate) struct Guarded {
@@ -130,5 +131,24 @@ impl Source for Guarded {
 
     fn output_held(&self) -> usize {
         self.ask(0, |source| source.output_held())
+    }
+
+    fn unacknowledged(&self) -> usize {
+        self.ask(0, |source| source.unacknowledged())
+    }
+
+    fn set_waker(&mut self, waker: &SourceWaker) {
+        // What it panics with ends the channel.
+        let _ = self.tell(|source| {
+            source.set_waker(waker);
+            Ok(())
+        });
+    }
+
+    fn reset(&mut self) {
+        let _ = self.tell(|source| {
+            source.reset();
+            Ok(())
+        });
     }
 }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::link::held::Held;
 use crate::link::rare::{LINGER, Leaving};
+use crate::link::source::Source;
 use crate::link::state::Link;
 use crate::net::address::Address;
 use crate::net::peer::Peer;
@@ -19,7 +21,11 @@ const GLANCE: Duration = Duration::from_millis(10);
 impl Link {
     /// Bytes that were sent, and that the system holds. 0 if it does not tell.
     pub(crate) fn held(&self) -> usize {
-        self.fd().and_then(|fd| sys::unsent::unsent(fd).ok()).unwrap_or(0)
+        match (self.fd(), self.source()) {
+            (Some(fd), _) => sys::unsent::unsent(fd).unwrap_or(0),
+            (None, Some(Held::Own(source))) => source.unacknowledged(),
+            (None, _) => 0,
+        }
     }
 
     /// Bytes that were pushed and have not left: queued, or held by the system. At least 1 while more is to

@@ -1,10 +1,9 @@
 //! The deadlines of a channel that count: what its counters have shown so far, and what is due next. Nothing
 //! in here is touched when a byte comes or goes; a look at the counters shows whether they moved.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
+use crate::chance;
 use crate::clock::Time;
 use crate::link::deadlines::{Deadline, Deadlines, MinRate};
 use crate::timers::TimerKey;
@@ -290,8 +289,7 @@ fn step(time: Duration) -> Duration {
 
 /// Between nine and eleven tenths of `time`.
 fn about(time: Duration) -> Duration {
-    let random = RandomState::new().build_hasher().finish();
-    let part = (random >> 32) as u32 as f64 / f64::from(u32::MAX);
+    let part = (chance::random() >> 32) as u32 as f64 / f64::from(u32::MAX);
     let tenth = time / 10;
     (time - tenth).saturating_add(tenth.mul_f64(2.0 * part))
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::sys;
 use crate::sys::poll::Interest;
+use crate::threads::source_waker::SourceWaker;
 
 /// What a channel reads and writes, over a non-blocking socket that it owns.
 ///
@@ -49,8 +50,8 @@ use crate::sys::poll::Interest;
 /// }
 /// ```
 pub trait Source: Any {
-    /// The socket to wait for. `None` if there is none: then readiness is announced
-    /// by [`source_ready`](crate::Channel::source_ready).
+    /// The socket to wait for. `None` if there is none: then readiness is announced, by the waker that
+    /// [`set_waker`](Source::set_waker) is given, or by [`source_ready`](crate::Channel::source_ready).
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 
     /// Input, as `recv(2)`. `Ok(0)` is the end of the stream, after which the socket may be closed: if
@@ -112,6 +113,24 @@ pub trait Source: Any {
     fn output_held(&self) -> usize {
         0
     }
+
+    /// How many bytes it has passed on that are still on their way to the peer, `SIOCOUTQ` of a socket: that they
+    /// become fewer is a sign of life. Asked only if there is no descriptor. A source around another one asks it.
+    fn unacknowledged(&self) -> usize {
+        0
+    }
+
+    /// A source without a descriptor has become a channel's: `waker` is what tells that it is ready, for whoever
+    /// brings its input and takes its output to keep. A source around another one passes it on. Not called if
+    /// there is a descriptor.
+    fn set_waker(&mut self, waker: &SourceWaker) {
+        let _ = waker;
+    }
+
+    /// The channel ends by a reset, and this is about to be dropped: what it still holds is not to be sent, and
+    /// must not look like all there was. Called once, if there is no descriptor, for which the socket's own reset
+    /// does that. A source around another one passes it on.
+    fn reset(&mut self) {}
 }
 
 /// Makes a new source out of the one that a channel has.

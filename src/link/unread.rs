@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::link::source::Source;
 use crate::sys::poll::Interest;
+use crate::threads::source_waker::SourceWaker;
 
 #[derive(Default)]
 pub(crate) struct Unread {
@@ -108,5 +109,17 @@ impl Source for Replay {
 
     fn output_held(&self) -> usize {
         self.source.output_held()
+    }
+
+    fn unacknowledged(&self) -> usize {
+        self.source.unacknowledged()
+    }
+
+    fn set_waker(&mut self, waker: &SourceWaker) {
+        self.source.set_waker(waker);
+    }
+
+    fn reset(&mut self) {
+        self.source.reset();
     }
 }

@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn a_place_can_be_counted_for_another_address() {
         let limits = AcceptLimits::default().with_per_peer(1);
-        let now = crate::clock::Clock.now();
+        let now = crate::clock::now();
         let ip = |last: u8| Some(IpAddr::from([192, 0, 2, last]));
         let mut first = limits.take_place(now, None).unwrap();
         let mut second = limits.take_place(now, None).unwrap();

@@ -206,7 +206,7 @@ mod tests {
     /// As when a program adapts its rate to the load.
     #[test]
     fn rates_that_are_no_longer_in_use_are_forgotten() {
-        let mut now = crate::clock::Clock.now();
+        let mut now = crate::clock::now();
         let mut state = State::default();
         for a_second in 1..1000 {
             state.bucket(Rate { a_second, burst: 1 }, now).take(1, now);

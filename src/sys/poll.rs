@@ -25,6 +25,9 @@ pub(crate) struct Poll {
     batch: Batch,
     /// What `polling` itself reports: the batch on the portable path, else only thrown away.
     events: polling::Events,
+    /// What a map for testing has besides: keys, and what each is ready for.
+    #[cfg(feature = "testing")]
+    pub(crate) scripted: Vec<(usize, Ready)>,
 }
 
 /// What to wait for: C's `POLLIN` and `POLLOUT`.
@@ -70,7 +73,13 @@ impl Poll {
         }
         let capacity = const { std::num::NonZeroUsize::new(BATCH).unwrap() };
         let events = polling::Events::with_capacity(capacity);
-        Ok(Poll { poller, batch: Batch::with_capacity(BATCH), events })
+        Ok(Poll {
+            poller,
+            batch: Batch::with_capacity(BATCH),
+            events,
+            #[cfg(feature = "testing")]
+            scripted: Vec::new(),
+        })
     }
 
     /// What ends a wait from another thread. It does not keep the poller's descriptors open.
@@ -131,6 +140,12 @@ impl Poll {
         self.batch.len()
     }
 
+    /// Behind what the system has reported.
+    #[cfg(feature = "testing")]
+    fn scripted_at(&self, at: usize) -> Option<(usize, Ready)> {
+        self.scripted.get(at.checked_sub(self.batch.len())?).copied()
+    }
+
     /// If this is `polling`'s own key, [`Waker::wake`] was called. Its own wait, with no time to spend,
     /// takes that back; what else it reports is level-triggered and in our batch already.
     #[cold]
@@ -151,6 +166,10 @@ impl Poll {
     pub(crate) fn key(&self, at: usize) -> Option<(usize, bool)> {
         use rustix::event::epoll::EventFlags;
         const TO_READ: EventFlags = EventFlags::IN.union(EventFlags::HUP).union(EventFlags::ERR);
+        #[cfg(feature = "testing")]
+        if let Some((key, _)) = self.scripted_at(at) {
+            return Some((key, false));
+        }
         let event = self.batch.get(at)?;
         let flags = event.flags;
         Some((event.data.u64() as usize, TO_READ.contains(flags)))
@@ -159,6 +178,10 @@ impl Poll {
     #[cfg(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait)))]
     pub(crate) fn event(&self, at: usize) -> Ready {
         use rustix::event::epoll::EventFlags;
+        #[cfg(feature = "testing")]
+        if let Some((_, ready)) = self.scripted_at(at) {
+            return ready;
+        }
         let Some(event) = self.batch.get(at) else { return Ready::default() };
         let flags = event.flags;
         Ready {
@@ -180,12 +203,20 @@ impl Poll {
 
     #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
     pub(crate) fn key(&self, at: usize) -> Option<(usize, bool)> {
+        #[cfg(feature = "testing")]
+        if let Some((key, _)) = self.scripted_at(at) {
+            return Some((key, false));
+        }
         let Ready { write, urgent, .. } = self.ready(at)?;
         Some((self.batch.get(at)?.key, !(write || urgent)))
     }
 
     #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(dispatch_loop_polling_wait))))]
     pub(crate) fn event(&self, at: usize) -> Ready {
+        #[cfg(feature = "testing")]
+        if let Some((_, ready)) = self.scripted_at(at) {
+            return ready;
+        }
         self.ready(at).unwrap_or_default()
     }
 

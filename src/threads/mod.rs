@@ -14,4 +14,5 @@ pub(crate) mod readers;
 pub(crate) mod remote;
 pub(crate) mod room;
 pub(crate) mod send_error;
+pub(crate) mod source_waker;
 pub(crate) mod watcher;

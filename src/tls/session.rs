@@ -9,7 +9,7 @@ use rustls::{ClientConnection, Connection, HandshakeKind, ProtocolVersion, Serve
 use crate::tls::exchange::{MARGIN, RECORD};
 use crate::tls::plain_http::Beginning;
 use crate::tls::{TlsClient, TlsServer, tls_error};
-use crate::{Interest, Source};
+use crate::{Interest, Source, SourceWaker};
 
 /// Encrypted bytes that a session may hold while the socket takes none.
 const HELD: usize = 32 * 1024;
@@ -265,6 +265,18 @@ impl Source for TlsSession {
 
     fn output_held(&self) -> usize {
         self.held + self.wire.output_held()
+    }
+
+    fn unacknowledged(&self) -> usize {
+        self.wire.unacknowledged()
+    }
+
+    fn set_waker(&mut self, waker: &SourceWaker) {
+        self.wire.set_waker(waker);
+    }
+
+    fn reset(&mut self) {
+        self.wire.reset();
     }
 }
 

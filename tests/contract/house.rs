@@ -7,7 +7,10 @@ use std::path::Path;
 
 /// The folders and files of each floor, the lowest first. The longest match counts.
 const FLOORS: [&[&str]; 7] = [
-    &["bucket", "clock", "drain", "error", "guard", "numbers", "reason", "report", "timers", "token"],
+    &[
+        "bucket", "chance", "clock", "drain", "error", "guard", "numbers", "reason", "report", "timers",
+        "token",
+    ],
     &[
         "net",
         "sys",
@@ -19,12 +22,13 @@ const FLOORS: [&[&str]; 7] = [
         "threads/readers",
         "threads/room",
         "threads/send_error",
+        "threads/source_waker",
         "threads/watcher",
     ],
-    &["link"],
+    &["link", "kit/end", "kit/peer", "kit/pipe", "kit/server", "kit/stage"],
     &["core"],
     &["event_loop"],
-    &["channels", "threads"],
+    &["channels", "kit", "threads"],
     &["group"],
 ];
 

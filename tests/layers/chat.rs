@@ -11,16 +11,14 @@ use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher, Terminator};
 #[cfg(debug_assertions)]
 use dispatch_loop::faults::{self, Call, Fault, inject};
 use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
-use dispatch_loop::{ChannelMap, Eof, OnError, producers};
+use dispatch_loop::{ChannelMap, Eof, OnError};
 use proptest::prelude::*;
 
 use super::talk::*;
 
 use crate::support::heap;
 use crate::support::logging::{capture_log, logged};
-use crate::support::peers::{
-    loopbacks, narrow_pair, pair, read_exactly, read_now, refusing, reset, unix_pair,
-};
+use crate::support::peers::{loopbacks, pair, read_exactly, read_now, refusing, reset, unix_pair};
 use crate::support::recorder::{Log, Recorder, text};
 use crate::support::turning::{arrive, assert_calm, turn_quiet, turn_until};
 use crate::support::waiting::wait_for_hang_up;
@@ -115,29 +113,6 @@ fn two_chats_understand_each_other() {
             let client = ["open", "found one!", "found two!", "found !", "eof ", "close: end of stream"];
             assert_eq!(log.of("client"), client);
         }
-    }
-}
-
-#[test]
-fn every_kind_of_push_keeps_the_order() {
-    for on in loopbacks() {
-        let log = Log::new();
-        let talk = Talk::new("a", &log).on("found", |ch, _| {
-            ch.push(b"bytes ")?;
-            ch.push_vec(b"vec ".to_vec())?;
-            ch.channel_mut().push_shared(b"shared "[..].into())?;
-            ch.push_vectored(&[IoSlice::new(b"vec"), IoSlice::new(b""), IoSlice::new(b"tored ")])?;
-            ch.push_producer(producers::from_bytes("produced "))?;
-            ch.push(b"last")?;
-            ch.close();
-            Ok(())
-        });
-        let (mut map, handle, mut far) = talking(on, "\n", talk);
-        deliver(&mut map, handle, &mut far, b"go\n", 3);
-        turn_until(&mut map, &log, |map| map.is_empty());
-        let mut got = String::new();
-        far.read_to_string(&mut got).unwrap();
-        assert_eq!(got, "bytes vec shared vectored produced last");
     }
 }
 
@@ -851,46 +826,6 @@ fn an_error_while_the_last_of_a_message_is_collected_does_not_hide_its_end() {
             told.len() == 4 && once("found ") && once("error: the disk is full"),
             "{terminator:?}: {told:?}"
         );
-    }
-}
-
-/// What comes back piece by piece, in an answer that the peer does not read: no message is served
-/// before there is room for its answer, and none is lost.
-#[test]
-fn auto_pause_serves_no_message_without_room_for_its_answer() {
-    for on in loopbacks() {
-        let log = Log::new();
-        let most = Rc::new(Cell::new(0));
-        let largest = most.clone();
-        let talk = Talk::new("a", &log)
-            .on("open", |ch, _| {
-                ch.channel_mut().set_auto_pause(true);
-                Ok(())
-            })
-            .on("found", move |ch, data| {
-                ch.push_vec(data.repeat(2000))?;
-                largest.set(largest.get().max(ch.queued()));
-                Ok(())
-            });
-        let (near, mut far) = narrow_pair(on);
-        let mut map = ChannelMap::new().unwrap();
-        let handle = map.add(near, ChatDispatcher::new("\n", talk).unwrap()).unwrap();
-        // Some 600 kB to answer, all of them asked for at once.
-        let asked: Vec<String> = (0..30).map(|n| format!("{n:010}")).collect();
-        far.write_all((asked.join("\n") + "\n").as_bytes()).unwrap();
-        arrive(&mut map, handle.token());
-        turn_until(&mut map, &log, |map| map.channel(handle).unwrap().is_paused());
-        turn_quiet(&mut map);
-        assert!(log.count("a found") < 30);
-        assert_calm(&mut map);
-        far.shutdown(Shutdown::Write).unwrap();
-        let reader = std::thread::spawn(move || {
-            let mut got = String::new();
-            far.read_to_string(&mut got).map(|_| got)
-        });
-        turn_until(&mut map, &log, |map| map.is_empty());
-        assert!(reader.join().unwrap().unwrap() == asked.iter().map(|n| n.repeat(2000)).collect::<String>());
-        assert!(most.get() <= 64 * 1024 + 20_000, "{} bytes queued", most.get());
     }
 }
 

@@ -1,11 +1,8 @@
 //! The layers say when a message has begun and when it is complete: EDGE_CASES 244 to 247.
 
-use std::io::Write;
-use std::time::{Duration, Instant};
-
+use dispatch_loop::Eof;
 use dispatch_loop::chat::Terminator;
 use dispatch_loop::framing::{ByteOrder, Framing, LengthPrefixed, Lines, Netstrings, Prefix};
-use dispatch_loop::{Deadlines, Eof, OnError};
 
 use crate::support::peers::loopbacks;
 use crate::support::recorder::Log;
@@ -55,31 +52,6 @@ fn what_a_chat_drops_of_a_message_is_none_that_has_begun() {
         Ok(())
     });
     assert!(!map.channel(chat).unwrap().has_message_begun());
-}
-
-/// EDGE_CASES 245: a line that comes byte by byte, against lines that come whole.
-#[test]
-fn a_chat_that_is_sent_half_a_line_meets_its_deadline() {
-    const TIME: Duration = Duration::from_secs(1);
-    let log = Log::new();
-    let (mut map, chat, mut far) = talking(loopbacks()[0], "\n", Talk::new("a", &log).on_error(OnError::End));
-    reach(&mut map, chat, |_, ch| {
-        ch.set_deadlines(&Deadlines::default().with_message(TIME));
-        Ok(())
-    });
-    let begun = Instant::now();
-    while begun.elapsed() < TIME + TIME / 2 {
-        deliver(&mut map, chat, &mut far, b"a line\nand ha", 5);
-        deliver(&mut map, chat, &mut far, b"lf of one\n", 10);
-    }
-    assert!(!log.closed("a"));
-    far.write_all(b"h").unwrap();
-    let begun = Instant::now();
-    let drops = map.call_every(TIME / 12, move |_| drop(far.write(b".")));
-    turn_until(&mut map, &log, |_| log.closed("a"));
-    map.cancel(drops);
-    assert!(begun.elapsed() >= TIME, "too early");
-    assert_eq!(log.of("a").last().unwrap(), "close: timed out");
 }
 
 /// EDGE_CASES 246: a head has announced a body, of which no byte comes.

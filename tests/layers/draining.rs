@@ -1,18 +1,15 @@
 //! Layers in a map that drains.
 
-use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dispatch_loop::protocol::{Protocol, ProtocolDispatcher, Transport};
-use dispatch_loop::reconnect::{self, Backoff};
 use dispatch_loop::{ChannelMap, DrainOptions, DrainState, run, stream};
 
-use crate::support::peers::{accept, loopbacks, pair, read_exactly, read_to_end};
-use crate::support::recorder::{Log, Recorder};
+use crate::support::peers::{loopbacks, pair, read_exactly, read_to_end};
+use crate::support::recorder::Log;
 use crate::support::threads::joined;
 use crate::support::turning::turn_until;
 use crate::support::waiting::DEADLINE;
@@ -74,35 +71,6 @@ fn a_stream_that_opens_while_the_map_drains_is_waited_for() {
     run(&mut map).unwrap();
     assert_eq!(joined(thread).unwrap_err().kind(), ErrorKind::ConnectionAborted);
     assert_eq!(read_to_end(&mut far), b"");
-}
-
-/// 287: a client that is to connect again does not, once its map closes what is idle.
-#[test]
-fn a_client_does_not_connect_again_while_the_map_drains() {
-    let listener = std::net::TcpListener::bind(loopbacks()[0]).unwrap();
-    let to = listener.local_addr().unwrap();
-    let log = Log::new();
-    let mut map = ChannelMap::new().unwrap();
-    let (asked, events) = (Rc::new(Cell::new(0)), log.clone());
-    let count = asked.clone();
-    let backoff = Backoff::default().with_first(Duration::from_millis(1));
-    let make = move |_: &mut ChannelMap, _: Option<&dispatch_loop::Reason>| {
-        count.set(count.get() + 1);
-        Some(Recorder::new("a", &events))
-    };
-    let _client = reconnect::connect(&mut map, to, backoff, make).unwrap();
-    let (near, _busy) = pair(loopbacks()[0]);
-    let busy = map.add(near, Recorder::new("busy", &log)).unwrap();
-    map.channel(busy).unwrap().set_busy(true);
-    turn_until(&mut map, &log, |_| log.has("a open"));
-    let mut server = accept(&listener);
-    map.drain(&options());
-    turn_until(&mut map, &log, |_| log.closed("a"));
-    assert_eq!(read_to_end(&mut server), b"");
-    wait(&mut map, Duration::from_millis(100));
-    map.channel(busy).unwrap().set_busy(false);
-    run(&mut map).unwrap();
-    assert_eq!((asked.get(), map.drain_state()), (1, DrainState::Drained));
 }
 
 /// 288: a protocol is told, and what it writes then arrives.

@@ -1,10 +1,9 @@
-//! A client that connects again: when, how often, and when no more.
+//! A client that connects again, to real servers. When, how often and when no more: `testing/reconnect.rs`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dispatch_loop::reconnect::{self, Attempt, Backoff, Client};
 use dispatch_loop::{ChannelMap, Reason};
@@ -12,8 +11,7 @@ use dispatch_loop::{ChannelMap, Reason};
 use crate::support::every_hook::{self, Told};
 use crate::support::peers::{loopbacks, refusing};
 use crate::support::recorder::{Log, Recorder};
-use crate::support::turning::{assert_calm, turn_idle, turn_until};
-use crate::support::waiting::DEADLINE;
+use crate::support::turning::turn_until;
 
 /// Turn until nothing is left to do, no timer either.
 #[track_caller]
@@ -61,73 +59,6 @@ fn a_server_that_hangs_up_is_connected_to_again_and_all_its_data_comes() {
         assert_eq!(log.count("a open"), 5);
         assert_eq!(log.count("asked: end of stream"), 5);
         assert!(map.is_empty());
-    }
-}
-
-/// Nobody is there, and then somebody is.
-#[test]
-fn a_server_that_comes_late_is_found() {
-    for on in loopbacks() {
-        let (bound, to) = refusing(on);
-        let log = Log::new();
-        let mut map = ChannelMap::new().unwrap();
-        let client = client(&mut map, &log, to, usize::MAX);
-        turn_until(&mut map, &log, |_| log.count("asked: ") >= 3);
-        assert!(!log.has("a connect"));
-        bound.listen(8).unwrap();
-        turn_until(&mut map, &log, |_| log.has("a open"));
-        let handle = client.token().unwrap().typed::<Attempt<Recorder>>();
-        assert_eq!(map.get(handle).unwrap().inner().name, "a");
-        let asked = log.count("asked: ");
-        turn_idle(&mut map);
-        assert_calm(&mut map);
-        assert_eq!(log.count("asked: "), asked, "while it lasts");
-        client.stop(&mut map);
-        turn_until_idle(&mut map, &log);
-        assert_eq!(log.of("a").last().unwrap(), "close: closed");
-    }
-}
-
-/// `stop`, in every state: while connecting, open, waiting for the next attempt, in the question
-/// itself; twice.
-#[test]
-fn stop_ends_the_client_in_every_state() {
-    for when in ["connecting", "open", "waiting", "asking"] {
-        let on = loopbacks()[0];
-        let listener = TcpListener::bind(on).unwrap();
-        let (_held, refused) = refusing(on);
-        let to = match when {
-            "open" | "connecting" => listener.local_addr().unwrap(),
-            _ => refused,
-        };
-        let log = Log::new();
-        let mut map = ChannelMap::new().unwrap();
-        let slot: Rc<RefCell<Option<Client>>> = Rc::default();
-        let (own, asking, events) = (slot.clone(), when == "asking", log.clone());
-        let patient = Backoff::default().with_first(DEADLINE).with_longest(DEADLINE).with_jitter(0.0);
-        let client = reconnect::connect(&mut map, to, patient, move |map, ended| {
-            if let (Some(client), true) = (&*own.borrow(), asking && ended.is_some()) {
-                client.stop(map);
-            }
-            Some(Recorder::new("a", &events))
-        });
-        let client = client.unwrap();
-        *slot.borrow_mut() = Some(client.clone());
-        match when {
-            "open" => turn_until(&mut map, &log, |_| log.has("a open")),
-            "waiting" => turn_until(&mut map, &log, |_| client.token().is_none()),
-            _ => {}
-        }
-        if when != "asking" {
-            client.stop(&mut map);
-            client.stop(&mut map);
-        }
-        let begun = Instant::now();
-        turn_until_idle(&mut map, &log);
-        assert!(begun.elapsed() < DEADLINE / 2, "{when}: a timer was left");
-        assert_eq!(log.count("a close"), 1, "{when}: {:?}", log.events());
-        assert_eq!(client.token(), None);
-        slot.borrow_mut().take();
     }
 }
 

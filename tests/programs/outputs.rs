@@ -1,7 +1,6 @@
 //! What programs print of what peers send: when nobody reads it, and when a terminal shows it.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
@@ -122,7 +121,7 @@ fn what_peers_send_does_not_steer_a_terminal() {
 fn a_head_does_not_steer_a_terminal() {
     let (listener, address) = listener();
     let client = Program::start("http_client", ["-v", &address, "/"]);
-    let mut peer: TcpStream = accept(&listener);
+    let mut peer: std::net::TcpStream = accept(&listener);
     peer.write_all(b"HTTP/1.0 200 OK\r\nX: \x1b[2J\xe2\x80\xae\r\n\r\n").unwrap();
     let ended = client.end();
     assert!(ended.stderr.contains("X: \\u{1b}[2J\\u{202e}\n"), "{ended:?}");
