@@ -193,10 +193,19 @@ pub fn address(text: OsString) -> Result<String, Exit> {
     }
 }
 
-/// Say where a listener listens: with port 0, only now is it known.
+/// A listener listens there: with port 0, only now is it known.
 fn announce(address: &Address) {
-    say(format_args!("listening on {address}"));
     LISTENING.lock().unwrap_or_else(PoisonError::into_inner).push(address.to_string());
+}
+
+/// Say where the listeners listen, and the one for the numbers, if there is one.
+fn say_where(stats: Option<Address>) {
+    for address in LISTENING.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        say(format_args!("listening on {address}"));
+    }
+    if let Some(address) = stats {
+        say(format_args!("stats on {address}"));
+    }
 }
 
 /// Where a server listens, or did.

@@ -11,7 +11,7 @@ use dispatch_loop::{Address, ChannelMap, DatagramOptions, Dispatcher, DrainOptio
 use dispatch_loop::{LoopGroup, Loops, Remote, Socket, Token};
 
 use super::take_over::{self, Inheritance};
-use super::{Exit, LISTENING, ServerOptions, announce, drain_within, front, stats};
+use super::{Exit, LISTENING, ServerOptions, announce, drain_within, front, say_where, stats};
 
 pub struct Server {
     on: On,
@@ -108,7 +108,7 @@ impl Server {
         Ok(())
     }
 
-    /// Listen on a socket that was opened elsewhere, as if it had been made here, and say so.
+    /// Listen on a socket that was opened elsewhere, as if it had been made here.
     pub fn adopt<D: Dispatcher>(
         &mut self,
         socket: Socket,
@@ -124,7 +124,7 @@ impl Server {
         Ok(())
     }
 
-    /// Bind a socket for datagrams, and say so: one on each loop, where the system spreads them over several. One that
+    /// Bind a socket for datagrams: one on each loop, where the system spreads them over several. One that
     /// was `given` cannot be spread.
     pub fn bind<D: Dispatcher>(
         &mut self,
@@ -166,17 +166,22 @@ impl Server {
         Ok((self.on_first(listeners)?, remote))
     }
 
-    /// Run until a signal, and to the orderly end. It must not end by itself: if it does, its last listener has died.
+    /// Say where it listens, and run until a signal, and to the orderly end. It must not end by itself: if it does, its last listener has died.
     pub fn run(mut self) -> Result<(), Exit> {
         let (options, several) = (self.options.clone(), self.several());
         let mut inheritance = std::mem::take(&mut self.inheritance);
         if options.stats().is_some() {
             self.on_each(|map| map.watch_slow_hooks(Some(Duration::from_millis(100))))?;
         }
+        // Whoever reads where it listens may start a successor at once, so it says that when one can ask.
         self.on_first(move |map| {
             let (listeners, taken) = (listeners(map), inheritance.stats());
             let stats = options.stats().map(|address| stats::offer(map, address, taken, several.as_ref()));
-            take_over::offer(map, inheritance, listeners, stats.transpose()?, &options, several)
+            let stats = stats.transpose()?;
+            let numbers = stats.as_ref().map(|(token, _)| *token);
+            take_over::offer(map, inheritance, listeners, numbers, &options, several)?;
+            say_where(stats.map(|(_, address)| address));
+            Ok::<(), Exit>(())
         })??;
         let result = match self.on {
             On::One(mut map) => {

@@ -1,17 +1,19 @@
 //! `--stats`: the numbers of a server, over HTTP on its loop, or the first of them.
 
-use dispatch_loop::{ChannelMap, Loops, Socket, Token};
+use std::io;
+
+use dispatch_loop::{Address, ChannelMap, Loops, Socket, Token};
 
 use super::Exit;
 
-/// Listen there, or on the listener of a predecessor, and say where that is. The numbers are those of all `loops`.
+/// Listen there, or on the listener of a predecessor. The numbers are those of all `loops`.
 #[cfg(feature = "layers")]
 pub fn offer(
     map: &mut ChannelMap,
     address: &str,
     taken: Option<Socket>,
     loops: Option<&Loops>,
-) -> Result<Token, Exit> {
+) -> Result<(Token, Address), Exit> {
     use dispatch_loop::ToAddress;
     use dispatch_loop::stats::Stats;
 
@@ -24,13 +26,16 @@ pub fn offer(
         (None, Ok(address)) => stats.listen(map, address)?,
         (None, Err(_)) => stats.listen(map, super::resolve(address.into())?)?,
     };
-    if let Some(address) = map.channel(stats).ok().and_then(|ch| ch.local_addr().ok()) {
-        super::say(format_args!("stats on {address}"));
-    }
-    Ok(stats.token())
+    let address = map.channel(stats).map_err(io::Error::from)?.local_addr()?;
+    Ok((stats.token(), address))
 }
 
 #[cfg(not(feature = "layers"))]
-pub fn offer(_: &mut ChannelMap, _: &str, _: Option<Socket>, _: Option<&Loops>) -> Result<Token, Exit> {
+pub fn offer(
+    _: &mut ChannelMap,
+    _: &str,
+    _: Option<Socket>,
+    _: Option<&Loops>,
+) -> Result<(Token, Address), Exit> {
     Err(Exit::Usage("--stats needs the feature `layers`".to_owned()))
 }

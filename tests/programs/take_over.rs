@@ -25,6 +25,15 @@ fn get(address: SocketAddr, body: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Sets it when it is dropped.
+struct Sets<'a>(&'a AtomicBool);
+
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// EDGE_CASES 418: as processes, under load; their descriptors are as many as before.
 #[test]
 fn ten_restarts_of_a_web_server_and_no_request_is_cut() {
@@ -52,6 +61,8 @@ fn ten_restarts_of_a_web_server_and_no_request_is_cut() {
         failed
     };
     let failed: Vec<io::Error> = thread::scope(|scope| {
+        // Also if something here fails: the scope waits for the clients.
+        let ends = Sets(&done);
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
         let mut descriptors = Vec::new();
         for _ in 0..10 {
@@ -65,7 +76,7 @@ fn ten_restarts_of_a_web_server_and_no_request_is_cut() {
             wait_until("the descriptors are few", || open_descriptors_of(server.number()) < most);
             descriptors.push(open_descriptors_of(server.number()));
         }
-        done.store(true, Ordering::Relaxed);
+        drop(ends);
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });
     assert!(failed.is_empty(), "{failed:?}");
