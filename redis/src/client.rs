@@ -142,7 +142,10 @@ impl Redis {
         let mut options = options.clone();
         if url.tls {
             #[cfg(not(feature = "tls"))]
-            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{url}: it needs the feature `tls`")));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("{url}: it needs the feature `tls`"),
+            ));
             #[cfg(feature = "tls")]
             if options.tls.is_none() {
                 options.tls = Some(dispatch_loop::tls::TlsClient::new()?);
@@ -175,7 +178,8 @@ impl Redis {
         };
         let redis = Redis(Rc::new(RefCell::new(state)));
         let of = Rc::downgrade(&redis.0);
-        let make = move |map: &mut ChannelMap, ended: Option<&Reason>| Redis(of.upgrade()?).attempt(map, ended);
+        let make =
+            move |map: &mut ChannelMap, ended: Option<&Reason>| Redis(of.upgrade()?).attempt(map, ended);
         let client = reconnect::connect_with(map, place, connect, backoff, make)?;
         redis.0.borrow_mut().client = Some(client);
         redis.watch(map);
@@ -368,7 +372,8 @@ impl Redis {
         let channel = {
             let state = &mut *self.0.borrow_mut();
             let Some(paused) = state.paused.take() else { return };
-            let deadlines = state.sent.iter_mut().chain(&mut state.waiting).filter_map(|one| one.deadline.as_mut());
+            let deadlines =
+                state.sent.iter_mut().chain(&mut state.waiting).filter_map(|one| one.deadline.as_mut());
             deadlines.for_each(|deadline| *deadline += paused.elapsed());
             state.channel
         };
@@ -469,7 +474,9 @@ impl Redis {
                     ch.set_timeout(Some(limit));
                 }
             }
-            None if matches!(map.drain_state(), DrainState::Draining | DrainState::Drained) => self.end(map, &Cause::Closed),
+            None if matches!(map.drain_state(), DrainState::Draining | DrainState::Drained) => {
+                self.end(map, &Cause::Closed)
+            }
             None => {}
         }
     }
@@ -498,6 +505,8 @@ impl Redis {
         self.fail(map, sent, &Error::Lost(cause.clone()));
         self.fail(map, unsent, &Error::NotSent(cause.clone()));
         self.tell(map, |handler, map, redis| handler.disconnected(map, redis, &cause));
+        // One of them may have closed it.
+        let is_over = is_over || self.0.borrow().closing;
         match is_over {
             true => self.end(map, &cause),
             false => self.make_room(map),

@@ -56,7 +56,8 @@ impl Command {
         let mut rest = self.body.as_slice();
         [(); 2].map(|()| {
             let Some(end) = memchr::memchr(b'\n', rest) else { return String::new() };
-            let length: usize = std::str::from_utf8(&rest[1..end - 1]).ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+            let length: usize =
+                std::str::from_utf8(&rest[1..end - 1]).ok().and_then(|n| n.parse().ok()).unwrap_or(0);
             let word = &rest[end + 1..][..length];
             rest = &rest[end + 1 + length + 2..];
             // No name is longer; a value may be.

@@ -58,7 +58,8 @@ impl Connection {
                     {
                         let mut hello = Command::new("HELLO").arg(3);
                         if let Some(password) = password {
-                            hello = hello.arg("AUTH").arg(url.user.as_deref().unwrap_or("default")).arg(password);
+                            hello =
+                                hello.arg("AUTH").arg(url.user.as_deref().unwrap_or("default")).arg(password);
                         }
                         if let Some(name) = name {
                             hello = hello.arg("SETNAME").arg(name);
@@ -192,7 +193,8 @@ impl Connection {
     fn answered(&mut self, ch: &mut Channel<'_>, answer: Result<Value, ServerError>) -> io::Result<()> {
         let one = {
             let mut state = self.redis.0.borrow_mut();
-            if let Some(Expect::Transaction { left, refused }) = state.sent.front_mut().map(|one| &mut one.expect)
+            if let Some(Expect::Transaction { left, refused }) =
+                state.sent.front_mut().map(|one| &mut one.expect)
             {
                 if *left > 1 {
                     *left -= 1;
@@ -203,7 +205,10 @@ impl Connection {
             state.sent.pop_front()
         };
         let Some(mut one) = one else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the server has sent an answer to nothing"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the server has sent an answer to nothing",
+            ));
         };
         let answer = match (&mut one.expect, answer) {
             // Which command was wrong says more than that the transaction was not done.
@@ -320,6 +325,7 @@ fn knows_no_hello(error: &ServerError) -> bool {
 
 /// Whether another attempt may find the server of another mind.
 fn passes(error: &ServerError) -> bool {
-    let is_busy = matches!(error.code(), "LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN" | "CLUSTERDOWN" | "OOM");
+    let is_busy =
+        matches!(error.code(), "LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN" | "CLUSTERDOWN" | "OOM");
     is_busy || error.text().contains("max number of clients")
 }

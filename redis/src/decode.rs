@@ -179,11 +179,13 @@ fn decode(bytes: &[u8], protocol: Protocol) -> io::Result<Message> {
     let bad = |error| garbage(&format!("what cannot be decoded: {error}"));
     let (value, used, is_push) = match protocol {
         Protocol::Resp2 => {
-            let (frame, used) = resp2::decode_range(bytes).map_err(bad)?.ok_or_else(|| garbage("half an answer"))?;
+            let (frame, used) =
+                resp2::decode_range(bytes).map_err(bad)?.ok_or_else(|| garbage("half an answer"))?;
             (value2(frame, bytes), used, false)
         }
         Protocol::Resp3 => {
-            let (frame, used) = resp3::decode_range(bytes).map_err(bad)?.ok_or_else(|| garbage("half an answer"))?;
+            let (frame, used) =
+                resp3::decode_range(bytes).map_err(bad)?.ok_or_else(|| garbage("half an answer"))?;
             let is_push = matches!(frame, Frame3::Push { .. });
             (value3(frame, bytes)?, used, is_push)
         }
@@ -356,7 +358,8 @@ mod tests {
             let mut decoder = decoder(Protocol::Resp3, 100_000);
             decoder.feed(bytes);
             let error = std::iter::repeat_with(|| decoder.next()).take(3).find_map(Result::err);
-            let error = error.unwrap_or_else(|| panic!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(30)])));
+            let error = error
+                .unwrap_or_else(|| panic!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(30)])));
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         }
         // A line that never ends.

@@ -62,7 +62,10 @@ impl FromStr for Url {
                 Some((_, rest)) => format!("…@{rest}"),
                 None => text.to_owned(),
             };
-            io::Error::new(io::ErrorKind::InvalidInput, format!("unusable URL \"{}\": {why}", text.escape_debug()))
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("unusable URL \"{}\": {why}", text.escape_debug()),
+            )
         })
     }
 }
@@ -78,9 +81,17 @@ fn parse(text: &str) -> Result<Url, String> {
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let (who, host) = authority.rsplit_once('@').map_or((None, authority), |(who, host)| (Some(who), host));
-    let mut url = Url { place: Place::Unix(PathBuf::new()), tls, user: None, password: None, database: 0, protocol: None };
+    let mut url = Url {
+        place: Place::Unix(PathBuf::new()),
+        tls,
+        user: None,
+        password: None,
+        database: 0,
+        protocol: None,
+    };
     if let Some(who) = who {
-        let (user, password) = who.split_once(':').ok_or("a user without a password: expected USER:PASSWORD@")?;
+        let (user, password) =
+            who.split_once(':').ok_or("a user without a password: expected USER:PASSWORD@")?;
         url.user = Some(decoded(user)?).filter(|user| !user.is_empty());
         url.password = Some(decoded(password)?);
     }
@@ -138,7 +149,9 @@ fn decoded(text: &str) -> Result<String, String> {
         }
         let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
         let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        bytes.push(digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or("% without two digits")?);
+        bytes.push(
+            digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or("% without two digits")?,
+        );
         rest = &after[2..];
     }
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dispatch_loop::{ChannelMap, DrainOptions, Reason};
-use dispatch_loop_redis::{Cause, Command, Error, Redis, Value, Why};
+use dispatch_loop_redis::{Cause, Command, Error, Handler, Redis, Value, Why};
 
 use super::support::*;
 
@@ -39,6 +39,24 @@ fn a_closed_client_answers_what_was_called_and_lets_run_return() {
     redis.close(&mut map);
     dispatch_loop::run(&mut map).unwrap();
     assert!(told.gone().is_some());
+}
+
+/// The hook that tells of a failed attempt may be the place to give up.
+#[test]
+fn a_client_may_be_closed_when_it_is_told_of_a_loss() {
+    struct Once;
+    impl Handler for Once {
+        fn disconnected(&mut self, map: &mut ChannelMap, redis: &Redis, _: &Cause) {
+            redis.close(map);
+        }
+    }
+    let mut map = ChannelMap::new().unwrap();
+    let nobody = format!("redis://127.0.0.1:{}", free_port());
+    let redis = Redis::connect(&mut map, &nobody, &options(), Once).unwrap();
+    let answers = Answers::default();
+    call(&mut map, &redis, ["PING"], &answers);
+    dispatch_loop::run(&mut map).unwrap();
+    assert!(matches!(answers.borrow()[..], [Err(Error::NotSent(_))]));
 }
 
 #[test]
@@ -107,7 +125,9 @@ fn what_waits_is_sent_when_the_server_is_there() {
     assert!(answers.borrow().is_empty());
     server.begin();
     turn_until(&mut map, "all answers", |_| answers.borrow().len() == 100);
-    assert!(answers.borrow().iter().enumerate().all(|(i, n)| *n.as_ref().unwrap() == Value::Int(i as i64 + 1)));
+    assert!(
+        answers.borrow().iter().enumerate().all(|(i, n)| *n.as_ref().unwrap() == Value::Int(i as i64 + 1))
+    );
 }
 
 #[test]

@@ -47,8 +47,11 @@ fn garbage_ends_the_connection_and_nothing_else() {
             let _ = stream.write_all(garbage);
             read_some(&mut stream);
         });
-        let (mut map, redis, told) = client_with(&format!("redis://{address}"), &quick().with_max_attempts(2));
-        redis.call(&mut map, ["PING"], |_, answer| assert!(!answer.unwrap_err().is_outcome_unknown())).unwrap();
+        let (mut map, redis, told) =
+            client_with(&format!("redis://{address}"), &quick().with_max_attempts(2));
+        redis
+            .call(&mut map, ["PING"], |_, answer| assert!(!answer.unwrap_err().is_outcome_unknown()))
+            .unwrap();
         dispatch_loop::run(&mut map).unwrap();
         assert_eq!(told.disconnected(), 2, "{garbage:?}");
         assert!(matches!(told.gone(), Some(Cause::Connection(_) | Cause::TimedOut)));
@@ -64,7 +67,9 @@ fn garbage_ends_the_connection_and_nothing_else() {
         });
         let (mut map, redis, told) = client_with(&format!("redis://{address}"), &quick());
         let _ = ask(&mut map, &redis, ["PING"]);
-        turn_until(&mut map, "the end", |_| matches!(told.cause(), Some(Cause::Connection(_) | Cause::TimedOut)));
+        turn_until(&mut map, "the end", |_| {
+            matches!(told.cause(), Some(Cause::Connection(_) | Cause::TimedOut))
+        });
     }
 }
 
@@ -136,7 +141,8 @@ fn answers_that_are_cut_short_are_none() {
         let mut map = dispatch_loop::ChannelMap::new().unwrap();
         for is_whole in [false, true] {
             let told = Told::default();
-            let redis = Redis::connect(&mut map, &format!("redis://{address}"), &options(), told.clone()).unwrap();
+            let redis =
+                Redis::connect(&mut map, &format!("redis://{address}"), &options(), told.clone()).unwrap();
             wait_ready(&mut map, &redis);
             let answers: Results<Result<Value, Error>> = Results::default();
             for _ in WHOLE {
@@ -167,7 +173,8 @@ fn a_server_that_floods_is_cut_off_at_the_limit() {
         stream.write_all(b"$1000000000\r\n").unwrap();
         while stream.write_all(&[b'x'; 64 * 1024]).is_ok() {}
     });
-    let (mut map, redis, told) = client_with(&format!("redis://{address}"), &options().with_max_answer(1 << 20));
+    let (mut map, redis, told) =
+        client_with(&format!("redis://{address}"), &options().with_max_answer(1 << 20));
     let answer = ask(&mut map, &redis, ["GET", "x"]);
     assert!(matches!(answer, Err(Error::Lost(_) | Error::NotSent(_))) || answer.is_err(), "{answer:?}");
     assert!(told.cause().unwrap().to_string().contains("limit"), "{:?}", told.cause());

@@ -70,7 +70,11 @@ fn a_server_restarted_under_load_loses_no_answer() {
     let tally = tally.borrow();
     assert!(tally.done.is_sorted_by(|one, next| one < next), "each is a command of its own, in order");
     let done = tally.done.len() as u64;
-    assert!((done..=done + tally.lost).contains(&stored), "{done} done, {} lost, {stored} stored", tally.lost);
+    assert!(
+        (done..=done + tally.lost).contains(&stored),
+        "{done} done, {} lost, {stored} stored",
+        tally.lost
+    );
     assert!(tally.lost > 0, "it was under load");
     assert!(*tally.done.last().unwrap() as u64 <= stored);
     println!("{} called, {done} done, {} lost, {stored} stored", tally.called, tally.lost);
@@ -94,7 +98,9 @@ fn a_value_of_64_mib_goes_and_comes_to_a_slow_reader() {
     let got = Rc::new(RefCell::new(None));
     let to = got.clone();
     let begun = Instant::now();
-    redis.call(&mut map, ["GET", "large"], move |_, answer| *to.borrow_mut() = Some(answer.unwrap())).unwrap();
+    redis
+        .call(&mut map, ["GET", "large"], move |_, answer| *to.borrow_mut() = Some(answer.unwrap()))
+        .unwrap();
     // It reads for a turn, and rests for two.
     let mut turns = 0u32;
     while got.borrow().is_none() {

@@ -28,8 +28,11 @@ fn rediss_is_redis_over_a_verified_connection() {
     let port = free_port().to_string();
     let path = |name: &str| dir.join(name).display().to_string();
     let (cert, key, ca) = (path("cert.pem"), path("key.pem"), path("ca.pem"));
-    let args = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
-    let Some(mut server) = Server::start(&[&args[..], &["--tls-auth-clients", "no"]].concat()) else { return };
+    let args =
+        ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+    let Some(mut server) = Server::start(&[&args[..], &["--tls-auth-clients", "no"]].concat()) else {
+        return;
+    };
 
     let tls = options().with_tls(TlsClient::with_roots_file(&ca).unwrap());
     for host in ["localhost", "127.0.0.1"] {
@@ -45,7 +48,8 @@ fn rediss_is_redis_over_a_verified_connection() {
         assert_eq!(ask(&mut map, &redis, ["EXISTS", "k"]).unwrap(), Value::Int(0));
     }
     // Another authority, another name, and a server that does not speak TLS.
-    let wrong = options().with_max_attempts(1).with_tls(TlsClient::with_roots_file(path("other.pem")).unwrap());
+    let wrong =
+        options().with_max_attempts(1).with_tls(TlsClient::with_roots_file(path("other.pem")).unwrap());
     let plain = tls.clone().with_max_attempts(1);
     for (url, options) in [
         (format!("rediss://localhost:{port}"), wrong),
