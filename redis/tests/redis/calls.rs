@@ -51,7 +51,7 @@ fn every_type_of_an_answer_arrives() {
         let mut protocol = |name: &str| ask(&mut map, &redis, ["DEBUG", "PROTOCOL", name]).unwrap();
         assert_eq!(protocol("string"), bytes("Hello World"));
         assert_eq!(protocol("integer"), Value::Int(12345));
-        assert!(protocol("double").as_double().is_some_and(|number| (3.14..3.15).contains(&number)));
+        assert_eq!(protocol("double").as_double().map(f64::trunc), Some(3.0));
         assert_eq!(protocol("null"), Value::Null);
         assert_eq!(protocol("bignum").text(), "1234567999999999999999999999999999999");
         assert_eq!(protocol("verbatim"), bytes("This is a verbatim\nstring"));
