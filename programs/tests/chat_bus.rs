@@ -44,7 +44,9 @@ impl Redis {
         wait("Redis to answer", || {
             let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
             let mut answer = [0; 7];
-            stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && answer[0] == b'+'
+            stream.write_all(b"PING\r\n").is_ok()
+                && stream.read_exact(&mut answer).is_ok()
+                && answer[0] == b'+'
         });
     }
 
@@ -53,6 +55,10 @@ impl Redis {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    fn signal(&self, signal: &str) {
+        signal_to(self.child.as_ref().unwrap(), signal);
     }
 
     fn url(&self) -> String {
@@ -75,7 +81,12 @@ struct Node {
 impl Node {
     fn start(args: &[&str]) -> Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chat_server"));
-        command.args(args).arg("127.0.0.1:0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .args(args)
+            .arg("127.0.0.1:0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -96,8 +107,7 @@ impl Node {
     }
 
     fn signal(&self, signal: &str) {
-        let kill = format!("kill -{signal} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        signal_to(&self.child, signal);
     }
 
     fn end(mut self) {
@@ -157,7 +167,12 @@ impl Client {
                     return heard[self.passed - 1].clone();
                 }
                 let late = begun.elapsed() > DEADLINE;
-                assert!(!late, "{} heard no such line: {:?}", self.name, heard[self.passed..].iter().rev().take(20));
+                assert!(
+                    !late,
+                    "{} heard no such line: {:?}",
+                    self.name,
+                    heard[self.passed..].iter().rev().take(20)
+                );
             }
             thread::sleep(Duration::from_millis(2));
         }
@@ -182,6 +197,11 @@ impl Client {
     fn count(&self, line: &str) -> usize {
         self.heard.lock().unwrap().iter().filter(|heard| *heard == line).count()
     }
+}
+
+fn signal_to(child: &Child, signal: &str) {
+    let kill = format!("kill -{signal} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
 }
 
 #[track_caller]
@@ -246,10 +266,24 @@ fn one_room_over_three_nodes() {
 }
 
 /// Three speak as fast as they can, one listens on each node, and Redis is killed and comes back, three times.
+///
+/// On a machine that is so busy that Redis is away for longer than the room waits, there may be several orders; then it
+/// is tried again.
 #[test]
 fn redis_restarted_under_load_loses_no_line_and_keeps_one_order() {
+    for _ in 0..5 {
+        let Some(redis) = Redis::start() else { return };
+        if restart_under_load(redis) {
+            return;
+        }
+        println!("once more: it was away for too long");
+    }
+    panic!("it was always away for too long");
+}
+
+/// Whether nobody was cut off.
+fn restart_under_load(mut redis: Redis) -> bool {
     const LINES: usize = 4000;
-    let Some(mut redis) = Redis::start() else { return };
     let nodes = ["a", "b", "c"].map(|name| Node::on(&redis, name));
     let mut listeners = [0, 1, 2].map(|i| nodes[i].join());
     let speakers = [0, 1, 2].map(|i| nodes[i].join());
@@ -284,8 +318,8 @@ fn redis_restarted_under_load_loses_no_line_and_keeps_one_order() {
     }
     println!("{} lines in {:?}", 3 * LINES, begun.elapsed());
     let heard = listeners.each_ref().map(|listener| listener.talk());
-    let cut = listeners.iter().map(|listener| listener.count("* cut off from the other nodes")).sum::<usize>();
-    assert_eq!(cut, 0, "it was back in time");
+    let cut =
+        listeners.iter().map(|listener| listener.count("* cut off from the other nodes")).sum::<usize>();
     for talk in &heard {
         assert_eq!(talk.len(), 3 * LINES);
         let mut next = HashMap::new();
@@ -297,6 +331,9 @@ fn redis_restarted_under_load_loses_no_line_and_keeps_one_order() {
         }
         assert!(names.iter().all(|name| next[name.as_str()] == LINES));
     }
+    if cut > 0 {
+        return false;
+    }
     assert!(heard[0] == heard[1] && heard[1] == heard[2], "one order for all");
     // Speakers hear the others in that order, too.
     for (speaker, name) in speakers.iter().zip(&names) {
@@ -304,6 +341,72 @@ fn redis_restarted_under_load_loses_no_line_and_keeps_one_order() {
         let others: Vec<_> = heard[0].iter().filter(|line| !line.starts_with(&format!("{name}: "))).collect();
         assert!(speaker.talk().iter().eq(others));
     }
+    true
+}
+
+/// More is said than is kept for the others: the first of it arrives, once, and the room is told how much did not.
+#[test]
+fn what_is_kept_for_the_others_has_a_limit() {
+    const SAID: usize = 10_500;
+    let Some(mut redis) = Redis::start() else { return };
+    let nodes = ["a", "b"].map(|name| Node::on(&redis, name));
+    let [mut speaker, mut near, mut far] = [nodes[0].join(), nodes[0].join(), nodes[1].join()];
+    speaker.hears("* guest3 joined");
+    redis.kill();
+    near.hears("* cut off from the other nodes");
+    let lines: String = (0..SAID).map(|number| format!("{number}\n")).collect();
+    speaker.stream.write_all(lines.as_bytes()).unwrap();
+    near.hears(&format!("guest1: {}", SAID - 1));
+    // There is no room for who comes now, either; and the others are told all the same.
+    let mut new = nodes[0].join();
+    assert_eq!(new.name, "guest4");
+    new.say("/name late");
+    near.hears("* guest4 is now late");
+    redis.begin();
+    let line = near.wait_for(|line| line.contains("too many"));
+    assert_eq!(line, "* 500 lines were too many to be kept for them");
+    wait("all to be known", || far.who() == near.who() && far.who().contains(&"late".to_owned()));
+    speaker.say("and on");
+    far.hears("guest1: and on");
+    near.hears("guest1: and on");
+    let kept = (0..SAID - 500).map(|number| format!("guest1: {number}")).chain(["guest1: and on".to_owned()]);
+    assert!(far.talk().into_iter().eq(kept));
+    assert_eq!(near.talk().len(), SAID + 1);
+}
+
+/// A Redis that hangs, for less time than the room waits, and for more.
+#[test]
+fn a_redis_that_hangs_is_waited_for_and_then_given_up() {
+    const LINES: usize = 20_000;
+    let Some(redis) = Redis::start() else { return };
+    let nodes = ["a", "b"].map(|name| Node::on(&redis, name));
+    let [mut speaker, mut near, mut far] = [nodes[0].join(), nodes[0].join(), nodes[1].join()];
+    speaker.hears("* guest3 joined");
+    redis.signal("STOP");
+    let mut stream = speaker.stream.try_clone().unwrap();
+    let said = thread::spawn(move || {
+        let lines: String = (0..LINES).map(|number| format!("{number:01000}\n")).collect();
+        stream.write_all(lines.as_bytes()).unwrap();
+    });
+    thread::sleep(Duration::from_secs(1));
+    assert!(!said.is_finished(), "more is owed than is good: who speaks is not read");
+    assert!(near.talk().is_empty(), "it is waited for");
+    redis.signal("CONT");
+    said.join().unwrap();
+    for client in [&near, &far] {
+        wait("all lines", || client.talk().len() >= LINES);
+        assert!(client.talk().into_iter().eq((0..LINES).map(|number| format!("guest1: {number:01000}"))));
+    }
+    redis.signal("STOP");
+    speaker.say("hanging");
+    near.hears("* cut off from the other nodes");
+    near.hears("guest1: hanging");
+    redis.signal("CONT");
+    near.hears("* back with the other nodes");
+    far.hears("guest1: hanging");
+    far.say("I am here");
+    near.hears("guest3: I am here");
+    assert_eq!((near.count("guest1: hanging"), far.count("guest1: hanging")), (1, 1));
 }
 
 #[test]
@@ -361,7 +464,9 @@ fn without_redis_the_room_goes_on_within_each_node() {
     }
     // Who was given a suffix is told so.
     let told = clients.iter().filter(|pair| {
-        ["a", "b"].iter().any(|node| pair[0].count(&format!("* dup is now dup-{node}")) == 1 && pair[1].passed > 0)
+        ["a", "b"]
+            .iter()
+            .any(|node| pair[0].count(&format!("* dup is now dup-{node}")) == 1 && pair[1].passed > 0)
     });
     assert!(told.count() >= 1);
 }

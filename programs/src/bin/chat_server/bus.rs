@@ -28,10 +28,10 @@ const LOOK: &str = "local s = KEYS[1] .. ':stream'
         redis.call('HGETALL', KEYS[1] .. ':clients')}";
 
 /// How long the bus may be away before the room goes on without it.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(3);
 /// After this long without a word a node is dead.
 const LEASE_TIME: Duration = Duration::from_secs(5);
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(250);
 /// How many lines, and bytes of them, are owed at most.
 const MOST_OPS: usize = 10_000;
 const MOST_BYTES: usize = 16 << 20;
@@ -105,7 +105,8 @@ fn random() -> u64 {
 }
 
 pub fn begin(map: &mut ChannelMap, room: &Shared, url: &str, node: String) -> io::Result<()> {
-    let waits = Backoff::default().with_first(Duration::from_millis(50)).with_longest(Duration::from_millis(500));
+    let waits =
+        Backoff::default().with_first(Duration::from_millis(50)).with_longest(Duration::from_millis(500));
     let options = Options::default()
         .with_backoff(waits)
         .with_connect_timeout(GRACE)
@@ -235,7 +236,8 @@ pub fn flush(shared: &Shared, map: &mut ChannelMap) {
         let command = command.arg(format!("{}{}", bus.clients, op.member)).arg(&op.text).arg(&op.name);
         let command = command.arg(if op.shown { "1" } else { "0" }).arg(MOST_ENTRIES);
         let (to, round, number) = (shared.clone(), bus.round, op.number);
-        let called = bus.writer.call(map, command, move |map, answer| written(&to, map, round, number, answer));
+        let called =
+            bus.writer.call(map, command, move |map, answer| written(&to, map, round, number, answer));
         if called.is_err() {
             break;
         }
@@ -260,8 +262,8 @@ fn written(shared: &Shared, map: &mut ChannelMap, round: u64, number: u64, answe
                 }
             }
             _ if round != bus.round => {}
-            Ok(Some(done)) => {
-                let done = done as u64;
+            Ok(done) => {
+                let done = done.unwrap_or(0) as u64;
                 if bus.ops.front().is_some_and(|op| done + 1 >= op.number) {
                     bus.send_again(done + 1);
                 } else {
@@ -278,12 +280,11 @@ fn written(shared: &Shared, map: &mut ChannelMap, round: u64, number: u64, answe
             }
             // It is sent again on the next connection.
             Err(Error::Lost(_) | Error::NotSent(_) | Error::TimedOut { .. }) => return,
-            other => {
-                log::error!("the bus does not take a line: {other:?}");
-                if answer.is_err_and(|error| error.server_code() == Some("NOSCRIPT")) {
-                    bus.script = None;
-                }
-                bus.is_leased = false;
+            Err(error) => {
+                log::error!("the bus does not take a line: {error}");
+                // Load it again, and renew the lease; if both succeed, what follows is sent again.
+                (bus.script, bus.is_leased) = (None, false);
+                bus.round += 1;
                 bus.is_down();
                 return;
             }
@@ -386,8 +387,10 @@ fn lease(shared: &Shared, map: &mut ChannelMap) {
                     (bus.is_leased, bus.was_leased) = (true, true);
                 }
                 Err(error) => {
-                    if let Error::Server(error) = error {
-                        log::error!("the bus does not take the lease: {error}");
+                    match error.server_code() {
+                        // It has just begun.
+                        None | Some("LOADING") => {}
+                        Some(_) => log::error!("the bus does not take the lease: {error}"),
                     }
                     bus.is_leased = false;
                     bus.is_down();
@@ -409,10 +412,11 @@ fn link(shared: &Shared, map: &mut ChannelMap) {
         }
         if !bus.is_linked {
             bus.is_linked = true;
-            if bus.ops.is_empty() {
+            log::info!("the bus works; {} lines were not read back", bus.ops.len());
+            let from = bus.first_unwritten();
+            if from > bus.last_number {
                 bus.since = None;
             }
-            let from = bus.first_unwritten();
             bus.send_again(from);
         }
         if std::mem::take(&mut bus.is_cut) {
@@ -628,7 +632,8 @@ fn finish(shared: &Shared, map: &mut ChannelMap) {
             ch.set_busy(false);
         }
     }
-    let command = Command::from(["EVAL", LEASE, "1", PREFIX]).arg(&bus.me).arg(0).arg("self").arg(MOST_ENTRIES);
+    let command =
+        Command::from(["EVAL", LEASE, "1", PREFIX]).arg(&bus.me).arg(0).arg("self").arg(MOST_ENTRIES);
     let _ = bus.writer.call(map, command, |_, _| {});
     bus.writer.close(map);
     bus.reader.abort(map);
@@ -640,9 +645,16 @@ struct Link {
     is_writer: bool,
 }
 
+impl Link {
+    fn what(&self) -> &'static str {
+        if self.is_writer { "who writes" } else { "who reads" }
+    }
+}
+
 impl Handler for Link {
     fn connected(&mut self, map: &mut ChannelMap, _: &Redis, _: &Server) {
         let Some(room) = self.room.upgrade() else { return };
+        log::info!("{} is connected to the bus", self.what());
         match self.is_writer {
             true => lease(&room, map),
             false => read(&room, map),
@@ -650,11 +662,12 @@ impl Handler for Link {
         link(&room, map);
     }
 
-    fn disconnected(&mut self, map: &mut ChannelMap, _: &Redis, _: &Cause) {
+    fn disconnected(&mut self, map: &mut ChannelMap, _: &Redis, cause: &Cause) {
         let Some(room) = self.room.upgrade() else { return };
+        log::info!("{} is not connected to the bus: {cause}", self.what());
         if let Some(bus) = &mut room.borrow_mut().bus {
             if self.is_writer {
-                (bus.is_leased, bus.leased_since) = (false, None);
+                (bus.is_leased, bus.leased_since, bus.script) = (false, None, None);
             } else {
                 (bus.is_reading, bus.has_looked) = (false, false);
             }

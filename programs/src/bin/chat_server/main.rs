@@ -40,7 +40,7 @@ A chat room: each line of a client goes to all others as `NAME: TEXT`, until Ctr
 A client may say /name NEW (1 to 32 ASCII letters, digits, `_`, `-`), /who and /quit. A line has at
 most 8 KiB; a longer one is dropped. A client that leaves more than 1 MiB unread is cut off.
 
-While the bus is there, all clients of all nodes read the same lines in the same order. Without it for 2 seconds
+While the bus is there, all clients of all nodes read the same lines in the same order. Without it for 3 seconds
 the room says so, and goes on within each node; up to 10,000 lines are kept for the others, and sent when it is
 back.";
 

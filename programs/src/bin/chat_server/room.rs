@@ -138,7 +138,8 @@ impl Room {
 
     /// Tell the members of this node that have come in.
     pub fn tell(&self, map: &mut ChannelMap, but: Option<u64>, line: &[u8]) {
-        let all = self.members.iter().filter(|(number, member)| Some(**number) != but && member.name.is_some());
+        let all =
+            self.members.iter().filter(|(number, member)| Some(**number) != but && member.name.is_some());
         map.broadcast(all.map(|(_, member)| member.token), line);
     }
 
@@ -148,7 +149,8 @@ impl Room {
     }
 
     pub fn answer_who(&self, map: &mut ChannelMap, member: u64) {
-        let members = self.members.iter().filter_map(|(number, one)| Some((one.order, *number, one.name.as_ref()?)));
+        let members =
+            self.members.iter().filter_map(|(number, one)| Some((one.order, *number, one.name.as_ref()?)));
         let others = self.others.values().map(|other| (other.order, 0, &other.name));
         let mut all: Vec<(u64, u64, &String)> = members.chain(others).collect();
         all.sort();
@@ -249,7 +251,8 @@ impl Room {
             // It was shown as it was meant. The bus may have had to see it otherwise.
             "joined" | "renamed" | "refused" | "nothing" if op.shown => {
                 let held = self.members.get(&number).and_then(|member| member.name.clone());
-                if let Some(held) = held.filter(|held| is_last && *held != entry.new && !entry.new.is_empty()) {
+                if let Some(held) = held.filter(|held| is_last && *held != entry.new && !entry.new.is_empty())
+                {
                     let line = format!("* {held} is now {}\r\n", entry.new);
                     self.renamed(map, number, &held, entry.new);
                     self.tell_one(map, number, line.as_bytes());

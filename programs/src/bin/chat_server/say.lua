@@ -48,7 +48,8 @@ if kind == 'join' then
         order = redis.call('INCR', p .. ':order')
         new = text == '' and guest() or free(text)
         call_it(new)
-    elseif text == old then
+    elseif text == old or taken(text) then
+        -- It has this name, or was given another one because somebody has this.
         new = old
         call_it(new)
     else
