@@ -232,10 +232,10 @@ fn one_room_over_three_nodes() {
         two.hears("* bad name");
     }
     // In the order in which it was said.
-    two.say("/name bob\nI am bob\n/who\n/nonsense");
-    two.hears("* unknown command");
-    two.passed = 0;
-    two.hears("* here: ann, bob, guest3");
+    two.say("/name bob\nI am bob\n/who\n/name ann\n/nonsense\n/name !");
+    for line in ["* here: ann, bob, guest3", "* bad name", "* unknown command", "* bad name"] {
+        two.hears(line);
+    }
     three.hears("* guest2 is now bob");
     three.hears("bob: I am bob");
     assert_eq!(three.who(), ["ann", "bob", "guest3"]);
@@ -244,6 +244,20 @@ fn one_room_over_three_nodes() {
     three.hears("ann: no line feed");
     three.hears("* ann left");
     assert_eq!(two.count("bob: I am bob"), 0, "nobody hears himself");
+    // Who goes hears the answers to what was asked before, and what is said after that is not heard.
+    for (end, last) in [("/quit\nnever said\n", false), ("", true)] {
+        let mut short = nodes[0].join();
+        short.say("gone soon\n/who\n/name bob");
+        short.stream.write_all(end.as_bytes()).unwrap();
+        if last {
+            short.stream.shutdown(Shutdown::Write).unwrap();
+        }
+        short.hears(&format!("* here: bob, guest3, {}", short.name));
+        short.hears("* bad name");
+        three.hears(&format!("{}: gone soon", short.name));
+        three.hears(&format!("* {} left", short.name));
+    }
+    assert!(three.talk().iter().all(|line| !line.contains("never said")));
     // A node that ends takes its clients with it, at once, and its last words are heard.
     let [a, b, c] = nodes;
     let begun = Instant::now();

@@ -15,7 +15,7 @@ use dispatch_loop::reconnect::Backoff;
 use dispatch_loop::{ChannelMap, Token};
 use dispatch_loop_redis::{Cause, Command, Error, Handler, Options, Redis, Server, Value};
 
-use crate::room::{Kind, Op, Room};
+use crate::room::{Answer, Kind, Op, Room};
 
 /// What all keys in Redis begin with.
 const PREFIX: &str = "chat";
@@ -78,7 +78,8 @@ pub struct Bus {
     pub is_cut: bool,
     /// What did not fit while it was cut off: lines, and anything else.
     dropped: (u64, u64),
-    whos: VecDeque<(u64, u64)>,
+    /// What members are told when all is in its place that this node had done before: the number, and whom.
+    answers: VecDeque<(u64, u64, Answer)>,
     paused: Vec<Token>,
     is_ending: bool,
 }
@@ -143,7 +144,7 @@ pub fn begin(map: &mut ChannelMap, room: &Shared, url: &str, node: String) -> io
         since: Some(Instant::now()),
         is_cut: false,
         dropped: (0, 0),
-        whos: VecDeque::new(),
+        answers: VecDeque::new(),
         paused: Vec::new(),
         is_ending: false,
     });
@@ -172,7 +173,7 @@ impl Bus {
 
     /// Too much is owed: remember who is to wait.
     pub fn is_to_wait(&mut self, token: Token) -> bool {
-        let is_much = self.ops.len() >= MOST_OPS / 2 || self.bytes >= MOST_BYTES / 2;
+        let is_much = self.ops.len().max(self.answers.len()) >= MOST_OPS / 2 || self.bytes >= MOST_BYTES / 2;
         let waits = is_much && !self.is_cut;
         if waits && !self.paused.contains(&token) {
             self.paused.push(token);
@@ -180,13 +181,13 @@ impl Bus {
         waits
     }
 
-    /// Who asks is to be answered after what was done before; `false` if that is now.
-    pub fn defer(&mut self, member: u64) -> bool {
-        let later = !self.is_cut && !self.ops.is_empty();
-        if later {
-            self.whos.push_back((self.last_number, member));
+    /// To be answered after what was done before; gives the answer back if that is now.
+    pub fn defer(&mut self, member: u64, answer: Answer) -> Option<Answer> {
+        if self.is_cut || self.ops.is_empty() {
+            return Some(answer);
         }
-        later
+        self.answers.push_back((self.last_number, member, answer));
+        None
     }
 
     /// Say that this node lives, and whose clients are to be taken out.
@@ -300,7 +301,7 @@ fn renumber(bus: &mut Bus) {
         op.number -= first;
         op.written = false;
     }
-    for (after, _) in &mut bus.whos {
+    for (after, ..) in &mut bus.answers {
         *after = after.saturating_sub(first);
     }
     bus.last_number -= first;
@@ -323,18 +324,18 @@ fn tick(shared: &Shared, map: &mut ChannelMap) {
 /// The room goes on without the others.
 fn cut(shared: &Shared, map: &mut ChannelMap) {
     let room = &mut *shared.borrow_mut();
-    let (mut ops, whos) = {
+    let (mut ops, answers) = {
         let Some(bus) = &mut room.bus else { return };
         bus.is_cut = true;
         bus.resume(map);
-        (std::mem::take(&mut bus.ops), std::mem::take(&mut bus.whos))
+        (std::mem::take(&mut bus.ops), std::mem::take(&mut bus.answers))
     };
     // Those who have just come are to hear it, too.
     let named = room.named().len();
     if named > 0 {
         room.tell(map, None, CUT);
     }
-    let mut whos = whos.into_iter().peekable();
+    let mut answers = answers.into_iter().peekable();
     for op in &mut ops {
         if !op.shown {
             let is_join = op.kind == Kind::Join;
@@ -346,11 +347,11 @@ fn cut(shared: &Shared, map: &mut ChannelMap) {
                 room.tell_one(map, op.member, CUT);
             }
         }
-        while let Some((_, member)) = whos.next_if(|(after, _)| *after <= op.number) {
-            room.answer_who(map, member);
+        while let Some((_, member, answer)) = answers.next_if(|(after, ..)| *after <= op.number) {
+            room.answer_now(map, member, answer);
         }
     }
-    whos.for_each(|(_, member)| room.answer_who(map, member));
+    answers.for_each(|(_, member, answer)| room.answer_now(map, member, answer));
     if let Some(bus) = &mut room.bus {
         bus.ops = ops;
     }
@@ -553,18 +554,18 @@ fn hear(room: &mut Room, map: &mut ChannelMap, id: String, entry: Entry) {
             continue; // it was in the stream, and is no more
         }
         let again = |later: &Op| later.member == op.member && matches!(later.kind, Kind::Join | Kind::Name);
-        let is_last = !bus.ops.iter().any(again);
+        // Asked of few: it goes through all that is owed.
+        let is_last = op.shown && op.kind != Kind::Line && !bus.ops.iter().any(again);
         room.hear_own(map, &op, is_last, entry);
         break;
     }
     while let Some(bus) = &mut room.bus {
         let seen = bus.ops.front().map_or(bus.last_number, |op| op.number - 1);
-        let Some((after, member)) = bus.whos.front().copied() else { break };
-        if after > seen {
+        if bus.answers.front().is_none_or(|(after, ..)| *after > seen) {
             break;
         }
-        bus.whos.pop_front();
-        room.answer_who(map, member);
+        let Some((_, member, answer)) = bus.answers.pop_front() else { break };
+        room.answer_now(map, member, answer);
     }
 }
 

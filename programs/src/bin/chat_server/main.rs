@@ -23,7 +23,7 @@ use dispatch_loop::chat::{Chat, ChatChannel, ChatDispatcher};
 use dispatch_loop::{Address, Channel, ChannelMap, Dispatcher, Eof, OnLimit, Reason, Socket};
 use lexopt::prelude::*;
 
-use crate::room::Room;
+use crate::room::{Answer, BAD_NAME, Room};
 
 const HELP: &str = "\
 usage: chat_server [OPTION...] [ADDR]
@@ -131,18 +131,23 @@ impl Chat for Guest {
     }
 
     fn found_terminator(&mut self, ch: &mut ChatChannel<'_>, line: &[u8]) -> io::Result<()> {
-        self.take(ch, line.strip_suffix(b"\r").unwrap_or(line))
+        self.take(ch, line.strip_suffix(b"\r").unwrap_or(line));
+        Ok(())
     }
 
     fn handle_overlong(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        ch.push(TOO_LONG) // the rest of the line is dropped
+        self.answer(ch, Answer::Line(TOO_LONG)); // the rest of the line is dropped
+        Ok(())
     }
 
     fn handle_eof(&mut self, ch: &mut ChatChannel<'_>, rest: &[u8]) -> io::Result<Eof> {
         if !rest.is_empty() {
-            self.take(ch, rest)?;
+            self.take(ch, rest);
         }
-        Ok(Eof::Close)
+        match self.answer(ch, Answer::End) {
+            true => Ok(Eof::KeepWriting),
+            false => Ok(Eof::Close),
+        }
     }
 
     /// Also runs for a member that was cut off.
@@ -153,29 +158,39 @@ impl Chat for Guest {
 }
 
 impl Guest {
-    fn take(&mut self, ch: &mut ChatChannel<'_>, line: &[u8]) -> io::Result<()> {
+    /// After what was done before; whether that is later.
+    fn answer(&self, ch: &mut ChatChannel<'_>, answer: Answer) -> bool {
+        room::answer(&self.room, ch.map_mut(), self.number, answer)
+    }
+
+    fn take(&mut self, ch: &mut ChatChannel<'_>, line: &[u8]) {
         if line.len() > LONGEST {
-            return ch.push(TOO_LONG);
+            self.answer(ch, Answer::Line(TOO_LONG));
+            return;
         }
         let mut words = line.splitn(2, |&byte| byte == b' ');
         match (words.next().unwrap_or_default(), words.next()) {
             (b"/name", name) => {
                 let name = name.unwrap_or_default();
                 let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-".contains(byte);
-                if !(1..=32).contains(&name.len()) || !name.iter().all(good) {
-                    return ch.push(b"* bad name\r\n");
+                match (1..=32).contains(&name.len()) && name.iter().all(good) {
+                    true => room::rename(&self.room, ch.map_mut(), self.number, name),
+                    false => _ = self.answer(ch, Answer::Line(BAD_NAME)),
                 }
-                room::rename(&self.room, ch.map_mut(), self.number, name);
             }
-            (b"/who", None) => room::who(&self.room, ch.map_mut(), self.number),
-            (b"/quit", None) => ch.close(),
-            ([b'/', ..], _) => return ch.push(b"* unknown command\r\n"),
+            (b"/who", None) => _ = self.answer(ch, Answer::Names),
+            (b"/quit", None) => {
+                // What follows is not heard.
+                ch.pause_reading();
+                self.answer(ch, Answer::End);
+                return;
+            }
+            ([b'/', ..], _) => _ = self.answer(ch, Answer::Line(b"* unknown command\r\n")),
             _ => room::say(&self.room, ch.map_mut(), self.number, line),
         }
         // Not faster than the bus takes it.
         if self.room.borrow_mut().is_to_wait(ch.token()) {
             ch.pause_reading();
         }
-        Ok(())
     }
 }

@@ -47,6 +47,16 @@ pub enum Kind {
     Line,
 }
 
+/// What a member alone is told.
+#[derive(Debug)]
+pub enum Answer {
+    Line(&'static [u8]),
+    /// Who is here.
+    Names,
+    /// Nothing more.
+    End,
+}
+
 /// Something that a member has done.
 #[derive(Debug)]
 pub struct Op {
@@ -63,6 +73,8 @@ pub struct Op {
     /// The bus has it.
     pub written: bool,
 }
+
+pub const BAD_NAME: &[u8] = b"* bad name\r\n";
 
 type Shared = Rc<RefCell<Room>>;
 
@@ -94,12 +106,18 @@ pub fn leave(room: &Shared, map: &mut ChannelMap, member: u64) {
     }
 }
 
-/// Answered when all that this node has done before is in its place.
-pub fn who(room: &Shared, map: &mut ChannelMap, member: u64) {
-    let mut room = room.borrow_mut();
-    if !room.bus.as_mut().is_some_and(|bus| bus.defer(member)) {
-        room.answer_who(map, member);
+/// Answer a member, after all that this node has done before is in its place; whether that is later.
+pub fn answer(room: &Shared, map: &mut ChannelMap, member: u64, answer: Answer) -> bool {
+    let room = &mut *room.borrow_mut();
+    let now = match &mut room.bus {
+        Some(bus) => bus.defer(member, answer),
+        None => Some(answer),
+    };
+    let is_later = now.is_none();
+    if let Some(answer) = now {
+        room.answer_now(map, member, answer);
     }
+    is_later
 }
 
 fn act(shared: &Shared, map: &mut ChannelMap, member: u64, kind: Kind, text: &[u8]) {
@@ -148,7 +166,19 @@ impl Room {
         map.broadcast(token, line);
     }
 
-    pub fn answer_who(&self, map: &mut ChannelMap, member: u64) {
+    pub fn answer_now(&self, map: &mut ChannelMap, member: u64, answer: Answer) {
+        match answer {
+            Answer::Line(line) => self.tell_one(map, member, line),
+            Answer::Names => self.tell_names(map, member),
+            Answer::End => {
+                if let Some(Ok(mut ch)) = self.members.get(&member).map(|member| map.channel(member.token)) {
+                    ch.close();
+                }
+            }
+        }
+    }
+
+    fn tell_names(&self, map: &mut ChannelMap, member: u64) {
         let members =
             self.members.iter().filter_map(|(number, one)| Some((one.order, *number, one.name.as_ref()?)));
         let others = self.others.values().map(|other| (other.order, 0, &other.name));
@@ -189,7 +219,7 @@ impl Room {
             Kind::Name => {
                 let new = String::from_utf8_lossy(&op.text).into_owned();
                 if self.is_taken(&new) {
-                    self.tell_one(map, op.member, b"* bad name\r\n");
+                    self.tell_one(map, op.member, BAD_NAME);
                     return false;
                 }
                 self.renamed(map, op.member, &op.name, new);
@@ -261,7 +291,7 @@ impl Room {
             _ if op.shown => {}
             "joined" => self.tell(map, Some(number), format!("* {} joined\r\n", entry.new).as_bytes()),
             "renamed" => self.renamed(map, number, &entry.old, entry.new),
-            "refused" => self.tell_one(map, number, b"* bad name\r\n"),
+            "refused" => self.tell_one(map, number, BAD_NAME),
             "left" => self.tell(map, None, format!("* {} left\r\n", entry.old).as_bytes()),
             "line" => self.tell_line(map, Some(number), entry.old.as_bytes(), &entry.text),
             _ => {}
