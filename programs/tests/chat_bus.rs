@@ -94,8 +94,10 @@ impl Node {
         Node { child, address }
     }
 
+    /// Node `b` speaks RESP2.
     fn on(redis: &Redis, name: &str) -> Node {
-        Node::start(&["--bus", &redis.url(), "--node", name])
+        let protocol = if name == "b" { 2 } else { 3 };
+        Node::start(&["--bus", &format!("{}?protocol={protocol}", redis.url()), "--node", name])
     }
 
     fn join(&self) -> Client {

@@ -619,7 +619,8 @@ impl Redis {
     /// Send what waits, as far as the channel takes it without queueing too much.
     pub(crate) fn pump(&self, ch: &mut Channel<'_>) {
         let state = &mut *self.0.borrow_mut();
-        if state.phase != Phase::Ready {
+        // What is moved to a channel that ends would count as sent.
+        if state.phase != Phase::Ready || ch.is_closing() {
             return;
         }
         while ch.queued() <= HIGH {

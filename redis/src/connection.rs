@@ -312,7 +312,9 @@ impl Connection {
         let result = f(self, ch);
         self.redis.make_room(ch.map_mut());
         self.redis.0.borrow_mut().running = false;
-        self.redis.pump(ch);
+        if result.is_ok() {
+            self.redis.pump(ch);
+        }
         result
     }
 }

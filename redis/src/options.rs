@@ -45,7 +45,8 @@ pub struct Options {
     /// A command that was sent is never repeated.
     pub keep_unsent: bool,
     /// Whether the connection is in the [background](dispatch_loop::Channel::set_background) while no answer is awaited
-    /// (no): then it does not keep `run` going, and a drain of the map leaves it alone until all else is done.
+    /// (no): then it does not keep `run` going, and a drain of the map leaves it alone until all else is done. The wait
+    /// for another attempt does keep it going.
     pub background: bool,
     /// After how many attempts in a row that fail the client gives up (never).
     pub max_attempts: Option<u32>,

@@ -82,6 +82,26 @@ fn an_aborted_client_tells_what_was_sent_and_what_was_not() {
     assert!(told.gone().is_some());
 }
 
+/// A command that is called when the connection is about to end was not sent, and its outcome is known.
+#[test]
+fn what_is_called_while_the_connection_ends_was_not_sent() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (mut map, redis, told) = client(&server.url());
+    wait_ready(&mut map, &redis);
+    let answers = Answers::default();
+    let (to, client) = (answers.clone(), redis.clone());
+    redis
+        .call(&mut map, ["PING"], move |map, _| {
+            let token = client.token().unwrap();
+            map.channel(token).unwrap().abort();
+            call(map, &client, ["INCR", "n"], &to);
+        })
+        .unwrap();
+    turn_until(&mut map, "the answer on the next connection", |_| answers.borrow().len() == 1);
+    assert_eq!(*answers.borrow()[0].as_ref().unwrap(), Value::Int(1));
+    assert_eq!(told.connected(), 2);
+}
+
 #[test]
 fn without_a_server_commands_wait_or_are_refused() {
     let nobody = format!("redis://127.0.0.1:{}", free_port());

@@ -31,6 +31,8 @@ const LOOK: &str = "local s = KEYS[1] .. ':stream'
 const GRACE: Duration = Duration::from_secs(3);
 /// After this long without a word a node is dead.
 const LEASE_TIME: Duration = Duration::from_secs(5);
+/// How often the lease is renewed.
+const RENEWAL: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(250);
 /// How many lines, and bytes of them, are owed at most.
 const MOST_OPS: usize = 10_000;
@@ -65,6 +67,7 @@ pub struct Bus {
     /// Our clients must be made known again.
     is_to_join: bool,
     leased_since: Option<Instant>,
+    renewed: Instant,
     /// The last entry that was read.
     last: Option<String>,
     is_reading: bool,
@@ -137,6 +140,7 @@ pub fn begin(map: &mut ChannelMap, room: &Shared, url: &str, node: String) -> io
         was_leased: false,
         is_to_join: false,
         leased_since: None,
+        renewed: Instant::now(),
         last: None,
         is_reading: false,
         has_looked: false,
@@ -309,15 +313,18 @@ fn renumber(bus: &mut Bus) {
 }
 
 fn tick(shared: &Shared, map: &mut ChannelMap) {
-    let is_late = {
+    let (is_late, is_due) = {
         let guard = shared.borrow();
         let Some(bus) = &guard.bus else { return };
-        bus.since.is_some_and(|since| since.elapsed() > GRACE) && !bus.is_cut
+        let is_late = bus.since.is_some_and(|since| since.elapsed() > GRACE) && !bus.is_cut;
+        (is_late, !bus.is_leased || bus.renewed.elapsed() > RENEWAL)
     };
     if is_late {
         cut(shared, map);
     }
-    lease(shared, map);
+    if is_due {
+        lease(shared, map);
+    }
     read(shared, map);
 }
 
@@ -361,8 +368,9 @@ const CUT: &[u8] = b"* cut off from the other nodes\r\n";
 
 /// Say that this node lives; load the script, if it must be.
 fn lease(shared: &Shared, map: &mut ChannelMap) {
-    let guard = shared.borrow();
-    let Some(bus) = guard.bus.as_ref().filter(|bus| bus.writer.is_ready() && !bus.is_ending) else { return };
+    let mut guard = shared.borrow_mut();
+    let Some(bus) = guard.bus.as_mut().filter(|bus| bus.writer.is_ready() && !bus.is_ending) else { return };
+    bus.renewed = Instant::now();
     if bus.script.is_none() {
         let to = shared.clone();
         // If it is refused, the next tick tries again.
