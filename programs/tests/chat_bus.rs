@@ -281,15 +281,44 @@ fn one_room_over_three_nodes() {
     }
 }
 
-/// Three speak as fast as they can, one listens on each node, and Redis is killed and comes back, three times.
-///
-/// On a machine that is so busy that Redis is away for longer than the room waits, there may be several orders; then it
-/// is tried again.
+/// Redis is killed and comes back, three times.
 #[test]
 fn redis_restarted_under_load_loses_no_line_and_keeps_one_order() {
+    one_order_in_spite_of(3, |redis| {
+        redis.kill();
+        thread::sleep(Duration::from_millis(200));
+        redis.begin();
+    });
+}
+
+/// All connections to Redis are cut, again and again: what was under way was done, or not.
+#[test]
+fn connections_that_are_cut_under_load_lose_no_line_and_keep_one_order() {
+    one_order_in_spite_of(20, |redis| {
+        let mut stream = TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
+        stream.write_all(b"CLIENT KILL TYPE normal SKIPME yes\r\n").unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+    });
+}
+
+/// The nodes go on without it, and each line arrives once all the same.
+#[test]
+fn a_redis_that_is_away_for_long_under_load_loses_no_line() {
+    let Some(redis) = Redis::start() else { return };
+    let away = |redis: &mut Redis| {
+        redis.kill();
+        thread::sleep(Duration::from_secs(4));
+        redis.begin();
+    };
+    assert!(!talk_under_load(redis, 1, away), "nobody was cut off");
+}
+
+/// On a machine that is so busy that Redis is away for longer than the room waits, there may be several orders; then it
+/// is tried again.
+fn one_order_in_spite_of(times: usize, disturb: impl Fn(&mut Redis)) {
     for _ in 0..5 {
         let Some(redis) = Redis::start() else { return };
-        if restart_under_load(redis) {
+        if talk_under_load(redis, times, &disturb) {
             return;
         }
         println!("once more: it was away for too long");
@@ -297,8 +326,9 @@ fn redis_restarted_under_load_loses_no_line_and_keeps_one_order() {
     panic!("it was always away for too long");
 }
 
-/// Whether nobody was cut off.
-fn restart_under_load(mut redis: Redis) -> bool {
+/// Three speak as fast as they can, one listens on each node, and something is disturbed, so many times. Each line
+/// arrives once; if nobody was cut off, which is returned, in one order for all.
+fn talk_under_load(mut redis: Redis, times: usize, disturb: impl Fn(&mut Redis)) -> bool {
     const LINES: usize = 4000;
     let nodes = ["a", "b", "c"].map(|name| Node::on(&redis, name));
     let mut listeners = [0, 1, 2].map(|i| nodes[i].join());
@@ -321,11 +351,9 @@ fn restart_under_load(mut redis: Redis) -> bool {
                 })
             })
             .collect();
-        for part in 1..=3 {
-            wait("a part of the lines", || listeners[0].talk().len() >= part * LINES / 2);
-            redis.kill();
-            thread::sleep(Duration::from_millis(200));
-            redis.begin();
+        for part in 1..=times {
+            wait("a part of the lines", || listeners[0].talk().len() >= part * 2 * LINES / times);
+            disturb(&mut redis);
         }
         writers.into_iter().for_each(|writer| writer.join().unwrap());
     });
