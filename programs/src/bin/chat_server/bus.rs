@@ -200,10 +200,6 @@ impl Bus {
         command.arg(LEASE_TIME.as_millis() as u64).arg(whose).arg(MOST_ENTRIES)
     }
 
-    fn first_unwritten(&self) -> u64 {
-        self.ops.iter().find(|op| !op.written).map_or(self.last_number + 1, |op| op.number)
-    }
-
     fn send_again(&mut self, from: u64) {
         self.round += 1;
         self.next = from;
@@ -257,11 +253,7 @@ fn written(shared: &Shared, map: &mut ChannelMap, round: u64, number: u64, answe
         let Some(bus) = &mut guard.bus else { return };
         match answer.as_ref().map(Value::as_int) {
             Ok(Some(done)) if done as u64 >= number => {
-                let first = bus.ops.front().map_or(0, |op| op.number);
-                let op = number.checked_sub(first).and_then(|at| bus.ops.get_mut(at as usize));
-                if let Some(op) = op.filter(|op| op.number == number) {
-                    op.written = true;
-                }
+                // What was read back was dealt with; all else waits for that.
                 if bus.is_linked && round == bus.round {
                     bus.since = None;
                 }
@@ -303,7 +295,6 @@ fn renumber(bus: &mut Bus) {
     let first = bus.ops.front().map_or(bus.last_number + 1, |op| op.number) - 1;
     for op in &mut bus.ops {
         op.number -= first;
-        op.written = false;
     }
     for (after, ..) in &mut bus.answers {
         *after = after.saturating_sub(first);
@@ -337,11 +328,7 @@ fn cut(shared: &Shared, map: &mut ChannelMap) {
         bus.resume(map);
         (std::mem::take(&mut bus.ops), std::mem::take(&mut bus.answers))
     };
-    // Those who have just come are to hear it, too.
-    let named = room.named().len();
-    if named > 0 {
-        room.tell(map, None, CUT);
-    }
+    room.tell(map, None, CUT);
     let mut answers = answers.into_iter().peekable();
     for op in &mut ops {
         if !op.shown {
@@ -351,6 +338,7 @@ fn cut(shared: &Shared, map: &mut ChannelMap) {
                 op.text = op.name.clone().into_bytes();
             }
             if is_join {
+                // It has not heard it with the others.
                 room.tell_one(map, op.member, CUT);
             }
         }
@@ -360,6 +348,7 @@ fn cut(shared: &Shared, map: &mut ChannelMap) {
     }
     answers.for_each(|(_, member, answer)| room.answer_now(map, member, answer));
     if let Some(bus) = &mut room.bus {
+        bus.bytes = ops.iter().map(|op| op.text.len()).sum();
         bus.ops = ops;
     }
 }
@@ -422,11 +411,11 @@ fn link(shared: &Shared, map: &mut ChannelMap) {
         if !bus.is_linked {
             bus.is_linked = true;
             log::info!("the bus works; {} lines were not read back", bus.ops.len());
-            let from = bus.first_unwritten();
-            if from > bus.last_number {
-                bus.since = None;
+            // All that was not read back: what is in the stream already is not done again.
+            match bus.ops.front().map(|op| op.number) {
+                Some(first) => bus.send_again(first),
+                None => bus.since = None,
             }
-            bus.send_again(from);
         }
         if std::mem::take(&mut bus.is_cut) {
             bus.is_to_join = true;
@@ -446,7 +435,7 @@ fn link(shared: &Shared, map: &mut ChannelMap) {
         if std::mem::take(&mut bus.is_to_join) {
             for (member, name) in named {
                 let text = name.clone().into_bytes();
-                let op = Op { number: 0, kind: Kind::Join, member, name, text, shown: true, written: false };
+                let op = Op { number: 0, kind: Kind::Join, member, name, text, shown: true };
                 bus.owe(op);
             }
         }

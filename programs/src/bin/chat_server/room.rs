@@ -70,8 +70,6 @@ pub struct Op {
     pub text: Vec<u8>,
     /// The members of this node have seen it.
     pub shown: bool,
-    /// The bus has it.
-    pub written: bool,
 }
 
 pub const BAD_NAME: &[u8] = b"* bad name\r\n";
@@ -128,7 +126,7 @@ fn act(shared: &Shared, map: &mut ChannelMap, member: u64, kind: Kind, text: &[u
             _ => room.members.get(&member).and_then(|member| member.name.clone()),
         };
         let name = name.unwrap_or_default();
-        let mut op = Op { number: 0, kind, member, name, text: text.to_vec(), shown: false, written: false };
+        let mut op = Op { number: 0, kind, member, name, text: text.to_vec(), shown: false };
         if room.bus.as_ref().is_none_or(|bus| bus.is_cut) && !room.show(map, &mut op) {
             return;
         }
