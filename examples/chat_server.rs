@@ -33,7 +33,8 @@ A chat room: each line of a client goes to all others as `NAME: TEXT`, until Ctr
                      a free one
 
 A client may say /name NEW (1 to 32 ASCII letters, digits, `_`, `-`), /who and /quit. A line has at
-most 8 KiB; a longer one is dropped. A client that leaves more than 1 MiB unread is cut off.";
+most 8 KiB; a longer one is dropped. A client that leaves more than 1 MiB unread is cut off.
+One room over many nodes: cargo run --release -p programs --bin chat_server -- --bus redis://HOST";
 
 /// The limit of a line, in bytes without its end.
 const LONGEST: usize = 8 * 1024;

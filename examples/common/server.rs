@@ -57,6 +57,14 @@ impl Server {
         self.options.clone()
     }
 
+    /// The map, if there is one loop, which is this thread's.
+    pub fn map(&mut self) -> Option<&mut ChannelMap> {
+        match &mut self.on {
+            On::One(map) => Some(map),
+            On::Several(_) => None,
+        }
+    }
+
     /// All loops; or the one.
     pub fn loops(&mut self) -> Loops {
         match &mut self.on {
