@@ -5,9 +5,8 @@ use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use std::vec::IntoIter;
 
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
@@ -16,9 +15,6 @@ use crate::site::{Site, encode};
 
 /// The limit of entries on a page, so that the largest directory costs a few MiB at most.
 const LIMIT: usize = 10_000;
-
-/// How many of them are dealt with at once.
-const PIECE: usize = 200;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--soft:#666;--line:#8883;--link:#0550ae;font:16px/1.5 system-ui,sans-serif}\
@@ -41,91 +37,46 @@ struct Entry {
     modified: SystemTime,
 }
 
-/// A page that is being made, in pieces: others are to be served meanwhile.
-pub struct Listing {
-    path: PathBuf,
-    dir: File,
-    /// While its names are read.
-    found: Option<Dir>,
-    entries: Vec<Entry>,
-    is_whole: bool,
-    /// The entries in order, for which there are no rows yet.
-    rows: IntoIter<Entry>,
-    page: String,
-    /// What comes below them.
-    foot: String,
+/// The page of `dir`, which is at `path`. Reading all its names may take a while.
+pub fn page(site: &Site, dir: &File, path: &Path) -> io::Result<Vec<u8>> {
+    let (entries, is_whole) = entries(site, dir, path)?;
+    let files = entries.iter().filter(|entry| entry.is_file).count();
+    let title = format!("/{}", escape(&path.to_string_lossy()));
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <link rel=\"icon\" href=\"data:,\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n\
+         <body>\n<h1>{}</h1>\n<table>\n\
+         <thead><tr><th>Name</th><th>Size</th><th>Modified</th></tr></thead>\n<tbody>\n",
+        way(path)
+    );
+    if path != Path::new("") {
+        page += "<tr class=\"dir\"><td><a href=\"../\">..</a></td><td></td><td></td></tr>\n";
+    }
+    entries.iter().for_each(|entry| page += &row(entry));
+    page += &format!(
+        "</tbody>\n</table>\n<p>{}, {}{}. Times are in UTC.</p>\n</body>\n</html>\n",
+        count(entries.len() - files, "directory", "directories"),
+        count(files, "file", "files"),
+        if is_whole { "" } else { ", and more that are not shown" },
+    );
+    Ok(page.into_bytes())
 }
 
-impl Listing {
-    /// Of `dir`, which is at `path`.
-    pub fn new(dir: File, path: PathBuf) -> Listing {
-        let (page, foot) = (String::new(), String::new());
-        let rows = IntoIter::default();
-        Listing { path, dir, found: None, entries: Vec::new(), is_whole: true, rows, page, foot }
-    }
-
-    /// Do a piece of the work. The page, when it is complete.
-    pub fn go_on(&mut self, site: &Site) -> io::Result<Option<Vec<u8>>> {
-        if self.page.is_empty() {
-            if self.read(site)? {
-                self.begin();
-            }
-            return Ok(None);
+/// What is in a directory, in order, and whether that is all. A symbolic link is shown as what it leads to, or not at
+/// all.
+fn entries(site: &Site, dir: &File, path: &Path) -> io::Result<(Vec<Entry>, bool)> {
+    let (mut found, mut entries, mut is_whole) = (Dir::read_from(dir)?, Vec::new(), true);
+    while let Some(name) = found.read() {
+        let Some(entry) = entry(site, dir, path, name?.file_name())? else { continue };
+        if entries.len() == LIMIT {
+            is_whole = false;
+            break;
         }
-        self.rows.by_ref().take(PIECE).for_each(|entry| self.page += &row(&entry));
-        if self.rows.len() > 0 {
-            return Ok(None);
-        }
-        self.page += &self.foot;
-        Ok(Some(std::mem::take(&mut self.page).into_bytes()))
+        entries.push(entry);
     }
-
-    /// Read some names, in no particular order; `true` when that was all. A symbolic link is shown as what
-    /// it leads to, or not at all.
-    fn read(&mut self, site: &Site) -> io::Result<bool> {
-        let found = match &mut self.found {
-            Some(found) => found,
-            none => none.insert(Dir::read_from(&self.dir)?),
-        };
-        for _ in 0..PIECE {
-            let Some(name) = found.read() else { return Ok(true) };
-            let Some(entry) = entry(site, &self.dir, &self.path, name?.file_name())? else { continue };
-            if self.entries.len() == LIMIT {
-                self.is_whole = false;
-                return Ok(true);
-            }
-            self.entries.push(entry);
-        }
-        Ok(false)
-    }
-
-    /// All is known: write what is above the rows, and below them.
-    fn begin(&mut self) {
-        self.found = None;
-        let mut entries = std::mem::take(&mut self.entries);
-        entries
-            .sort_by_cached_key(|entry| (entry.is_file, entry.name.to_ascii_lowercase(), entry.name.clone()));
-        let files = entries.iter().filter(|entry| entry.is_file).count();
-        let title = format!("/{}", escape(&self.path.to_string_lossy()));
-        self.page = format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <link rel=\"icon\" href=\"data:,\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n\
-             <body>\n<h1>{}</h1>\n<table>\n\
-             <thead><tr><th>Name</th><th>Size</th><th>Modified</th></tr></thead>\n<tbody>\n",
-            way(&self.path)
-        );
-        self.foot = format!(
-            "</tbody>\n</table>\n<p>{}, {}{}. Times are in UTC.</p>\n</body>\n</html>\n",
-            count(entries.len() - files, "directory", "directories"),
-            count(files, "file", "files"),
-            if self.is_whole { "" } else { ", and more that are not shown" },
-        );
-        if self.path != Path::new("") {
-            self.page += "<tr class=\"dir\"><td><a href=\"../\">..</a></td><td></td><td></td></tr>\n";
-        }
-        self.rows = entries.into_iter();
-    }
+    entries.sort_by_cached_key(|entry| (entry.is_file, entry.name.to_ascii_lowercase(), entry.name.clone()));
+    Ok((entries, is_whole))
 }
 
 /// What is there under a name, if it is to be shown.

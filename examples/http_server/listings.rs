@@ -1,9 +1,9 @@
-//! The listings of all clients: each is made once for all that wait for it, a piece a turn, and is shared
-//! by all that read it.
+//! The listings of all clients: each is made once for all that wait for it, by a thread that may wait for the disk,
+//! and is shared by all that read it.
 
-use std::collections::VecDeque;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +13,7 @@ use dispatch_loop::{ChannelMap, Handle};
 use crate::Service;
 use crate::answer::{Status, UNAVAILABLE};
 use crate::connection::Connection;
-use crate::listing::Listing;
+use crate::listing;
 
 /// How long a page serves those that come after it was made, if no name in the directory changes.
 const FRESH: Duration = Duration::from_secs(2);
@@ -32,15 +32,14 @@ pub struct Directory {
 
 #[derive(Default)]
 pub struct Listings {
-    /// The first is being made.
-    wanted: VecDeque<Wanted>,
+    /// They are being made.
+    wanted: Vec<Wanted>,
     made: Vec<Made>,
 }
 
 struct Wanted {
     path: PathBuf,
     modified: SystemTime,
-    listing: Listing,
     by: Vec<Handle<Connection>>,
 }
 
@@ -81,35 +80,41 @@ pub fn want(service: &Rc<Service>, map: &mut ChannelMap, directory: Directory, b
         same.by.push(by);
         return;
     }
-    let listing = Listing::new(dir, path.clone());
-    wanted.push_back(Wanted { path, modified, listing, by: vec![by] });
-    if wanted.len() == 1 {
-        let service = service.clone();
-        map.call_soon(|map| go_on(service, map));
+    wanted.push(Wanted { path: path.clone(), modified, by: vec![by] });
+    let (site, here, again, at) = (service.site.clone(), path.clone(), service.clone(), path.clone());
+    let service = service.clone();
+    let begun = map.spawn_blocking(
+        move || listing::page(&site, &dir, &here),
+        move |map, page| made(&service, map, &path, modified, page),
+    );
+    if begun.is_err() {
+        // Too much is to be done already: the next turn says so, as the client's hook is running.
+        map.call_soon(move |map| made(&again, map, &at, modified, Err(io::ErrorKind::QuotaExceeded.into())));
     }
 }
 
-/// Do a piece of the work, and come again in the next turn if there is more.
-fn go_on(service: Rc<Service>, map: &mut ChannelMap) {
+/// The page was made, or cannot be.
+fn made(
+    service: &Service,
+    map: &mut ChannelMap,
+    path: &Path,
+    modified: SystemTime,
+    page: io::Result<Vec<u8>>,
+) {
     let mut listings = service.listings.borrow_mut();
     listings.tidy();
+    let is_it = |wanted: &Wanted| wanted.path == *path && wanted.modified == modified;
+    let Some(at) = listings.wanted.iter().position(is_it) else { return };
+    let wanted = listings.wanted.swap_remove(at);
     let is_full = listings.made.iter().map(|made| made.page.len()).sum::<usize>() >= MOST;
-    let Some(mut first) = listings.wanted.pop_front() else { return };
-    first.by.retain(|by| map.contains(*by));
-    match first.listing.go_on(&service.site) {
-        _ if first.by.is_empty() => {}
-        _ if is_full => hand_out(map, &first, Err(UNAVAILABLE)),
-        Ok(None) => listings.wanted.push_front(first),
-        Ok(Some(page)) => {
-            let page = listings.keep(first.path.clone(), first.modified, page);
-            hand_out(map, &first, Ok(page));
-        }
-        Err(error) => hand_out(map, &first, Err(error.into())),
-    }
-    if !listings.wanted.is_empty() {
-        let service = service.clone();
-        map.call_soon(|map| go_on(service, map));
-    }
+    let page = match page {
+        _ if is_full => Err(UNAVAILABLE),
+        Ok(page) => Ok(listings.keep(wanted.path.clone(), modified, page)),
+        Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => Err(UNAVAILABLE),
+        Err(error) => Err(error.into()),
+    };
+    drop(listings);
+    hand_out(map, &wanted, page);
 }
 
 fn hand_out(map: &mut ChannelMap, wanted: &Wanted, page: Page) {

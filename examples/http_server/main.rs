@@ -3,9 +3,10 @@
 //!
 //! It shows a protocol that is parsed by hand, however the network splits it (`connection.rs`), input that
 //! is put back while the client does not read what it has asked for (`unread`, `set_auto_pause`), files
-//! of any size sent in a few KiB of memory (`push_producer`), pages that are made a piece a turn
-//! (`call_soon`, `listings.rs`) and sent to many (`push_shared`), deadlines (`set_timeout`, `call_later`), and
-//! a last answer that arrives although the connection is closed right after it (`close`).
+//! of any size sent in a few KiB of memory (`push_producer`), pages that a thread makes, because the disk
+//! may take its time (`spawn_blocking`, `listings.rs`), and that are sent to many (`push_shared`), deadlines
+//! (`set_timeout`, `call_later`), and a last answer that arrives although the connection is closed right
+//! after it (`close`).
 //!
 //! ```sh
 //! cargo run --release --example http_server
