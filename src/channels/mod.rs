@@ -6,6 +6,7 @@ pub(crate) mod descriptors;
 pub(crate) mod file;
 pub(crate) mod handover;
 pub(crate) mod listen;
+mod look_up;
 #[cfg(feature = "proxy-protocol")]
 pub(crate) mod proxied;
 #[cfg(feature = "testing")]

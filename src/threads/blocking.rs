@@ -69,7 +69,11 @@ impl ChannelMap {
     /// many may wait for a thread (default 1,024) before more are refused. Threads are started as they are needed,
     /// and end when they had nothing to do for 10 s.
     pub fn set_blocking_limits(&mut self, threads: usize, waiting: usize) {
-        self.work.get_or_insert_with(|| Box::new(Pool::new())).set_limits(threads, waiting);
+        self.pool().set_limits(threads, waiting);
+    }
+
+    pub(crate) fn pool(&mut self) -> &mut Pool<MapCall> {
+        self.work.get_or_insert_with(|| Box::new(Pool::new()))
     }
 
     fn spawn<R, W>(
@@ -85,8 +89,7 @@ impl ChannelMap {
         let answers = self.open_queue().answers();
         let outcome = Outcome::<R>::default();
         let done = done(outcome.clone());
-        let pool = self.work.get_or_insert_with(|| Box::new(Pool::new()));
-        pool.add(owner, done, |number| {
+        self.pool().add(owner, done, |number| {
             Box::new(move || {
                 let result = catch_unwind(AssertUnwindSafe(work));
                 *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
@@ -99,7 +102,7 @@ impl ChannelMap {
 }
 
 /// The result of a call is there.
-fn finish(map: &mut ChannelMap, number: u64) {
+pub(crate) fn finish(map: &mut ChannelMap, number: u64) {
     let Some((owner, done)) = map.work.as_mut().and_then(|pool| pool.take(number)) else { return };
     if let Some(link) = owner.and_then(|owner| map.link_mut(owner)) {
         link.awaits_one_less();

@@ -107,7 +107,8 @@ impl<D> Pool<D> {
     /// How much work waits, and how much is being done, of that whose result is awaited.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let waiting = self.shared.lock().waiting.len();
-        (waiting, self.due.len().saturating_sub(waiting))
+        let running = self.due.len().saturating_sub(waiting);
+        (waiting, running)
     }
 
     /// Have a thread do what `make` makes of its number, when there is one.
@@ -146,6 +147,13 @@ impl<D> Pool<D> {
         drop(jobs);
         self.shared.changed.notify_one();
         Ok(())
+    }
+
+    /// Something is to be done when a result is there that another thread finds out.
+    pub(crate) fn expect(&mut self, done: D) -> u64 {
+        self.last += 1;
+        self.due.insert(self.last, (None, done));
+        self.last
     }
 
     /// The result is there: whose it is, and what is to be done with it.

@@ -2,6 +2,7 @@
 //! in `names.rs`.)
 
 use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use crate::support::process::alone;
 use crate::support::recorder::{Log, Recorder};
 use crate::support::turning::turn_until;
 use crate::support::waiting::{DEADLINE, wait_until};
+
+const SHORT: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(30);
 
 /// A server of names that never answers for those with `dead` in them, until it is let go.
 #[derive(Clone, Default)]
@@ -212,4 +216,44 @@ fn the_time_limit_of_a_background_channel_does_not_keep_run() {
     assert!(!map.is_idle());
     run(&mut map).unwrap();
     assert!(map.is_idle() && map.contains(handle) && !log.has("a timeout"));
+}
+
+/// EDGE_CASES 534: found, not found, too late, and what needs no look-up; nothing is done twice.
+#[test]
+fn a_name_is_looked_up_without_a_connect() {
+    let names = Names::default();
+    let address = SocketAddr::from(([127, 0, 0, 9], 99));
+    let mut map = names.map(address);
+    let log = Log::new();
+    let asks = [("there:99", LONG), ("dead:80", SHORT), ("127.0.0.1:7", LONG)];
+    for (name, timeout) in asks {
+        let log = log.clone();
+        let told = move |_: &mut ChannelMap, found: io::Result<Vec<SocketAddr>>| {
+            log.add(match found {
+                Ok(found) => format!("{name} {found:?}"),
+                Err(error) => format!("{:?}: {error}", error.kind()),
+            });
+        };
+        map.look_up(name, timeout, told).unwrap();
+    }
+    assert!(!map.is_idle() && log.events().is_empty());
+    run(&mut map).unwrap();
+    let mut told = log.events();
+    told.sort();
+    let late = format!("TimedOut: cannot look up dead:80: there was no answer after {SHORT:?}");
+    assert_eq!(told, ["127.0.0.1:7 [127.0.0.1:7]", &late, "there:99 [127.0.0.9:99]"]);
+    names.let_go();
+    map.turn(Some(Duration::ZERO)).unwrap();
+    assert!(map.is_idle() && log.events().len() == 3, "what came too late is dropped");
+
+    map.set_resolver(|_, _| Err(io::Error::new(ErrorKind::NotFound, "no such host")));
+    let told = log.clone();
+    map.look_up("nobody:1", LONG, move |_, found| told.add(found.unwrap_err().to_string())).unwrap();
+    run(&mut map).unwrap();
+    assert_eq!(log.events().last().unwrap(), "cannot look up nobody:1: no such host");
+    for no_name in ["nobody", "unix:/tmp/a", ":80"] {
+        let error = map.look_up(no_name, LONG, |_, _| unreachable!()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{no_name}");
+    }
+    assert!(map.is_idle());
 }
