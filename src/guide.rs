@@ -5,6 +5,8 @@
 // of each page. Here `links.md` comes first, and the first definition of a link is the one that holds: it leads to
 // the chapter. In the same way a picture, for which no file is beside a page of documentation, is replaced by
 // nothing, and the SVG itself stands at the head of the chapter.
+//
+// A new page has a line here, one in `docs/rustdoc/links.md`, and one in `docs/guide.md`.
 
 #![doc = include_str!("../docs/rustdoc/links.md")]
 #![doc = include_str!("../docs/guide.md")]
