@@ -11,6 +11,9 @@
 //! due, sends what is queued, asks `readable` and `writable`, *registers* the channel with the poller for
 //! what it waits for, and ends it if its end is due.
 //!
+//! The [guide] goes through all of it in chapters: a first server, hooks and their order, backpressure, timers,
+//! threads, porting.
+//!
 //! # A server
 //!
 //! ```
@@ -231,6 +234,8 @@ mod error;
 mod event_loop;
 mod group;
 mod guard;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 #[cfg(feature = "testing")]
 mod kit;
 #[cfg(feature = "layers")]
@@ -326,27 +331,3 @@ pub mod faults {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// And those of the guide.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/threads.md")]
-#[doc = include_str!("../docs/operating.md")]
-#[doc = include_str!("../docs/loops.md")]
-struct Threads;
-
-#[cfg(all(doctest, feature = "layers", feature = "proxy-protocol"))]
-#[doc = include_str!("../docs/balancer.md")]
-struct Balancer;
-#[cfg(all(doctest, feature = "testing"))]
-#[doc = include_str!("../docs/testing.md")]
-struct TestingPage;
-#[cfg(all(doctest, feature = "tls"))]
-#[doc = include_str!("../docs/tls.md")]
-struct TlsPage;
-
-#[cfg(all(doctest, feature = "layers"))]
-#[doc = include_str!("../docs/layers.md")]
-#[doc = include_str!("../docs/chat.md")]
-#[doc = include_str!("../docs/framings.md")]
-#[doc = include_str!("../docs/protocols.md")]
-struct Layers;

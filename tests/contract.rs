@@ -105,6 +105,7 @@ mod contract {
     mod swap;
     mod time;
     mod timeouts;
+    #[cfg(feature = "layers")]
     mod timer_calls;
     mod unnoticed;
     mod way_out;

@@ -33,6 +33,13 @@ use crate::reason::Reason;
 /// }
 /// ```
 #[allow(unused_variables)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `Dispatcher`",
+    label = "has none of the hooks that a channel calls",
+    note = "a struct becomes one by `impl Dispatcher for`, every hook of which has a default",
+    note = "a `Chat` goes into a `ChatDispatcher::new(terminator, chat)?`, a `Protocol` into a `ProtocolDispatcher::new(protocol)`",
+    note = "a closure that makes a dispatcher for each connection goes to `map.serve(address, |ch, peer| …)`"
+)]
 pub trait Dispatcher: Any {
     /// Whether to wait for input (for a listener: for connections). Default: `true`.
     ///

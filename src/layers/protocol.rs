@@ -82,6 +82,11 @@ use crate::{Address, Channel, ChannelMap, Dispatcher, Eof, Handle, Reason, Timer
 /// }
 /// ```
 #[allow(unused_variables)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `Protocol`",
+    label = "has no `data_received`",
+    note = "write `impl Protocol for {Self}`; a `Dispatcher` is added to the map as it is, without a `ProtocolDispatcher`"
+)]
 pub trait Protocol: 'static {
     /// The connection is ready for use. Called once, unless it ends before that.
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> io::Result<()> {

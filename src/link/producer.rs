@@ -24,6 +24,11 @@ use std::io;
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `Producer`",
+    label = "makes no output",
+    note = "a producer is a closure `|buffer: &mut Vec<u8>| -> io::Result<More>`, or one of the module `producers`; bytes that are there already are pushed by `push` or `push_vec`"
+)]
 pub trait Producer: 'static {
     /// Append the next piece, ideally a few KiB, to `buffer`, which is empty. Small pieces are sent
     /// together: the producer is asked again until there are 4 KiB. An `Err` goes to the dispatcher's

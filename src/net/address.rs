@@ -130,6 +130,11 @@ impl From<unix::net::SocketAddr> for Address {
 /// let error = "localhost:80".to_address().unwrap_err();
 /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no address",
+    label = "neither an address nor a name",
+    note = "an address is a `\"127.0.0.1:80\"`, `\"[::1]:80\"`, `\"example.org:80\"` or `\"unix:/run/server.sock\"`, a `(host, port)`, a `SocketAddr`, a `Path` or an `Address`"
+)]
 pub trait ToAddress {
     /// The address, or an `InvalidInput` error that quotes what was given.
     fn to_address(&self) -> io::Result<Address>;

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 #[cfg(debug_assertions)]
 use dispatch_loop::faults::{Call, Fault, inject};
-use dispatch_loop::{Channel, ChannelMap, Dispatcher, DrainOptions, ListenOptions, LoopGroup};
+use dispatch_loop::{Channel, ChannelMap, Dispatcher, DrainOptions, ListenOptions};
 
 use crate::support::groups::{assert_echoes, echoing, joined, keep_busy, start, wait_for_loads};
 use crate::support::peers::{connect, pattern, read_all, read_to_end};
 use crate::support::process::{alone, open_descriptors};
 use crate::support::threads;
-use crate::support::waiting::{DEADLINE, wait_until};
+use crate::support::waiting::wait_until;
 
 /// EDGE_CASES 443: no thread, no descriptor, no count is left.
 #[test]
@@ -248,6 +248,9 @@ fn all_loops_have_one_deadline() {
 fn a_signal_drains_the_group_and_a_second_one_ends_that() {
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::low_level::raise;
+
+    use crate::support::waiting::DEADLINE;
+
     alone(None, || {
         for (busy, signals) in [(false, 1), (true, 1), (true, 2)] {
             let (group, address) = echoing(3, &ListenOptions::default());
@@ -287,7 +290,7 @@ fn a_signal_drains_the_group_and_a_second_one_ends_that() {
         }
     });
 
-    fn on_loop_0(group: &LoopGroup, f: fn(&mut Channel<'_>)) {
+    fn on_loop_0(group: &dispatch_loop::LoopGroup, f: fn(&mut Channel<'_>)) {
         crate::support::groups::on(group.loops().remote(0), move |map| {
             let tokens: Vec<_> = map.tokens().collect();
             for token in tokens {

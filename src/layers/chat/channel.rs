@@ -10,7 +10,7 @@ use super::incoming::{Change, Incoming};
 use super::{Chat, ChatDispatcher, Terminator};
 use crate::{Address, Channel, ChannelMap, Deadlines, Dispatcher, Handle, Producer, Source, TimerId, Token};
 
-/// The view that the hooks of a [`Chat`](super::Chat) are given: its [`Channel`], and the message
+/// The view that the hooks of a [`Chat`] are given: its [`Channel`], and the message
 /// collected so far.
 ///
 /// A chat reads ahead: while one message is handled, those that arrived with it wait. A [`Channel`] does

@@ -92,6 +92,11 @@ pub use dispatcher::ChatDispatcher;
 /// }
 /// ```
 #[allow(unused_variables)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `Chat`",
+    label = "has no `found_terminator`",
+    note = "write `impl Chat for {Self}`; a `Dispatcher` is added to the map as it is, without a `ChatDispatcher`"
+)]
 pub trait Chat: 'static {
     /// A piece of the message has arrived. The default [`collect`](ChatChannel::collect)s it for
     /// `found_terminator`. Implement this for messages that are too large to be held whole.

@@ -145,8 +145,3 @@ fn halves(
     let reader = StreamReader::new(side.clone());
     Ok((reader, StreamWriter::new(side)))
 }
-
-/// The guide's programs compile and run.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/streams.md")]
-struct Guide;
