@@ -538,6 +538,59 @@ fn the_clients_of_a_killed_node_leave_after_its_lease() {
     drop((a, b));
 }
 
+/// Without its file, or flushed by somebody: the nodes begin anew, with the same clients and names.
+#[test]
+fn a_redis_that_has_forgotten_everything_is_told_again() {
+    let Some(mut redis) = Redis::start() else { return };
+    let nodes = ["a", "b"].map(|name| Node::on(&redis, name));
+    let mut clients = [0, 1].map(|i| nodes[i].join());
+    clients[0].say("/name ann");
+    clients[1].hears("* guest1 is now ann");
+    clients[1].say("before");
+    clients[0].hears("guest2: before");
+    for round in 0..2 {
+        match round {
+            0 => {
+                redis.kill();
+                std::fs::remove_dir_all(redis.dir.join("appendonlydir")).unwrap();
+                redis.begin();
+            }
+            _ => {
+                let mut stream = TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
+                stream.write_all(b"FLUSHALL\r\n").unwrap();
+                stream.read_exact(&mut [0; 5]).unwrap();
+            }
+        }
+        for (speaker, listener) in [(0, 1), (1, 0)] {
+            clients[speaker].say(format!("round {round}"));
+            clients[listener].wait_for(|line| line.ends_with(&format!(": round {round}")));
+        }
+        let names = |client: &mut Client| {
+            let mut names = client.who();
+            names.sort();
+            names
+        };
+        wait("the names", || clients.iter_mut().all(|client| names(client) == ["ann", "guest2"]));
+        clients[1].say("/name ann");
+        clients[1].hears("* bad name");
+        // Known to Redis, too, for whoever comes later.
+        wait("the names in Redis", || {
+            let late = Node::on(&redis, "late");
+            let mut client = late.join();
+            let names = names(&mut client);
+            names.len() == 3 && names.contains(&"ann".to_owned()) && names.contains(&"guest2".to_owned())
+        });
+    }
+    for client in &clients {
+        assert_eq!(
+            client.talk().iter().filter(|line| line.contains("round")).count(),
+            2,
+            "{:?}",
+            client.talk()
+        );
+    }
+}
+
 /// A node that was away for longer than its lease is given up by the others, and comes back.
 #[test]
 fn a_node_that_was_away_comes_back() {

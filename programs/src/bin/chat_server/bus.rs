@@ -268,7 +268,7 @@ fn written(shared: &Shared, map: &mut ChannelMap, round: u64, number: u64, answe
                     bus.me = format!("{}:{:016x}", bus.me.split(':').next().unwrap_or_default(), random());
                     renumber(bus);
                     bus.is_to_join = true;
-                    (bus.is_leased, bus.was_leased) = (false, false);
+                    (bus.is_leased, bus.was_leased, bus.has_looked) = (false, false, false);
                     bus.is_down();
                     drop(guard);
                     lease(shared, map);
@@ -380,7 +380,11 @@ fn lease(shared: &Shared, map: &mut ChannelMap) {
             let Some(bus) = guard.bus.as_mut().filter(|bus| bus.me == me) else { return };
             match answer {
                 Ok(was) => {
-                    bus.is_to_join |= bus.was_leased && was.as_int() == Some(0);
+                    if bus.was_leased && was.as_int() == Some(0) {
+                        // It was away for too long, or Redis has forgotten all: who is there?
+                        (bus.is_to_join, bus.has_looked) = (true, false);
+                        bus.is_down();
+                    }
                     bus.leased_since.get_or_insert_with(Instant::now);
                     (bus.is_leased, bus.was_leased) = (true, true);
                 }
