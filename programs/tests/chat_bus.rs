@@ -538,6 +538,39 @@ fn the_clients_of_a_killed_node_leave_after_its_lease() {
     drop((a, b));
 }
 
+/// It is there, and takes nothing: its memory is full, or the stream is something else.
+#[test]
+fn a_redis_that_refuses_is_as_good_as_none() {
+    let Some(redis) = Redis::start() else { return };
+    let nodes = ["a", "b"].map(|name| Node::on(&redis, name));
+    let [mut speaker, mut near, mut far] = [nodes[0].join(), nodes[0].join(), nodes[1].join()];
+    speaker.hears("* guest3 joined");
+    let tell = |words: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
+        stream.write_all(format!("SELECT 1\r\n{words}\r\n").as_bytes()).unwrap();
+        stream.read_exact(&mut [0; 10]).unwrap();
+    };
+    let full = (["CONFIG SET maxmemory 1"].as_slice(), ["CONFIG SET maxmemory 0"].as_slice());
+    let other =
+        (["RENAME chat:stream x", "SET chat:stream y"].as_slice(), ["RENAME x chat:stream"].as_slice());
+    for (round, (begin, end)) in [full, other].into_iter().enumerate() {
+        let line = format!("guest1: refused {round}");
+        begin.iter().for_each(|words| tell(words));
+        speaker.say(&line["guest1: ".len()..]);
+        near.hears("* cut off from the other nodes");
+        near.hears(&line);
+        end.iter().for_each(|words| tell(words));
+        near.hears("* back with the other nodes");
+        far.hears(&line);
+        far.say(format!("heard {round}"));
+        near.hears(&format!("guest3: heard {round}"));
+        for (client, count) in [(&near, round + 1), (&speaker, round + 1)] {
+            assert_eq!(client.count("* cut off from the other nodes"), count, "said once");
+        }
+        assert_eq!((near.count(&line), far.count(&line)), (1, 1));
+    }
+}
+
 /// Without its file, or flushed by somebody: the nodes begin anew, with the same clients and names.
 #[test]
 fn a_redis_that_has_forgotten_everything_is_told_again() {
