@@ -458,6 +458,7 @@ fn without_redis_the_room_goes_on_within_each_node() {
     let Some(mut redis) = Redis::start() else { return };
     let nodes = ["a", "b", "c"].map(|name| Node::on(&redis, name));
     let mut clients: Vec<[Client; 2]> = nodes.iter().map(|node| [node.join(), node.join()]).collect();
+    clients.iter_mut().for_each(|pair| pair[0].hears("* guest6 joined"));
     redis.kill();
     // Held back at first, then shown on the own node.
     for pair in &mut clients {
@@ -536,6 +537,92 @@ fn the_clients_of_a_killed_node_leave_after_its_lease() {
     assert_eq!(client.who(), ["guest1", "guest2", "guest4"]);
     assert_eq!(clients[0].count("* guest3 left"), 1, "and not once by each of the others");
     drop((a, b));
+}
+
+/// It is there, and takes nothing: its memory is full, or the stream is something else.
+#[test]
+fn a_redis_that_refuses_is_as_good_as_none() {
+    let Some(redis) = Redis::start() else { return };
+    let nodes = ["a", "b"].map(|name| Node::on(&redis, name));
+    let [mut speaker, mut near, mut far] = [nodes[0].join(), nodes[0].join(), nodes[1].join()];
+    speaker.hears("* guest3 joined");
+    let tell = |words: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
+        stream.write_all(format!("SELECT 1\r\n{words}\r\n").as_bytes()).unwrap();
+        stream.read_exact(&mut [0; 10]).unwrap();
+    };
+    let full = (["CONFIG SET maxmemory 1"].as_slice(), ["CONFIG SET maxmemory 0"].as_slice());
+    let other =
+        (["RENAME chat:stream x", "SET chat:stream y"].as_slice(), ["RENAME x chat:stream"].as_slice());
+    for (round, (begin, end)) in [full, other].into_iter().enumerate() {
+        let line = format!("guest1: refused {round}");
+        begin.iter().for_each(|words| tell(words));
+        speaker.say(&line["guest1: ".len()..]);
+        near.hears("* cut off from the other nodes");
+        near.hears(&line);
+        end.iter().for_each(|words| tell(words));
+        near.hears("* back with the other nodes");
+        far.hears(&line);
+        far.say(format!("heard {round}"));
+        near.hears(&format!("guest3: heard {round}"));
+        for (client, count) in [(&near, round + 1), (&speaker, round + 1)] {
+            assert_eq!(client.count("* cut off from the other nodes"), count, "said once");
+        }
+        assert_eq!((near.count(&line), far.count(&line)), (1, 1));
+    }
+}
+
+/// Without its file, or flushed by somebody: the nodes begin anew, with the same clients and names.
+#[test]
+fn a_redis_that_has_forgotten_everything_is_told_again() {
+    let Some(mut redis) = Redis::start() else { return };
+    let nodes = ["a", "b"].map(|name| Node::on(&redis, name));
+    let mut clients = [0, 1].map(|i| nodes[i].join());
+    clients[0].say("/name ann");
+    clients[1].hears("* guest1 is now ann");
+    clients[1].say("before");
+    clients[0].hears("guest2: before");
+    for round in 0..2 {
+        match round {
+            0 => {
+                redis.kill();
+                std::fs::remove_dir_all(redis.dir.join("appendonlydir")).unwrap();
+                redis.begin();
+            }
+            _ => {
+                let mut stream = TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
+                stream.write_all(b"FLUSHALL\r\n").unwrap();
+                stream.read_exact(&mut [0; 5]).unwrap();
+            }
+        }
+        for (speaker, listener) in [(0, 1), (1, 0)] {
+            clients[speaker].say(format!("round {round}"));
+            clients[listener].wait_for(|line| line.ends_with(&format!(": round {round}")));
+        }
+        let names = |client: &mut Client| {
+            let mut names = client.who();
+            names.sort();
+            names
+        };
+        wait("the names", || clients.iter_mut().all(|client| names(client) == ["ann", "guest2"]));
+        clients[1].say("/name ann");
+        clients[1].hears("* bad name");
+        // Known to Redis, too, for whoever comes later.
+        wait("the names in Redis", || {
+            let late = Node::on(&redis, "late");
+            let mut client = late.join();
+            let names = names(&mut client);
+            names.len() == 3 && names.contains(&"ann".to_owned()) && names.contains(&"guest2".to_owned())
+        });
+    }
+    for client in &clients {
+        assert_eq!(
+            client.talk().iter().filter(|line| line.contains("round")).count(),
+            2,
+            "{:?}",
+            client.talk()
+        );
+    }
 }
 
 /// A node that was away for longer than its lease is given up by the others, and comes back.

@@ -75,8 +75,10 @@ pub struct Bus {
     has_looked: bool,
     /// The bus works.
     is_linked: bool,
-    /// Since when it does not.
+    /// Since when it does not, or nothing was taken.
     since: Option<Instant>,
+    /// The last line was refused.
+    is_refused: bool,
     /// The room goes on without it.
     pub is_cut: bool,
     /// What did not fit while it was cut off: lines, and anything else.
@@ -146,6 +148,7 @@ pub fn begin(map: &mut ChannelMap, room: &Shared, url: &str, node: String) -> io
         has_looked: false,
         is_linked: false,
         since: Some(Instant::now()),
+        is_refused: false,
         is_cut: false,
         dropped: (0, 0),
         answers: VecDeque::new(),
@@ -255,7 +258,7 @@ fn written(shared: &Shared, map: &mut ChannelMap, round: u64, number: u64, answe
             Ok(Some(done)) if done as u64 >= number => {
                 // What was read back was dealt with; all else waits for that.
                 if bus.is_linked && round == bus.round {
-                    bus.since = None;
+                    (bus.since, bus.is_refused) = (None, false);
                 }
             }
             _ if round != bus.round => {}
@@ -268,7 +271,7 @@ fn written(shared: &Shared, map: &mut ChannelMap, round: u64, number: u64, answe
                     bus.me = format!("{}:{:016x}", bus.me.split(':').next().unwrap_or_default(), random());
                     renumber(bus);
                     bus.is_to_join = true;
-                    (bus.is_leased, bus.was_leased) = (false, false);
+                    (bus.is_leased, bus.was_leased, bus.has_looked) = (false, false, false);
                     bus.is_down();
                     drop(guard);
                     lease(shared, map);
@@ -280,7 +283,7 @@ fn written(shared: &Shared, map: &mut ChannelMap, round: u64, number: u64, answe
             Err(error) => {
                 log::error!("the bus does not take a line: {error}");
                 // Load it again, and renew the lease; if both succeed, what follows is sent again.
-                (bus.script, bus.is_leased) = (None, false);
+                (bus.script, bus.is_leased, bus.is_refused) = (None, false, true);
                 bus.round += 1;
                 bus.is_down();
                 return;
@@ -380,7 +383,11 @@ fn lease(shared: &Shared, map: &mut ChannelMap) {
             let Some(bus) = guard.bus.as_mut().filter(|bus| bus.me == me) else { return };
             match answer {
                 Ok(was) => {
-                    bus.is_to_join |= bus.was_leased && was.as_int() == Some(0);
+                    if bus.was_leased && was.as_int() == Some(0) {
+                        // It was away for too long, or Redis has forgotten all: who is there?
+                        (bus.is_to_join, bus.has_looked) = (true, false);
+                        bus.is_down();
+                    }
                     bus.leased_since.get_or_insert_with(Instant::now);
                     (bus.is_leased, bus.was_leased) = (true, true);
                 }
@@ -405,19 +412,27 @@ fn link(shared: &Shared, map: &mut ChannelMap) {
         let room = &mut *shared.borrow_mut();
         let Some(bus) = &mut room.bus else { return };
         let is_ready = bus.is_leased && bus.script.is_some() && bus.is_reading && bus.has_looked;
-        if !is_ready || !bus.writer.is_ready() || (bus.is_linked && !bus.is_to_join) {
+        let was_linked = bus.is_linked;
+        let is_back = |bus: &Bus| bus.is_cut && !bus.is_refused && (!was_linked || bus.since.is_none());
+        if !is_ready || !bus.writer.is_ready() || (was_linked && !bus.is_to_join && !is_back(bus)) {
             return;
         }
-        if !bus.is_linked {
+        if !was_linked {
             bus.is_linked = true;
             log::info!("the bus works; {} lines were not read back", bus.ops.len());
             // All that was not read back: what is in the stream already is not done again.
             match bus.ops.front().map(|op| op.number) {
-                Some(first) => bus.send_again(first),
-                None => bus.since = None,
+                Some(first) => {
+                    bus.send_again(first);
+                    if !bus.is_refused {
+                        bus.since = Some(Instant::now());
+                    }
+                }
+                None => (bus.since, bus.is_refused) = (None, false),
             }
         }
-        if std::mem::take(&mut bus.is_cut) {
+        if is_back(bus) {
+            bus.is_cut = false;
             bus.is_to_join = true;
             let (lines, others) = std::mem::take(&mut bus.dropped);
             if others > 0 {
