@@ -3,6 +3,7 @@
 
 pub(crate) mod access;
 pub(crate) mod action;
+mod adding;
 pub(crate) mod ages;
 pub(crate) mod bandwidth;
 pub(crate) mod buffer;
