@@ -257,6 +257,7 @@ pub use self::core::channel::Channel;
 pub use self::core::dispatcher::{Dispatcher, Eof, OnError};
 pub use self::core::map::ChannelMap;
 pub use self::core::wrapper::Wrapper;
+pub use channels::serve::IntoDispatcher;
 pub use drain::{DrainOptions, DrainProgress, DrainState};
 pub use error::{ChannelError, LookupError};
 pub use event_loop::{LoopOptions, run, run_with};

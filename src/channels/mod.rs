@@ -11,7 +11,7 @@ mod look_up;
 pub(crate) mod proxied;
 #[cfg(feature = "testing")]
 pub(crate) mod scripted;
-mod serve;
+pub(crate) mod serve;
 pub(crate) mod service;
 #[cfg(feature = "signals")]
 pub(crate) mod signal;

@@ -11,6 +11,41 @@ use crate::net::options::ListenOptions;
 use crate::net::socket::Socket;
 use crate::token::Token;
 
+/// What the closure of [`ChannelMap::serve`] may return: a dispatcher; or an `io::Result` of one, of which an `Err`
+/// refuses the connection.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `Dispatcher`, nor an `io::Result` of one",
+    label = "has none of the hooks that a channel calls",
+    note = "a struct becomes one by `impl Dispatcher for`, every hook of which has a default",
+    note = "a `Chat` goes into a `ChatDispatcher::new(terminator, chat)`, a `Protocol` into a `ProtocolDispatcher::new(protocol)`"
+)]
+pub trait IntoDispatcher {
+    /// The dispatcher's type.
+    type Dispatcher: Dispatcher;
+
+    /// The dispatcher, if there is one.
+    ///
+    /// # Errors
+    /// There is none: the connection is refused.
+    fn into_dispatcher(self) -> io::Result<Self::Dispatcher>;
+}
+
+impl<D: Dispatcher> IntoDispatcher for D {
+    type Dispatcher = D;
+
+    fn into_dispatcher(self) -> io::Result<D> {
+        Ok(self)
+    }
+}
+
+impl<D: Dispatcher> IntoDispatcher for io::Result<D> {
+    type Dispatcher = D;
+
+    fn into_dispatcher(self) -> io::Result<D> {
+        self
+    }
+}
+
 /// A listener whose every connection has a dispatcher that the closure makes.
 struct Server<F, D> {
     make: F,
@@ -20,19 +55,26 @@ struct Server<F, D> {
 impl<F, D> Dispatcher for Server<F, D>
 where
     F: FnMut(&mut Channel<'_>, &Address) -> D + 'static,
-    D: Dispatcher,
+    D: IntoDispatcher + 'static,
 {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
-        let dispatcher = (self.make)(ch, &peer);
-        ch.map_mut().add(socket, dispatcher).map(drop)
+        match (self.make)(ch, &peer).into_dispatcher() {
+            Ok(dispatcher) => ch.map_mut().add(socket, dispatcher).map(drop),
+            Err(error) => {
+                let listener = ch.token();
+                ch.map_mut().report(listener, &format!("{peer} is refused"), &error);
+                Ok(())
+            }
+        }
     }
 }
 
 impl ChannelMap {
     /// Listen, and give each connection the dispatcher that `make` returns: asyncio's `create_server`. `make` is
-    /// given the listener's channel, through which it reaches the map, and the peer's address.
+    /// given the listener's channel, through which it reaches the map, and the peer's address. If it returns an
+    /// `Err`, that is logged, and the connection is closed.
     ///
-    /// Whoever wants to refuse a connection, or to do something with its socket first, writes a listener with a
+    /// Whoever wants to do something with a connection's socket first writes a listener with a
     /// [`handle_accept`](Dispatcher::handle_accept) of its own and calls [`listen`](ChannelMap::listen).
     ///
     /// ```
@@ -59,7 +101,7 @@ impl ChannelMap {
     /// As [`listen`](ChannelMap::listen).
     pub fn serve<D, F>(&mut self, address: impl ToAddress, make: F) -> io::Result<Token>
     where
-        D: Dispatcher,
+        D: IntoDispatcher + 'static,
         F: FnMut(&mut Channel<'_>, &Address) -> D + 'static,
     {
         self.serve_with(address, &ListenOptions::default(), make)
@@ -76,7 +118,7 @@ impl ChannelMap {
         make: F,
     ) -> io::Result<Token>
     where
-        D: Dispatcher,
+        D: IntoDispatcher + 'static,
         F: FnMut(&mut Channel<'_>, &Address) -> D + 'static,
     {
         Ok(self.listen_with(address, options, Server { make, makes: PhantomData })?.token())

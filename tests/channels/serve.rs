@@ -1,4 +1,4 @@
-//! A listener from a closure: EDGE_CASES 531.
+//! A listener from a closure: EDGE_CASES 531 and 535.
 
 use std::time::Duration;
 
@@ -42,4 +42,28 @@ fn each_connection_has_the_dispatcher_that_the_closure_makes() {
             map.serve(address.to_address().unwrap(), |_, _| Recorder::new("c", &Log::new())).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
     }
+}
+
+/// EDGE_CASES 535.
+#[test]
+fn who_is_refused_is_closed_and_the_next_one_is_served() {
+    let log = Log::new();
+    let mut map = ChannelMap::new().unwrap();
+    let (told, mut tries) = (log.clone(), 0);
+    let listener = map
+        .serve("127.0.0.1:0", move |_, _| {
+            tries += 1;
+            match tries {
+                1 => Err(std::io::Error::other("not you")),
+                _ => Ok(Recorder::new("a", &told)),
+            }
+        })
+        .unwrap();
+    let address = map.channel(listener).unwrap().local_addr().unwrap().ip().unwrap();
+    let (mut refused, served) = (connect(&address), connect(&address));
+    turn_until(&mut map, &log, |_| log.has("a open"));
+    assert_eq!(read_to_end(&mut refused), b"");
+    drop(served);
+    turn_until(&mut map, &log, |_| log.closed("a"));
+    assert!(map.contains(listener));
 }
