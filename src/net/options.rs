@@ -32,6 +32,10 @@ pub struct ListenOptions {
     pub keep_alive: Option<Duration>,
     /// `SO_REUSEPORT` (off): several sockets listen on one port and share its connections.
     pub reuse_port: bool,
+    /// Accept IPv4, too, on an IPv6 address such as `[::]:80` (off): `IPV6_V6ONLY` is unset. Such peers have addresses
+    /// like `[::ffff:192.0.2.1]:5000`; for limits they count as IPv4. OpenBSD has no such sockets;
+    /// [`listen_all`](crate::ChannelMap::listen_all) with `"*:80"` makes two listeners everywhere.
+    pub dual_stack: bool,
     /// `SO_RCVBUF` of accepted sockets, in bytes (the system's default, which grows as needed; a size
     /// that is set here does not).
     pub recv_buffer: Option<usize>,
@@ -54,6 +58,7 @@ impl Default for ListenOptions {
             no_delay: true,
             keep_alive: None,
             reuse_port: false,
+            dual_stack: false,
             recv_buffer: None,
             send_buffer: None,
             interface: None,
@@ -99,6 +104,12 @@ impl ListenOptions {
     /// Set [`reuse_port`](Self::reuse_port): `SO_REUSEPORT`.
     pub fn with_reuse_port(mut self, on: bool) -> Self {
         self.reuse_port = on;
+        self
+    }
+
+    /// Set [`dual_stack`](Self::dual_stack): an IPv6 address accepts IPv4, too.
+    pub fn with_dual_stack(mut self, on: bool) -> Self {
+        self.dual_stack = on;
         self
     }
 
@@ -253,6 +264,9 @@ pub struct DatagramOptions {
     pub reuse_address: bool,
     /// `SO_REUSEPORT` (off): several sockets share the datagrams of one port.
     pub reuse_port: bool,
+    /// Exchange datagrams over IPv4, too, on an IPv6 address such as `[::]:53` (off): `IPV6_V6ONLY` is unset. Such
+    /// peers have addresses like `[::ffff:192.0.2.1]:5000`. Not on OpenBSD.
+    pub dual_stack: bool,
     /// `SO_RCVBUF`, in bytes (the system's default).
     pub recv_buffer: Option<usize>,
     /// `SO_SNDBUF`, in bytes (the system's default).
@@ -286,6 +300,12 @@ impl DatagramOptions {
     /// Set [`reuse_port`](Self::reuse_port): `SO_REUSEPORT`.
     pub fn with_reuse_port(mut self, on: bool) -> Self {
         self.reuse_port = on;
+        self
+    }
+
+    /// Set [`dual_stack`](Self::dual_stack): an IPv6 address exchanges datagrams over IPv4, too.
+    pub fn with_dual_stack(mut self, on: bool) -> Self {
+        self.dual_stack = on;
         self
     }
 

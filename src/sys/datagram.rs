@@ -32,7 +32,7 @@ pub(crate) fn bind(on: &Address, options: &DatagramOptions) -> io::Result<(Owned
         socket.set_reuse_address(options.reuse_address)?;
         socket.set_reuse_port(options.reuse_port)?;
         if ip.is_ipv6() {
-            socket.set_only_v6(true)?;
+            socket.set_only_v6(!options.dual_stack)?;
         }
     }
     faults::pass(Call::Bind)?;

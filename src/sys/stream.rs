@@ -160,7 +160,7 @@ pub(crate) fn listen(on: &Address, options: &ListenOptions) -> io::Result<(Owned
             // Inherited by the accepted sockets, at the cost of no further call.
             socket.set_tcp_nodelay(options.no_delay)?;
             if ip.is_ipv6() {
-                socket.set_only_v6(true)?;
+                socket.set_only_v6(!options.dual_stack)?;
             }
             faults::pass(Call::Bind)?;
             socket.bind(&sock_addr)?;

@@ -3,13 +3,14 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dispatch_loop::{
-    ChannelMap, ConnectOptions, DatagramOptions, Interest, ListenOptions, Source, ToAddress, Token,
+    Address, Channel, ChannelMap, ConnectOptions, DatagramOptions, Interest, ListenOptions, Source,
+    ToAddress, Token,
 };
 use socket2::{Domain, SockRef, Type};
 
@@ -312,5 +313,48 @@ fn output_goes_through_input_that_was_put_back() {
             ["send", "send_vectored", "shutdown_write"].iter().all(|call| calls.contains(call)),
             "{calls:?}"
         );
+    }
+}
+
+/// EDGE_CASES 536.
+#[test]
+fn a_socket_of_both_families_has_peers_of_each() {
+    if loopbacks().len() < 2 {
+        return eprintln!("skipped: this machine has no IPv6");
+    }
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    for dual_stack in [true, false] {
+        let log = Log::new();
+        let mut map = ChannelMap::new().unwrap();
+        let told = log.clone();
+        let serve = move |_: &mut Channel<'_>, peer: &Address| {
+            told.add(format!("peer {}", peer.ip().unwrap().ip()));
+            Recorder::new("a", &told)
+        };
+        let options = ListenOptions::default().with_dual_stack(dual_stack);
+        let listener = map.serve_with(any, &options, serve).unwrap();
+        let port = map.channel(listener).unwrap().local_addr().unwrap().port().unwrap();
+        let to = loopbacks().into_iter().map(|on| SocketAddr::new(on.ip(), port));
+        let connected: Vec<bool> = to.map(|to| TcpStream::connect(to).is_ok()).collect();
+        assert_eq!(connected, [dual_stack, true]);
+        turn_until(&mut map, &log, |_| log.count("peer ") == 1 + usize::from(dual_stack));
+        assert_eq!(log.has("peer ::ffff:127.0.0.1"), dual_stack);
+
+        let quiet = Recorder::new("b", &log);
+        let options = DatagramOptions::default().with_dual_stack(dual_stack);
+        let bound = map.bind_with(any, &options, quiet).unwrap();
+        let to = SocketAddr::from(([127, 0, 0, 1], address_of(&mut map, bound).port()));
+        let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+        far.connect(to).unwrap();
+        far.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        // What is pushed to the address that was told arrives.
+        let back = format!("[::ffff:127.0.0.1]:{}", far.local_addr().unwrap().port()).to_address().unwrap();
+        let pushed = map.channel(bound).unwrap().push_to(b"hello", &back);
+        map.turn(Some(Duration::ZERO)).unwrap();
+        if dual_stack {
+            pushed.unwrap();
+            let mut buffer = [0; 8];
+            assert_eq!(far.recv(&mut buffer).unwrap(), 5);
+        }
     }
 }
