@@ -16,6 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 pub struct Server {
     child: Child,
+    is_told: bool,
     pub address: String,
 }
 
@@ -26,7 +27,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim_end().strip_prefix("listening on ").expect(&line).to_owned();
-        Server { child, address }
+        Server { child, is_told: false, address }
     }
 
     pub fn port(&self) -> String {
@@ -44,10 +45,19 @@ impl Server {
         most.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// End it in order.
-    pub fn finish(mut self) {
+    /// Tell it to end.
+    pub fn terminate(&mut self) {
+        self.is_told = true;
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// End it in order.
+    pub fn finish(mut self) {
+        // A second signal would end it at once.
+        if !self.is_told {
+            self.terminate();
+        }
         assert!(self.child.wait().unwrap().success());
     }
 }
