@@ -348,6 +348,19 @@ fn who_never_reads_or_acknowledges_is_bounded_and_harms_nobody() {
     publisher.publish(&deep, "deep", 0);
     assert_eq!(away.message().3, "deep");
     assert_eq!(away.subscribe(&"+/".repeat(2000), 0), 0x80);
+    // As many subscriptions as there may be, and the same one again and again.
+    let mut greedy = Client::clean(&server, "greedy");
+    let filters: Vec<u8> =
+        (0..1024).flat_map(|number| [text(&format!("{number}/+")), vec![1]].concat()).collect();
+    greedy.send(0x82, &[&[0, 9][..], &filters].concat());
+    let (_, granted) = greedy.packet();
+    assert_eq!([granted[2], granted[2 + 63], granted[2 + 64], granted[2 + 1023]], [1, 1, 0x80, 0x80]);
+    publisher.publish("kept", &payload, 3);
+    let again: Vec<u8> = (0..1024).flat_map(|_| [text("kept"), vec![0]].concat()).collect();
+    greedy.send(0x82, &[&[0, 9][..], &again].concat());
+    assert_eq!(greedy.packet().1.len(), 2 + 1024);
+    assert_eq!(greedy.message().3.len(), payload.len());
+    greedy.has_nothing();
     assert!(server.memory() < 200_000, "{} KiB", server.memory());
     server.finish();
 }

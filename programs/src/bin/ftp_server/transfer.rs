@@ -34,7 +34,7 @@ impl Door {
 impl Dispatcher for Door {
     fn handle_accept(&mut self, ch: &mut Channel<'_>, socket: Socket, peer: Address) -> io::Result<()> {
         if self.data.is_some() || peer.ip().map(|peer| peer.ip().to_canonical()) != Some(self.peer) {
-            log::warn!("{peer} has connected for the data of {}, and is turned away", self.peer);
+            log::info!("{peer} has connected for the data of {}, and is turned away", self.peer);
             return Ok(());
         }
         self.data =

@@ -6,17 +6,16 @@ use std::rc::Rc;
 
 use dispatch_loop::{Channel, ChannelMap, Token};
 
-use crate::packet::{self, Connect, Message};
+use crate::packet::{self, Connect, FILTERS, Message};
 
 /// For all together: bytes that are kept for sessions, sessions that are to be kept, retained messages and their bytes.
 const KEPT: usize = 256 * 1024 * 1024;
 const SESSIONS: usize = 10_000;
 const RETAINED: usize = 4000;
 const RETAINED_BYTES: usize = 8 * 1024 * 1024;
-/// For each session: messages that wait to be acknowledged and their bytes, subscriptions, those with wildcards.
+/// For each session: messages that wait to be acknowledged and their bytes, subscriptions with wildcards.
 const WAITING: usize = 4000;
 const WAITING_BYTES: usize = 8 * 1024 * 1024;
-const FILTERS: usize = 1024;
 const WILDCARDS: usize = 64;
 /// The longest filter, and what it takes to keep anything.
 const FILTER: usize = 1024;
@@ -43,6 +42,7 @@ struct Session {
     token: Option<Token>,
     is_clean: bool,
     filters: HashSet<String>,
+    wildcards: usize,
     waiting: VecDeque<(u16, Rc<Message>)>,
     bytes: usize,
     last: u16,
@@ -102,22 +102,25 @@ impl Broker {
     pub fn subscribe(&mut self, id: &Rc<str>, filter: &str, qos: u8) -> u8 {
         let Some(session) = self.sessions.get_mut(id) else { return REFUSED };
         if !session.filters.contains(filter) {
-            let wild = session.filters.iter().filter(|filter| is_wild(filter)).count();
-            let is_full = session.filters.len() >= FILTERS || (wild >= WILDCARDS && is_wild(filter));
+            let wildcards = session.wildcards + usize::from(is_wild(filter));
+            let is_full = session.filters.len() >= FILTERS || wildcards > WILDCARDS;
             if is_full || filter.len() > FILTER || self.kept + filter.len() + EACH > KEPT {
                 return REFUSED;
             }
             self.kept += filter.len() + EACH;
             session.filters.insert(filter.to_owned());
+            session.wildcards = wildcards;
         }
         self.table(filter).entry(filter.to_owned()).or_default().insert(id.clone(), qos.min(1));
         qos.min(1)
     }
 
     pub fn unsubscribe(&mut self, id: &str, filter: &str) {
-        if !self.sessions.get_mut(id).is_some_and(|session| session.filters.remove(filter)) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if !session.filters.remove(filter) {
             return;
         }
+        session.wildcards -= usize::from(is_wild(filter));
         self.kept -= filter.len() + EACH;
         let table = self.table(filter);
         if let Some(subscribers) = table.get_mut(filter) {
@@ -163,8 +166,13 @@ impl Broker {
     }
 
     pub fn send_retained(&mut self, map: &mut ChannelMap, id: &str, filter: &str, qos: u8) {
-        let all = self.retained.values().filter(|message| matches(filter, &message.topic));
-        for message in all.cloned().collect::<Vec<_>>() {
+        let all: Vec<_> = match is_wild(filter) {
+            false => self.retained.get(filter).cloned().into_iter().collect(),
+            true => {
+                self.retained.values().filter(|message| matches(filter, &message.topic)).cloned().collect()
+            }
+        };
+        for message in all {
             let token = self.sessions.get(id).and_then(|session| session.token);
             match token.map(|token| map.channel(token)) {
                 _ if qos.min(message.qos) > 0 => self.send(map, id, &message, true),

@@ -15,6 +15,7 @@ mod common;
 mod packet;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -158,7 +159,9 @@ impl Connection {
                 let granted: Vec<u8> =
                     filters.iter().map(|(filter, qos)| broker.subscribe(&id, filter, *qos)).collect();
                 ch.push(&packet::acknowledgement(packet::SUBACK, number, &granted))?;
-                for ((filter, _), qos) in filters.iter().zip(granted).filter(|(_, qos)| *qos < 2) {
+                let granted = filters.iter().map(|(filter, _)| filter).zip(granted);
+                // What is subscribed to twice is sent once.
+                for (filter, qos) in granted.filter(|(_, qos)| *qos < 2).collect::<HashMap<_, _>>() {
                     broker.send_retained(ch.map_mut(), &id, filter, qos);
                 }
             }

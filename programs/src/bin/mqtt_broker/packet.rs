@@ -10,6 +10,9 @@ pub const SUBACK: u8 = 0x90;
 pub const UNSUBACK: u8 = 0xb0;
 pub const PINGRESP: u8 = 0xd0;
 
+/// The most subscriptions in a packet, and of a session.
+pub const FILTERS: usize = 1024;
+
 pub struct Message {
     pub topic: String,
     pub payload: Vec<u8>,
@@ -86,8 +89,8 @@ fn packet(kind: u8, flags: u8, body: &mut Body<'_>) -> io::Result<Packet> {
             let (number, mut filters) = (body.number()?, Vec::new());
             while !body.0.is_empty() || filters.is_empty() {
                 let (filter, qos) = (body.filter()?, body.byte()?);
-                if qos > 2 {
-                    return Err(invalid("a QoS over 2"));
+                if qos > 2 || filters.len() >= FILTERS {
+                    return Err(invalid(format!("a QoS over 2, or more than {FILTERS} filters")));
                 }
                 filters.push((filter, qos));
             }

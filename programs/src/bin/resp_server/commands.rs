@@ -96,9 +96,9 @@ impl Client {
             [b"exists", ref keys @ ..] if !keys.is_empty() => {
                 head(out, ':', keys.iter().filter(|key| store.keys.contains_key(**key)).count() as i64);
             }
-            [ref name @ (b"incr" | b"decr"), key] => {
+            [name @ (b"incr" | b"decr"), key] => {
                 let before = store.get(key).map_or(Some(0), parse).ok_or(NO_INTEGER)?;
-                let sum = before.checked_add(if *name == b"incr" { 1 } else { -1 });
+                let sum = before.checked_add(if name == b"incr" { 1 } else { -1 });
                 let sum = sum.ok_or("ERR increment or decrement would overflow")?;
                 store.set(key, sum.to_string().as_bytes())?;
                 head(out, ':', sum);
