@@ -52,6 +52,14 @@ impl Server {
         Ok(server)
     }
 
+    /// As `new`, for a program whose clients share what is not to be shared by threads.
+    pub fn single(options: ServerOptions) -> Result<Server, Exit> {
+        match options.threads() {
+            1 => Server::new(options),
+            _ => Err(Exit::Usage("--threads: what the clients share here is one loop's".to_owned())),
+        }
+    }
+
     /// For the dispatchers.
     pub fn options(&self) -> Arc<ServerOptions> {
         self.options.clone()

@@ -71,11 +71,7 @@ fn run(mut args: lexopt::Parser) -> Result<(), Exit> {
     if let Some(Err(error)) = bus.as_ref().map(|url| url.parse::<dispatch_loop_redis::Url>()) {
         return Err(Exit::Usage(format!("--bus: {error}")));
     }
-    if options.threads() > 1 {
-        let why = "--threads: a node has one loop; start more nodes, or the example chat_server";
-        return Err(Exit::Usage(why.to_owned()));
-    }
-    let mut server = Server::new(options)?;
+    let mut server = Server::single(options)?;
     let options = server.options();
     let room = ROOM.with(Rc::clone);
     if let (Some(url), Some(map)) = (bus, server.map()) {
