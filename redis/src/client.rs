@@ -844,6 +844,9 @@ fn guarded(what: &str, f: impl FnOnce()) {
 /// What to use instead of a command that would change the meaning of the answers to others, or of which the next
 /// connection would know nothing.
 fn not_here(command: &Command) -> Option<&'static str> {
+    if command.pieces == 0 {
+        return Some("the server answers nothing to an empty command");
+    }
     let [name, first] = command.words();
     Some(match (name.as_str(), first.as_str()) {
         ("SUBSCRIBE" | "PSUBSCRIBE" | "SSUBSCRIBE", _) => "use subscribe, psubscribe, ssubscribe",
@@ -852,7 +855,7 @@ fn not_here(command: &Command) -> Option<&'static str> {
         ("WATCH" | "UNWATCH", _) => "use a script",
         ("HELLO" | "AUTH" | "SELECT", _) => "the URL says who, where and how",
         ("QUIT" | "RESET", _) => "use close",
-        ("CLIENT", "REPLY") | ("MONITOR" | "SYNC" | "PSYNC", _) => "answers must match commands",
+        ("CLIENT", "REPLY") | ("MONITOR" | "SYNC" | "PSYNC" | "REPLCONF", _) => "answers must match commands",
         _ => return None,
     })
 }
