@@ -643,7 +643,8 @@ impl Redis {
                 break;
             }
         }
-        let is_idle = state.sent.is_empty() && state.waiting.is_empty();
+        // Who was told of a time-out awaits nothing; the newest is the last to time out, as a rule.
+        let is_idle = state.waiting.is_empty() && state.sent.iter().rev().all(|one| one.answer.is_none());
         ch.set_busy(!is_idle);
         ch.set_background(is_idle && state.options.background && !state.closing);
         if is_idle && state.closing {
@@ -757,6 +758,8 @@ impl Redis {
             one.tell(map, Err(Error::TimedOut { sent: false }));
         }
         self.make_room(map);
+        // Perhaps that was all that a close, or a drain, has waited for.
+        self.pump_from_outside(map);
     }
 }
 
