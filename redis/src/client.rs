@@ -643,7 +643,8 @@ impl Redis {
                 break;
             }
         }
-        let is_idle = state.sent.is_empty() && state.waiting.is_empty();
+        // Who was told of a time-out awaits nothing; the newest is the last to time out, as a rule.
+        let is_idle = state.waiting.is_empty() && state.sent.iter().rev().all(|one| one.answer.is_none());
         ch.set_busy(!is_idle);
         ch.set_background(is_idle && state.options.background && !state.closing);
         if is_idle && state.closing {
@@ -757,6 +758,8 @@ impl Redis {
             one.tell(map, Err(Error::TimedOut { sent: false }));
         }
         self.make_room(map);
+        // Perhaps that was all that a close, or a drain, has waited for.
+        self.pump_from_outside(map);
     }
 }
 
@@ -844,6 +847,9 @@ fn guarded(what: &str, f: impl FnOnce()) {
 /// What to use instead of a command that would change the meaning of the answers to others, or of which the next
 /// connection would know nothing.
 fn not_here(command: &Command) -> Option<&'static str> {
+    if command.pieces == 0 {
+        return Some("the server answers nothing to an empty command");
+    }
     let [name, first] = command.words();
     Some(match (name.as_str(), first.as_str()) {
         ("SUBSCRIBE" | "PSUBSCRIBE" | "SSUBSCRIBE", _) => "use subscribe, psubscribe, ssubscribe",
@@ -852,7 +858,7 @@ fn not_here(command: &Command) -> Option<&'static str> {
         ("WATCH" | "UNWATCH", _) => "use a script",
         ("HELLO" | "AUTH" | "SELECT", _) => "the URL says who, where and how",
         ("QUIT" | "RESET", _) => "use close",
-        ("CLIENT", "REPLY") | ("MONITOR" | "SYNC" | "PSYNC", _) => "answers must match commands",
+        ("CLIENT", "REPLY") | ("MONITOR" | "SYNC" | "PSYNC" | "REPLCONF", _) => "answers must match commands",
         _ => return None,
     })
 }

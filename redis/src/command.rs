@@ -85,7 +85,7 @@ impl Command {
     }
 }
 
-/// `["SET", "key", "value"]`: pieces of one type. An empty one is the empty command, which the server refuses.
+/// `["SET", "key", "value"]`: pieces of one type. An empty one is the empty command, which is refused.
 impl<T: Argument, const N: usize> From<[T; N]> for Command {
     fn from(pieces: [T; N]) -> Command {
         Command { pieces: 0, body: Vec::new(), timeout: None }.args(pieces)

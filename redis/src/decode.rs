@@ -1,5 +1,6 @@
 //! Bytes into values: where an answer ends, in one pass however it was cut, and how much memory it may take. What
-//! stands in it is read by `redis-protocol`, which is given whole answers only.
+//! stands in it is read by `redis-protocol`, which is given what is whole only: RESP2's answers, and the parts of
+//! RESP3's.
 
 use std::io;
 
@@ -11,7 +12,7 @@ use redis_protocol::resp3::types::RangeFrame as Frame3;
 use crate::options::Protocol;
 use crate::{ServerError, Value};
 
-/// How deep an answer may be nested. (`redis-protocol` calls itself for each level.)
+/// How deep an answer may be nested. (What decodes it calls itself for each level.)
 const DEEPEST: usize = 64;
 /// What a part of an answer takes beside its bytes, about.
 const PART: usize = 64;
@@ -174,9 +175,12 @@ fn garbage(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the server has sent {what}"))
 }
 
+fn bad(error: impl std::fmt::Display) -> io::Error {
+    garbage(&format!("what cannot be decoded: {error}"))
+}
+
 /// A whole message.
 fn decode(bytes: &[u8], protocol: Protocol) -> io::Result<Message> {
-    let bad = |error| garbage(&format!("what cannot be decoded: {error}"));
     let (value, used, is_push) = match protocol {
         Protocol::Resp2 => {
             let (frame, used) =
@@ -184,10 +188,10 @@ fn decode(bytes: &[u8], protocol: Protocol) -> io::Result<Message> {
             (value2(frame, bytes), used, false)
         }
         Protocol::Resp3 => {
-            let (frame, used) =
-                resp3::decode_range(bytes).map_err(bad)?.ok_or_else(|| garbage("half an answer"))?;
-            let is_push = matches!(frame, Frame3::Push { .. });
-            (value3(frame, bytes)?, used, is_push)
+            let mut at = 0;
+            skip_attributes(bytes, &mut at)?;
+            let is_push = bytes.get(at) == Some(&b'>');
+            (value3(bytes, &mut at)?, at, is_push)
         }
     };
     if used != bytes.len() {
@@ -211,7 +215,56 @@ fn value2(frame: Frame2, bytes: &[u8]) -> Value {
     }
 }
 
-fn value3(frame: Frame3, bytes: &[u8]) -> io::Result<Value> {
+/// The part that begins at `at`, which is moved behind it. What has parts of its own is put together here:
+/// `redis-protocol` looks for equal names, which takes the square of the time if the server has chosen them so.
+fn value3(bytes: &[u8], at: &mut usize) -> io::Result<Value> {
+    skip_attributes(bytes, at)?;
+    let kind = *bytes.get(*at).ok_or_else(|| garbage("half an answer"))?;
+    if bytes[*at..].starts_with(b"$-1\r\n") {
+        *at += 5;
+        return Ok(Value::Null);
+    }
+    if !b"*~>%".contains(&kind) {
+        return leaf3(bytes, at);
+    }
+    match (count3(bytes, at)?, kind) {
+        (Some(count), b'%') => {
+            let pairs = (0..count).map(|_| Ok((value3(bytes, at)?, value3(bytes, at)?)));
+            pairs.collect::<io::Result<_>>().map(Value::Map)
+        }
+        (Some(count), _) => {
+            let values = (0..count).map(|_| value3(bytes, at)).collect::<io::Result<_>>()?;
+            Ok(if kind == b'~' { Value::Set(values) } else { Value::Array(values) })
+        }
+        (None, b'*') => Ok(Value::Null),
+        (None, _) => Err(garbage("a length that is no number")),
+    }
+}
+
+/// Nobody asks what they say.
+fn skip_attributes(bytes: &[u8], at: &mut usize) -> io::Result<()> {
+    while bytes.get(*at) == Some(&b'|') {
+        for _ in 0..count3(bytes, at)?.unwrap_or(0) {
+            value3(bytes, at)?;
+            value3(bytes, at)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a line says behind its kind.
+fn count3(bytes: &[u8], at: &mut usize) -> io::Result<Option<usize>> {
+    let line = &bytes[*at + 1..];
+    let end = memchr::memchr(b'\r', line).ok_or_else(|| garbage("half an answer"))?;
+    *at += 1 + end + 2;
+    length(&line[..end])
+}
+
+/// What has no parts.
+fn leaf3(bytes: &[u8], at: &mut usize) -> io::Result<Value> {
+    let bytes = &bytes[*at..];
+    let (frame, used) = resp3::decode_range(bytes).map_err(bad)?.ok_or_else(|| garbage("half an answer"))?;
+    *at += used;
     Ok(match frame {
         Frame3::BlobString { data: (from, to), .. } | Frame3::VerbatimString { data: (from, to), .. } => {
             Value::Bytes(bytes[from..to].to_vec())
@@ -225,18 +278,7 @@ fn value3(frame: Frame3, bytes: &[u8]) -> io::Result<Value> {
         Frame3::Number { data, .. } => Value::Int(data),
         Frame3::Double { data, .. } => Value::Double(data),
         Frame3::BigNumber { data: (from, to), .. } => Value::Big(text(&bytes[from..to])),
-        Frame3::Array { data, .. } | Frame3::Push { data, .. } => {
-            Value::Array(data.into_iter().map(|frame| value3(frame, bytes)).collect::<io::Result<_>>()?)
-        }
-        // It keeps them backwards.
-        Frame3::Map { data, .. } => {
-            let pair = |(name, value)| Ok((value3(name, bytes)?, value3(value, bytes)?));
-            Value::Map(data.into_iter().rev().map(pair).collect::<io::Result<_>>()?)
-        }
-        Frame3::Set { data, .. } => {
-            Value::Set(data.into_iter().map(|frame| value3(frame, bytes)).collect::<io::Result<_>>()?)
-        }
-        Frame3::Hello { .. } | Frame3::ChunkedString(_) => return Err(garbage("what no server sends")),
+        _ => return Err(garbage("what no server sends")),
     })
 }
 
@@ -336,7 +378,7 @@ mod tests {
     fn garbage_and_what_is_too_much_is_refused() {
         let deep = b"*1\r\n".repeat(100_000);
         let many = [b"*9999\r\n".to_vec(), b":1\r\n".repeat(9999)].concat();
-        let cases: [&[u8]; 16] = [
+        let cases: [&[u8]; 18] = [
             b"HTTP/1.1 400 Bad Request\r\n",
             b"\r\n",
             b"\n",
@@ -351,6 +393,8 @@ mod tests {
             b"$999999999999999\r\n",
             b":12a\r\n",
             b"#x\r\n",
+            b">-1\r\n",
+            b"*1\r\n%-1\r\n",
             &deep,
             &many,
         ];
@@ -368,6 +412,33 @@ mod tests {
         assert_eq!(decoder.next().unwrap(), None);
         decoder.feed(&[b'+'; 50_001]);
         assert!(decoder.next().is_err());
+    }
+
+    /// All that is there is given, also what is there twice, whatever a name is.
+    #[test]
+    fn maps_and_sets_are_as_the_wire_has_them() {
+        let mut decoder = decoder(Protocol::Resp3, 4096);
+        decoder.feed(b"%2\r\n:1\r\n:2\r\n:1\r\n|1\r\n+a\r\n+b\r\n_\r\n");
+        decoder.feed(b"~3\r\n$-1\r\n*1\r\n:1\r\n_\r\n|0\r\n|0\r\n>1\r\n*-1\r\n%0\r\n");
+        let pairs = vec![(Value::Int(1), Value::Int(2)), (Value::Int(1), Value::Null)];
+        let set = vec![Value::Null, Value::Array(vec![Value::Int(1)]), Value::Null];
+        let [map, set, empty] =
+            [Value::Map(pairs), Value::Set(set), Value::Map(vec![])].map(|value| Message::Answer(Ok(value)));
+        assert_eq!(all(&mut decoder), [map, set, Message::Push(vec![Value::Null]), empty]);
+    }
+
+    /// A server may choose what is in a set so that all of it is alike for a hash, and different.
+    #[test]
+    fn no_set_takes_the_square_of_its_length() {
+        const COUNT: usize = 50_000;
+        for part in [&b",nan\r\n"[..], b"|1\r\n:1\r\n:1\r\n:1\r\n"] {
+            let begun = std::time::Instant::now();
+            let mut decoder = decoder(Protocol::Resp3, usize::MAX);
+            decoder.feed(&[format!("~{COUNT}\r\n").into_bytes(), part.repeat(COUNT)].concat());
+            let Ok(Some(Message::Answer(Ok(Value::Set(values))))) = decoder.next() else { panic!() };
+            assert_eq!(values.len(), COUNT);
+            assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+        }
     }
 
     /// What a peer may send without an end must not make the loop slow: each byte is looked at once or twice.

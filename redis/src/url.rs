@@ -70,6 +70,7 @@ impl FromStr for Url {
     }
 }
 
+/// What is wrong is told without its text: where a password has a `/` or a `?`, that may be a part of it.
 fn parse(text: &str) -> Result<Url, String> {
     let (scheme, rest) = text.split_once("://").ok_or("expected redis://HOST[:PORT][/DB]")?;
     let (is_unix, tls) = match scheme {
@@ -111,7 +112,7 @@ fn parse(text: &str) -> Result<Url, String> {
             Some(("db", database)) if is_unix => url.database = number(database)?,
             Some(("protocol", "2")) => url.protocol = Some(Protocol::Resp2),
             Some(("protocol", "3")) => url.protocol = Some(Protocol::Resp3),
-            _ => return Err(format!("what is \"{pair}\"?")),
+            _ => return Err("an option that is unknown".to_owned()),
         }
     }
     Ok(url)
@@ -119,12 +120,13 @@ fn parse(text: &str) -> Result<Url, String> {
 
 fn tcp(host: &str) -> Result<Place, String> {
     let (host, port) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
-        Some((ip, port)) => (ip, port.strip_prefix(':')),
+        Some((ip, "")) => (ip, None),
+        Some((ip, port)) => (ip, Some(port.strip_prefix(':').ok_or("expected [IPV6]:PORT")?)),
         None => host.rsplit_once(':').map_or((host, None), |(host, port)| (host, Some(port))),
     };
     let port = match port {
         None | Some("") => 6379,
-        Some(port) => port.parse().map_err(|_| format!("\"{port}\" is no port"))?,
+        Some(port) => port.parse().map_err(|_| "the port is no number")?,
     };
     let is_usable = host.parse::<IpAddr>().is_ok() || (host, port).to_name().is_some();
     match is_usable {
@@ -134,7 +136,7 @@ fn tcp(host: &str) -> Result<Place, String> {
 }
 
 fn number(text: &str) -> Result<u32, String> {
-    text.parse().map_err(|_| format!("\"{text}\" is no number of a database"))
+    text.parse().map_err(|_| "the database is no number".to_owned())
 }
 
 /// Without `%XX`.
@@ -249,7 +251,14 @@ mod tests {
             "redis+unix:///",
             "redis+unix://host/path",
             "redis://[::1",
+            "redis://[::1]6379",
+            "redis://[::1]:x",
             "redis://secret:secret@host/x",
+            "redis://:secret/secret@host",
+            "redis://:secret?secret@host",
+            "redis://host?secret/secret@host",
+            "redis://user:1/secret@host",
+            "redis://user:1?secret@host",
         ] {
             let error = text.parse::<Url>().expect_err(text);
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);

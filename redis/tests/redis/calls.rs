@@ -212,7 +212,10 @@ fn commands_that_would_confuse_the_answers_are_refused() {
         &["HELLO", "3"],
         &["CLIENT", "reply", "OFF"],
         &["MONITOR"],
+        &["REPLCONF", "ACK", "0"],
         &["QUIT"],
+        // The server does not even answer it, and the next answer would be taken for its own.
+        &[],
     ] {
         let refused = redis.call(&mut map, command, |_, _| unreachable!()).unwrap_err();
         assert!(matches!(refused.why, Why::NotHere(_)), "{command:?}");

@@ -231,6 +231,27 @@ fn a_late_answer_is_not_taken_for_another() {
     assert_eq!(told.connected(), 1, "a server that talks is not given up");
 }
 
+/// Neither a close nor a drain waits for an answer that nobody awaits any more.
+#[test]
+fn a_close_and_a_drain_are_done_when_the_last_command_has_timed_out() {
+    let Some(server) = Server::start(&[]) else { return };
+    for is_drain in [false, true] {
+        let (mut map, redis, told) = client(&server.url());
+        wait_ready(&mut map, &redis);
+        let answers = Answers::default();
+        let slow = Command::from(["BLPOP", "nothing", "0"]).with_timeout(Duration::from_millis(200));
+        // Its answer comes after the other one was sent: the server is not silent.
+        call(&mut map, &redis, ["PING"], &answers);
+        call(&mut map, &redis, slow, &answers);
+        match is_drain {
+            true => map.drain(&DrainOptions::default()),
+            false => redis.close(&mut map),
+        }
+        turn_until(&mut map, "the end", |_| told.gone().is_some());
+        assert!(matches!(answers.borrow()[..], [Ok(_), Err(Error::TimedOut { sent: true })]), "{answers:?}");
+    }
+}
+
 #[test]
 fn a_full_client_refuses_and_says_when_there_is_room() {
     let Some(server) = Server::start(&[]) else { return };
