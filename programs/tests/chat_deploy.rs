@@ -2,7 +2,7 @@
 //! and count; a node is killed, another one restarted by hand-over, Redis killed, HAProxy reloaded. Without `haproxy` or
 //! `redis-server` the test says so and passes, unless `CI` is set.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -83,7 +83,10 @@ fn rolled_out(clients: usize, rate: u32) {
     assert_eq!(room.ended(), before, "who stayed was cut off");
 
     let world = room.hushed();
-    println!("{of_b} clients of the killed node, {of_c} of the one that was handed over; {}", world.checked());
+    println!(
+        "{of_b} clients of the killed node, {of_c} of the one that was handed over; {}",
+        world.checked()
+    );
     for node in [a, b, next] {
         node.signal("TERM");
         node.has_ended();
@@ -130,6 +133,8 @@ struct Talker {
 /// One connection.
 #[derive(Clone, Default)]
 struct Life {
+    /// The number of the first line that was said here, if any.
+    first: u32,
     entered: Option<Instant>,
     ended: Option<Instant>,
     /// Who, and which line of his.
@@ -150,8 +155,12 @@ impl Crowd {
             });
             dispatch_loop::run(&mut map).unwrap();
         });
-        let crowd =
-            Crowd { world, address: address.to_owned(), remote: remote.recv().unwrap(), thread: Some(thread) };
+        let crowd = Crowd {
+            world,
+            address: address.to_owned(),
+            remote: remote.recv().unwrap(),
+            thread: Some(thread),
+        };
         crowd.world().founders = clients;
         crowd.add(clients);
         crowd.all_are_in();
@@ -232,13 +241,31 @@ impl World {
         (0..self.talkers.len()).filter(|number| stayed(&self.talkers[*number])).collect()
     }
 
+    /// Of each speaker, which lines were heard, the last one not included. None is there twice, and none is missing
+    /// between them, but for what somebody had said just before his connection ended.
+    fn in_turn(&self, life: &Life, lost: &mut HashSet<(usize, u32)>) -> HashMap<usize, (u32, u32)> {
+        let mut counts = HashMap::new();
+        for (who, number) in &life.heard {
+            let count = counts.entry(*who).or_insert((*number, *number));
+            if count.1 < *number {
+                let is_on_another = self.talkers[*who].lives.iter().any(|life| life.first == *number);
+                assert!(is_on_another, "{} of {who} is missing before {number}", count.1);
+                lost.extend((count.1..*number).map(|number| (*who, number)));
+                count.1 = *number;
+            }
+            assert_eq!(count.1, *number, "of {who}");
+            count.1 += 1;
+        }
+        counts
+    }
+
     fn checked(&self) -> String {
         let stayed = self.stayed();
         let old: Vec<usize> = stayed.iter().copied().filter(|one| *one < self.founders).collect();
         assert!(old.len() + 1 >= self.founders / 3, "{} stayed", old.len());
-        let mut lines = 0;
+        let (mut lines, mut lost) = (0, HashSet::new());
         for one in &old {
-            let counts = in_turn(&self.talkers[*one].lives[0]);
+            let counts = self.in_turn(&self.talkers[*one].lives[0], &mut lost);
             for other in stayed.iter().filter(|other| *other != one) {
                 let (said, none) = (self.talkers[*other].said, (0, 0));
                 let heard = counts.get(other).unwrap_or(&none);
@@ -261,7 +288,9 @@ impl World {
         for talker in self.talkers.iter().filter(|talker| talker.lives.len() > 1) {
             let mut next = HashMap::new();
             for life in &talker.lives {
-                for (who, (from, to)) in in_turn(life).into_iter().filter(|(who, _)| old.contains(who)) {
+                for (who, (from, to)) in
+                    self.in_turn(life, &mut lost).into_iter().filter(|(who, _)| old.contains(who))
+                {
                     let before = next.insert(who, to).unwrap_or(0);
                     assert!(from >= before, "twice");
                     missed += from - before;
@@ -280,23 +309,12 @@ impl World {
         assert!(longest < BACK, "one was back only after {longest:?}");
         let cut = if self.was_cut { "; the room was in parts for a while" } else { "" };
         format!(
-            "{} stayed, and heard {lines} lines of each other; the others were back within {longest:.1?} and \
-             missed {missed}, after {nowhere} connections that led nowhere{cut}",
-            old.len()
+            "{} stayed, and heard {lines} lines of each other; the others were back within {longest:.1?}, \
+             missed {missed} lines, lost {} of their own, after {nowhere} connections that led nowhere{cut}",
+            old.len(),
+            lost.len()
         )
     }
-}
-
-/// Of each speaker, which lines were heard, the last one not included: none is missing between them, and none is there
-/// twice.
-fn in_turn(life: &Life) -> HashMap<usize, (u32, u32)> {
-    let mut counts = HashMap::new();
-    for (who, number) in &life.heard {
-        let count = counts.entry(*who).or_insert((*number, *number));
-        assert_eq!(count.1, *number, "of {who}");
-        count.1 += 1;
-    }
-    counts
 }
 
 thread_local! {
@@ -342,7 +360,11 @@ impl Ears {
 
 impl Chat for Ears {
     fn handle_open(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
-        self.world.lock().unwrap().talkers[self.number].lives.push(Life::default());
+        {
+            let talker = &mut self.world.lock().unwrap().talkers[self.number];
+            let life = Life { first: talker.said, ..Life::default() };
+            talker.lives.push(life);
+        }
         ch.push(b"/who\n")
     }
 
@@ -353,7 +375,8 @@ impl Chat for Ears {
         } else if line == "* cut off from the other nodes" {
             self.world.lock().unwrap().was_cut = true;
         } else if !line.starts_with("* ") {
-            let mut numbers = line.split_once(": ").unwrap().1.split(' ').map(|number| number.parse().unwrap());
+            let mut numbers =
+                line.split_once(": ").unwrap().1.split(' ').map(|number| number.parse().unwrap());
             let (who, which) = (numbers.next().unwrap(), numbers.next().unwrap());
             self.life(|life| life.heard.push((who as usize, which)));
         }
