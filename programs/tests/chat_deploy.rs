@@ -222,7 +222,7 @@ impl Crowd {
 
 impl Drop for Crowd {
     fn drop(&mut self) {
-        let _ = self.remote.stop();
+        self.remote.stop();
         let ended = self.thread.take().map(JoinHandle::join);
         assert!(thread::panicking() || matches!(ended, Some(Ok(()))));
     }
