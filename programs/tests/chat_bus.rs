@@ -112,8 +112,12 @@ impl Node {
         signal_to(&self.child, signal);
     }
 
-    fn end(mut self) {
+    fn end(self) {
         self.signal("TERM");
+        self.has_ended();
+    }
+
+    fn has_ended(mut self) {
         let mut status = None;
         wait("the node to end", || {
             status = self.child.try_wait().unwrap();
@@ -623,6 +627,58 @@ fn a_redis_that_has_forgotten_everything_is_told_again() {
             client.talk()
         );
     }
+}
+
+/// The listener is the successor's before the old one drains, which must end the bus all the same.
+#[test]
+fn a_node_that_is_handed_over_takes_leave_at_once() {
+    let Some(redis) = Redis::start() else { return };
+    let (url, path) = (redis.url(), redis.dir.join("take-over"));
+    let args = ["--bus", &url, "--node", "a", "--drain", "30", "--take-over", path.to_str().unwrap()];
+    let other = Node::on(&redis, "b");
+    let mut stays = other.join();
+    for has_client in [true, false] {
+        let old = Node::start(&args);
+        let client = has_client.then(|| old.join());
+        let begun = Instant::now();
+        let new = Node::start(&args);
+        assert_eq!(new.address, old.address);
+        if let Some(client) = client {
+            stays.hears(&format!("* {} left", client.name));
+        }
+        old.has_ended();
+        assert!(begun.elapsed() < Duration::from_secs(15), "not only at the end of its time");
+        assert_eq!(new.join().who().len(), 2);
+        new.end();
+    }
+}
+
+/// What is said until a client is closed goes out, however long the old node takes.
+#[test]
+fn who_speaks_while_his_node_is_handed_over_is_heard() {
+    let Some(redis) = Redis::start() else { return };
+    let (url, path) = (redis.url(), redis.dir.join("take-over"));
+    let args = ["--bus", &url, "--node", "a", "--drain", "2", "--take-over", path.to_str().unwrap()];
+    let (old, other) = (Node::start(&args), Node::on(&redis, "b"));
+    let (mut stays, speaker) = (other.join(), old.join());
+    let said = Arc::new(AtomicU32::new(0));
+    let (count, mut stream) = (said.clone(), speaker.stream.try_clone().unwrap());
+    let talk = thread::spawn(move || {
+        while stream.write_all(format!("{}\n", count.load(Ordering::Relaxed)).as_bytes()).is_ok() {
+            count.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(2)); // less than what looks like an end
+        }
+    });
+    stays.hears(&format!("{}: 100", speaker.name));
+    let new = Node::start(&args);
+    let before = said.load(Ordering::Relaxed) as usize;
+    old.has_ended();
+    talk.join().unwrap();
+    stays.hears(&format!("* {} left", speaker.name));
+    let (said, heard) = (said.load(Ordering::Relaxed) as usize, stays.talk());
+    assert!(heard.len() > before + (said - before) / 2, "{before}, {said}, {}", heard.len());
+    assert!(heard.iter().enumerate().all(|(number, line)| *line == format!("{}: {number}", speaker.name)));
+    new.end();
 }
 
 /// A node that was away for longer than its lease is given up by the others, and comes back.

@@ -87,6 +87,7 @@ pub struct Bus {
     answers: VecDeque<(u64, u64, Answer)>,
     paused: Vec<Token>,
     is_ending: bool,
+    has_ended: bool,
 }
 
 /// An entry of the stream.
@@ -154,6 +155,7 @@ pub fn begin(map: &mut ChannelMap, room: &Shared, url: &str, node: String) -> io
         answers: VecDeque::new(),
         paused: Vec::new(),
         is_ending: false,
+        has_ended: false,
     });
     let shared = room.clone();
     let timer = map.call_every(TICK, move |map| tick(&shared, map));
@@ -307,6 +309,9 @@ fn renumber(bus: &mut Bus) {
 }
 
 fn tick(shared: &Shared, map: &mut ChannelMap) {
+    if map.is_draining() {
+        end(map, shared); // where nobody was left to be told
+    }
     let (is_late, is_due) = {
         let guard = shared.borrow();
         let Some(bus) = &guard.bus else { return };
@@ -361,7 +366,7 @@ const CUT: &[u8] = b"* cut off from the other nodes\r\n";
 /// Say that this node lives; load the script, if it must be.
 fn lease(shared: &Shared, map: &mut ChannelMap) {
     let mut guard = shared.borrow_mut();
-    let Some(bus) = guard.bus.as_mut().filter(|bus| bus.writer.is_ready() && !bus.is_ending) else { return };
+    let Some(bus) = guard.bus.as_mut().filter(|bus| bus.writer.is_ready() && !bus.has_ended) else { return };
     bus.renewed = Instant::now();
     if bus.script.is_none() {
         let to = shared.clone();
@@ -462,7 +467,7 @@ fn link(shared: &Shared, map: &mut ChannelMap) {
 fn read(shared: &Shared, map: &mut ChannelMap) {
     let mut guard = shared.borrow_mut();
     let Some(bus) = &mut guard.bus else { return };
-    if bus.is_reading || !bus.reader.is_ready() || bus.is_ending && bus.ops.is_empty() {
+    if bus.is_reading || !bus.reader.is_ready() || bus.has_ended {
         return;
     }
     let to = shared.clone();
@@ -614,37 +619,32 @@ fn entries(streams: Value) -> Vec<(String, Entry)> {
     entries.into_iter().filter_map(read).collect()
 }
 
-/// The server ends: its last words go out, and its clients leave.
+/// The server ends: what its clients say until they are closed goes out, and they leave.
 pub fn end(map: &mut ChannelMap, shared: &Shared) {
-    {
-        let room = &mut *shared.borrow_mut();
-        let tokens = room.tokens();
-        let Some(bus) = &mut room.bus else { return };
-        if std::mem::replace(&mut bus.is_ending, true) {
-            return;
-        }
-        if bus.is_linked && !bus.ops.is_empty() {
-            for token in tokens {
-                if let Ok(mut ch) = map.channel(token) {
-                    ch.set_busy(true);
-                }
-            }
-        }
+    if let Some(bus) = &mut shared.borrow_mut().bus {
+        bus.is_ending = true;
     }
     finish(shared, map);
 }
 
-fn finish(shared: &Shared, map: &mut ChannelMap) {
-    let guard = shared.borrow();
-    let Some(bus) = guard.bus.as_ref().filter(|bus| bus.is_ending) else { return };
-    if bus.is_linked && !bus.ops.is_empty() {
+/// If the server ends: no client is closed while something is owed, and the bus ends with the last of them.
+pub fn finish(shared: &Shared, map: &mut ChannelMap) {
+    let mut guard = shared.borrow_mut();
+    if !guard.bus.as_ref().is_some_and(|bus| bus.is_ending && !bus.has_ended) {
         return;
     }
-    for token in guard.tokens() {
-        if let Ok(mut ch) = map.channel(token) {
-            ch.set_busy(false);
+    let tokens = guard.tokens();
+    let Some(bus) = &mut guard.bus else { return };
+    let owes = bus.is_linked && !bus.ops.is_empty();
+    for token in &tokens {
+        if let Ok(mut ch) = map.channel(*token) {
+            ch.set_busy(owes);
         }
     }
+    if owes || !tokens.is_empty() {
+        return;
+    }
+    bus.has_ended = true;
     let command =
         Command::from(["EVAL", LEASE, "1", PREFIX]).arg(&bus.me).arg(0).arg("self").arg(MOST_ENTRIES);
     let _ = bus.writer.call(map, command, |_, _| {});

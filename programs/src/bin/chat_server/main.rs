@@ -156,6 +156,12 @@ impl Chat for Guest {
         }
     }
 
+    /// The listener may be a successor's already, and is not told then.
+    fn handle_drain(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
+        bus::end(ch.map_mut(), &self.room);
+        Ok(())
+    }
+
     /// Also runs for a member that was cut off.
     fn handle_close(&mut self, ch: &mut ChatChannel<'_>, reason: &Reason) {
         common::disconnected(ch.channel_mut(), reason);

@@ -97,11 +97,12 @@ pub fn say(room: &Shared, map: &mut ChannelMap, member: u64, line: &[u8]) {
 }
 
 pub fn leave(room: &Shared, map: &mut ChannelMap, member: u64) {
-    // When the server ends, so they all do.
-    match map.is_draining() {
-        true => drop(room.borrow_mut().members.remove(&member)),
-        false => act(room, map, member, Kind::Leave, b""),
+    if !map.is_draining() {
+        return act(room, map, member, Kind::Leave, b"");
     }
+    // The server ends, and so they all do.
+    room.borrow_mut().members.remove(&member);
+    bus::finish(room, map);
 }
 
 /// Answer a member, after all that this node has done before is in its place; whether that is later.
@@ -134,6 +135,7 @@ fn act(shared: &Shared, map: &mut ChannelMap, member: u64, kind: Kind, text: &[u
         bus.owe(op);
     }
     bus::flush(shared, map);
+    bus::finish(shared, map);
 }
 
 impl Room {
