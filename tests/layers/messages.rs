@@ -7,7 +7,7 @@ use dispatch_loop::{Channel, ChannelMap, Dispatcher};
 
 use crate::support::peers::{loopbacks, pair};
 use crate::support::recorder::Log;
-use crate::support::turning::{arrive, turn_until};
+use crate::support::turning::{arrive, turn_idle, turn_until};
 
 /// A digit that says how many bytes follow it; `!` is no message. `hints`: it says how much is missing.
 struct Counted {
@@ -122,6 +122,7 @@ impl Dispatcher for Reader {
             log.add(String::from_utf8(message.clone()).unwrap());
             match &message[..] {
                 b"quit" => ch.close(),
+                b"wait" => ch.pause_reading(),
                 message => ch.push(message)?,
             }
             Ok(())
@@ -141,8 +142,14 @@ fn a_channel_is_read_message_by_message_until_one_of_them_closes_it() {
         arrive(&mut map, token);
         assert_eq!(map.channel(token).unwrap().has_message_begun(), begun);
     }
-    io::Write::write_all(&mut far, b"ef4quit1x").unwrap();
+    // What comes after a pause waits for its end, also the start of a message.
+    io::Write::write_all(&mut far, b"ef4wait1g3h").unwrap();
+    turn_until(&mut map, &log, |_| log.has("wait"));
+    turn_idle(&mut map);
+    assert_eq!(log.events(), ["a", "bc", "def", "wait"]);
+    map.channel(token).unwrap().resume_reading();
+    io::Write::write_all(&mut far, b"ij4quit1x").unwrap();
     turn_until(&mut map, &log, |_| log.has("quit"));
-    assert_eq!(log.events(), ["a", "bc", "def", "quit"]);
+    assert_eq!(log.events(), ["a", "bc", "def", "wait", "g", "hij", "quit"]);
     drop(far);
 }
