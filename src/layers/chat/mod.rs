@@ -113,10 +113,8 @@ pub trait Chat: 'static {
     /// message.
     ///
     /// `Ok` carries on: what was collected of the message is dropped, and so is its remainder up to the
-    /// terminator. To answer and then end, push the answer and call
-    /// [`shutdown_write`](ChatChannel::shutdown_write): a `close` might reset the connection while the
-    /// peer is still sending, before it has read the answer. The default is an error (`InvalidData`),
-    /// which ends the channel.
+    /// terminator. To answer and then end, push the answer and call `close`: it arrives, though the peer may
+    /// still be sending. The default is an error (`InvalidData`), which ends the channel.
     fn handle_overlong(&mut self, ch: &mut ChatChannel<'_>) -> io::Result<()> {
         let limit = ch.input_limit();
         let what = format!("more than {limit} bytes came without the terminator, which is over the limit");
