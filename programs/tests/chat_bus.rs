@@ -61,6 +61,13 @@ impl Redis {
         signal_to(self.child.as_ref().unwrap(), signal);
     }
 
+    /// One command, as on a command line.
+    fn tell(&self, words: &str) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(format!("SELECT 1\r\n{words}\r\n").as_bytes()).unwrap();
+        stream.read_exact(&mut [0; 9]).unwrap();
+    }
+
     fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/1", self.port)
     }
@@ -679,6 +686,88 @@ fn who_speaks_while_his_node_is_handed_over_is_heard() {
     assert!(heard.len() > before + (said - before) / 2, "{before}, {said}, {}", heard.len());
     assert!(heard.iter().enumerate().all(|(number, line)| *line == format!("{}: {number}", speaker.name)));
     new.end();
+}
+
+/// Put back from an old copy: what was read is not read again, although the stream ends before that.
+#[test]
+fn a_redis_that_has_gone_back_in_time_shows_no_line_twice() {
+    let Some(mut redis) = Redis::start() else { return };
+    let nodes = ["a", "b"].map(|name| Node::on(&redis, name));
+    let mut clients = [0, 1].map(|i| nodes[i].join());
+    clients[0].hears("* guest2 joined");
+    let (now, copy) = (redis.dir.join("appendonlydir"), redis.dir.join("copy"));
+    for (line, is_copied) in [("before the copy", true), ("after the copy", false)] {
+        clients[0].say(line);
+        clients[1].hears(&format!("guest1: {line}"));
+        if is_copied {
+            std::fs::create_dir(&copy).unwrap();
+            for file in std::fs::read_dir(&now).unwrap() {
+                let file = file.unwrap();
+                std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+            }
+        }
+    }
+    redis.kill();
+    std::fs::remove_dir_all(&now).unwrap();
+    std::fs::rename(&copy, &now).unwrap();
+    redis.begin();
+    thread::sleep(Duration::from_secs(2)); // it is looked at before anybody says anything
+    clients[0].say("and on");
+    clients[1].hears("guest1: and on");
+    assert_eq!(clients[1].talk(), ["guest1: before the copy", "guest1: after the copy", "guest1: and on"]);
+    // What was lost may be more than that.
+    assert_eq!(clients[1].count("* lines of the other nodes may be missing"), 1);
+}
+
+/// Also if its connections have not ended, and its lease has not.
+#[test]
+fn a_node_that_was_too_slow_for_the_stream_says_so() {
+    let Some(redis) = Redis::start() else { return };
+    let nodes = ["a", "b"].map(|name| Node::on(&redis, name));
+    let mut clients = [0, 1].map(|i| nodes[i].join());
+    clients[0].hears("* guest2 joined");
+    let mut near = nodes[0].join();
+    nodes[1].signal("STOP");
+    let lines: String = (0..1000).map(|number| format!("{number}\n")).collect();
+    clients[0].stream.write_all(lines.as_bytes()).unwrap();
+    near.hears("guest1: 999");
+    clients[0].say("all read");
+    near.hears("guest1: all read");
+    redis.tell("XTRIM chat:stream MAXLEN 300");
+    nodes[1].signal("CONT");
+    clients[1].hears("* lines of the other nodes may be missing");
+    clients[1].wait_for(|line| line == "guest1: all read");
+    assert!(clients[1].talk().len() < 1000);
+    assert_eq!(clients[1].count("* lines of the other nodes may be missing"), 1);
+    assert_eq!(near.count("* lines of the other nodes may be missing"), 0);
+}
+
+/// Whatever somebody else puts into the stream: the nodes go on.
+#[test]
+fn entries_of_others_in_the_stream_stop_no_node() {
+    let Some(mut redis) = Redis::start() else { return };
+    let nodes = ["a", "b"].map(|name| Node::on(&redis, name));
+    let mut clients = [0, 1].map(|i| nodes[i].join());
+    clients[0].hears("* guest2 joined");
+    for fields in [
+        "x y",
+        "me \"\" number -1 what line",
+        "what joined client x order 18446744073709551615 new guest4294967295",
+        "what renamed client \"\\xff\" order 99999999999999999999 new \"\\x00\"",
+        "what left client y",
+    ] {
+        redis.tell(&format!("XADD chat:stream * {fields}"));
+    }
+    for (speaker, listener) in [(0, 1), (1, 0)] {
+        clients[speaker].say("here");
+        clients[listener].wait_for(|line| line.ends_with(": here"));
+    }
+    redis.kill();
+    clients[0].hears("* cut off from the other nodes");
+    let new = nodes[0].join();
+    clients[0].hears(&format!("* {} joined", new.name));
+    redis.begin();
+    clients[1].hears(&format!("* {} joined", new.name));
 }
 
 /// A node that was away for longer than its lease is given up by the others, and comes back.

@@ -73,6 +73,8 @@ pub struct Bus {
     is_reading: bool,
     /// What there is was looked at on this connection.
     has_looked: bool,
+    /// The entry after which it was read on then.
+    looked_from: Option<String>,
     /// The bus works.
     is_linked: bool,
     /// Since when it does not, or nothing was taken.
@@ -147,6 +149,7 @@ pub fn begin(map: &mut ChannelMap, room: &Shared, url: &str, node: String) -> io
         last: None,
         is_reading: false,
         has_looked: false,
+        looked_from: None,
         is_linked: false,
         since: Some(Instant::now()),
         is_refused: false,
@@ -503,19 +506,37 @@ fn looked(shared: &Shared, map: &mut ChannelMap, answer: Result<Value, Error>) {
         let had = bus.last.as_deref().map(place);
         match had {
             None => bus.last = Some(last.text().into_owned()),
-            // It is another stream.
-            Some(had) if end < had => bus.last = Some("0-0".to_owned()),
+            // It is another stream, or an old copy of this one: what is in it may have been shown already.
+            Some(had) if end < had => bus.last = Some(last.text().into_owned()),
             Some(_) => {}
         }
-        let is_gap = had.is_some_and(|had| had < first && had > (0, 0));
+        bus.looked_from.clone_from(&bus.last);
+        let is_gap = had.is_some_and(|had| had > (0, 0) && (had < first || (end < had && end > (0, 0))));
         let others: Vec<_> = clients.filter(|(client, ..)| !client.starts_with(&ours)).collect();
         room.set_others(others.into_iter());
         if is_gap {
-            room.tell(map, None, b"* lines of the other nodes may be missing\r\n");
+            room.tell(map, None, MISSING);
         }
     }
     read(shared, map);
     link(shared, map);
+}
+
+const MISSING: &[u8] = b"* lines of the other nodes may be missing\r\n";
+
+/// More is there than was asked for: whether what followed `from` was dropped before we came to it.
+fn look_behind(room: &mut Room, shared: &Shared, map: &mut ChannelMap, from: String) {
+    let Some(bus) = &mut room.bus else { return };
+    let to = shared.clone();
+    let command = Command::new("XRANGE").arg(format!("{PREFIX}:stream")).args(["-", "+", "COUNT", "1"]);
+    let _ = bus.reader.call(map, command, move |map, answer| {
+        let first =
+            answer.ok().and_then(Value::into_array).and_then(|mut entries| entries.pop()?.into_array());
+        let first = first.and_then(|entry| Some(place(&entry.first()?.text())));
+        if first.is_some_and(|first| first > place(&from)) {
+            to.borrow().tell(map, None, MISSING);
+        }
+    });
 }
 
 /// The two numbers of an entry.
@@ -531,8 +552,13 @@ fn have_read(shared: &Shared, map: &mut ChannelMap, answer: Result<Value, Error>
         bus.is_reading = false;
         match answer {
             Ok(streams) => {
-                for (id, entry) in entries(streams) {
+                let (from, entries) = (bus.last.clone(), entries(streams));
+                let is_all = entries.len() < BATCH as usize || from == bus.looked_from;
+                for (id, entry) in entries {
                     hear(room, map, id, entry);
+                }
+                if let Some(from) = from.filter(|_| !is_all) {
+                    look_behind(room, shared, map, from);
                 }
             }
             Err(Error::Server(error)) => {

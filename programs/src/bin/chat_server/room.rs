@@ -209,7 +209,7 @@ impl Room {
                     }
                 };
                 op.text = op.name.clone().into_bytes();
-                self.latest += 1;
+                self.latest = self.latest.saturating_add(1);
                 let (name, order) = (op.name.clone(), self.latest);
                 if let Some(member) = self.members.get_mut(&op.member) {
                     (member.name, member.order) = (Some(name), order);
