@@ -90,11 +90,13 @@ impl ChannelMap {
         let outcome = Outcome::<R>::default();
         let done = done(outcome.clone());
         self.pool().add(owner, done, |number| {
-            Box::new(move || {
+            Box::new(move |busy| {
                 let result = catch_unwind(AssertUnwindSafe(work));
                 *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
                 // If the loop does not want it any more, it is dropped here.
                 drop(outcome);
+                // Whoever is given the result may ask for the next one at once.
+                drop(busy);
                 answers.give(Message::Call(Box::new(move |map| finish(map, number))));
             })
         })

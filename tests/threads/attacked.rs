@@ -1,0 +1,99 @@
+//! Calls that block, answers, and the queue between threads, under attack: EDGE_CASES 560 to 568.
+
+use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
+use std::panic::panic_any;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[cfg(debug_assertions)]
+use dispatch_loop::faults::{Call, Fault, inject};
+use dispatch_loop::{AskError, Channel, ChannelMap, DrainOptions, run};
+
+use crate::support::peers::{loopbacks, pair};
+use crate::support::recorder::{Log, Recorder};
+use crate::support::threads::run_to_its_end;
+use crate::support::waiting::{DEADLINE, wait_until};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Work that goes on until it is let go.
+fn until(gate: &Arc<AtomicBool>) -> impl FnOnce() + Send + 'static {
+    let gate = gate.clone();
+    move || {
+        while !gate.load(SeqCst) {
+            thread::yield_now();
+        }
+    }
+}
+
+/// EDGE_CASES 560.
+#[test]
+fn who_has_a_result_may_ask_for_the_next_where_none_may_wait() {
+    fn next(map: &mut ChannelMap, left: u32) {
+        if left > 0 {
+            map.spawn_blocking(|| (), move |map, ()| next(map, left - 1)).unwrap();
+        }
+    }
+    let mut map = ChannelMap::new().unwrap();
+    map.set_blocking_limits(1, 0);
+    next(&mut map, 500);
+    run(&mut map).unwrap();
+    // What a thread is about to begin does not wait, either.
+    for _ in 0..100 {
+        let mut map = ChannelMap::new().unwrap();
+        map.set_blocking_limits(3, 2);
+        let gate = Arc::new(AtomicBool::new(false));
+        for _ in 0..5 {
+            map.spawn_blocking(until(&gate), |_, ()| ()).unwrap();
+        }
+        let error = map.spawn_blocking(|| (), |_, ()| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::QuotaExceeded);
+        gate.store(true, SeqCst);
+    }
+}
+
+/// EDGE_CASES 561.
+#[test]
+fn fewer_calls_are_done_at_once_when_the_limit_is_lowered() {
+    let mut map = ChannelMap::new().unwrap();
+    let gate = Arc::new(Barrier::new(4));
+    for _ in 0..4 {
+        let gate = gate.clone();
+        map.spawn_blocking(move || gate.wait(), |_, _| ()).unwrap();
+    }
+    run(&mut map).unwrap();
+    map.set_blocking_limits(1, 100);
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..20 {
+        let (running, most) = (running.clone(), most.clone());
+        let work = move || {
+            most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+            thread::sleep(Duration::from_millis(2));
+            running.fetch_sub(1, SeqCst);
+        };
+        map.spawn_blocking(work, |_, ()| ()).unwrap();
+    }
+    run(&mut map).unwrap();
+    assert_eq!(most.load(SeqCst), 1);
+}
+
+/// EDGE_CASES 562.
+#[cfg(debug_assertions)]
+#[test]
+fn no_more_wait_than_may_when_the_system_has_no_thread_left() {
+    let mut map = ChannelMap::new().unwrap();
+    map.set_blocking_limits(8, 3);
+    let gate = Arc::new(Barrier::new(2));
+    let of_work = gate.clone();
+    map.spawn_blocking(move || of_work.wait(), |_, _| ()).unwrap();
+    inject(Call::Thread, 0, 100, Fault::Errno(11));
+    let taken = (0..100).filter(|_| map.spawn_blocking(|| (), |_, ()| ()).is_ok()).count();
+    dispatch_loop::faults::clear();
+    gate.wait();
+    run(&mut map).unwrap();
+    assert!(taken <= 4, "{taken} were taken");
+}
