@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::error::panicked;
 use crate::guard::drop_caught;
 use crate::sys::faults::{self, Call};
 use crate::token::Token;
@@ -84,7 +85,9 @@ impl Shared {
     fn work_off(&self) {
         while let Some(job) = self.next() {
             // It catches the panics of the work itself.
-            let _ = catch_unwind(AssertUnwindSafe(|| (job.work)(Busy(self))));
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (job.work)(Busy(self)))) {
+                drop(panicked(payload));
+            }
         }
     }
 }

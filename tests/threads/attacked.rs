@@ -97,3 +97,76 @@ fn no_more_wait_than_may_when_the_system_has_no_thread_left() {
     run(&mut map).unwrap();
     assert!(taken <= 4, "{taken} were taken");
 }
+
+/// Panics when it is dropped, with a value that does so, too.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic_any(Bomb);
+    }
+}
+
+/// EDGE_CASES 563: of two values that panic when they are dropped, each is dropped by itself.
+#[test]
+fn a_result_and_its_closure_that_both_panic_when_dropped_harm_nobody() {
+    let mut map = ChannelMap::new().unwrap();
+    for of_channel in [false, true] {
+        let mut map = ChannelMap::new().unwrap();
+        let (near, _far) = pair(loopbacks()[0]);
+        let token = map.add(near, Recorder::new("a", &Log::new())).unwrap();
+        let bomb = Bomb;
+        match of_channel {
+            false => map.spawn_blocking(|| Bomb, move |_, _| drop(bomb)).unwrap(),
+            true => {
+                let done = move |_: &mut Channel<'_>, _| {
+                    drop(bomb);
+                    Ok(())
+                };
+                map.channel(token).unwrap().spawn_blocking(|| Bomb, done).unwrap();
+            }
+        }
+        wait_until("the result is there", || map.numbers().messages == 1);
+        drop(map);
+    }
+    // Refused, with three of them.
+    map.set_blocking_limits(1, 0);
+    let gate = Arc::new(Barrier::new(2));
+    let of_work = gate.clone();
+    map.spawn_blocking(move || of_work.wait(), |_, _| ()).unwrap();
+    let (a, b) = (Bomb, Bomb);
+    let work = move || drop(a);
+    assert!(map.spawn_blocking(work, move |_, ()| drop(b)).is_err());
+    gate.wait();
+    run(&mut map).unwrap();
+    // A panic of a panic's value does not get out.
+    map.call_soon(|_| panic_any(Bomb));
+    map.spawn_blocking(|| panic_any(Bomb), |_, ()| ()).unwrap();
+    run(&mut map).unwrap();
+}
+
+/// EDGE_CASES 564: a thread outlives what its work has left to be dropped.
+#[test]
+fn a_result_that_nobody_wants_and_that_panics_when_dropped_costs_no_thread() {
+    let mut map = ChannelMap::new().unwrap();
+    map.set_blocking_limits(1, 10);
+    let (near, far) = pair(loopbacks()[0]);
+    let token = map.add(near, Recorder::new("a", &Log::new())).unwrap();
+    let gate = Arc::new(Barrier::new(2));
+    let of_work = gate.clone();
+    let work = move || {
+        of_work.wait();
+        of_work.wait();
+        Bomb
+    };
+    map.channel(token).unwrap().spawn_blocking(work, |_, _| Ok(())).unwrap();
+    gate.wait();
+    drop(far);
+    run(&mut map).unwrap();
+    gate.wait();
+    let done = Rc::new(Cell::new(false));
+    let told = done.clone();
+    map.spawn_blocking(|| (), move |_, ()| told.set(true)).unwrap();
+    run_to_its_end(&mut map);
+    assert!(done.get());
+}
