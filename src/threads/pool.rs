@@ -17,6 +17,9 @@ use crate::token::Token;
 const THREADS: usize = 8;
 const WAITING: usize = 1024;
 
+/// The most look-ups of names that are awaited.
+const LOOK_UPS: usize = 1024;
+
 /// How long a thread without work stays.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -107,12 +110,14 @@ struct Due<D> {
     owner: Option<Token>,
     /// What is to be done with it.
     done: D,
+    is_look_up: bool,
 }
 
 /// A map's work that blocks: what is to be done with each result, and the threads.
 pub(crate) struct Pool<D> {
     shared: Arc<Shared>,
     due: HashMap<u64, Due<D>>,
+    look_ups: usize,
     last: u64,
     most_waiting: usize,
 }
@@ -123,6 +128,7 @@ impl<D> Pool<D> {
         Pool {
             shared: Arc::new(Shared { jobs: Mutex::new(jobs), changed: Condvar::new() }),
             due: HashMap::new(),
+            look_ups: 0,
             last: 0,
             most_waiting: WAITING,
         }
@@ -181,23 +187,29 @@ impl<D> Pool<D> {
         }
         self.last += 1;
         let number = self.last;
-        self.due.insert(number, Due { owner, done });
+        self.due.insert(number, Due { owner, done, is_look_up: false });
         jobs.waiting.push_back(Job { number, work: make(number) });
         drop(jobs);
         self.shared.changed.notify_one();
         Ok(())
     }
 
-    /// Something is to be done when a result is there that another thread finds out.
-    pub(crate) fn expect(&mut self, done: D) -> u64 {
+    /// Something is to be done when a look-up has been answered, which is not done here.
+    pub(crate) fn expect(&mut self, done: D) -> io::Result<u64> {
+        if self.look_ups >= LOOK_UPS {
+            let why = format!("{LOOK_UPS} look-ups of names are not answered yet: no more are taken");
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, why));
+        }
+        self.look_ups += 1;
         self.last += 1;
-        self.due.insert(self.last, Due { owner: None, done });
-        self.last
+        self.due.insert(self.last, Due { owner: None, done, is_look_up: true });
+        Ok(self.last)
     }
 
     /// The result is there: whose it is, and what is to be done with it.
     pub(crate) fn take(&mut self, number: u64) -> Option<(Option<Token>, D)> {
-        let Due { owner, done } = self.due.remove(&number)?;
+        let Due { owner, done, is_look_up } = self.due.remove(&number)?;
+        self.look_ups -= usize::from(is_look_up);
         Some((owner, done))
     }
 

@@ -170,3 +170,31 @@ fn a_result_that_nobody_wants_and_that_panics_when_dropped_costs_no_thread() {
     run_to_its_end(&mut map);
     assert!(done.get());
 }
+
+/// EDGE_CASES 567.
+#[test]
+fn no_more_look_ups_are_taken_than_may_wait() {
+    let mut map = ChannelMap::new().unwrap();
+    let gate = Arc::new(AtomicBool::new(false));
+    let let_go = gate.clone();
+    map.set_resolver(move |_, _| {
+        until(&gate)();
+        Ok(vec![([127, 0, 0, 1], 1).into()])
+    });
+    map.set_blocking_limits(1, 0);
+    let told = Rc::new(Cell::new(0));
+    let mut taken = 0;
+    for _ in 0..1100 {
+        let told = told.clone();
+        let done = move |_: &mut ChannelMap, _| told.set(told.get() + 1);
+        match map.look_up("name:1", LONG, done) {
+            Ok(()) => taken += 1,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::QuotaExceeded),
+        }
+    }
+    let_go.store(true, SeqCst);
+    run(&mut map).unwrap();
+    assert_eq!((taken, told.get()), (1024, 1024));
+    map.look_up("name:1", LONG, |_, found| assert!(found.is_ok())).unwrap();
+    run(&mut map).unwrap();
+}
