@@ -198,3 +198,30 @@ fn no_more_look_ups_are_taken_than_may_wait() {
     map.look_up("name:1", LONG, |_, found| assert!(found.is_ok())).unwrap();
     run(&mut map).unwrap();
 }
+
+/// EDGE_CASES 568: a hook puts another map in the place of its own, and never comes back to it.
+#[test]
+fn what_a_channel_awaits_goes_with_it_also_when_its_map_was_swapped_away() {
+    let mut map = ChannelMap::new().unwrap();
+    map.set_blocking_limits(1, 10);
+    let (gate, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let away = Rc::new(RefCell::new(ChannelMap::new().unwrap()));
+    let (there, of_hook, of_work) = (away.clone(), gate.clone(), begun.clone());
+    let (near, _far) = pair(loopbacks()[0]);
+    let swaps = Recorder::new("a", &Log::new()).on("open", move |ch| {
+        ch.spawn_blocking(until(&of_hook), |_, ()| unreachable!())?;
+        let begun = of_work.clone();
+        ch.spawn_blocking(move || begun.store(true, SeqCst), |_, ()| unreachable!())?;
+        std::mem::swap(ch.map_mut(), &mut *there.borrow_mut());
+        Ok(())
+    });
+    map.add(near, swaps).unwrap();
+    run(&mut map).unwrap();
+    let mut map = away.replace(map);
+    map.turn(Some(Duration::ZERO)).unwrap();
+    assert!(map.is_empty() && map.is_idle(), "nothing is awaited any more");
+    gate.store(true, SeqCst);
+    map.spawn_blocking(|| (), |_, ()| ()).unwrap();
+    run(&mut map).unwrap();
+    assert!(!begun.load(SeqCst));
+}
