@@ -171,6 +171,27 @@ fn a_result_that_nobody_wants_and_that_panics_when_dropped_costs_no_thread() {
     assert!(done.get());
 }
 
+/// EDGE_CASES 565.
+#[test]
+fn what_a_loop_that_stops_and_goes_on_has_answered_is_not_lost() {
+    let mut map = ChannelMap::new().unwrap();
+    let remote = map.remote();
+    for round in 0..100 {
+        let ran = Arc::new(AtomicBool::new(false));
+        let (remote, of_call) = (remote.clone(), ran.clone());
+        let asks = thread::spawn(move || remote.ask(LONG, move |_| of_call.store(true, SeqCst)));
+        map.turn(Some(Duration::ZERO)).unwrap();
+        while !asks.is_finished() {
+            map.stop();
+            run(&mut map).unwrap();
+            map.turn(Some(Duration::ZERO)).unwrap();
+        }
+        let answer = asks.join().unwrap();
+        let expected = if ran.load(SeqCst) { Ok(()) } else { Err(AskError::Stopped) };
+        assert_eq!(answer, expected, "round {round}");
+    }
+}
+
 /// EDGE_CASES 567.
 #[test]
 fn no_more_look_ups_are_taken_than_may_wait() {
