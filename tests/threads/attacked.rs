@@ -192,6 +192,34 @@ fn what_a_loop_that_stops_and_goes_on_has_answered_is_not_lost() {
     }
 }
 
+/// EDGE_CASES 566.
+#[test]
+fn a_drain_waits_for_the_results_of_calls_that_block() {
+    for by_deadline in [false, true] {
+        let mut map = ChannelMap::new().unwrap();
+        let log = Log::new();
+        let (near, _far) = pair(loopbacks()[0]);
+        map.add(near, Recorder::new("a", &log)).unwrap();
+        let gate = Arc::new(AtomicBool::new(false));
+        let done = Rc::new(Cell::new(false));
+        let told = done.clone();
+        map.spawn_blocking(until(&gate), move |_, ()| told.set(true)).unwrap();
+        let deadline = if by_deadline { Duration::from_millis(300) } else { DEADLINE };
+        map.drain(&DrainOptions::default().with_deadline(deadline));
+        if !by_deadline {
+            let gate = gate.clone();
+            map.call_later(Duration::from_millis(300), move |_| gate.store(true, SeqCst));
+        }
+        let turns = map.numbers().turns;
+        let begun = Instant::now();
+        run(&mut map).unwrap();
+        assert!(begun.elapsed() < DEADLINE / 2);
+        assert_eq!(done.get(), !by_deadline);
+        assert!(map.numbers().turns - turns < 100, "it does not spin");
+        gate.store(true, SeqCst);
+    }
+}
+
 /// EDGE_CASES 567.
 #[test]
 fn no_more_look_ups_are_taken_than_may_wait() {
