@@ -92,6 +92,16 @@ fn to_advance_is_to_wait_for_what_blocks_too() {
     }
 }
 
+/// EDGE_CASES 570.
+#[test]
+fn a_peer_that_reads_nothing_again_and_again_does_nothing() {
+    let mut map = testing::map().unwrap();
+    let (handle, peer) = testing::add(&mut map, Recorder::new("a", &Log::new())).unwrap();
+    peer.read_slowly(0, MS);
+    map.channel(handle).unwrap().push(b"unread").unwrap();
+    assert_eq!(run(&mut map).unwrap_err().kind(), ErrorKind::Deadlock);
+}
+
 #[test]
 fn a_wait_for_ever_is_an_error_that_says_who_waits() {
     let log = Log::new();
