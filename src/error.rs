@@ -176,7 +176,9 @@ pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> io::Error {
         (_, Some(text)) => text.clone(),
         _ => "(no message)".to_owned(),
     };
-    // The payload is the user's value, and its drop may panic, too.
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
+    // The payload is the user's value, and its drop may panic, too, with a value of which the same is true.
+    if let Err(next) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(next);
+    }
     io::Error::other(format!("panicked: {text}"))
 }

@@ -38,6 +38,28 @@ pub(crate) fn drop_caught<T>(what: &str, value: T) {
     }
 }
 
+/// A user's value that stands beside others of the user's: wherever it is dropped, it is dropped by itself.
+pub(crate) struct Apart<T>(&'static str, Option<T>);
+
+impl<T> Apart<T> {
+    pub(crate) fn new(what: &'static str, value: T) -> Apart<T> {
+        Apart(what, Some(value))
+    }
+
+    /// It is there.
+    pub(crate) fn into_inner(mut self) -> Option<T> {
+        self.1.take()
+    }
+}
+
+impl<T> Drop for Apart<T> {
+    fn drop(&mut self) {
+        if let Some(value) = self.1.take() {
+            drop_caught(self.0, value);
+        }
+    }
+}
+
 /// Drop an error that may be a user's.
 pub(crate) fn drop_error(error: io::Error) {
     if error.get_ref().is_some() {

@@ -22,6 +22,7 @@ mod support {
 mod threads {
     mod after_run;
     mod ask;
+    mod attacked;
     mod blocking;
     mod crowds;
     #[cfg(feature = "signals")]

@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::core::action::Message;
+use crate::core::action::{MapCall, Message};
 use crate::core::map::ChannelMap;
 use crate::event_loop::messages::guarded;
+use crate::guard::drop_caught;
 use crate::net::address::{Address, ToAddress};
 use crate::net::resolve::{self, Asked};
 use crate::threads::blocking;
@@ -41,7 +42,8 @@ impl ChannelMap {
     /// ```
     ///
     /// # Errors
-    /// `name` is no host with a port (`InvalidInput`); the system has no thread left.
+    /// `name` is no host with a port (`InvalidInput`); 1,024 look-ups are not answered yet (`QuotaExceeded`); the
+    /// system has no thread left.
     pub fn look_up<F>(&mut self, name: &str, timeout: Duration, done: F) -> io::Result<()>
     where
         F: FnOnce(&mut ChannelMap, io::Result<Vec<SocketAddr>>) + 'static,
@@ -62,7 +64,7 @@ impl ChannelMap {
         // The look-up, which is taken back with it, and the timer.
         let under_way: Rc<Cell<Option<(Asked, TimerId)>>> = Rc::default();
         let (name, outcome, ends) = (name.to_owned(), found.clone(), under_way.clone());
-        let number = self.pool().expect(Box::new(move |map| {
+        let done_with_it: MapCall = Box::new(move |map| {
             let under_way = ends.take();
             let has_begun = under_way.as_ref().is_none_or(|(asked, _)| asked.has_begun());
             if let Some((_, timer)) = under_way {
@@ -77,7 +79,8 @@ impl ChannelMap {
             let named =
                 |error: io::Error| io::Error::new(error.kind(), format!("cannot look up {name}: {error}"));
             guarded(map, Work::Blocking, |map| done(map, found.map_err(named)));
-        }));
+        });
+        let number = self.pool().expect(done_with_it)?;
         let (answers, resolver, looked_up) =
             (self.open_queue().answers(), self.resolver.clone(), host.clone());
         let work = move || {
@@ -92,7 +95,7 @@ impl ChannelMap {
                 Ok(())
             }
             Err(error) => {
-                drop(self.pool().take(number));
+                drop_caught("a look-up", self.pool().take(number));
                 Err(error)
             }
         }

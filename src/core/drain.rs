@@ -50,7 +50,7 @@ impl ChannelMap {
     #[cold]
     #[inline(never)]
     pub(crate) fn has_done_draining(&self) -> bool {
-        let left = self.slots.len() - self.background - self.internal;
-        self.drain.as_ref().is_some_and(|drain| drain.is_under_way() && (left == 0 || drain.has_expired()))
+        let is_empty = self.slots.len() == self.background + self.internal && !self.awaits_a_thread();
+        self.drain.as_ref().is_some_and(|drain| drain.is_under_way() && (is_empty || drain.has_expired()))
     }
 }

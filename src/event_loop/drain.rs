@@ -39,8 +39,9 @@ impl ChannelMap {
     /// write, or is busy.
     ///
     /// [`run`](crate::run) returns when no channel is left but those in the
-    /// [background](Channel::set_background) and all messages that remotes had accepted have run, whatever timers
-    /// there are, and at the deadline in any case. Until then, channels in the background live on: a listener for
+    /// [background](Channel::set_background), all messages that remotes had accepted have run, and all
+    /// [calls that block](ChannelMap::spawn_blocking) and look-ups have had their results, whatever timers there
+    /// are, and at the deadline in any case. Until then, channels in the background live on: a listener for
     /// a health check answers to the end. They may be added to during a drain, as everything else may; what is in
     /// the foreground is then closed, too. A look at all that is left is repeated every 10 ms, or less often if it takes more than 1 ms.
     ///

@@ -197,7 +197,12 @@ impl ChannelMap {
             && (self.internal == 0 || self.dirty.is_empty())
             && !self.timers.keeps()
             && self.queue.as_ref().is_none_or(Queue::is_empty)
-            && self.work.as_ref().is_none_or(|pool| pool.is_empty())
+            && !self.awaits_a_thread()
+    }
+
+    /// Whether the result of a call that blocks, or the answer to a look-up, is still to come.
+    pub(crate) fn awaits_a_thread(&self) -> bool {
+        self.work.as_ref().is_some_and(|pool| !pool.is_empty())
     }
 
     /// The loop is run from now on.

@@ -52,7 +52,7 @@ fn move_on(map: &mut ChannelMap, stage: &mut Stage, timeout: Option<Duration>) -
         let next = stage.next().into_iter().chain(until).min();
         match next {
             _ if until.is_some_and(|until| until <= now) => return Ok(false),
-            _ if map.work.as_ref().is_some_and(|pool| !pool.is_empty()) => return Ok(true),
+            _ if map.awaits_a_thread() => return Ok(true),
             Some(next) => by_hand::move_to(next),
             None => return Err(for_ever(map)),
         }

@@ -182,6 +182,7 @@ pub(crate) fn free_orphans(map: &mut ChannelMap) {
             map.counters.ended(&Reason::MapEnded, received, sent);
         }
         map.end_partnerships(token);
+        map.work.iter_mut().for_each(|pool| pool.cancel(token));
         publish(map, token);
         drop_source(map, token, reset);
         let timers = map.timers.cancel_owned(token.slot);

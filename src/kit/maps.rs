@@ -132,7 +132,8 @@ fn stage(map: &mut ChannelMap) -> &mut Stage {
 }
 
 /// Run the map for this long by its clock: everything that is to happen until then, also at that very moment. With
-/// no time, what can be done at once. It returns without an error also when nothing happens any more.
+/// no time, what can be done at once. While a [call that blocks](ChannelMap::spawn_blocking) is under way, it waits,
+/// and the clock stands still. It returns without an error also when nothing happens any more.
 ///
 /// ```
 /// use dispatch_loop::{Channel, Dispatcher, testing};
@@ -167,6 +168,10 @@ pub fn advance(map: &mut ChannelMap, time: Duration) -> io::Result<()> {
     loop {
         let now = map.clock.now();
         if map.is_at_rest() {
+            if map.awaits_a_thread() {
+                map.turn(None)?;
+                continue;
+            }
             if now >= end {
                 return Ok(());
             }

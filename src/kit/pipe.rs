@@ -137,7 +137,7 @@ impl Pipe {
             return None;
         }
         let reads = match self.reading {
-            Reading::Rate { next, .. } if self.unread > 0 => Some(next),
+            Reading::Rate { bytes, next, .. } if self.unread > 0 && bytes > 0 => Some(next),
             _ => None,
         };
         let step = self.script.front().map(|(at, _)| *at);

@@ -145,7 +145,9 @@ fn work_off(number: u64, mut of: Of) {
     loop {
         if let Some(Job { work, .. }) = job {
             // What can panic is the drop of a resolver.
-            let _ = catch_unwind(AssertUnwindSafe(work));
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
+                drop(panicked(payload));
+            }
         }
         job = jobs().next(&of);
         match &job {

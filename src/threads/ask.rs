@@ -4,10 +4,10 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 
 use crate::core::action::Message;
 use crate::core::map::ChannelMap;
@@ -50,43 +50,60 @@ impl Remote {
             return Err(AskError::OnALoop);
         }
         let (answer, answers) = bounded(1);
-        let hang_up = HangUp(answer.clone());
-        let answer = HangUp(answer);
-        let begun = Arc::new(AtomicBool::new(false));
-        let begin = begun.clone();
+        let state = Arc::new(AtomicU8::new(QUEUED));
+        let [call, of_stop] = [(); 2].map(|()| Asked { state: state.clone(), answer: answer.clone() });
         let call = move |map: &mut ChannelMap| {
-            if !begin.swap(true, Ordering::SeqCst) {
-                let _ = answer.0.try_send(Some(f(map)));
+            if call.becomes(BEGUN) {
+                let _ = call.answer.try_send(Ok(f(map)));
             }
         };
-        let _stops = self.on_stop(move || hang_up.send());
+        // A call that has begun is answered, although the loop stops.
+        let _stops = self.on_stop(move || of_stop.hang_up(AskError::Stopped));
         self.shared.post(Message::Call(Box::new(call)), false).map_err(|error| match error {
             SendError::Full(_) => AskError::Full,
             SendError::Stopped(_) | SendError::Ended(_) => AskError::Stopped,
         })?;
-        let answered = answers.recv_timeout(timeout);
-        // From here on it does not begin.
-        match (answered, begun.swap(true, Ordering::SeqCst)) {
-            (Ok(Some(answer)), _) => Ok(answer),
-            (Ok(None) | Err(RecvTimeoutError::Disconnected), false) => Err(AskError::Stopped),
-            (Err(RecvTimeoutError::Timeout), false) => Err(AskError::TimedOut),
-            (Ok(None) | Err(_), true) => Err(AskError::Unanswered),
+        answers.recv_timeout(timeout).unwrap_or_else(|_| {
+            match state.compare_exchange(QUEUED, OVER, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => Err(AskError::TimedOut),
+                // Perhaps there is an answer by now.
+                Err(BEGUN) => answers.try_recv().unwrap_or(Err(AskError::Unanswered)),
+                Err(_) => Err(AskError::Stopped),
+            }
+        })
+    }
+}
+
+const QUEUED: u8 = 0;
+const BEGUN: u8 = 1;
+/// It does not begin any more.
+const OVER: u8 = 2;
+
+/// A call that is asked for, and the way of its answer.
+struct Asked<R> {
+    state: Arc<AtomicU8>,
+    answer: Sender<Result<R, AskError>>,
+}
+
+impl<R> Asked<R> {
+    /// Whether it was in the queue until now.
+    fn becomes(&self, state: u8) -> bool {
+        self.state.compare_exchange(QUEUED, state, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// If it has not begun, it never will.
+    fn hang_up(&self, why: AskError) {
+        if self.becomes(OVER) {
+            let _ = self.answer.try_send(Err(why));
         }
     }
 }
 
-/// Says that there will be no answer, unless there is one already.
-struct HangUp<R>(Sender<Option<R>>);
-
-impl<R> HangUp<R> {
-    fn send(&self) {
-        let _ = self.0.try_send(None);
-    }
-}
-
-impl<R> Drop for HangUp<R> {
+impl<R> Drop for Asked<R> {
     fn drop(&mut self) {
-        self.send();
+        self.hang_up(AskError::Stopped);
+        // It has panicked, unless there is an answer.
+        let _ = self.answer.try_send(Err(AskError::Unanswered));
     }
 }
 

@@ -12,16 +12,22 @@ use crate::core::map::ChannelMap;
 use crate::error::{LookupError, panicked};
 use crate::event_loop::messages::guarded;
 use crate::event_loop::{hooks, timers};
+use crate::guard::Apart;
 use crate::report::Escaped;
 use crate::threads::pool::Pool;
 use crate::threads::pulse::Work;
 use crate::token::Token;
 
 /// Where the thread puts what came of the work, and the loop finds it.
-type Outcome<R> = Arc<Mutex<Option<thread::Result<R>>>>;
+type Outcome<R> = Arc<Mutex<Option<Apart<thread::Result<R>>>>>;
 
 fn take<R>(outcome: &Outcome<R>) -> Option<thread::Result<R>> {
-    outcome.lock().unwrap_or_else(PoisonError::into_inner).take()
+    outcome.lock().unwrap_or_else(PoisonError::into_inner).take()?.into_inner()
+}
+
+/// The work, what is done with its result, and the result are the user's, and each may panic when it is dropped.
+fn apart<T>(value: T) -> Apart<T> {
+    Apart::new("a call that blocks", value)
 }
 
 impl ChannelMap {
@@ -51,9 +57,14 @@ impl ChannelMap {
         W: FnOnce() -> R + Send + 'static,
         F: FnOnce(&mut ChannelMap, R) + 'static,
     {
+        let (work, done) = (apart(work), apart(done));
         self.spawn(None, work, |outcome| {
             Box::new(move |map| match take(&outcome) {
-                Some(Ok(result)) => guarded(map, Work::Blocking, |map| done(map, result)),
+                Some(Ok(result)) => guarded(map, Work::Blocking, |map| {
+                    if let Some(done) = done.into_inner() {
+                        done(map, result);
+                    }
+                }),
                 Some(Err(payload)) => {
                     let error = panicked(payload);
                     if map.throttle.admits() {
@@ -79,7 +90,7 @@ impl ChannelMap {
     fn spawn<R, W>(
         &mut self,
         owner: Option<Token>,
-        work: W,
+        work: Apart<W>,
         done: impl FnOnce(Outcome<R>) -> MapCall,
     ) -> io::Result<()>
     where
@@ -90,11 +101,14 @@ impl ChannelMap {
         let outcome = Outcome::<R>::default();
         let done = done(outcome.clone());
         self.pool().add(owner, done, |number| {
-            Box::new(move || {
-                let result = catch_unwind(AssertUnwindSafe(work));
+            Box::new(move |busy| {
+                let Some(work) = work.into_inner() else { return };
+                let result = apart(catch_unwind(AssertUnwindSafe(work)));
                 *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
                 // If the loop does not want it any more, it is dropped here.
                 drop(outcome);
+                // Whoever is given the result may ask for the next one at once.
+                drop(busy);
                 answers.give(Message::Call(Box::new(move |map| finish(map, number))));
             })
         })
@@ -140,6 +154,7 @@ impl Channel<'_> {
         W: FnOnce() -> R + Send + 'static,
         F: FnOnce(&mut Channel<'_>, R) -> io::Result<()> + 'static,
     {
+        let (work, done) = (apart(work), apart(done));
         let token = self.token();
         let map = self.map_mut();
         if map.link(token).is_none_or(|link| link.is_told()) {
@@ -148,7 +163,10 @@ impl Channel<'_> {
         map.spawn(Some(token), work, |outcome| {
             Box::new(move |map| match take(&outcome) {
                 Some(Ok(result)) => {
-                    timers::channel_call(map, token, Work::Blocking, |ch| done(ch, result));
+                    timers::channel_call(map, token, Work::Blocking, |ch| match done.into_inner() {
+                        Some(done) => done(ch, result),
+                        None => Ok(()),
+                    });
                 }
                 Some(Err(payload)) => hooks::failed(map, token, "a blocking call", panicked(payload), true),
                 None => {}

@@ -73,6 +73,35 @@ fn the_clock_stands_still_while_a_thread_does_what_blocks() {
     assert_eq!((ran.take(), map.now() - begun), (vec!["result", "timer"], MS));
 }
 
+/// EDGE_CASES 569: a thread is waited for, and before that no time passes, of which that of timers is a part.
+#[test]
+fn to_advance_is_to_wait_for_what_blocks_too() {
+    for time in [Duration::ZERO, DAY] {
+        let mut map = testing::map().unwrap();
+        let begun = map.now();
+        let done = Rc::new(RefCell::new(Vec::new()));
+        let (told, ran) = (done.clone(), done.clone());
+        map.call_later(MS, move |_| ran.borrow_mut().push(("timer", MS)));
+        let work = || std::thread::sleep(20 * MS);
+        map.spawn_blocking(work, move |map, ()| told.borrow_mut().push(("result", map.now() - begun)))
+            .unwrap();
+        testing::advance(&mut map, time).unwrap();
+        let expected = [("result", Duration::ZERO), ("timer", MS)];
+        assert_eq!(*done.borrow(), expected[..if time.is_zero() { 1 } else { 2 }]);
+        assert_eq!(map.now() - begun, time);
+    }
+}
+
+/// EDGE_CASES 570.
+#[test]
+fn a_peer_that_reads_nothing_again_and_again_does_nothing() {
+    let mut map = testing::map().unwrap();
+    let (handle, peer) = testing::add(&mut map, Recorder::new("a", &Log::new())).unwrap();
+    peer.read_slowly(0, MS);
+    map.channel(handle).unwrap().push(b"unread").unwrap();
+    assert_eq!(run(&mut map).unwrap_err().kind(), ErrorKind::Deadlock);
+}
+
 #[test]
 fn a_wait_for_ever_is_an_error_that_says_who_waits() {
     let log = Log::new();
