@@ -207,7 +207,7 @@ impl Crowd {
         self.world().is_quiet = true;
         wait("all lines to be heard", || {
             let world = self.world();
-            let stayed = world.stayed();
+            let stayed: HashSet<usize> = world.stayed().into_iter().collect();
             let said: u32 = stayed.iter().map(|talker| world.talkers[*talker].said).sum();
             stayed.iter().filter(|one| **one < world.founders).all(|one| {
                 let heard = world.talkers[*one].lives[0].heard.iter();
@@ -589,6 +589,6 @@ fn wait(what: &str, mut is: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is() {
         assert!(begun.elapsed() < DEADLINE, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(10));
     }
 }
