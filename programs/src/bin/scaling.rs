@@ -353,7 +353,7 @@ impl Redis {
         let question = match what {
             "entries" => {
                 "EVAL \"local s = redis.call('EXISTS', 'chat:stream') == 1 and \
-                          redis.call('XINFO', 'STREAM', 'chat:stream')[14] or 0 return 'entries:' .. s\" 0\r\nQUIT\r\n"
+                          redis.call('XINFO', 'STREAM', 'chat:stream')[12] or 0 return 'entries:' .. s\" 0\r\nQUIT\r\n"
             }
             _ => "INFO stats\r\nQUIT\r\n",
         };
