@@ -205,16 +205,11 @@ impl Crowd {
     /// Nobody says any more, and all who were there from first to last have heard all.
     fn hushed(&self) -> World {
         self.world().is_quiet = true;
-        wait("all lines to be heard", || {
-            let world = self.world();
-            let stayed = world.stayed();
-            let said: u32 = stayed.iter().map(|talker| world.talkers[*talker].said).sum();
-            stayed.iter().filter(|one| **one < world.founders).all(|one| {
-                let heard = world.talkers[*one].lives[0].heard.iter();
-                let heard = heard.filter(|(who, _)| stayed.contains(who)).count();
-                heard as u32 >= said - world.talkers[*one].said
-            })
-        });
+        let begun = Instant::now();
+        while let Some((one, heard, said)) = self.world().first_that_lacks() {
+            assert!(begun.elapsed() < DEADLINE, "{one} has heard {heard} of {said} lines");
+            thread::sleep(Duration::from_millis(50));
+        }
         thread::sleep(Duration::from_millis(300)); // and not twice
         self.world().clone()
     }
@@ -239,6 +234,17 @@ impl World {
     fn stayed(&self) -> Vec<usize> {
         let stayed = |talker: &Talker| talker.lives.len() == 1 && talker.is_in();
         (0..self.talkers.len()).filter(|number| stayed(&self.talkers[*number])).collect()
+    }
+
+    /// One who has not heard all yet, how many, and of how many.
+    fn first_that_lacks(&self) -> Option<(usize, u32, u32)> {
+        let stayed: HashSet<usize> = self.stayed().into_iter().collect();
+        let said: u32 = stayed.iter().map(|one| self.talkers[*one].said).sum();
+        let counts = stayed.iter().filter(|one| **one < self.founders).map(|one| {
+            let heard = self.talkers[*one].lives[0].heard.iter().filter(|(who, _)| stayed.contains(who));
+            (*one, heard.count() as u32, said - self.talkers[*one].said)
+        });
+        counts.into_iter().find(|(_, heard, said)| heard < said)
     }
 
     /// Of each speaker, which lines were heard, the last one not included. None is there twice, and none is missing
@@ -589,6 +595,6 @@ fn wait(what: &str, mut is: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is() {
         assert!(begun.elapsed() < DEADLINE, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(10));
     }
 }
