@@ -2,8 +2,9 @@
 //!
 //! It shows `Chat`, which delivers lines however the network has split them, and what it does with a line
 //! that never ends; and a room that all connections share, and `broadcast` to it, or `Topics`, which
-//! reach all loops: neither waits, and both cut off members that do not read. A member that takes its lines as they come loses none, however fast
-//! another one writes: a socket is offered what is queued before its limit counts.
+//! reach all loops: neither waits, and both cut off members that do not read. A member that takes its lines as
+//! they come loses none, however fast another one writes: a socket is offered what is queued before its limit
+//! counts.
 //!
 //! ```sh
 //! cargo run --release --example chat_server

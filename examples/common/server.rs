@@ -182,7 +182,8 @@ impl Server {
         Ok((self.on_first(listeners)?, remote))
     }
 
-    /// Say where it listens, and run until a signal, and to the orderly end. It must not end by itself: if it does, its last listener has died.
+    /// Say where it listens, and run until a signal, and to the orderly end. It must not end by itself: if it
+    /// does, its last listener has died.
     pub fn run(mut self) -> Result<(), Exit> {
         let (options, several) = (self.options.clone(), self.several());
         let mut inheritance = std::mem::take(&mut self.inheritance);

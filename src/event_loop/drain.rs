@@ -43,7 +43,8 @@ impl ChannelMap {
     /// [calls that block](ChannelMap::spawn_blocking) and look-ups have had their results, whatever timers there
     /// are, and at the deadline in any case. Until then, channels in the background live on: a listener for
     /// a health check answers to the end. They may be added to during a drain, as everything else may; what is in
-    /// the foreground is then closed, too. A look at all that is left is repeated every 10 ms, or less often if it takes more than 1 ms.
+    /// the foreground is then closed, too. A look at all that is left is repeated every 10 ms, or less often if
+    /// it takes more than 1 ms.
     ///
     /// If the map drains already, the earlier end holds, of the lame-duck time as well as of the whole. A map
     /// that is [stopped](ChannelMap::stop) goes on with its drain when it runs again. After a drain, the map can

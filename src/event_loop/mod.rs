@@ -190,7 +190,8 @@ impl ChannelMap {
 
     /// Whether [`run`] would return: no channel is left except those in the background
     /// ([`set_background`](crate::Channel::set_background)), and there is no timer, no message from another
-    /// thread and no [call that blocks](ChannelMap::spawn_blocking). Time limits, `set_timeout` among them, are no timers: they count with their channel.
+    /// thread and no [call that blocks](ChannelMap::spawn_blocking). Time limits, `set_timeout` among them, are
+    /// no timers: they count with their channel.
     pub fn is_idle(&self) -> bool {
         // A connect attempt is its channel's business; one that is over is still to be closed.
         self.slots.len() == self.background + self.internal

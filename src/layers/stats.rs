@@ -36,10 +36,10 @@ const CONNECTIONS: usize = 16;
 
 /// A listener that answers with the numbers of its map.
 ///
-/// `GET` and `HEAD` of `/metrics`, `/healthz` and `/channels`; one request a connection, of at most 8 KiB, within 10 s, and
-/// at most 16 connections at once, while others wait in the backlog. The listener and its connections are in
-/// the background, so they do not keep [`run`](crate::run) going. They are channels like others, and count in
-/// the numbers. It answers whoever connects: listen where only those can who may know.
+/// `GET` and `HEAD` of `/metrics`, `/healthz` and `/channels`; one request a connection, of at most 8 KiB,
+/// within 10 s, and at most 16 connections at once, while others wait in the backlog. The listener and its
+/// connections are in the background, so they do not keep [`run`](crate::run) going. They are channels like
+/// others, and count in the numbers. It answers whoever connects: listen where only those can who may know.
 ///
 /// While there is one, turns are timed, as with a [`Meter`], which costs two readings of the clock a turn.
 ///

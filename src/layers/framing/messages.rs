@@ -245,9 +245,10 @@ impl<D: Decode> Messages<D> {
     }
 
     /// Reads from `ch`, and calls `f` with each message that is complete: for
-    /// [`handle_read`](crate::Dispatcher::handle_read). Stops when `f` closes the channel; and when that is paused, by `f`
-    /// or because its peer takes no answers ([`set_auto_pause`](Channel::set_auto_pause)), keeps the rest for when it
-    /// is resumed. Tells the channel where its messages are, for their [deadlines](crate::Deadlines::message).
+    /// [`handle_read`](crate::Dispatcher::handle_read). Stops when `f` closes the channel; and when that is
+    /// paused, by `f` or because its peer takes no answers ([`set_auto_pause`](Channel::set_auto_pause)), keeps
+    /// the rest for when it is resumed. Tells the channel where its messages are, for their
+    /// [deadlines](crate::Deadlines::message).
     ///
     /// # Errors
     /// As [`read_with`](Channel::read_with) and [`next`](Messages::next); what `f` returns.

@@ -17,9 +17,9 @@ const LEAST: usize = 15;
 /// A header of the PROXY protocol: what a balancer sends ahead of a connection that it passes on (feature
 /// `proxy-protocol`).
 ///
-/// [`add_proxied`](crate::ChannelMap::add_proxied) reads it, and [`Channel::proxy_header`](crate::Channel::proxy_header)
-/// lends it. To send one, push its bytes before anything else, in `handle_open`; a client that speaks TLS calls
-/// `start_tls_client` after that.
+/// [`add_proxied`](crate::ChannelMap::add_proxied) reads it, and
+/// [`Channel::proxy_header`](crate::Channel::proxy_header) lends it. To send one, push its bytes before
+/// anything else, in `handle_open`; a client that speaks TLS calls `start_tls_client` after that.
 ///
 /// ```
 /// use dispatch_loop::{Address, ProxyHeader, ProxyVersion};

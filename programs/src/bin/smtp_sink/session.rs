@@ -98,8 +98,8 @@ pub struct Session {
     refusal: Option<&'static str>,
     /// Chunks of a message have come.
     in_chunks: bool,
-    /// CRLF did not come last. Nothing else ends a line: servers that take a line feed alone for one see a message where
-    /// others see two (CVE-2023-51764).
+    /// CRLF did not come last. Nothing else ends a line: servers that take a line feed alone for one see a
+    /// message where others see two (CVE-2023-51764).
     in_line: bool,
     input: Vec<u8>,
 }
