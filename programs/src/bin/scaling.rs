@@ -1,5 +1,5 @@
 //! What a chat room over several nodes costs, and how large it can be. Nodes of `chat_server --bus` and a Redis are
-//! measured with few clients and bounded load; a model with six numbers is made of some points, must meet the others
+//! measured with few clients and bounded load; a model with seven numbers is made of some points, must meet the others
 //! within 20 %, and says what larger rooms would need. `docs/scaling.md` has its tables.
 //!
 //! ```sh
