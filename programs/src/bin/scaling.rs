@@ -1,5 +1,5 @@
 //! What a chat room over several nodes costs, and how large it can be. Nodes of `chat_server --bus` and a Redis are
-//! measured with few clients and bounded load; a model with six numbers is made of some points, must meet the others
+//! measured with few clients and bounded load; a model with seven numbers is made of some points, must meet the others
 //! within 20 %, and says what larger rooms would need. `docs/scaling.md` has its tables.
 //!
 //! ```sh
@@ -513,12 +513,12 @@ const HEAD: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 
 </style>
 <rect class="page" x="0.5" y="0.5" width="959" height="399" rx="8"/>
 <text class="text" x="70" y="30" font-weight="bold">CPU time of the nodes, µs a line: measured</text>
-<text class="quiet" x="70" y="48">dots must lie between the dotted lines, 20 %; the model is made of the rings</text>
+<text class="quiet" x="70" y="48">20 % between the dotted lines; rings: what the model is made of</text>
 <text class="quiet" text-anchor="middle" x="250" y="382">by the model</text>
 <text class="text" x="560" y="30" font-weight="bold">Cores that one room needs</text>
 <text class="quiet" x="560" y="48">each member says a line a minute; by the model</text>
-<text class="of-nodes" x="680" y="150">nodes</text>
-<text class="of-redis" x="800" y="230">Redis</text>
+<text class="of-nodes" x="760" y="175">nodes</text>
+<text class="of-redis" x="760" y="272">Redis</text>
 <text class="quiet" text-anchor="middle" x="740" y="382">members</text>
 "##;
 
